@@ -1,0 +1,87 @@
+# Everything a newcomer or CI needs, as a few verbs; `make` alone lists them.
+#
+# The environment lives in .venv. It is built from the lock file with hashes, once; a stamp named after what it was built
+# from says that it is still right. While the stamp is there nothing is downloaded, so every verb works without a network.
+
+PYTHON ?= python3
+UV ?= uv
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SHA256 := $(if $(shell command -v sha256sum),sha256sum,shasum -a 256)
+# A virtual environment cannot be moved and belongs to one lock file: both are in the name of its stamp.
+LOCK_ID := $(shell { cat requirements/dev.txt; printf '%s\n' '$(CURDIR)'; } | $(SHA256) | cut -c1-16)
+# The package is installed in place, so only its metadata (commands, dependencies) can grow stale.
+PACKAGE_ID := $(LOCK_ID)-$(shell $(SHA256) pyproject.toml | cut -c1-16)
+LOCKED := $(VENV)/.stamp-lock-$(LOCK_ID)
+INSTALLED := $(VENV)/.stamp-package-$(PACKAGE_ID)
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run test check format bench soak lock clean
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Build the environment (.venv) from the lock file; the others do it by themselves
+
+run: $(INSTALLED) ## Start Sentinel with simulators and an embedded store: no account, no Docker (ARGS="...")
+	@$(BIN)/sentinel dev $(ARGS)
+
+test: $(INSTALLED) ## Run the tests (ARGS="-k window -n 2")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, formatting, types, direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict src
+	@$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED) ## Put the code into its standard form
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+# nginx and wrk are the yardstick and the load. nginx hides in /usr/sbin, which a user's PATH may lack.
+bench: export PATH := $(PATH):/usr/sbin
+bench: $(INSTALLED) ## Measure against nginx on this machine (ARGS="...")
+	@if ! command -v nginx >/dev/null || ! command -v wrk >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get install -y --no-install-recommends nginx-light wrk \
+	            || { apt-get update && apt-get install -y --no-install-recommends nginx-light wrk; }; \
+	    else \
+	        echo 'make bench needs nginx and wrk: apt-get install nginx-light wrk' >&2; exit 1; \
+	    fi; \
+	fi
+	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(INSTALLED) ## Run the long load test (ARGS="...")
+	@$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+
+# build.txt and run.txt come first and bind dev.txt, so what is tested is what runs. Pins that are there stay;
+# ARGS="--upgrade" or ARGS="--upgrade-package redis" moves them.
+lock: ## Write requirements/*.txt anew from pyproject.toml
+	@command -v $(UV) >/dev/null || { echo 'make lock needs uv (pip install uv), or UV=path/to/uv' >&2; exit 1; }
+	@$(COMPILE) --group build -o requirements/build.txt $(ARGS)
+	@$(COMPILE) pyproject.toml -o requirements/run.txt $(ARGS)
+	@$(COMPILE) pyproject.toml --extra dev --group test -c requirements/run.txt -c requirements/build.txt \
+	    -o requirements/dev.txt $(ARGS)
+
+clean: ## Remove the environment and every cache
+	@rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(LOCKED): requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo 'Sentinel needs Python 3.11 or later; name one with PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) \
+	    || { rm -rf $(VENV); echo 'No virtual environment could be made; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Installing the locked packages into $(VENV) (once) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.stamp-package-*
+	@touch $@

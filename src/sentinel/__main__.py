@@ -1,0 +1,5 @@
+"""`python -m sentinel` is the command `sentinel`."""
+
+from sentinel.cli import main
+
+raise SystemExit(main())

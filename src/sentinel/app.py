@@ -1,0 +1,220 @@
+"""Assembles Sentinel: the only file that knows every part. Start order, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from sentinel import __version__, logs
+from sentinel.cache import reaper
+from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis import Store, open_store
+from sentinel.cache.subscription import SubscriptionCache
+from sentinel.clock import monotonic, now_ms
+from sentinel.config import Settings, load_settings
+from sentinel.error import RedisUnavailable
+from sentinel.limits.policy import Policy
+from sentinel.metrics import Metrics
+from sentinel.middleware.lease_keeper import LeaseKeeper
+from sentinel.proxy.catalog import ModelCatalog
+from sentinel.proxy.client import Receive, Scope, Send
+from sentinel.proxy.exchange import Parts
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.openai import OpenAIProvider
+from sentinel.routes.probe import Probe
+from sentinel.routes.state import AppState
+from sentinel.routes.table import Routes
+from sentinel.server import METRICS_FOLDER, die_with_parent
+from sentinel.tasks import Tasks, pause
+from sentinel.tokens.bpe import count_for
+from sentinel.tokens.counter import TokenCounter
+from sentinel.usage.outbox import Outbox
+from sentinel.usage.spool import Spool
+from sentinel.usage.tracker import BatchingUsageTracker
+from sentinel.zion.client import ZionClient
+
+log = structlog.get_logger()
+
+_LAST_EXCHANGES_SECONDS = 5.0
+_FLUSH_SECONDS = 10.0
+_GAUGE_SECONDS = 5.0
+
+
+class App:
+    """The ASGI application: its lifespan is ours, its requests go to the route table."""
+
+    def __init__(self, settings: Settings, *, multiprocess: bool = False) -> None:
+        self.settings = settings
+        self._multiprocess = multiprocess
+        self._running: Running | None = None
+        self._routes: Routes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the lifespan."""
+        if scope["type"] == "http":
+            assert self._routes is not None
+            await self._routes(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if "state" in scope:
+            scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
+        self._running = Running(self.settings, multiprocess=self._multiprocess)
+        await self._running.start()
+        self._routes = Routes(self._running.state)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._running.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Running:
+    """All parts of one process, from start to stop."""
+
+    def __init__(self, settings: Settings, *, multiprocess: bool) -> None:
+        self._settings = settings
+        self._tasks = Tasks()
+        self._exchange_tasks = Tasks()
+        self._metrics = Metrics(multiprocess=multiprocess)
+        self._store: Store = open_store(settings.redis_url)
+        self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+        self._provider = OpenAIProvider(
+            settings.openai_api_url,
+            settings.openai_api_key.get_secret_value(),
+            connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+            idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
+        )
+        self._ledger = RedisLedger(self._store, _policy(settings))
+        self._cache = SubscriptionCache(
+            self._store,
+            self._zion,
+            self._ledger,
+            jwt_ttl_seconds=settings.jwt_cache_ttl_seconds,
+            limits_ttl_seconds=settings.cache_ttl_seconds,
+            stale_seconds=settings.cache_stale_seconds,
+            redis_optional=settings.redis_down == "local",
+            on_stale=self._metrics.zion_stale.inc,
+        )
+        self._tracker = BatchingUsageTracker(
+            self._ledger, Spool(Path(settings.spool_dir)), self._exchange_tasks, self._metrics.usage_lost.inc
+        )
+        self._outbox = Outbox(
+            self._ledger,
+            self._zion,
+            flush_seconds=settings.usage_flush_seconds,
+            calls_per_second=settings.zion_calls_per_second,
+        )
+        self._leases = LeaseKeeper(self._ledger, settings.lease_seconds)
+        self._catalog = ModelCatalog(self._provider, self._tasks)
+        self.state = self._assemble()
+
+    def _assemble(self) -> AppState:
+        settings = self._settings
+        parts = Parts(
+            cache=self._cache,
+            ledger=self._ledger,
+            counter=TokenCounter(),
+            provider=self._provider,
+            tracker=self._tracker,
+            leases=self._leases,
+            tasks=self._exchange_tasks,
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_seconds=settings.request_body_timeout_seconds,
+            default_output_tokens=settings.default_output_tokens,
+            drain_abandoned=settings.abandoned_streams == "drain",
+            on_end=self._ended,
+        )
+        probe = Probe(
+            self._store,
+            self._zion,
+            self._catalog,
+            version=__version__,
+            redis_optional=settings.redis_down == "local",
+        )
+        return AppState(settings, parts, self._catalog, self._metrics, probe)
+
+    def _ended(self, context: RequestContext) -> None:
+        context.model_label = self._catalog.label(context.model) if context.model else "other"
+        self._metrics.ended(context)
+        log.info("request", **context.line(monotonic()))
+
+    async def start(self) -> None:
+        """Everything that must be there before the first request."""
+        # The vocabularies take some tenths of a second to unpack; no request shall wait for that.
+        for model in ("gpt-4o", "gpt-4"):
+            await asyncio.to_thread(count_for, model)
+        await self._store.start()
+        self._tasks.start(self._outbox.beat(), "heartbeat")
+        self._delivery = self._tasks.start(self._outbox.run(), "outbox")
+        self._tasks.start(self._leases.run(), "leases")
+        self._tasks.start(self._tracker.run(lambda: self._store.available), "replay")
+        self._tasks.start(reaper.run(self._ledger), "reaper")
+        self._tasks.start(self._measure(), "gauges")
+        self._tasks.start(self._catalog.refresh(), "models")
+        log.info("sentinel is ready", version=__version__, pid=os.getpid(), consumer=self._outbox.name)
+
+    async def stop(self) -> None:
+        """The server has stopped accepting, and its time for open streams is over: settle, deliver, close."""
+        log.info("sentinel stops", in_flight=len(self._leases))
+        deadline = monotonic() + _LAST_EXCHANGES_SECONDS
+        while len(self._leases) and monotonic() < deadline:
+            await pause(0.05)
+        await self._exchange_tasks.finish(_LAST_EXCHANGES_SECONDS)
+        await self._outbox.stop(_FLUSH_SECONDS)
+        await self._tasks.cancel()
+        await self._cache.close()
+        await self._provider.close()
+        await self._zion.close()
+        await self._store.close()
+        log.info("sentinel has stopped")
+
+    async def _measure(self) -> None:
+        """Keep the gauges that nobody sets in passing."""
+        seen: dict[str, int] = {}
+
+        def grown(name: str, value: int) -> int:
+            growth, seen[name] = value - seen.get(name, 0), value
+            return growth
+
+        while True:
+            self._metrics.in_flight.set(len(self._leases))
+            self._metrics.spooled.set(self._tracker.spooled)
+            self._metrics.degraded.set(0 if self._store.available else 1)
+            counts = self._outbox.delivered
+            self._metrics.usage_delivered.labels("taken").inc(max(0, grown("taken", counts.taken)))
+            self._metrics.usage_delivered.labels("dead_letter").inc(grown("dead", counts.dead))
+            self._metrics.zion_failures.inc(grown("failures", counts.failures))
+            self._metrics.ambiguous.inc(grown("unsure", counts.unsure))
+            try:
+                depth, oldest_ms = await self._outbox.depth()
+            except RedisUnavailable:
+                log.debug("the gauges wait for redis")
+            else:
+                self._metrics.outbox_depth.set(depth)
+                self._metrics.outbox_age.set((now_ms() - oldest_ms) / 1000 if oldest_ms else 0)
+            await pause(_GAUGE_SECONDS)
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy.of(
+        settings.rate_limits,
+        lease_seconds=settings.lease_seconds,
+        fresh_seconds=settings.cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+    )
+
+
+def from_environment() -> Callable[..., Any]:
+    """The application for `sentinel serve`, made in each worker from the environment."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    if settings.sentinel_workers > 1:
+        die_with_parent()
+    return App(settings, multiprocess=METRICS_FOLDER in os.environ)

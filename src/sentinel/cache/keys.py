@@ -1,0 +1,82 @@
+"""Every key that Sentinel has in Redis.
+
+One user's keys and their outbox share a hash tag `{p}`, p = CRC-32 of the user modulo PARTITIONS, so that one atomic
+script works on a single Redis and on a cluster alike. Changing PARTITIONS moves every account: it is a constant, not
+a setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+PARTITIONS = 64
+"""Spreads accounts over at most 64 shards, while one look at every outbox stays one small pipeline (docs/scaling.md)."""
+
+GROUP = "zion"
+BATCHES = "sentinel:batches"
+DEAD_LETTERS = "sentinel:dead-letters"
+_SETTLED_BUCKET_MS = 5 * 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class AccountKeys:
+    """The keys of one user. The order is that of KEYS in the scripts."""
+
+    account: bytes
+    leases: bytes
+    index: bytes
+    outbox: bytes
+    partition: int
+
+    @property
+    def reserve(self) -> tuple[bytes, ...]:
+        """KEYS of reserve.lua and expire.lua."""
+        return (self.account, self.leases, self.index, self.outbox)
+
+    def settle(self, started_ms: int) -> tuple[bytes, ...]:
+        """KEYS of extend.lua and settle.lua. started_ms: when the request was reserved, by Redis' clock; the same on every retry."""
+        bucket = b"sentinel:{%d}:settled:%d" % (self.partition, started_ms // _SETTLED_BUCKET_MS)
+        return (self.account, self.leases, self.index, self.outbox, bucket)
+
+
+@lru_cache(maxsize=16_384)
+def account_keys(user: str) -> AccountKeys:
+    """The keys of `user` (Zion's external id)."""
+    name = user.encode()
+    p = crc32(name) % PARTITIONS
+    return AccountKeys(
+        b"sentinel:{%d}:account:%b" % (p, name), b"sentinel:{%d}:leases:%b" % (p, name), index(p), outbox(p), p
+    )
+
+
+def index(partition: int) -> bytes:
+    """Sorted set of the users with leases, by the earliest end."""
+    return b"sentinel:{%d}:leases" % partition
+
+
+def outbox(partition: int) -> bytes:
+    """Stream of the usage records that Zion has not acknowledged."""
+    return b"sentinel:{%d}:outbox" % partition
+
+
+def token_digest(token: bytes) -> bytes:
+    """SHA-256 of a JWT in hex: the only form in which a token leaves the request."""
+    return hashlib.sha256(token).hexdigest().encode()
+
+
+def jwt(digest: bytes) -> bytes:
+    """Who a token belongs to, while that is fresh."""
+    return b"jwt:" + digest
+
+
+def jwt_stale(digest: bytes) -> bytes:
+    """Who a token belonged to, for the time that Zion is away."""
+    return b"jwt:stale:" + digest
+
+
+def limits(user: str) -> bytes:
+    """Zion's last answer about a user's limits, while it is fresh."""
+    return b"limits:" + user.encode()

@@ -1,0 +1,80 @@
+"""The command `sentinel`: serve, dev, doctor, replay."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from sentinel import __version__
+from sentinel.config import ConfigError, Settings, load_settings
+
+WRONG_START = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0 all well, 1 something is not, 2 a wrong start."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except ConfigError as error:
+        print("Sentinel cannot start. These settings are wrong:", file=sys.stderr)
+        for mistake in error.mistakes:
+            print(f"  - {mistake}", file=sys.stderr)
+        return WRONG_START
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sentinel", description="An AI proxy that admits, counts, relays and reports."
+    )
+    parser.add_argument("--version", action="version", version=f"sentinel {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="serve, with settings from the environment and .env").set_defaults(run=_serve)
+    dev = commands.add_parser("dev", help="serve with an embedded store and simulators for what is not set")
+    dev.add_argument("--data", default=".sentinel", metavar="DIR", help="where the embedded store keeps its data")
+    dev.add_argument("--simulators", action="store_true", help="only the simulators, reachable from outside")
+    dev.set_defaults(run=_dev)
+    doctor = commands.add_parser("doctor", help="check settings, Redis, Zion and the provider, and say what to do")
+    doctor.add_argument("--dead-letters", action="store_true", help="list the usage that Zion refused")
+    doctor.set_defaults(run=_doctor)
+    commands.add_parser("replay", help="send the dead letters to Zion again").set_defaults(run=_replay)
+    return parser
+
+
+def _serve(_: argparse.Namespace) -> int:
+    settings = load_settings()
+    _check_spool(settings)
+    from sentinel import server  # noqa: PLC0415 (a wrong start must not wait for imports)
+
+    server.serve(settings, "sentinel.app:from_environment")
+    return 0
+
+
+def _check_spool(settings: Settings) -> None:
+    """Find out now, not in an outage, whether usage can be written to disk."""
+    from sentinel.usage.spool import writable  # noqa: PLC0415 (see above)
+
+    if reason := writable(settings.spool_dir):
+        raise ConfigError([f"SPOOL_DIR: {reason}"])
+
+
+def _dev(options: argparse.Namespace) -> int:
+    from sentinel.dev import command  # noqa: PLC0415 (needs the extra `dev`)
+
+    return command.simulate() if options.simulators else command.run(options.data)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sentinel import doctor  # noqa: PLC0415 (see above)
+
+    settings = load_settings()
+    return asyncio.run(doctor.dead_letters(settings) if options.dead_letters else doctor.check(settings))
+
+
+def _replay(_: argparse.Namespace) -> int:
+    from sentinel import doctor  # noqa: PLC0415 (see above)
+
+    return asyncio.run(doctor.replay(load_settings()))

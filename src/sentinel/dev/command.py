@@ -1,0 +1,133 @@
+"""`sentinel dev`: everything in one command, with no setting. What is set replaces its stand-in by the real thing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from sentinel import logs
+from sentinel.app import App
+from sentinel.config import Settings, load_settings
+from sentinel.dev.simulators import Simulators, start_simulators
+from sentinel.dev.store import EmbeddedStore
+from sentinel.server import config_for
+
+ZION_PORT, OPENAI_PORT = 9001, 9002
+
+_READY = """
+Sentinel is ready at http://{host}:{port}   (docs: README.md; stop: Ctrl-C)
+
+  store     {store}
+  Zion      {zion}
+  provider  {provider}
+"""
+
+_TRY = """
+The demo user's token:
+
+export SENTINEL_TOKEN='{token}'
+
+A first request:
+
+curl -s http://{host}:{port}/v1/chat/completions \\
+  -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+
+A streamed one:
+
+curl -sN http://{host}:{port}/v1/chat/completions \\
+  -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "stream": true, "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+
+The same with OpenAI's SDK (pip install openai):
+
+python3 - <<'PYTHON'
+from openai import OpenAI
+
+client = OpenAI(base_url="http://{host}:{port}/v1", api_key="{token}")
+messages = [{{"role": "user", "content": "Say hello"}}]
+print(client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content)
+for chunk in client.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+PYTHON
+"""
+
+
+def simulate() -> int:
+    """Run only the simulators, on all addresses, until a signal comes."""
+    with start_simulators("0.0.0.0", ZION_PORT, OPENAI_PORT) as simulators:
+        print(
+            f"Zion at port {ZION_PORT} (key {simulators.zion_key}), OpenAI at port {OPENAI_PORT}/v1 "
+            f"(key {simulators.openai_key})\nThe demo user's token:\n{simulators.demo_token}",
+            flush=True,
+        )
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        ended.wait()
+    return 0
+
+
+def run(data: str) -> int:
+    """Run Sentinel and a stand-in for each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY that is not set."""
+    given: dict[str, str] = dict(os.environ)  # noqa: TID251 (which settings are there decides what is started)
+    with contextlib.ExitStack() as stack:
+        overrides: dict[str, Any] = {}
+        simulators: Simulators | None = None
+        if not ({"ZION_API_URL", "OPENAI_API_KEY"} <= given.keys()):
+            simulators = stack.enter_context(start_simulators())
+        if "REDIS_URL" not in given:
+            store = stack.enter_context(EmbeddedStore(Path(data) / "store"))
+            overrides["redis_url"] = store.url
+        if simulators and "ZION_API_URL" not in given:
+            overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
+        if simulators and "OPENAI_API_KEY" not in given:
+            overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
+        overrides.setdefault("spool_dir", given.get("SPOOL_DIR", str(Path(data) / "spool")))
+        if "SENTINEL_HOST" not in given:
+            overrides["sentinel_host"] = "127.0.0.1"
+        settings = load_settings(**overrides)
+        return _serve(settings, simulators if "zion_api_url" in overrides else None)
+
+
+def _serve(settings: Settings, simulators: Simulators | None) -> int:
+    writer = logs.configure(settings.log_level)
+    server = _Announcing(config_for(App(settings), settings), _greeting(settings, simulators))
+    try:
+        server.run()
+    finally:
+        writer.close()
+    return 0 if server.started else 1
+
+
+def _greeting(settings: Settings, simulators: Simulators | None) -> str:
+    where: dict[str, Any] = {"host": settings.sentinel_host, "port": settings.sentinel_port}
+    text = _READY.format(
+        **where,
+        store=settings.redis_url.rpartition("@")[2].removeprefix("redis://"),
+        zion=settings.zion_api_url,
+        provider=settings.openai_api_url,
+    )
+    return text + (_TRY.format(**where, token=simulators.demo_token) if simulators else "")
+
+
+class _Announcing(uvicorn.Server):
+    """uvicorn's server that says on stderr when it is ready: stdout is for the log lines."""
+
+    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+        super().__init__(config)
+        self._greeting = greeting
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Start, then greet."""
+        await super().startup(sockets)
+        if self.started:
+            print(self._greeting, file=sys.stderr, flush=True)

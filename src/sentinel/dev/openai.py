@@ -1,0 +1,342 @@
+"""A stand-in for OpenAI: chat, legacy completions and models, with a ledger of what it would bill."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sentinel.dev.bodies import DONE, Envelope, cut_in_two, events, usage, usage_event, whole
+from sentinel.dev.clock import unix_seconds
+from sentinel.dev.control import PREFIX as CONTROL_PREFIX
+from sentinel.dev.control import control, set_faults
+from sentinel.dev.directive import BadDirective, Directive, find_directive
+from sentinel.dev.exchange import Call, Exchange
+from sentinel.dev.faults import Faults, misbehave
+from sentinel.dev.reply import (
+    Encoding,
+    Reply,
+    call_tool,
+    chat_prompt_tokens,
+    encoding_of,
+    prompts_tokens,
+    say,
+    texts_of,
+)
+from sentinel.dev.validation import (
+    Refused,
+    check_chat,
+    check_common,
+    check_completion,
+    decode_body,
+    status_body,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Receive, Scope, Send
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+MODELS = "/v1/models"
+
+DEFAULT_MODELS = (
+    *("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini"),
+    *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "davinci-002"),
+)
+
+_MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
+_MAX_BILLED = 1_000_000  # Far above the requests of a kill campaign.
+_SPLIT_SECONDS = 0.001  # Between the two writes of a split event; without it the reader may get both at once.
+
+
+@dataclass(slots=True)
+class Billed:
+    """What OpenAI charges for one request, at this moment.
+
+    request_id: the x-request-id that the caller sent, "" if none. completion_tokens: what was generated and written so
+    far; after a "complete" answer what its usage says. state: "cancelled" when the client left before the end, "broken"
+    when a directive cut the connection.
+    """
+
+    request_id: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    state: Literal["running", "complete", "cancelled", "broken"]
+    stream: bool
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One accepted request, decided in full before its first byte goes out."""
+
+    envelope: Envelope
+    replies: list[Reply]
+    directive: Directive
+    bill: Billed
+
+    def usage(self) -> dict[str, Any]:
+        """The usage of the finished answer, from which the bill is made."""
+        true_tokens = sum(reply.tokens for reply in self.replies)
+        claimed = self.directive.usage_completion
+        self.bill.completion_tokens = true_tokens if claimed is None else claimed
+        return usage(self.bill.prompt_tokens, self.bill.completion_tokens)
+
+
+class OpenAISimulator:
+    """Speaks OpenAI's API; `app` is the ASGI app, `faults` hits all requests, a directive in a prompt hits that one."""
+
+    def __init__(self, api_key: str = "sk-sim-openai-key", models: Iterable[str] = DEFAULT_MODELS) -> None:
+        self.api_key = api_key
+        self.models = frozenset(models)
+        self.faults = Faults()
+        self.calls: deque[Call] = deque(maxlen=_MAX_CALLS)
+        self.billed: deque[Billed] = deque(maxlen=_MAX_BILLED)
+        self.app = self.__call__
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI app."""
+        exchange = Exchange(scope, receive, send)
+        if not await exchange.read():
+            return
+        if exchange.path.startswith(CONTROL_PREFIX):
+            await control(exchange, self._control_actions())
+            return
+        self.calls.append(exchange.record())
+        fault = self.faults.take(exchange.path)
+        if fault is not None and await misbehave(exchange, fault, self.faults, status_body):
+            return
+        try:
+            await self._route(exchange)
+        except Refused as refused:
+            await exchange.answer(refused.status, refused.body, _headers())
+
+    async def _route(self, exchange: Exchange) -> None:
+        self._demand_api_key(exchange)
+        path, method = exchange.path, exchange.method
+        known = (
+            "POST" if path in {CHAT, COMPLETIONS} else "GET" if path == MODELS or path.startswith(f"{MODELS}/") else ""
+        )
+        if not known:
+            raise Refused(404, f"Invalid URL ({method} {path})")
+        if method != known:
+            raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_supported")
+        if known == "GET":
+            await exchange.answer_json(200, self._models(path), _headers())
+        else:
+            await self._complete(exchange)
+
+    def _demand_api_key(self, exchange: Exchange) -> None:
+        scheme, _, key = exchange.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise Refused(401, "You didn't provide an API key in an Authorization header using Bearer auth.")
+        if key != self.api_key:
+            masked = f"{key[:8]}{'*' * 8}{key[-4:]}"
+            message = (
+                f"Incorrect API key provided: {masked}. Find yours at https://platform.openai.com/account/api-keys."
+            )
+            raise Refused(401, message, code="invalid_api_key")
+
+    def _models(self, path: str) -> dict[str, Any]:
+        if path == MODELS:
+            return {"object": "list", "data": [_model(name) for name in sorted(self.models)]}
+        name = path.removeprefix(f"{MODELS}/")
+        if name not in self.models:
+            raise Refused(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
+        return _model(name)
+
+    async def _complete(self, exchange: Exchange) -> None:
+        body = decode_body(exchange.raw)
+        check_common(body, self.models)
+        directive = _directive(body, exchange.path)
+        if directive.status is not None:
+            retry_after = [] if directive.retry_after is None else [("retry-after", directive.retry_after)]
+            await exchange.answer(directive.status, status_body(directive.status), [*_headers(), *retry_after])
+            return
+        job = _job(exchange, body, directive)
+        self.billed.append(job.bill)
+        try:
+            await (_stream(exchange, job) if job.bill.stream else _answer(exchange, job))
+        finally:
+            if job.bill.state == "running":
+                job.bill.state = "cancelled"
+
+    def _control_actions(self) -> dict[tuple[str, str], Any]:
+        return {
+            ("GET", "/_sim/faults"): lambda _: self.faults.as_json(),
+            ("POST", "/_sim/faults"): lambda body: set_faults(self.faults, body),
+            ("GET", "/_sim/calls"): lambda _: [call.as_json() for call in list(self.calls)],
+            ("GET", "/_sim/billed"): lambda _: list(self.billed),
+        }
+
+
+def _directive(body: dict[str, Any], path: str) -> Directive:
+    """Read the directive of a request after checking the part of its body where that stands. Raises Refused."""
+    if path == CHAT:
+        check_chat(body)
+        asked = [message for message in body["messages"] if message["role"] == "user"]
+        texts = texts_of(asked[-1].get("content")) if asked else []
+    else:
+        check_completion(body)
+        prompt = body["prompt"]
+        texts = [prompt] if isinstance(prompt, str) else [part for part in prompt if isinstance(part, str)]
+    try:
+        return find_directive(texts[-1] if texts else "")
+    except BadDirective as mistake:
+        raise Refused(400, str(mistake), code="bad_directive") from mistake
+
+
+def _job(exchange: Exchange, body: dict[str, Any], directive: Directive) -> _Job:
+    chat, model = exchange.path == CHAT, body["model"]
+    encoding = encoding_of(model)
+    counted = chat_prompt_tokens(encoding, body["messages"]) if chat else prompts_tokens(encoding, body["prompt"])
+    bill = Billed(
+        request_id=exchange.headers.get("x-request-id", ""),
+        model=model,
+        prompt_tokens=counted if directive.usage_prompt is None else directive.usage_prompt,
+        completion_tokens=0,
+        state="running",
+        stream=bool(body.get("stream")),
+        path=exchange.path,
+    )
+    envelope = Envelope(
+        id=f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(14)}",
+        model=model,
+        created=int(unix_seconds()),
+        chat=chat,
+        logprobs=bool(body.get("logprobs")) and chat,
+        include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+    )
+    return _Job(envelope, _replies(body, directive, encoding, chat=chat), directive, bill)
+
+
+def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, *, chat: bool) -> list[Reply]:
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    prompts = 1
+    if not chat and isinstance(body["prompt"], list) and not all(isinstance(part, int) for part in body["prompt"]):
+        prompts = len(body["prompt"])
+    choices = (body.get("n") or 1) * prompts
+    tool = _wanted_tool(body, directive)
+    if tool is not None:
+        return [call_tool(encoding, tool, limit)] * choices
+    return [say(directive, choice, limit) for choice in range(choices)]
+
+
+def _wanted_tool(body: dict[str, Any], directive: Directive) -> dict[str, Any] | None:
+    tools, choice = body.get("tools"), body.get("tool_choice")
+    if not tools:
+        return None
+    if isinstance(choice, dict):
+        name = choice.get("function", {}).get("name")
+        named: dict[str, Any] | None = next(
+            (tool for tool in tools if tool.get("function", {}).get("name") == name), None
+        )
+        if named is None:
+            raise Refused(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
+        return named
+    return tools[0] if choice == "required" or (directive.tool and choice != "none") else None
+
+
+async def _answer(exchange: Exchange, job: _Job) -> None:
+    directive = job.directive
+    if directive.hang_after is not None:
+        await exchange.pause(None)
+        return
+    wait_seconds = directive.seconds(max(len(reply.pieces) for reply in job.replies))
+    if wait_seconds and not await exchange.pause(wait_seconds):
+        return
+    if not await exchange.writable():
+        return
+    body = whole(job.envelope, job.replies, None if directive.no_usage else job.usage())
+    job.usage()  # It is billed whether or not it is told.
+    if directive.break_after is None:
+        job.bill.state = "complete"
+        await exchange.answer(200, body, _headers())
+        return
+    job.bill.state = "broken"
+    await exchange.begin(200, [("content-length", str(len(body))), *_headers()])
+    await exchange.write(body[: len(body) // 2])
+    await exchange.cut()
+
+
+async def _stream(exchange: Exchange, job: _Job) -> None:
+    await exchange.begin(200, _headers(), "text/event-stream; charset=utf-8")
+    if not await _stream_reply(exchange, job) or not await exchange.writable():
+        return
+    usage_object = job.usage()
+    job.bill.state = "complete"
+    if job.envelope.include_usage and not job.directive.no_usage:
+        await _write(exchange, usage_event(job.envelope, usage_object), job.directive)
+    if not job.directive.no_done:
+        await exchange.write(DONE)
+    await exchange.end()
+
+
+async def _stream_reply(exchange: Exchange, job: _Job) -> bool:
+    """Write the reply chunk by chunk, billing each one as it goes out. False if it was not finished."""
+    directive, chunks = job.directive, 0
+    for event in events(job.envelope, job.replies, directive):
+        if event.tokens:
+            if _stops(directive, chunks):
+                break
+            delay_seconds = directive.delay if chunks else directive.first_delay
+            if delay_seconds and not await exchange.pause(delay_seconds):
+                return False
+        elif chunks and _stops(directive, chunks):
+            break
+        if not await exchange.writable():
+            return False
+        job.bill.completion_tokens += event.tokens
+        chunks += bool(event.tokens)
+        await _write(exchange, event.data, directive)
+    if directive.break_after == chunks:
+        job.bill.state = "broken"
+        await exchange.cut()
+        return False
+    if directive.hang_after == chunks:
+        await exchange.pause(None)
+        return False
+    return True
+
+
+def _stops(directive: Directive, chunks: int) -> bool:
+    return chunks in {directive.break_after, directive.hang_after}
+
+
+async def _write(exchange: Exchange, data: bytes, directive: Directive) -> None:
+    cut = cut_in_two(data, directive.split) if directive.split else 0
+    if cut:
+        await exchange.write(data[:cut])
+        await exchange.pause(_SPLIT_SECONDS)
+    await exchange.write(data[cut:])
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 1_715_367_049, "owned_by": "system"}
+
+
+def _headers() -> list[tuple[str, str]]:
+    """The headers that OpenAI and its edge put on every answer."""
+    request_id = secrets.token_hex(16)
+    return [
+        ("x-request-id", f"req_{request_id}"),
+        ("openai-processing-ms", "41"),
+        ("openai-organization", "org-simulator"),
+        ("openai-project", "proj_simulator"),
+        ("openai-version", "2020-10-01"),
+        ("x-ratelimit-limit-requests", "10000"),
+        ("x-ratelimit-limit-tokens", "2000000"),
+        ("x-ratelimit-remaining-requests", "9999"),
+        ("x-ratelimit-remaining-tokens", "1999985"),
+        ("x-ratelimit-reset-requests", "6ms"),
+        ("x-ratelimit-reset-tokens", "0s"),
+        ("set-cookie", f"__cf_bm={request_id}; path=/; domain=.api.openai.com; HttpOnly; Secure; SameSite=None"),
+        ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+        ("x-content-type-options", "nosniff"),
+        ("cf-ray", f"{request_id[:16]}-SIM"),
+        ("server", "cloudflare"),
+    ]

@@ -1,0 +1,81 @@
+"""Both simulators, listening, with one user to play with: what `sentinel dev` and the tests start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from sentinel.dev.accounts import SimUser
+from sentinel.dev.openai import OpenAISimulator
+from sentinel.dev.server import Server
+from sentinel.dev.zion import ZionSimulator
+
+DEMO_EMAIL = "demo@example.com"
+DEMO_EXTERNAL_ID = "demo"
+DEMO_LIMITS: dict[str, int | None] = {
+    "ai_requests": 100_000,
+    "ai_input_tokens": 50_000_000,
+    "ai_output_tokens": 10_000_000,
+}
+
+_DEMO_TOKEN_SECONDS = 30 * 86_400  # A developer's shell may stay open for weeks.
+
+
+@dataclass(frozen=True)
+class Simulators:
+    """Two running simulators. `zion_url` and `openai_url` are what goes into ZION_API_URL and OPENAI_API_URL."""
+
+    zion: ZionSimulator
+    openai: OpenAISimulator
+    zion_server: Server
+    openai_server: Server
+    demo_user: SimUser
+    demo_token: str
+
+    @property
+    def zion_url(self) -> str:
+        """The address of Zion, without a slash at the end."""
+        return self.zion_server.url
+
+    @property
+    def openai_url(self) -> str:
+        """The address of OpenAI including /v1."""
+        return f"{self.openai_server.url}/v1"
+
+    @property
+    def zion_key(self) -> str:
+        """The key that Zion accepts as x-api-key."""
+        return self.zion.api_key
+
+    @property
+    def openai_key(self) -> str:
+        """The key that OpenAI accepts."""
+        return self.openai.api_key
+
+    def stop(self) -> None:
+        """Make both go away at once."""
+        self.openai_server.stop()
+        self.zion_server.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_simulators(host: str = "127.0.0.1", zion_port: int = 0, openai_port: int = 0) -> Simulators:
+    """Start Zion and OpenAI with the demo user. A port of 0 picks a free one.
+
+    Raises what `Server.start` raises; nothing is left running then.
+    """
+    zion, openai = ZionSimulator(), OpenAISimulator()
+    user = zion.add_user(DEMO_EMAIL, name="Demo User", external_id=DEMO_EXTERNAL_ID, limits=DEMO_LIMITS)
+    zion_server = Server(zion.app, host, zion_port).start()
+    try:
+        openai_server = Server(openai.app, host, openai_port).start()
+    except BaseException:
+        zion_server.stop()
+        raise
+    token = zion.token(user, lifetime_seconds=_DEMO_TOKEN_SECONDS)
+    return Simulators(zion, openai, zion_server, openai_server, user, token)

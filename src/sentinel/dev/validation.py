@@ -1,0 +1,158 @@
+"""What OpenAI refuses with 400 or 404, in OpenAI's words, as far as Sentinel's users run into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
+_NUMBERS = {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
+_COUNTS = ("max_tokens", "max_completion_tokens", "n")
+_MAX_CHOICES = 128
+
+
+class Refused(Exception):
+    """An answer that is an error: OpenAI's four fields and the status. The message is OpenAI's, too."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(message, param=param, code=code)
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> bytes:
+    """An error in OpenAI's shape."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def status_body(status: int) -> bytes:
+    """The error that OpenAI sends with a status of its own making, such as 429 or 503."""
+    match status:
+        case 429:
+            message = "Rate limit reached for requests in organization org-sim: Limit 500, Used 500, Requested 1."
+            return error_body(message, kind="requests", code="rate_limit_exceeded")
+        case 401:
+            message = "Incorrect API key provided: sk-sim-****-key. Find yours at https://platform.openai.com/account."
+            return error_body(message, code="invalid_api_key")
+        case 403:
+            return error_body(
+                "Country, region, or territory not supported", code="unsupported_country_region_territory"
+            )
+        case _ if status >= 500:
+            return error_body(
+                "The server had an error while processing your request. Sorry about that!", kind="server_error"
+            )
+        case _:
+            return error_body("The simulator was told to refuse this request.")
+
+
+def decode_body(raw: bytes) -> dict[str, Any]:
+    """Decode a request body. Raises Refused."""
+    try:
+        body = msgspec.json.decode(raw)
+    except msgspec.DecodeError as cause:
+        message = "We could not parse the JSON body of your request. The OpenAI API expects a JSON payload."
+        raise Refused(400, message) from cause
+    if not isinstance(body, dict):
+        raise Refused(400, "Invalid body: expected an object.", code="invalid_type")
+    return body
+
+
+def check_common(body: dict[str, Any], models: frozenset[str]) -> None:
+    """Check what chat and legacy completions share. Raises Refused."""
+    model = body.get("model")
+    if model is None:
+        raise Refused(400, "you must provide a model parameter", param="model", code="missing_required_parameter")
+    if not isinstance(model, str):
+        raise _wrong_type("model", "a string", model)
+    if model not in models:
+        message = f"The model `{model}` does not exist or you do not have access to it."
+        raise Refused(404, message, param="model", code="model_not_found")
+    for name in ("stream",):
+        if not isinstance(body.get(name), bool | None):
+            raise _wrong_type(name, "a boolean", body[name])
+    if body.get("stream_options") is not None and not body.get("stream"):
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise Refused(400, message, param="stream_options")
+    _check_numbers(body)
+
+
+def check_chat(body: dict[str, Any]) -> None:
+    """Check the rest of a chat request. Raises Refused."""
+    messages = body.get("messages")
+    if messages is None:
+        raise _missing("messages")
+    if not isinstance(messages, list):
+        raise _wrong_type("messages", "an array of objects", messages)
+    if not messages:
+        message = "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array."
+        raise Refused(400, message, param="messages", code="empty_array")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
+        raise Refused(400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
+
+
+def check_completion(body: dict[str, Any]) -> None:
+    """Check the rest of a legacy completion request. Raises Refused."""
+    prompt = body.get("prompt")
+    if prompt is None:
+        raise _missing("prompt")
+    if not isinstance(prompt, str | list):
+        raise _wrong_type("prompt", "a string or an array", prompt)
+
+
+def _check_message(message: Any, place: str) -> None:
+    if not isinstance(message, dict):
+        raise _wrong_type(place, "an object", message)
+    role = message.get("role")
+    if role is None:
+        raise _missing(f"{place}.role")
+    if role not in _ROLES:
+        names = ", ".join(f"'{name}'" for name in sorted(_ROLES))
+        text = f"Invalid value: '{role}'. Supported values are: {names}."
+        raise Refused(400, text, param=f"{place}.role", code="invalid_value")
+    content = message.get("content")
+    if not isinstance(content, str | list | None):
+        raise _wrong_type(f"{place}.content", "a string or an array", content)
+    if content is None and role != "assistant":
+        raise _missing(f"{place}.content")
+
+
+def _check_numbers(body: dict[str, Any]) -> None:
+    for name in _COUNTS:
+        value = body.get(name)
+        if value is None:
+            continue
+        if type(value) is not int:
+            raise _wrong_type(name, "an integer", value)
+        if value < 1:
+            raise _out_of_range(name, "integer", "below minimum", f">= 1, but got {value} instead")
+        if name == "n" and value > _MAX_CHOICES:
+            raise _out_of_range(name, "integer", "above maximum", f"<= {_MAX_CHOICES}, but got {value} instead")
+    for name, (low, high) in _NUMBERS.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if type(value) not in {int, float}:
+            raise _wrong_type(name, "a decimal", value)
+        if not low <= value <= high:
+            side, bound = ("below minimum", f">= {low}") if value < low else ("above maximum", f"<= {high}")
+            raise _out_of_range(name, "decimal", side, f"{bound}, but got {value} instead")
+
+
+def _missing(param: str) -> Refused:
+    return Refused(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+
+
+def _wrong_type(param: str, expected: str, value: Any) -> Refused:
+    message = f"Invalid type for '{param}': expected {expected}, but got {type(value).__name__} instead."
+    return Refused(400, message, param=param, code="invalid_type")
+
+
+def _out_of_range(param: str, kind: str, side: str, bound: str) -> Refused:
+    code = f"{kind}_{side.replace(' ', '_')}_value"
+    return Refused(400, f"Invalid '{param}': {kind} {side} value. Expected a value {bound}.", param=param, code=code)

@@ -1,0 +1,195 @@
+"""`sentinel doctor` and `sentinel replay`: what an operator asks when something is not well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sentinel.cache import keys
+from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis import Script, Store, open_store
+from sentinel.config import Settings
+from sentinel.error import AppError, RedisUnavailable
+from sentinel.limits.policy import Policy
+from sentinel.proxy.openai import OpenAIProvider
+from sentinel.usage.batch import Item
+from sentinel.usage.spool import writable
+from sentinel.zion.client import ZionClient
+
+OLDEST_REDIS = (7, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. remedy: what to do about it, None if all is well."""
+
+    subject: str
+    said: str
+    remedy: str | None = None
+
+    def line(self) -> str:
+        """As it is printed."""
+        mark = "ok  " if self.remedy is None else "FAIL"
+        return f"{mark}  {self.subject:<22} {self.said}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+
+async def check(settings: Settings) -> int:
+    """Print one line for each check; 0 if all is well, else 1."""
+    findings = [Finding("settings", "complete and valid"), _spool(settings)]
+    for look in (_redis, _zion, _provider):
+        findings += await look(settings)
+    for finding in findings:
+        print(finding.line())  # noqa: T201 (a command speaks by printing)
+    return int(any(finding.remedy for finding in findings))
+
+
+def _spool(settings: Settings) -> Finding:
+    if reason := writable(settings.spool_dir):
+        return Finding("spool", reason, "set SPOOL_DIR to a folder that Sentinel may write to")
+    return Finding("spool", f"{settings.spool_dir} can be written to")
+
+
+async def _redis(settings: Settings) -> list[Finding]:
+    store = open_store(settings.redis_url)
+    try:
+        await store.start()
+        await store.command("GET", "sentinel:ping")
+        return await _look_into(store)
+    except (RedisUnavailable, RedisError, OSError) as error:
+        return [Finding("redis", f"does not answer ({error})", "start it, or correct REDIS_URL")]
+    finally:
+        await store.close()
+
+
+async def _look_into(store: Store) -> list[Finding]:
+    client: Any = store.client
+    if not isinstance(client, Redis):
+        return [Finding("redis cluster", "answers"), await _scripts(store), await _waiting(client)]
+    info = await client.info()
+    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS
+    findings = [Finding("redis version", version, "upgrade to 7.0 or later" if old else None)]
+    policy = str((await client.config_get("maxmemory-policy")).get("maxmemory-policy", "unknown"))
+    evicts = policy not in ("noeviction", "unknown")
+    findings.append(
+        Finding("redis eviction", policy, "set maxmemory-policy to noeviction: usage may vanish" if evicts else None)
+    )
+    durable = info.get("aof_enabled") == 1
+    findings.append(
+        Finding(
+            "redis persistence",
+            "append-only file" if durable else "no append-only file",
+            None if durable else "set appendonly yes: a restart of Redis would lose usage that waits for Zion",
+        )
+    )
+    return [*findings, await _scripts(store), await _waiting(client)]
+
+
+async def _scripts(store: Store) -> Finding:
+    ledger = RedisLedger(store, Policy((), None, 1000, 1000, 1000))
+    try:
+        await ledger.expire("sentinel:doctor")
+        await store.command("DEL", keys.account_keys("sentinel:doctor").account)
+    except RedisUnavailable as error:
+        return Finding("redis scripts", f"refused ({error.__cause__})", "allow EVALSHA, EVAL and the cmsgpack library")
+    return Finding("redis scripts", f"run ({Script.load('reserve').sha[:8]})")
+
+
+async def _waiting(client: Any) -> Finding:
+    lengths = [await client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)]
+    dead = await client.xlen(keys.DEAD_LETTERS)
+    said = f"{sum(lengths)} records wait for Zion, {dead} dead letters"
+    return Finding("outbox", said, "see `sentinel doctor --dead-letters`, then `sentinel replay`" if dead else None)
+
+
+async def _zion(settings: Settings) -> list[Finding]:
+    client = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+
+    async def ask() -> Finding:
+        # A user who cannot exist: a key that is right gets 404 or an empty answer for it.
+        try:
+            await client.limits("sentinel-doctor")
+        except AppError as error:
+            if error.code != "access_denied":
+                raise
+        return Finding("zion", f"answers and takes our key ({settings.zion_api_url})")
+
+    return [await _asked(ask, client.close, "zion", "check ZION_API_URL and ZION_API_KEY")]
+
+
+async def _provider(settings: Settings) -> list[Finding]:
+    provider = OpenAIProvider(
+        settings.openai_api_url,
+        settings.openai_api_key.get_secret_value(),
+        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+        idle_timeout_seconds=10,
+    )
+
+    async def ask() -> Finding:
+        answer = await provider.get("/models", "req_doctor")
+        if answer.status == 200:
+            return Finding("provider", f"answers and takes our key ({settings.openai_api_url})")
+        remedy = "check OPENAI_API_KEY" if answer.status in (401, 403) else "check OPENAI_API_URL"
+        return Finding("provider", f"answers with status {answer.status}", remedy)
+
+    return [await _asked(ask, provider.close, "provider", "check OPENAI_API_URL and the network")]
+
+
+async def _asked(
+    ask: Callable[[], Awaitable[Finding]], close: Callable[[], Awaitable[None]], subject: str, remedy: str
+) -> Finding:
+    try:
+        async with asyncio.timeout(10):
+            return await ask()
+    except (AppError, TimeoutError) as error:
+        return Finding(subject, str(error) or "does not answer in time", remedy)
+    finally:
+        await close()
+
+
+async def dead_letters(settings: Settings) -> int:
+    """Print the usage that Zion refused three times; 1 if there is any."""
+    store = open_store(settings.redis_url)
+    try:
+        client: Any = store.client
+        letters = await client.xrange(keys.DEAD_LETTERS)
+    finally:
+        await store.close()
+    for entry, fields in letters:
+        item = msgspec.json.decode(fields[b"item"], type=Item)
+        increment = item.increment()
+        print(  # noqa: T201 (a command speaks by printing)
+            f"{entry.decode()}  user={item.records[0].user}  model={increment.model}  requests={increment.ai_requests}  "
+            f"input={increment.ai_input_tokens}  output={increment.ai_output_tokens}  since={increment.timestamp}  "
+            f"reason={fields[b'reason'].decode()}"
+        )
+    print(f"{len(letters)} dead letters")  # noqa: T201 (see above)
+    return int(bool(letters))
+
+
+async def replay(settings: Settings) -> int:
+    """Send every dead letter to Zion again; those that it takes are gone. 1 if any is left."""
+    store = open_store(settings.redis_url)
+    zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+    taken = left = 0
+    try:
+        client: Any = store.client
+        for entry, fields in await client.xrange(keys.DEAD_LETTERS):
+            item = msgspec.json.decode(fields[b"item"], type=Item)
+            answer = await zion.report_one(item.increment(), f"dead-letter-{entry.decode()}")
+            if answer.taken:
+                await client.xdel(keys.DEAD_LETTERS, entry)
+                taken += 1
+            else:
+                left += 1
+    finally:
+        await zion.close()
+        await store.close()
+    print(f"{taken} dead letters sent, {left} left")  # noqa: T201 (see above)
+    return int(left > 0)

@@ -1,0 +1,206 @@
+"""What the operator and Zion allow, and the verdict on one request: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sentinel.config import DIMENSIONS, RateLimits
+
+SLICES = 60
+"""A window is cut into this many slices; a partly overlapped oldest one counts whole (docs/adr/0003)."""
+
+Triple = tuple[int, int, int]
+"""Requests, input tokens, output tokens."""
+
+NOT_LIMITED = -1
+
+ACCOUNT_DAYS = 7
+"""An account is forgotten this long after its user's last request; usage that waits for Zion is in the outbox."""
+
+REMEMBER_SETTLED_MS = 15 * 60_000
+"""A settled request id is remembered this long, so that a repeated settle is known as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A sliding window. dimension: index into DIMENSIONS; slice_ms: a sixtieth of the window."""
+
+    name: str
+    dimension: int
+    limit: int
+    slice_ms: int
+
+    @property
+    def metric(self) -> str:
+        """The name of the dimension, such as `ai_requests`."""
+        return DIMENSIONS[self.dimension]
+
+    @property
+    def window_ms(self) -> int:
+        """Length of the window in milliseconds."""
+        return self.slice_ms * SLICES
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All that a reservation is decided by, except the user's own account. Durations in milliseconds."""
+
+    windows: tuple[Window, ...]
+    concurrency: int | None
+    lease_ms: int
+    fresh_ms: int
+    stale_ms: int
+    account_ttl_ms: int = ACCOUNT_DAYS * 86_400_000
+
+    @classmethod
+    def of(
+        cls, rates: RateLimits, *, lease_seconds: float, fresh_seconds: float, stale_seconds: float, share: int = 1
+    ) -> Policy:
+        """The policy for these settings.
+
+        share: divide every limit by this many replicas, rounding down (used while they cannot see each other).
+        """
+        windows = tuple(
+            Window(
+                name=f"{rate.dimension}/{rate.window_seconds}",
+                dimension=DIMENSIONS.index(rate.dimension),
+                limit=rate.limit // share,
+                slice_ms=-(-rate.window_seconds * 1000 // SLICES),
+            )
+            for rate in rates.windows
+        )
+        return cls(
+            windows=windows,
+            concurrency=None if rates.concurrency is None else rates.concurrency // share,
+            lease_ms=round(lease_seconds * 1000),
+            fresh_ms=round(fresh_seconds * 1000),
+            stale_ms=round(stale_seconds * 1000),
+        )
+
+    def wire(self) -> dict[str, Any]:
+        """The form that the scripts read."""
+        return {
+            "windows": [
+                {"name": w.name, "dim": w.dimension + 1, "limit": w.limit, "slice": w.slice_ms} for w in self.windows
+            ],
+            "concurrency": NOT_LIMITED if self.concurrency is None else self.concurrency,
+            "lease": self.lease_ms,
+            "fresh": self.fresh_ms,
+            "stale": self.stale_ms,
+            "ttl": self.account_ttl_ms,
+            "remember": REMEMBER_SETTLED_MS,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What Zion grants. limit: per dimension, -1 = not limited. period_ends_ms: 0 = never or not known."""
+
+    limit: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
+    used: Triple = (0, 0, 0)
+    period_ends_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One reservation: a request, its counted input, and as much output as it may want.
+
+    least_output: with less than this granted the request is of no use (one token for each choice).
+    fair_output: where output is limited, take no more than this or a quarter of what is left, whichever is more, so
+    that one request with an open end does not starve those beside it; 0 = take as much as asked.
+    """
+
+    id: str
+    user: str
+    email: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    least_output: int = 1
+    fair_output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStats:
+    """One window after the verdict. reset_ms: the moment at which all that it holds now has left it."""
+
+    window: Window
+    remaining: int
+    reset_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Why a request was refused. metric: a dimension or `concurrency`. reset_ms: 0 = never.
+
+    wait_ms: until this request would fit, None = it never will.
+    """
+
+    is_quota: bool
+    metric: str
+    limit: int
+    used: int
+    remaining: int
+    reset_ms: int
+    wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to an Ask. With `quota_known` false nothing was decided: limits must be fetched first.
+
+    granted_output: tokens; output_is_limited: some limit on output exists, so the provider may have to be told.
+    refresh: the caller should ask Zion for the limits, nobody else does; stale: they are past their time to live.
+    seq: acknowledgements that the account has seen, to be handed in with the refresh.
+    """
+
+    admitted: bool
+    now_ms: int
+    granted_output: int = 0
+    output_is_limited: bool = False
+    quota_known: bool = True
+    refresh: bool = False
+    stale: bool = False
+    seq: int = 0
+    blocker: Blocker | None = None
+    windows: tuple[WindowStats, ...] = ()
+    concurrency_remaining: int | None = None
+    degraded: bool = field(default=False, compare=False)
+
+
+_KINDS = {1: "window", 2: "concurrency", 3: "quota"}
+
+
+def verdict_of(answer: list[int], policy: Policy) -> Verdict:
+    """Read the answer of reserve.lua (its first lines say the order)."""
+    code, now, granted, finite, refresh, stale, seq = answer[:7]
+    if code == 2:
+        return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
+    blocker = _blocker_of(answer, policy) if code else None
+    stats = tuple(
+        WindowStats(window, answer[14 + 2 * k], answer[15 + 2 * k]) for k, window in enumerate(policy.windows)
+    )
+    return Verdict(
+        admitted=code == 0,
+        now_ms=now,
+        granted_output=granted,
+        output_is_limited=finite == 1,
+        refresh=refresh == 1,
+        stale=stale == 1,
+        seq=seq,
+        blocker=blocker,
+        windows=stats,
+        concurrency_remaining=None if answer[-1] < 0 else answer[-1],
+    )
+
+
+def _blocker_of(answer: list[int], policy: Policy) -> Blocker:
+    wait, kind, which, limit, used, remaining, reset = answer[7:14]
+    if _KINDS[kind] == "concurrency":
+        metric = "concurrency"
+    elif _KINDS[kind] == "window":
+        metric = policy.windows[which - 1].metric
+    else:
+        metric = DIMENSIONS[which - 1]
+    return Blocker(kind == 3, metric, limit, used, remaining, reset, None if wait < 0 else wait)

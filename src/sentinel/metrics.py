@@ -1,0 +1,156 @@
+"""Every metric, in one place; docs/metrics.md is compared with it by a test.
+
+Labels are bounded: `model` is a name that the provider lists, else `other`. With several workers prometheus-client
+sums over their files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets before this module is imported.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from sentinel.clock import monotonic
+from sentinel.proxy.logging import RequestContext
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+_DIFF = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
+_PERCENT = (-100, -50, -10, -1, 0, 1, 10, 50, 100)
+
+
+class Metrics:
+    """The metrics of one process. multiprocess: the values of all workers are summed when read."""
+
+    def __init__(self, *, multiprocess: bool = False) -> None:
+        self._multiprocess = multiprocess
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("sentinel_requests", "Requests that ended", ["status", "model"], registry=registry)
+        self.duration = Histogram(
+            "sentinel_request_duration_seconds",
+            "First byte in to last byte out",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.first_byte = Histogram(
+            "sentinel_time_to_first_byte_seconds",
+            "First byte in to first byte of the provider's answer",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.overhead = Histogram(
+            "sentinel_overhead_seconds",
+            "What a whole answer took beside the provider",
+            buckets=_OVERHEAD,
+            registry=registry,
+        )
+        self.tokens = Counter("sentinel_tokens_processed", "Tokens charged", ["type", "model"], registry=registry)
+        self.estimation_diff = Histogram(
+            "sentinel_token_estimation_diff",
+            "Provider's input tokens minus our count",
+            ["model"],
+            buckets=_DIFF,
+            registry=registry,
+        )
+        self.estimation_diff_pct = Histogram(
+            "sentinel_token_estimation_diff_pct",
+            "The same in percent of our count",
+            ["model"],
+            buckets=_PERCENT,
+            registry=registry,
+        )
+        self.estimation_fallback = Counter(
+            "sentinel_token_estimation_fallback", "Answers charged by our own count", ["model"], registry=registry
+        )
+        self.parse_errors = Counter(
+            "sentinel_sse_parse_errors",
+            "Stream events that are no JSON of the expected shape",
+            ["endpoint", "model"],
+            registry=registry,
+        )
+        self.errors = Counter(
+            "sentinel_errors", "Requests that ended with an error of ours", ["code"], registry=registry
+        )
+        self.zion_stale = Counter("sentinel_zion_stale", "Outdated answers of Zion that served", registry=registry)
+        self.usage_lost = Counter("sentinel_usage_lost", "Settlements that nothing took", registry=registry)
+        self.usage_delivered = Counter(
+            "sentinel_usage_delivered", "Usage records by what became of them", ["result"], registry=registry
+        )
+        self.zion_failures = Counter("sentinel_zion_report_failures", "Usage reports that failed", registry=registry)
+        self.ambiguous = Counter(
+            "sentinel_usage_ambiguous", "Batches of which nobody knows whether Zion took them", registry=registry
+        )
+        self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
+        self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
+        self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
+        self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away")
+        self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
+        self.unsettled = self._gauge("sentinel_requests_open", "Requests that have not ended", "livesum")
+        self._labels = lru_cache(maxsize=4096)(_Bound)
+
+    def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
+        return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def ended(self, context: RequestContext) -> None:
+        """Count a request that has ended."""
+        bound = self._labels(self, context.model_label)
+        seconds = monotonic() - context.started
+        bound.duration.observe(seconds)
+        if context.error_code is not None:
+            self.errors.labels(context.error_code).inc()
+        if context.status != 200 or context.outcome in ("broken", "error"):
+            self.requests.labels("refused" if context.outcome == "refused" else "error", context.model_label).inc()
+        else:
+            (bound.streaming if context.streamed else bound.success).inc()
+        if context.first_byte:
+            bound.first_byte.observe(context.first_byte - context.started)
+            if not context.streamed:
+                self.overhead.observe(context.overhead_seconds(monotonic()))
+        if context.tokens_from == "none":
+            return
+        bound.prompt.inc(context.input_tokens)
+        bound.completion.inc(context.output_tokens)
+        if context.tokens_from == "count":
+            bound.fallback.inc()
+        elif context.counted_input:
+            diff = context.input_tokens - context.counted_input
+            bound.diff.observe(diff)
+            bound.diff_pct.observe(100 * diff / context.counted_input)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        if not self._multiprocess:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+class _Bound:
+    """The series of one model, looked up once."""
+
+    __slots__ = (
+        "completion",
+        "diff",
+        "diff_pct",
+        "duration",
+        "fallback",
+        "first_byte",
+        "prompt",
+        "streaming",
+        "success",
+    )
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.duration = metrics.duration.labels(model)
+        self.first_byte = metrics.first_byte.labels(model)
+        self.success = metrics.requests.labels("success", model)
+        self.streaming = metrics.requests.labels("streaming", model)
+        self.prompt = metrics.tokens.labels("prompt", model)
+        self.completion = metrics.tokens.labels("completion", model)
+        self.fallback = metrics.estimation_fallback.labels(model)
+        self.diff = metrics.estimation_diff.labels(model)
+        self.diff_pct = metrics.estimation_diff_pct.labels(model)

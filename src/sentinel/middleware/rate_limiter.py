@@ -1,0 +1,131 @@
+"""From a reservation to a verdict, and from a verdict to headers or a refusal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
+from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
+
+_SHORT = {"ai_requests": b"requests", "ai_input_tokens": b"input-tokens", "ai_output_tokens": b"output-tokens"}
+_NO_RETRY: Header = (b"x-should-retry", b"false")
+
+
+class Ledger(Protocol):
+    """Where reservations are kept: in Redis, or in memory while Redis is away."""
+
+    async def reserve(self, ask: Ask) -> Verdict:
+        """Admit one request over all dimensions at once, or refuse it and change nothing."""
+
+    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
+        """Keep the lease, note what was delivered, reserve more output; returns what was added."""
+
+    async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
+        """Replace the reservation by what was spent, durably; False if that was done before."""
+
+
+class Limits(Protocol):
+    """Where limits come from when the ledger knows none, or old ones."""
+
+    async def fetch_limits(self, user: str, seq: int) -> None:
+        """Hand the ledger what Zion grants the user."""
+
+    def refresh_limits_soon(self, user: str, seq: int) -> None:
+        """Ask Zion anew in the background."""
+
+
+async def reserve(ask: Ask, ledger: Ledger, limits: Limits) -> Verdict:
+    """The verdict on this request, with limits fetched first where none are known.
+
+    Raises AccessDenied, ZionUnavailable, RedisUnavailable; a refusal is no error here.
+    """
+    verdict = await ledger.reserve(ask)
+    if not verdict.quota_known:
+        await limits.fetch_limits(ask.user, verdict.seq)
+        verdict = await ledger.reserve(ask)
+        if not verdict.quota_known:
+            raise ServiceUnavailable("The limits of this user are not available.", retry_after_seconds=2)
+    elif verdict.refresh:
+        limits.refresh_limits_soon(ask.user, verdict.seq)
+    return verdict
+
+
+def refusal_of(verdict: Verdict) -> AppError:
+    """The 429 that tells why, and when it would help to come back."""
+    blocker = verdict.blocker
+    assert blocker is not None
+    wait = blocker.wait_ms
+    details = {
+        "metric": blocker.metric,
+        "limit": blocker.limit,
+        "used": blocker.used,
+        "remaining": blocker.remaining,
+        "reset_at": _rfc3339(blocker.reset_ms) if blocker.reset_ms else None,
+    }
+    if blocker.is_quota:
+        return InsufficientQuota(
+            f"You exceeded your current quota: {blocker.metric} of {blocker.limit} is used up.",
+            details=details,
+            retry_after_seconds=None if wait is None else wait / 1000,
+            headers=(_NO_RETRY,),
+        )
+    if wait is None:
+        return RateLimitExceeded(
+            f"Request too large: it needs more {blocker.metric} than the whole rate limit of {blocker.limit}.",
+            details=details,
+            retry_after_seconds=(blocker.reset_ms - verdict.now_ms) / 1000,
+            headers=(_NO_RETRY,),
+        )
+    return RateLimitExceeded(
+        f"Rate limit reached for {blocker.metric}: limit {blocker.limit}, used {blocker.used}. "
+        f"Please try again in {duration(wait).decode()}.",
+        details=details,
+        retry_after_seconds=wait / 1000,
+    )
+
+
+def headers_of(verdict: Verdict) -> list[Header]:
+    """The rate limit headers, from the verdict alone.
+
+    `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
+    tightest window of each dimension, with reset as a duration.
+    """
+    if not verdict.windows:
+        return []
+    first = min(verdict.windows, key=_room)
+    headers: list[Header] = [
+        (b"x-ratelimit-limit", b"%d" % first.window.limit),
+        (b"x-ratelimit-remaining", b"%d" % first.remaining),
+        (b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)),
+    ]
+    tightest: dict[bytes, WindowStats] = {}
+    for stats in verdict.windows:
+        name = _SHORT[stats.window.metric]
+        if name not in tightest or _room(stats) < _room(tightest[name]):
+            tightest[name] = stats
+    for name, stats in tightest.items():
+        headers.append((b"x-ratelimit-limit-" + name, b"%d" % stats.window.limit))
+        headers.append((b"x-ratelimit-remaining-" + name, b"%d" % stats.remaining))
+        headers.append((b"x-ratelimit-reset-" + name, duration(max(0, stats.reset_ms - verdict.now_ms))))
+    return headers
+
+
+def _room(stats: WindowStats) -> float:
+    return stats.remaining / stats.window.limit if stats.window.limit else 0.0
+
+
+def duration(ms: int) -> bytes:
+    """A duration as OpenAI writes it: `850ms`, `12s`, `6m0s`, `2h3m4s`; seconds are rounded up."""
+    if ms < 1000:
+        return b"%dms" % ms
+    seconds = -(-ms // 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return b"%dh%dm%ds" % (hours, minutes, seconds)
+    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+
+
+def _rfc3339(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,125 @@
+"""Request bodies: bytes to what is decided on, and the few changes that a body may need.
+
+The client's bytes are sent on as they are unless something must change; then every value that does not change keeps
+its own bytes, for only the top level is taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
+from sentinel.tokens.request import ChatRequest, CompletionRequest
+
+Body = ChatRequest | CompletionRequest
+
+_chat = msgspec.json.Decoder(ChatRequest)
+_completion = msgspec.json.Decoder(CompletionRequest)
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
+_ASK_USAGE = b'"stream_options":{"include_usage":true}'
+
+
+def read_chat(body: bytes) -> ChatRequest:
+    """The body of POST /v1/chat/completions. Raises InvalidJson, InvalidType, MissingParameter."""
+    try:
+        return _chat.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _ours(error) from error
+
+
+def read_completion(body: bytes) -> CompletionRequest:
+    """The body of POST /v1/completions. Raises InvalidJson, InvalidType, MissingParameter."""
+    try:
+        request = _completion.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _ours(error) from error
+    if request.prompt is None:
+        raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
+    return request
+
+
+def _ours(error: Exception) -> AppError:
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidJson("We could not parse the JSON body of your request.")
+    text = str(error)
+    path = found["path"] if (found := _PATH.search(text)) else ""
+    if missing := _MISSING.search(text):
+        param = f"{path}.{missing['field']}" if path else missing["field"]
+        return MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+    reason = _PATH.sub("", text)
+    param = path or None
+    return InvalidType(f"Invalid type for '{param or 'body'}': {reason}.", param=param)
+
+
+def asks_usage(request: Body) -> bool:
+    """Whether the client wants the usage chunk of its stream."""
+    return bool(request.stream_options and request.stream_options.include_usage)
+
+
+def choices_of(request: Body) -> int:
+    """How many answers the provider will generate, and bill."""
+    n = request.n or 1
+    return max(n, request.best_of or 1) if isinstance(request, CompletionRequest) else n
+
+
+def client_max(request: Body) -> int | None:
+    """The client's own bound on the output tokens of one choice, None where it gave none."""
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        return request.max_completion_tokens
+    return request.max_tokens
+
+
+def max_field(request: Body) -> str:
+    """The field in which this request bounds its output."""
+    if isinstance(request, CompletionRequest) or request.max_tokens is not None:
+        return "max_tokens" if getattr(request, "max_completion_tokens", None) is None else "max_completion_tokens"
+    return "max_completion_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the provider must be told. output_max: tokens of one choice, None = leave it."""
+
+    ask_usage: bool = False
+    output_max: int | None = None
+
+
+def changed(body: bytes, request: Body, changes: Changes) -> bytes:
+    """The body with these changes; the client's own bytes where there are none."""
+    if not changes.ask_usage and changes.output_max is None:
+        return body
+    has_options = request.stream_options is not None
+    if (not changes.ask_usage or not has_options) and (changes.output_max is None or client_max(request) is None):
+        return _with_more(body, request, changes)
+    fields: dict[str, Any] = dict(_top_level.decode(body))
+    if changes.ask_usage:
+        options: dict[str, Any] = dict(_top_level.decode(fields["stream_options"])) if has_options else {}
+        fields["stream_options"] = {**options, "include_usage": True}
+    if changes.output_max is not None:
+        fields[max_field(request)] = changes.output_max
+    return msgspec.json.encode(fields)
+
+
+def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
+    """The body with fields added at its front: nothing is parsed, nothing of the client's is touched.
+
+    A field that the client gave as null stays where it is: of two equal names the last wins, so such a body is
+    taken apart instead.
+    """
+    more = []
+    if changes.ask_usage:
+        more.append(_ASK_USAGE)
+    if changes.output_max is not None:
+        more.append(b'"%b":%d' % (max_field(request).encode(), changes.output_max))
+    if any(field.partition(b":")[0] in body for field in more):
+        fields: dict[str, Any] = dict(_top_level.decode(body))
+        for field in more:
+            fields.update(msgspec.json.decode(b"{" + field + b"}"))
+        return msgspec.json.encode(fields)
+    return b"{" + b",".join(more) + b"," + body.lstrip()[1:]

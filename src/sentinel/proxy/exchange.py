@@ -1,0 +1,379 @@
+"""One request, from its first byte to its usage record.
+
+    identify -> parse -> count -> reserve -> forward -> relay -> settle
+
+Read `Exchange.run` first; the phases follow below it in this order. Settle always runs: after success, refusal
+upstream, a broken stream, a client that left, and at shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from sentinel.cache.subscription import SubscriptionCache
+from sentinel.clock import monotonic
+from sentinel.error import (
+    AppError,
+    Header,
+    InternalError,
+    RequestTimeout,
+    RequestTooLarge,
+    ServiceUnavailable,
+    UpstreamError,
+    body_of,
+    event_of,
+    headers_of,
+)
+from sentinel.limits.policy import Ask, Triple, Verdict
+from sentinel.middleware import auth, rate_limiter
+from sentinel.middleware.lease_keeper import Held, LeaseKeeper
+from sentinel.proxy import headers as passing
+from sentinel.proxy.body import Body, Changes, asks_usage, changed, choices_of, client_max, read_chat, read_completion
+from sentinel.proxy.client import ClientGone, ClientSide
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.meter import StreamMeter
+from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest
+from sentinel.proxy.relay import Relay
+from sentinel.tasks import Tasks
+from sentinel.tokens.answer import Answer, Usage
+from sentinel.tokens.counter import TokenCounter, is_large
+from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, output_ceiling
+from sentinel.tokens.request import ChatRequest, CompletionRequest
+from sentinel.usage.tracker import BatchingUsageTracker
+
+log = structlog.get_logger()
+
+_answer = msgspec.json.Decoder(Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What differs between the routes: the path at the provider, the route's name, the reader of its body."""
+
+    path: str
+    route: str
+    read: Callable[[bytes], Body]
+
+
+CHAT = Kind("/chat/completions", "/v1/chat/completions", read_chat)
+COMPLETION = Kind("/completions", "/v1/completions", read_completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every exchange works with. on_end gets the finished context: it logs and measures."""
+
+    cache: SubscriptionCache
+    ledger: rate_limiter.Ledger
+    counter: TokenCounter
+    provider: AiProvider
+    tracker: BatchingUsageTracker
+    leases: LeaseKeeper
+    tasks: Tasks
+    max_body_bytes: int
+    body_timeout_seconds: float
+    default_output_tokens: int
+    drain_abandoned: bool
+    on_end: Callable[[RequestContext], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an exchange cost. source: `provider`, `count`, or `none` where nothing was spent."""
+
+    tokens: Triple = (0, 0, 0)
+    source: str = "none"
+
+
+class Exchange:
+    """One request of one caller."""
+
+    def __init__(self, parts: Parts, kind: Kind, client: ClientSide, context: RequestContext) -> None:
+        self.parts = parts
+        self.kind = kind
+        self.client = client
+        self.context = context
+        self.spent = Spent()
+        self.relay: Relay | None = None
+        self.settled = False
+
+    async def run(self) -> None:
+        """Take the request through its phases. Raises only at shutdown."""
+        try:
+            # Nothing is read before we know who sends it: a stranger costs us no memory.
+            self.context.user = await auth.identify(self.client.headers, self.parts.cache)
+            body, request = await self.parse()
+            # The reservation must know the input; what is wrong with a request has cost nothing so far.
+            ask = self.ask(request, await self.count(body, request))
+            verdict = await self.reserve(ask)
+            try:
+                await self.forward(body, request, ask, verdict)
+            finally:
+                await self.settle(ask, verdict)
+        except AppError as error:
+            await self.fail(error)
+        except ClientGone:
+            self.context.outcome = "client_gone"
+        except asyncio.CancelledError:
+            await self.cancelled()
+        except Exception:
+            log.exception("request failed", request_id=self.context.id)
+            await self.fail(InternalError("The server had an error while processing your request."))
+        finally:
+            self.parts.on_end(self.context)
+
+    # ---------------------------------------------------------------------------------------------- parse and count
+
+    async def parse(self) -> tuple[bytes, Body]:
+        """The body, and what we decide on of it. Raises what is wrong with it."""
+        body = await self.client.read_body(self.parts.max_body_bytes, self.parts.body_timeout_seconds)
+        request = await asyncio.to_thread(self.kind.read, body) if is_large(len(body)) else self.kind.read(body)
+        self.context.model = request.model
+        self.context.streamed = bool(request.stream)
+        return body, request
+
+    async def count(self, body: bytes, request: Body) -> int:
+        """The input tokens; those of a large prompt are counted off the event loop."""
+        if is_large(len(body)):
+            tokens = await asyncio.to_thread(self._count, request)
+        else:
+            tokens = self._count(request)
+        self.context.counted_input = tokens
+        return tokens
+
+    def _count(self, request: Body) -> int:
+        counter = self.parts.counter
+        if isinstance(request, ChatRequest):
+            return counter.count_chat(request, request.model)
+        return counter.count_prompt(request.prompt, request.model, request.suffix)
+
+    # ------------------------------------------------------------------------------------------------------ reserve
+
+    def ask(self, request: Body, input_tokens: int) -> Ask:
+        """How much to reserve. Output that the client does not bound depends on whether we can watch it (ADR 0005)."""
+        user = self.context.user
+        assert user is not None
+        n, bound, default = choices_of(request), client_max(request), self.parts.default_output_tokens
+        fair = 0
+        if bound is not None:
+            output = bound * n
+        elif isinstance(request, CompletionRequest):
+            output = COMPLETION_DEFAULT_TOKENS * n
+        elif _grows_in_sight(request):
+            output = default * n
+        else:
+            output, fair = output_ceiling(request.model) * n, default * n
+        return Ask(self.context.id, user.id, user.email, request.model, input_tokens, output, n, fair)
+
+    async def reserve(self, ask: Ask) -> Verdict:
+        """Ask the ledger. Raises the refusal, which has changed nothing."""
+        verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache)
+        self.context.verdict = verdict
+        self.client.extra += rate_limiter.headers_of(verdict)
+        if verdict.degraded:
+            self.client.extra.append((b"x-sentinel-degraded", b"redis"))
+        if not verdict.admitted:
+            self.context.outcome = "refused"
+            raise rate_limiter.refusal_of(verdict)
+        return verdict
+
+    # ------------------------------------------------------------------------------------------------------ forward
+
+    async def forward(self, body: bytes, request: Body, ask: Ask, verdict: Verdict) -> None:
+        """Send the request on and relay its answer, while watching for a client that leaves."""
+        upstream = ProviderRequest(
+            self.kind.path,
+            passing.to_provider(self.client.headers, self.context.id),
+            changed(body, request, _changes(request, ask, verdict)),
+        )
+        held = self.parts.leases.hold(ask, verdict)
+        self.client.watch(self.parts.tasks)
+        self.context.sent = monotonic()
+        try:
+            if request.stream:
+                await self._stream(upstream, request, held, verdict)
+            else:
+                await self._whole(upstream, ask, verdict)
+        except asyncio.CancelledError:
+            # The request was sent on: its input is charged, and what was delivered of the answer.
+            if self.client.gone and self.relay is None:
+                self.spent = self._bill(None, 0)
+            raise
+        finally:
+            self.client.unwatch()
+            self.parts.leases.release(held)
+
+    async def _whole(self, upstream: ProviderRequest, ask: Ask, verdict: Verdict) -> None:
+        answer = await self.parts.provider.post(upstream)
+        self._upstream_came(answer.headers)
+        if answer.status != 200:
+            await self._refused_upstream(answer, ask, verdict)
+            return
+        self.spent = self._bill_whole(answer.body)
+        # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
+        await self.settle(ask, verdict)
+        self.context.outcome, self.context.status = "ok", 200
+        await self.client.answer(200, self._answer_headers(answer.headers), answer.body)
+
+    # -------------------------------------------------------------------------------------------------------- relay
+
+    async def _stream(self, upstream: ProviderRequest, request: Body, held: Held, verdict: Verdict) -> None:
+        async with self.parts.provider.stream(upstream) as answer:
+            self._upstream_came(answer.headers)
+            if answer.status != 200:
+                whole = ProviderAnswer(answer.status, answer.headers, await answer.read_all())
+                await self._refused_upstream(whole, held.ask, verdict)
+                return
+            meter = StreamMeter(request.model, withhold_usage=not asks_usage(request))
+            relay = self.relay = Relay(
+                self.client,
+                meter,
+                held.output if _extensible(request, held.ask, verdict) else None,
+                lambda more, sent: self.parts.leases.extend(held, more, sent),
+            )
+            held.sent = relay.sent
+            self.context.status = 200
+            try:
+                await self.client.start(200, [*self._answer_headers(answer.headers), *passing.STREAM])
+                await relay.run(answer)
+            except asyncio.CancelledError:
+                if self.client.gone and self.parts.drain_abandoned:
+                    await relay.drain(answer)
+                raise
+            finally:
+                self._bill_stream(relay)
+            self.context.outcome = "limit" if relay.at_limit else "ok"
+            self.parts.leases.release(held)
+            # Durable before the stream's last event leaves (P2).
+            await self.settle(held.ask, verdict)
+            await self.client.end(self._last_event(request, relay))
+            if not relay.at_limit:
+                await relay.finish(answer)
+
+    def _last_event(self, request: Body, relay: Relay) -> bytes:
+        if not relay.at_limit:
+            return relay.meter.done
+        _, prompt, completion = self.spent.tokens
+        usage = Usage(prompt, completion, prompt + completion) if asks_usage(request) else None
+        return relay.meter.ending(choices=choices_of(request), usage=usage)
+
+    # ------------------------------------------------------------------------------------------------------- settle
+
+    def _bill_stream(self, relay: Relay) -> None:
+        """Charge the provider's numbers, else what was delivered; nothing for a stream that broke before its start."""
+        sent = relay.sent()
+        if sent >= 0 or relay.meter.usage is not None or self.client.gone:
+            self.spent = self._bill(None if relay.at_limit else relay.meter.usage, max(0, sent))
+
+    def _bill_whole(self, body: bytes) -> Spent:
+        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError if it is broken."""
+        try:
+            answer = _answer.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UpstreamError("The model provider gave a broken answer.") from error
+        if _tells(answer.usage):
+            return self._bill(answer.usage, 0)
+        return self._bill(None, self.parts.counter.count_answer(answer, self.context.model))
+
+    def _bill(self, usage: Usage | None, output_tokens: int) -> Spent:
+        if usage is not None and _tells(usage):
+            return Spent((1, usage.prompt_tokens or 0, usage.completion_tokens or 0), "provider")
+        return Spent((1, self.context.counted_input, output_tokens), "count")
+
+    async def settle(self, ask: Ask, verdict: Verdict) -> None:
+        """Replace the reservation by what was spent, once, and durably."""
+        if self.settled:
+            return
+        self.settled = True
+        context = self.context
+        _, context.input_tokens, context.output_tokens = self.spent.tokens
+        context.tokens_from = self.spent.source
+        await self.parts.tracker.settle(ask, self.spent.tokens, verdict.now_ms)
+
+    # ------------------------------------------------------------------------------------------------------ answers
+
+    def _upstream_came(self, headers: Mapping[str, str]) -> None:
+        context = self.context
+        context.first_byte = monotonic()
+        context.provider_seconds = context.first_byte - context.sent
+        context.upstream_request_id = headers.get("x-request-id")
+
+    def _answer_headers(self, headers: Mapping[str, str]) -> list[Header]:
+        ours: list[Header] = [(n.encode(), v.encode("latin-1")) for n, v in headers.items() if n != "x-request-id"]
+        if self.context.upstream_request_id:
+            ours.append((b"x-upstream-request-id", self.context.upstream_request_id.encode("latin-1")))
+        ours.append((b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000)))
+        return ours
+
+    async def _refused_upstream(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
+        """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key."""
+        self.context.outcome = "upstream_error"
+        if not 400 <= answer.status < 500 or answer.status in (401, 403):
+            log.warning("provider refuses", request_id=self.context.id, status=answer.status)
+            raise UpstreamError("The model provider failed to process the request.")
+        await self.settle(ask, verdict)
+        self.context.status = answer.status
+        await self.client.answer(answer.status, self._answer_headers(answer.headers), answer.body)
+
+    async def fail(self, error: AppError) -> None:
+        """Tell the client: as an answer, or as the last event of a stream that has begun."""
+        context = self.context
+        context.error_code = error.code
+        if error.side == "provider":
+            context.outcome = "broken" if self.client.started else "upstream_error"
+        elif context.outcome == "error" and error.side == "client":
+            context.outcome = "refused"
+        if self.client.started:
+            await self.client.end(event_of(error))
+            return
+        context.status = error.status
+        early = isinstance(error, RequestTooLarge | RequestTimeout)
+        send = self.client.answer_early if early else self.client.answer
+        await send(error.status, headers_of(error), body_of(error))
+
+    async def cancelled(self) -> None:
+        """A client that left needs no answer; one that is still there at shutdown gets an error."""
+        if self.client.gone:
+            self.context.outcome = "client_gone"
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            return
+        self.context.outcome = "shutdown"
+        await self.fail(ServiceUnavailable("The server is shutting down.", retry_after_seconds=1))
+        raise asyncio.CancelledError
+
+
+def _tells(usage: Usage | None) -> bool:
+    return usage is not None and bool(usage.prompt_tokens or usage.completion_tokens)
+
+
+def _grows_in_sight(request: Body) -> bool:
+    """Whether we see all of the output as it grows, and so can extend its reservation, or end it."""
+    return isinstance(request, ChatRequest) and bool(request.stream) and not hides_output(request.model)
+
+
+def _changes(request: Body, ask: Ask, verdict: Verdict) -> Changes:
+    """What the provider must be told: to give usage, and a maximum where output is limited and could exceed it."""
+    told = verdict.output_is_limited and (
+        verdict.granted_output < ask.output_tokens or (client_max(request) is None and not _grows_in_sight(request))
+    )
+    return Changes(
+        ask_usage=bool(request.stream) and not asks_usage(request),
+        output_max=verdict.granted_output // choices_of(request) if told else None,
+    )
+
+
+def _extensible(request: Body, ask: Ask, verdict: Verdict) -> bool:
+    """Whether the stream is held by us alone: the provider knows no maximum."""
+    return (
+        verdict.output_is_limited
+        and client_max(request) is None
+        and verdict.granted_output == ask.output_tokens
+        and _grows_in_sight(request)
+    )

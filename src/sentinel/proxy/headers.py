@@ -1,0 +1,45 @@
+"""Which headers pass: allow-lists, for what is not named here stays on its side (P4).
+
+To the provider go only what its API knows and our request id; the client's token, cookies and addresses never do. To
+the client go what describes the body and the provider's timing; its organisation, cookies and rate limits do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sentinel.error import Header
+
+TO_PROVIDER = frozenset({b"content-type", b"accept", b"user-agent", b"openai-beta", b"idempotency-key"})
+TO_CLIENT = (
+    "content-type",
+    "content-encoding",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "openai-processing-ms",
+    "openai-version",
+)
+EXPOSED = (
+    b"x-request-id, x-upstream-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-input-tokens, x-ratelimit-remaining-input-tokens, x-ratelimit-reset-input-tokens, "
+    b"x-ratelimit-limit-output-tokens, x-ratelimit-remaining-output-tokens, x-ratelimit-reset-output-tokens, "
+    b"x-sentinel-overhead-ms, x-sentinel-degraded"
+)
+STREAM: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+
+def to_provider(headers: Iterable[Header], request_id: str) -> list[tuple[str, str]]:
+    """The headers that accompany a request to the provider, without its key. Names are lower case."""
+    passed = [(name.decode("ascii"), value.decode("latin-1")) for name, value in headers if name in TO_PROVIDER]
+    passed.append(("x-request-id", request_id))
+    return passed
+
+
+def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:
+    """The value of the first header of this lower-case name."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None

@@ -1,0 +1,60 @@
+"""The port to a model provider: as narrow as the need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRequest:
+    """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`."""
+
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """A whole answer. headers: only what proxy/headers.py lets pass, and `x-request-id`; names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ProviderStream(Protocol):
+    """An answer that comes in pieces. Its status and headers are there; leaving its context closes the connection."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """As in ProviderAnswer."""
+
+    async def read(self) -> bytes | None:
+        """The next bytes as they came, None at the end. Raises UpstreamError, UpstreamTimeout."""
+
+    async def read_all(self) -> bytes:
+        """All that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
+
+
+class AiProvider(Protocol):
+    """A provider of models. Every failure is an UpstreamError or UpstreamTimeout."""
+
+    async def post(self, request: ProviderRequest) -> ProviderAnswer:
+        """Send a request and read the whole answer."""
+
+    def stream(self, request: ProviderRequest) -> AbstractAsyncContextManager[ProviderStream]:
+        """Send a request whose answer is read piece by piece."""
+
+    async def get(self, path: str, request_id: str) -> ProviderAnswer:
+        """Fetch something that does not depend on the caller, such as `/models`."""
+
+    async def close(self) -> None:
+        """Close all connections."""

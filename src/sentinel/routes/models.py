@@ -1,0 +1,36 @@
+"""GET /v1/models and /v1/models/{id}: from the provider, counted by the rate limiter, charged nothing."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sentinel.limits.policy import Ask
+from sentinel.middleware import auth, rate_limiter
+from sentinel.routes.state import AppState
+
+
+async def models(request: Request) -> Response:
+    """The list."""
+    await _admit(request)
+    state: AppState = request.app.state.sentinel
+    return Response(await state.catalog.listing(request.scope["request_id"]), media_type="application/json")
+
+
+async def model(request: Request) -> Response:
+    """One model."""
+    await _admit(request)
+    state: AppState = request.app.state.sentinel
+    body = await state.catalog.one(request.path_params["model"], request.scope["request_id"])
+    return Response(body, media_type="application/json")
+
+
+async def _admit(request: Request) -> None:
+    parts = request.app.state.sentinel.parts
+    user = await auth.identify(request.scope["headers"], parts.cache)
+    ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
+    verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
+    request.scope["common"] += rate_limiter.headers_of(verdict)
+    if not verdict.admitted:
+        raise rate_limiter.refusal_of(verdict)
+    await parts.tracker.settle(ask, (0, 0, 0), verdict.now_ms)

@@ -1,0 +1,22 @@
+"""What handlers may use, assembled by `app.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sentinel.config import Settings
+from sentinel.metrics import Metrics
+from sentinel.proxy.catalog import ModelCatalog
+from sentinel.proxy.exchange import Parts
+from sentinel.routes.probe import Probe
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    """The parts that handlers speak for."""
+
+    settings: Settings
+    parts: Parts
+    catalog: ModelCatalog
+    metrics: Metrics
+    probe: Probe

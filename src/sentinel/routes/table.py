@@ -1,0 +1,151 @@
+"""The route table: path and method to handler, and what every answer has in common."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, UnknownUrl, body_of, headers_of
+from sentinel.middleware import auth
+from sentinel.proxy.client import Message, Receive, Scope, Send
+from sentinel.proxy.exchange import CHAT, COMPLETION
+from sentinel.proxy.headers import EXPOSED, value_of
+from sentinel.routes import models, operations
+from sentinel.routes.exchange import exchange
+from sentinel.routes.state import AppState
+
+log = structlog.get_logger()
+
+_HOT = {kind.route: kind for kind in (CHAT, COMPLETION)}
+_METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+def rest(state: AppState) -> Starlette:
+    """Everything that is not hot, in Starlette."""
+    app = Starlette(
+        routes=[
+            Route("/v1/models", models.models, methods=["GET"]),
+            Route("/v1/models/{model:path}", models.model, methods=["GET"]),
+            Route("/health", operations.health, methods=["GET"]),
+            Route("/health/ready", operations.ready, methods=["GET"]),
+            Route("/health/live", operations.live, methods=["GET"]),
+            Route("/metrics", operations.metrics, methods=["GET"]),
+            Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
+            *(Route(path, _never, methods=["POST"]) for path in _HOT),
+        ],
+        exception_handlers={AppError: _app_error, HTTPException: _http_error, Exception: _unknown_error},
+    )
+    app.router.redirect_slashes = False
+    app.state.sentinel = state
+    return app
+
+
+async def _never(_: Request) -> Response:
+    raise AssertionError("served before Starlette is asked")
+
+
+def _render(request: Request, error: AppError, more: list[Header] | None = None) -> Response:
+    state: AppState = request.app.state.sentinel
+    state.metrics.errors.labels(error.code).inc()
+    response = Response(body_of(error), error.status)
+    response.raw_headers += headers_of(error) + (more or [])
+    return response
+
+
+async def _app_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AppError)
+    return _render(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's 404 and 405. Under /v1 strangers learn nothing about routes: they get their 401 first."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    if path.startswith("/v1/") or path == "/v1":
+        try:
+            await auth.identify(request.scope["headers"], request.app.state.sentinel.parts.cache)
+        except AppError as refused:
+            return _render(request, refused)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return _render(request, MethodNotAllowed(f"Not allowed: {method} {path}."), [(b"allow", allow.encode())])
+    return _render(request, UnknownUrl(f"Unknown request URL: {method} {path[:200]}."))
+
+
+async def _unknown_error(request: Request, error: Exception) -> Response:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return _render(request, InternalError("The server had an error while processing your request."))
+
+
+class Cors:
+    """The CORS headers for `CORS_ORIGINS`: `*`, or origins parted by commas."""
+
+    def __init__(self, origins: str) -> None:
+        self._any = origins.strip() == "*"
+        self._allowed = frozenset(origin.strip().encode() for origin in origins.split(","))
+
+    def headers(self, scope: Scope) -> list[Header]:
+        """The headers of an answer to this request; what scripts may read is only of interest to browsers."""
+        origin = value_of(scope["headers"], b"origin")
+        if self._any:
+            headers: list[Header] = [(b"access-control-allow-origin", b"*")]
+        elif origin is not None and origin in self._allowed:
+            headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
+        else:
+            return [(b"vary", b"origin")]
+        if origin is not None:
+            headers.append((b"access-control-expose-headers", EXPOSED))
+        return headers
+
+    def preflight(self, scope: Scope) -> list[Header]:
+        """The headers of an answer to a preflight; it needs no token."""
+        asked = value_of(scope["headers"], b"access-control-request-headers") or b"*"
+        return [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", asked),
+            (b"access-control-max-age", b"86400"),
+            (b"content-length", b"0"),
+        ]
+
+
+class Routes:
+    """The ASGI application for requests."""
+
+    def __init__(self, state: AppState) -> None:
+        self._parts = state.parts
+        self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = rest(state)
+        self._cors = Cors(state.settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request_id = f"req_{secrets.token_hex(12)}"
+        common = self._cors.headers(scope)
+        common.append((b"x-request-id", request_id.encode()))
+        kind = _HOT.get(scope["path"])
+        if kind is not None and scope["method"] == "POST":
+            await exchange(self._parts, kind, request_id, common, scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            headers = [*self._cors.preflight(scope), *common]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            scope["request_id"], scope["common"] = request_id, common
+            await self._rest(scope, receive, _adding(common, send))
+
+
+def _adding(common: list[Header], send: Send) -> Send:
+    """`send` with the common headers, which handlers may add to until the answer starts."""
+
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *common]
+        await send(message)
+
+    return wrapped

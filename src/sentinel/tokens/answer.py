@@ -1,0 +1,64 @@
+"""What Sentinel decodes of a provider's answer: one stream event, or a whole JSON body.
+
+Tolerant: every field may be null or absent, unknown ones are ignored; the client gets the provider's bytes, not this.
+A field of a wrong type raises msgspec.ValidationError; the caller relays the bytes all the same.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from sentinel.tokens.request import CustomCall, FunctionCall, Part
+
+# A usage number beyond 2**53 is a broken provider; refusing it keeps every sum exact in Lua (doubles), too.
+Tokens = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Usage(Struct, gc=False):
+    """The provider's own count, in tokens. An absent or null number is 0."""
+
+    prompt_tokens: Tokens | None = 0
+    completion_tokens: Tokens | None = 0
+    total_tokens: Tokens | None = 0
+
+
+class ToolCallDelta(Struct, gc=False):
+    """A piece of one tool call; `index` says of which."""
+
+    index: int | None = None
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+
+class Delta(Struct, gc=False):
+    """A choice's `delta` in a stream, or its `message` in a whole answer."""
+
+    content: str | list[Part] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionCall | None = None
+
+
+class Choice(Struct, gc=False):
+    """One choice of chat (`delta` or `message`) or of completions (`text`)."""
+
+    index: int | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class Chunk(Struct, gc=False):
+    """One event of a stream, of /v1/chat/completions and /v1/completions alike."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+
+
+class Answer(Struct, gc=False):
+    """A whole JSON answer, of /v1/chat/completions and /v1/completions alike."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None

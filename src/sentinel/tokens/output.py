@@ -1,0 +1,74 @@
+"""How much a model can answer, and whether it thinks unseen. Two tables, no rules."""
+
+from functools import lru_cache
+from typing import Final
+
+from sentinel.tokens.models import MAX_NAME_CHARS, longest_match
+
+# For a model that nobody published anything about: the smallest ceiling that OpenAI's chat models ever had.
+UNKNOWN_CEILING_TOKENS: Final = 4_096
+
+# What POST /v1/completions generates when the client names no `max_tokens`.
+# Source: OpenAI API reference, "Create completion", max_tokens: "Defaults to 16".
+COMPLETION_DEFAULT_TOKENS: Final = 16
+
+_CEILINGS: Final = {
+    "gpt-3.5*": 4_096,
+    "gpt-35*": 4_096,
+    "gpt-4": 8_192,
+    "gpt-4-turbo": 4_096,
+    "gpt-4-1106": 4_096,
+    "gpt-4-0125": 4_096,
+    "gpt-4-vision": 4_096,
+    "gpt-4o": 16_384,
+    "gpt-4o-2024-05-13": 4_096,
+    "chatgpt-4o": 16_384,
+    "gpt-4.1": 32_768,
+    "gpt-4.5": 16_384,
+    "gpt-5*": 128_000,
+    "gpt-5-pro": 272_000,
+    "gpt-5-chat": 16_384,
+    "gpt-5.1-chat": 16_384,
+    "gpt-5.2-chat": 16_384,
+    "gpt-5.3-chat": 16_384,
+    "gpt-oss": 131_072,
+    "o1": 100_000,
+    "o1-mini": 65_536,
+    "o1-preview": 32_768,
+    "o3": 100_000,
+    "o4": 100_000,
+    "codex-mini": 100_000,
+    "davinci-002": 16_384,
+    "babbage-002": 16_384,
+}
+
+# Reasoning models spend output tokens that no client sees; their bill exceeds the text that was delivered.
+_HIDES: Final = {"o1": True, "o3": True, "o4": True, "gpt-5*": True, "gpt-5-chat": False, "codex-mini": True}
+
+
+@lru_cache(maxsize=1024)
+def _ceiling(name: str) -> int:
+    return longest_match(_CEILINGS, name, UNKNOWN_CEILING_TOKENS)
+
+
+@lru_cache(maxsize=1024)
+def _hides(name: str) -> bool:
+    return longest_match(_HIDES, name, False)
+
+
+def output_ceiling(model: str) -> int:
+    """Return the most output tokens one choice of `model` can have, hidden reasoning included.
+
+    Source: OpenAI's model pages (platform.openai.com/docs/models), "max output tokens" of each model;
+    unknown models: UNKNOWN_CEILING_TOKENS.
+    """
+    return _ceiling(model[:MAX_NAME_CHARS])
+
+
+def hides_output(model: str) -> bool:
+    """Say whether `model` bills output tokens that it does not show (the o-series, gpt-5 but not gpt-5-chat).
+
+    For these our own count of a broken stream is a lower bound.
+    Source: OpenAI's guide "Reasoning models": reasoning tokens are not visible and are billed as output tokens.
+    """
+    return _hides(model[:MAX_NAME_CHARS])

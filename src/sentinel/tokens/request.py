@@ -1,0 +1,141 @@
+"""What Sentinel decodes of a client's request. Everything else in the body is ignored here and forwarded untouched.
+
+`msgspec.json.Decoder(ChatRequest).decode(body)` raises msgspec.ValidationError with the path of the wrong field
+(`... - at `$.messages[0].role``). Numbers that no model could take are refused here, so nothing later overflows.
+All structs are trees (never cyclic), hence `gc=False`: the garbage collector need not walk them.
+"""
+
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct
+
+# OpenAI keeps these numbers in 32 bits; 0 is left to the provider, which knows where it is allowed.
+TokenLimit = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# OpenAI's own maximum for `n` (and `best_of` is lower still).
+ChoiceCount = Annotated[int, Meta(ge=1, le=128)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+Prompt: TypeAlias = str | list[str | TokenId | list[TokenId]] | None
+
+
+class StreamOptions(Struct, gc=False):
+    """What a stream should tell beside its text."""
+
+    include_usage: bool | None = None
+
+
+class ImageUrl(Struct, gc=False):
+    """An image, remote or inline as a data URL."""
+
+    url: str | None = None
+    detail: str | None = None
+
+
+class InputAudio(Struct, gc=False):
+    """Sound, inline in base64."""
+
+    data: str | None = None
+    format: str | None = None
+
+
+class InputFile(Struct, gc=False):
+    """A file, inline or kept by the provider; only its name is looked at."""
+
+    filename: str | None = None
+
+
+class Part(Struct, gc=False):
+    """One part of a message's content; `type` says which of the others is set."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: ImageUrl | str | None = None
+    detail: str | None = None
+    input_audio: InputAudio | None = None
+    file: InputFile | None = None
+
+
+class FunctionCall(Struct, gc=False):
+    """A call of a function; `arguments` is JSON text as the model wrote it."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CustomCall(Struct, gc=False):
+    """A call of a custom tool; `input` is free text."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+class ToolCall(Struct, gc=False):
+    """One call in an assistant message; exactly one of the two is set."""
+
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+
+class Message(Struct, gc=False):
+    """One message of a chat. Any role is taken; the provider judges it."""
+
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+
+
+class Function(Struct, gc=False):
+    """A function that the model may call. `parameters` is a JSON Schema; the provider judges it, not we."""
+
+    name: str
+    description: str | None = None
+    parameters: Any = None
+
+
+class Tool(Struct, gc=False):
+    """A tool that the model may call: a function, or a custom tool of whatever shape."""
+
+    type: str | None = None
+    function: Function | None = None
+    custom: Any = None
+
+
+class ChatRequest(Struct, gc=False):
+    """The body of POST /v1/chat/completions, as far as Sentinel decides on it."""
+
+    model: str
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    n: ChoiceCount | None = None
+    tools: list[Tool] | None = None
+    functions: list[Function] | None = None
+    tool_choice: Any = None
+    function_call: Any = None
+    response_format: Any = None
+
+
+class CompletionRequest(Struct, gc=False):
+    """The body of POST /v1/completions, as far as Sentinel decides on it."""
+
+    model: str
+    prompt: Prompt = None
+    suffix: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenLimit | None = None
+    n: ChoiceCount | None = None
+    best_of: ChoiceCount | None = None
+    echo: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an array of mixed kinds, which the type above cannot. msgspec makes this a ValidationError."""
+        if isinstance(self.prompt, list) and len(set(map(type, self.prompt))) > 1:
+            raise ValueError("Expected an array of strings, of token ids, or of token-id arrays - at `$.prompt`")

@@ -1,0 +1,183 @@
+"""Talks to Zion. Two ways to authenticate, never mixed: the caller's token, or our API key.
+
+Every failure becomes one of `error.py`; what Zion said in its body never leaves this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, PyreqwestError
+from pyreqwest.request import RequestBuilder
+
+from sentinel.clock import monotonic, now_ms
+from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
+from sentinel.limits.policy import Quota
+from sentinel.zion.models import AuthenticatedUser, Increment, MalformedAnswer, read_quota, read_user
+
+log = structlog.get_logger()
+
+LOOKUP_TIMEOUT = timedelta(seconds=2.5)
+"""A caller waits this long at most: an unknown token gets its 503 within 3 s (DESIGN section 9)."""
+
+REPORT_TIMEOUT = timedelta(seconds=15)
+"""A batch of usage may take Zion longer; nobody waits for it."""
+
+_FAST_FAIL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What became of a usage report. status: 0 = no answer.
+
+    not_sent: Zion cannot have taken it. Without that and without a status, nobody knows.
+    """
+
+    status: int
+    body: bytes = b""
+    retry_after_seconds: float | None = None
+    not_sent: bool = False
+
+    @property
+    def taken(self) -> bool:
+        """Zion said yes."""
+        return 200 <= self.status < 300
+
+
+class ZionClient:
+    """The five calls of Zion's API that Sentinel makes, with deadlines and a breaker for look-ups."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url = url
+        self._key = api_key
+        self._client: Client = (
+            ClientBuilder()
+            .connect_timeout(timedelta(seconds=1))
+            .follow_redirects(False)
+            .no_proxy()
+            .user_agent("sentinel")
+            .build()
+        )
+        self._away_until = 0.0
+        self.healthy: bool | None = None
+        self.latency_ms = 0
+
+    async def user(self, token: str) -> AuthenticatedUser:
+        """Who this token belongs to (GET /users/me).
+
+        Raises InvalidApiKey (401, 404, `success: false`), AccessDenied (403), ZionUnavailable (anything else).
+        """
+        request = self._client.get(f"{self._url}/api/v1/users/me").bearer_auth(token)
+        status, body = await self._look_up(request)
+        if status == 403:
+            raise AccessDenied("Access denied.")
+        user = read_user_or_fail(body) if status == 200 else None
+        if user is None:
+            raise InvalidApiKey("Incorrect API key provided: the token is unknown, expired or revoked.")
+        return user
+
+    async def limits(self, user: str) -> tuple[Quota, bytes]:
+        """What the user may spend (GET /limits/external/{id}), and the answer it was read from.
+
+        Raises AccessDenied where Zion knows no subscription for the user, ZionUnavailable.
+        """
+        status, body = await self._look_up(self._with_key("GET", f"/api/v1/limits/external/{quote(user, safe='')}"))
+        if status in (401, 403):
+            log.error("zion refuses our api key", status=status)
+            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=5)
+        return quota_from(body if status == 200 else b'{"success":false}'), body
+
+    async def report(self, increments: Sequence[Increment], idempotency_key: str) -> Reported:
+        """Report up to 1,000 items of usage at once (POST /usage/external/batch-increment). Never raises."""
+        body = msgspec.json.encode({"increments": increments})
+        return await self._report("/api/v1/usage/external/batch-increment", body, idempotency_key)
+
+    async def report_one(self, increment: Increment, idempotency_key: str) -> Reported:
+        """Report one item (POST /usage/external/increment), for a Zion without batches. Never raises."""
+        return await self._report("/api/v1/usage/external/increment", msgspec.json.encode(increment), idempotency_key)
+
+    async def ping(self) -> None:
+        """See whether Zion answers at all; sets `healthy` and `latency_ms`."""
+        started = monotonic()
+        try:
+            await self._client.get(self._url).timeout(timedelta(seconds=1)).build().send()
+        except PyreqwestError:
+            self.healthy = False
+        else:
+            self.healthy = True
+            self.latency_ms = round((monotonic() - started) * 1000)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    def _with_key(self, method: str, path: str) -> RequestBuilder:
+        request = self._client.request(method, self._url + path)
+        return request.header("x-api-key", self._key, is_sensitive=True).header("content-type", "application/json")
+
+    async def _look_up(self, request: RequestBuilder) -> tuple[int, bytes]:
+        """Status and body of an answer that decides something: 200, 401, 403 or 404. Raises ZionUnavailable."""
+        if monotonic() < self._away_until:
+            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=_FAST_FAIL_SECONDS)
+        try:
+            response = await request.timeout(LOOKUP_TIMEOUT).build().send()
+            body = bytes(await response.bytes())
+        except PyreqwestError as error:
+            self._failed(type(error).__name__)
+            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=2) from error
+        if response.status in (200, 401, 403, 404):
+            self.healthy = True
+            return response.status, body
+        retry_after = retry_after_seconds(response.get_header("retry-after"))
+        if response.status != 429:
+            self._failed(f"status {response.status}")
+        raise ZionUnavailable("The governance system is not available.", retry_after_seconds=retry_after or 2)
+
+    def _failed(self, reason: str) -> None:
+        self.healthy = False
+        self._away_until = monotonic() + _FAST_FAIL_SECONDS
+        log.warning("zion fails", reason=reason)
+
+    async def _report(self, path: str, body: bytes, idempotency_key: str) -> Reported:
+        request = self._with_key("POST", path).header("idempotency-key", idempotency_key).body_bytes(body)
+        try:
+            response = await request.timeout(REPORT_TIMEOUT).build().send()
+            answer = bytes(await response.bytes())
+        except ConnectError:
+            return Reported(0, not_sent=True)
+        except PyreqwestError as error:
+            log.warning("a usage report has no answer", reason=type(error).__name__)
+            return Reported(0)
+        return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
+
+
+def read_user_or_fail(body: bytes) -> AuthenticatedUser | None:
+    """`read_user`, with a malformed answer as ZionUnavailable."""
+    try:
+        return read_user(body)
+    except MalformedAnswer as error:
+        raise ZionUnavailable("The governance system gave a broken answer.", retry_after_seconds=2) from error
+
+
+def quota_from(body: bytes) -> Quota:
+    """`read_quota`, with a malformed answer as ZionUnavailable and `success: false` as AccessDenied."""
+    try:
+        quota = read_quota(body, now_ms())
+    except MalformedAnswer as error:
+        raise ZionUnavailable("The governance system gave a broken answer.", retry_after_seconds=2) from error
+    if quota is None:
+        raise AccessDenied("No subscription is known for this user.")
+    return quota
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """The seconds of a Retry-After header, at most an hour; None where it is absent or a date."""
+    if value is None or not value.strip().isdecimal():
+        return None
+    return min(float(value), 3600.0)

@@ -1,0 +1,243 @@
+"""Zion's wire shapes, read tolerantly, as plain values.
+
+Unknown fields are ignored. Two shapes of limits exist: one `ai_usage` element with three embedded metrics, and three
+elements by name; both are read. Null, absent and negative limits mean "not limited".
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeGuard
+
+import msgspec
+
+from sentinel.config import DIMENSIONS
+from sentinel.limits.policy import NOT_LIMITED, Quota, Triple
+
+EXACT = 2**53
+"""Redis' scripts compute in doubles, exact up to here; a limit beyond it is as good as none."""
+
+METRICS = ("aiRequests", "aiInputTokens", "aiOutputTokens")
+"""Zion's names for DIMENSIONS, in the same order."""
+
+
+class MalformedAnswer(ValueError):
+    """Zion answered something that does not fit its contract."""
+
+
+class UserProfile(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """The `data` of GET /users/me that we need. external_id: None where Zion has none or an empty one."""
+
+    id: str
+    email: str
+    external_id: str | None = None
+
+
+class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False):
+    """The caller. id: the identity everywhere, for limits, logs and keys; email: what Zion books usage under."""
+
+    id: str
+    email: str
+
+
+class UserLimit(msgspec.Struct, frozen=True):
+    """One metric of one limit. limit: -1 = not limited."""
+
+    limit: int = NOT_LIMITED
+    used: int = 0
+
+
+class _Envelope(msgspec.Struct):
+    success: bool = False
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Limits(msgspec.Struct):
+    limits: list[dict[str, Any]] | None = None
+
+
+class MetricResult(msgspec.Struct, rename="camel"):
+    """What Zion says about one metric after an increment."""
+
+    new_value: int | None = None
+    used: int | None = None
+    limit: int | None = None
+
+
+class ItemResult(msgspec.Struct, rename="camel"):
+    """The answer to one item of a batch."""
+
+    success: bool
+    email: str | None = None
+    error: str | None = None
+    ai_requests: MetricResult | None = None
+    ai_input_tokens: MetricResult | None = None
+    ai_output_tokens: MetricResult | None = None
+
+    def new_values(self) -> Triple:
+        """Zion's value of each metric afterwards, -1 where not told."""
+        r, i, o = (_known(m and (m.new_value if m.new_value is not None else m.used)) for m in self._metrics())
+        return r, i, o
+
+    def limits(self) -> Triple:
+        """Zion's limit of each metric, -2 where not told."""
+        r, i, o = (_told(m and m.limit) for m in self._metrics())
+        return r, i, o
+
+    def _metrics(self) -> tuple[MetricResult | None, ...]:
+        return self.ai_requests, self.ai_input_tokens, self.ai_output_tokens
+
+
+class _BatchData(msgspec.Struct):
+    results: list[ItemResult] | None = None
+
+
+class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One item of usage (contract 1.4 v4): zero metrics and an unknown model are left out."""
+
+    email: str
+    ai_input_tokens: int = 0
+    ai_output_tokens: int = 0
+    ai_requests: int = 0
+    model: str = ""
+    timestamp: str = ""
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def _data(body: bytes, kind: type[Any]) -> Any:
+    try:
+        envelope = _envelope.decode(body)
+        if not envelope.success:
+            return None
+        return msgspec.json.decode(envelope.data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedAnswer(str(error)) from error
+
+
+def read_user(body: bytes) -> AuthenticatedUser | None:
+    """The caller from an answer of GET /users/me; None where it says `success: false`. Raises MalformedAnswer."""
+    profile: UserProfile | None = _data(body, UserProfile)
+    if profile is None:
+        return None
+    identity = profile.external_id or profile.id
+    if not identity or not profile.email:
+        raise MalformedAnswer("a profile without id or email")
+    return AuthenticatedUser(id=identity, email=profile.email)
+
+
+def read_quota(body: bytes, now_ms: int) -> Quota | None:
+    """The quota from an answer of GET /limits/external/{id}; None where it says `success: false`.
+
+    now_ms: for limits that tell how they reset, but not when. Raises MalformedAnswer.
+    """
+    found: _Limits | None = _data(body, _Limits)
+    if found is None:
+        return None
+    metrics: dict[int, UserLimit] = {}
+    ends = 0
+    for element in found.limits or []:
+        named = {d: metric for d in range(3) if isinstance(metric := element.get(METRICS[d]), dict)}
+        if not named and element.get("name") in DIMENSIONS:
+            named = {DIMENSIONS.index(element["name"]): element}
+        metrics.update({d: _limit(metric) for d, metric in named.items()})
+        if named:
+            ends = _sooner(ends, _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms))
+    each = [metrics.get(d, UserLimit()) for d in range(3)]
+    return Quota(
+        limit=(each[0].limit, each[1].limit, each[2].limit),
+        used=(each[0].used, each[1].used, each[2].used),
+        period_ends_ms=ends,
+    )
+
+
+def _limit(metric: dict[str, Any]) -> UserLimit:
+    limit, used, remaining = metric.get("limit"), metric.get("used"), metric.get("remaining")
+    if not _is_int(limit) or limit < 0 or limit > EXACT:
+        return UserLimit(NOT_LIMITED, _bounded(used) if _is_int(used) else 0)
+    if _is_int(used):
+        return UserLimit(limit, _bounded(used))
+    return UserLimit(limit, _bounded(limit - remaining) if _is_int(remaining) else 0)
+
+
+def _bounded(number: int) -> int:
+    return min(max(0, number), EXACT)
+
+
+def _is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _sooner(a: int, b: int) -> int:
+    return min(a, b) if a and b else a or b
+
+
+def _ends_ms(period_end: Any, reset_period: Any, now_ms: int) -> int:
+    if reset_period == "NEVER":
+        return 0
+    return period_ends_ms(period_end) or next_reset_ms(reset_period, now_ms)
+
+
+def period_ends_ms(period_end: Any) -> int:
+    """The first instant of the next period, ms since the epoch; 0 where Zion does not say.
+
+    Zion gives the last second of a period (`23:59:59Z`); the next period starts with the second after it.
+    """
+    if not isinstance(period_end, str):
+        return 0
+    try:
+        moment = datetime.fromisoformat(period_end)
+    except ValueError:
+        return 0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment.second == 59:
+        moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+    return max(0, round(moment.timestamp() * 1000))
+
+
+def next_reset_ms(reset_period: Any, now_ms: int) -> int:
+    """When a DAILY, WEEKLY or MONTHLY limit next resets (midnight UTC; Monday; day 1); 0 for anything else."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    match reset_period:
+        case "DAILY":
+            ends = midnight + timedelta(days=1)
+        case "WEEKLY":
+            ends = midnight + timedelta(days=7 - now.weekday())
+        case "MONTHLY":
+            ends = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+        case _:
+            return 0
+    return round(ends.timestamp() * 1000)
+
+
+def read_results(body: bytes) -> list[ItemResult] | None:
+    """The per-item results of a batch that Zion took with a 2xx; None where the body tells nothing usable.
+
+    After a 2xx the batch counts as taken whatever the body says: a resend would count twice (contract 1.5).
+    """
+    try:
+        data: _BatchData | None = _data(body, _BatchData)
+    except MalformedAnswer:
+        return None
+    return (data.results or None) if data else None
+
+
+def read_increment(body: bytes) -> ItemResult | None:
+    """The result of a single increment; None where the body tells nothing usable."""
+    try:
+        envelope = _envelope.decode(body)
+        fields = msgspec.json.decode(envelope.data, type=dict[str, Any])
+        return msgspec.convert({**fields, "success": True}, ItemResult)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return None
+
+
+def _known(value: int | None) -> int:
+    return -1 if value is None or value < 0 else min(value, EXACT)
+
+
+def _told(value: int | None) -> int:
+    return -2 if value is None or value < 0 or value > EXACT else value

@@ -1,0 +1,151 @@
+"""The ledger in Lua and its twin in Python give the same answers, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sentinel.cache import keys
+from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis import open_store
+from sentinel.config import parse_rate_limits
+from sentinel.limits import ledger as twin
+from sentinel.limits.policy import SLICES, Ask, Policy, Quota
+
+USER = "ana"
+START = 1_800_000_000_000
+RATES = "ai_requests=7/60s,ai_requests=11/1h,ai_input_tokens=300/60s,ai_output_tokens=500/60s,concurrency=4"
+
+ids = st.sampled_from([f"req_{n}" for n in range(12)])
+tokens = st.integers(0, 200)
+triples = st.tuples(st.integers(0, 3), tokens, tokens)
+unknown = st.integers(-1, 600)
+steps = st.one_of(
+    st.tuples(st.just("reserve"), ids, tokens, st.integers(0, 400), st.integers(0, 3), st.sampled_from([0, 20])),
+    st.tuples(st.just("settle"), ids, triples),
+    st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
+    st.tuples(st.just("expire")),
+    st.tuples(
+        st.just("refresh"),
+        st.tuples(unknown, unknown, unknown),
+        triples,
+        st.sampled_from([0, 40_000, 100_000, 900_000]),
+        st.integers(0, 3),
+    ),
+    st.tuples(
+        st.just("acknowledge"),
+        st.tuples(unknown, unknown, unknown),
+        st.tuples(*[st.sampled_from([-2, 50, 500])] * 3),
+    ),
+)
+waits = st.sampled_from([0, 1, 37, 999, 1000, 4_999, 29_999, 30_000, 60_000, 61_000, 400_000])
+stories = st.lists(st.tuples(waits, steps), max_size=40)
+
+
+class Both:
+    """One account in Redis and its twin, taken through the same steps."""
+
+    def __init__(self, ledger: RedisLedger) -> None:
+        self.redis = ledger
+        self.account = twin.Account()
+        self.now = START
+        self.redis.now_ms = START
+        self.held: dict[str, int] = {}
+
+    async def step(self, wait: int, step: tuple[Any, ...]) -> None:
+        self.now += wait
+        self.redis.now_ms = self.now
+        await getattr(self, step[0])(*step[1:])
+
+    async def reserve(self, id_: str, inputs: int, outputs: int, least: int, fair: int) -> None:
+        if id_ in self.account.leases:
+            return
+        ask = Ask(id_, USER, "ana@corp.test", "m", inputs, outputs, least, fair)
+        expected = twin.reserve(self.account, self.redis.policy, ask, self.now)
+        assert await self.redis.reserve(ask) == expected
+        self.held[id_] = expected.granted_output
+
+    async def settle(self, id_: str, spent: tuple[int, int, int]) -> None:
+        ask = Ask(id_, USER, "ana@corp.test", "m", 0, 0)
+        expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now)
+        assert await self.redis.settle(ask, spent, START) == expected
+
+    async def extend(self, id_: str, more: int, sent: int) -> None:
+        ask = Ask(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
+        expected = twin.extend(self.account, self.redis.policy, ask, more, sent, self.now)
+        assert await self.redis.extend(ask, ask.output_tokens, more, sent, START) == expected
+
+    async def expire(self) -> None:
+        expected = twin.expire(self.account, self.redis.policy, self.now)
+        assert await self.redis.expire(USER) == expected
+
+    async def refresh(self, limit: Any, used: Any, ends: int, seq: int) -> None:
+        quota = Quota(limit, used, ends and START + ends)
+        twin.refresh(self.account, quota, seq, self.now)
+        await self.redis.refresh(USER, quota, seq)
+
+    async def acknowledge(self, new: Any, limit: Any) -> None:
+        client = self.redis.store.client
+        outbox = keys.account_keys(USER).outbox
+        taken = await client.xreadgroup(keys.GROUP, "test", {outbox: ">"}, count=1)
+        if not taken:
+            assert not self.account.outbox
+            return
+        entry, fields = taken[0][1][0]
+        bill = self.account.outbox.pop(0)
+        assert (int(fields[b"n"]), int(fields[b"in"]), int(fields[b"out"])) == bill.spent
+        assert (fields[b"id"].decode(), int(fields[b"period"])) == (bill.id, bill.period)
+        twin.acknowledge(self.account, bill.spent, bill.period, new, limit, self.now)
+        assert await self.redis.acknowledge(USER, [entry], bill.spent, bill.period, new, limit) == 1
+
+    async def compare(self) -> None:
+        packed = await self.redis.store.command("GET", keys.account_keys(USER).account)
+        state = msgspec.msgpack.decode(packed) if packed else {}
+        if not state:
+            return
+        for window in self.redis.policy.windows:
+            oldest = self.now // window.slice_ms - SLICES
+            flat = dict(state["w"] or {}).get(window.name, [])
+            stored = [list(pair) for pair in zip(flat[::2], flat[1::2], strict=True) if pair[0] >= oldest]
+            assert stored == self.account.live(window, self.now), window.name
+        for name in ("held", "pend", "n", "rolled", "seq", "open", "lease"):
+            assert state[name] == getattr(self.account, name), name
+
+
+@pytest.fixture(scope="module")
+def runner(store_url: str) -> Iterator[tuple[asyncio.Runner, RedisLedger]]:
+    policy = Policy.of(parse_rate_limits(RATES), lease_seconds=30, fresh_seconds=300, stale_seconds=600)
+    with asyncio.Runner() as runner:
+
+        async def opened() -> RedisLedger:
+            store = open_store(store_url)
+            await store.start()
+            return RedisLedger(store, policy)
+
+        ledger = runner.run(opened())
+        yield runner, ledger
+        runner.run(ledger.store.close())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=stories)
+def test_the_script_and_its_twin_agree(runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]) -> None:
+    """Any sequence of steps leaves the same account and gives the same verdicts in Redis and in Python."""
+
+    async def play() -> None:
+        ledger = runner[1]
+        await ledger.store.command("FLUSHALL")
+        await ledger.store.client.xgroup_create(keys.account_keys(USER).outbox, keys.GROUP, "0", mkstream=True)
+        both = Both(ledger)
+        await both.refresh((50, 5000, 5000), (0, 0, 0), 100_000, 0)
+        for wait, step in story:
+            await both.step(wait, step)
+            await both.compare()
+
+    runner[0].run(play())

@@ -1,0 +1,388 @@
+"""OpenAI's API, over real sockets: seen by the official SDK, and byte by byte."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+
+import msgspec
+import openai
+import pytest
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def sdk(openai_sim, openai_server):
+    with openai.OpenAI(
+        api_key=openai_sim.api_key, base_url=openai_server.url + "/v1", max_retries=0, timeout=10
+    ) as sdk:
+        yield sdk
+
+
+@pytest.fixture
+def post(openai_sim, openai_server, ask):
+    """A request with the right key."""
+
+    def post(path, json=None, method="POST", **headers):
+        sent = {"Authorization": f"Bearer {openai_sim.api_key}", "x-request-id": "req_7", **headers}
+        return ask(method, openai_server.url + path, json, sent)
+
+    return post
+
+
+def chat(content="hello", **more):
+    return {"model": "gpt-4o", "messages": [{"role": "user", "content": content}], **more}
+
+
+@pytest.fixture
+def open_stream(openai_sim, openai_server):
+    """Start a stream on a connection that the test reads, and may close, by itself."""
+    connections = []
+
+    def open_stream(content):
+        body = msgspec.json.encode(chat(content, stream=True))
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {openai_sim.api_key}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        connections.append(socket.create_connection(("127.0.0.1", openai_server.port), timeout=10))
+        connections[-1].sendall(head.encode() + body)
+        return connections[-1]
+
+    yield open_stream
+    for connection in connections:
+        connection.close()
+
+
+def read_chunks(connection, count):
+    """Read until so many content chunks have come."""
+    received = b""
+    while received.count(b'"delta":{"content":"') < count:
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
+# ------------------------------------------------------------------------------------------------- the official SDK
+
+
+def test_chat(sdk, openai_sim):
+    """A plain answer, and its bill."""
+    answer = sdk.chat.completions.create(**chat("hello world"), extra_headers={"x-request-id": "req_1"})
+    assert answer.choices[0].message.content == "Hello! I am a simulated model, and happy to help."
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.prompt_tokens == 9
+    assert answer.usage.completion_tokens == 13
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 0
+    (bill,) = openai_sim.billed
+    assert (bill.request_id, bill.model, bill.state) == ("req_1", "gpt-4o", "complete")
+    assert (bill.prompt_tokens, bill.completion_tokens) == (9, 13)
+
+
+def test_stream_with_usage(sdk, openai_sim):
+    """Every chunk says `usage: null`, the last one has no choices but the usage."""
+    request = chat("[[tokens=20]]", stream=True, stream_options={"include_usage": True})
+    *chunks, last = list(sdk.chat.completions.create(**request))
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    assert (last.choices, last.usage.completion_tokens) == ([], 20)
+    assert len("".join(chunk.choices[0].delta.content or "" for chunk in chunks).split()) == 20
+    assert (openai_sim.billed[0].completion_tokens, openai_sim.billed[0].state) == (20, "complete")
+
+
+def test_stream_without_usage(sdk):
+    """Nobody asked for usage, nobody gets it."""
+    chunks = list(sdk.chat.completions.create(**chat(), stream=True))
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_choices(sdk, openai_sim, stream):
+    """Each of n choices has its own text, and all are billed."""
+    request = chat("[[tokens=6]]", n=3, stream=stream)
+    if stream:
+        texts = ["", "", ""]
+        for chunk in sdk.chat.completions.create(**request):
+            texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    else:
+        texts = [choice.message.content for choice in sdk.chat.completions.create(**request).choices]
+    assert len(set(texts)) == 3
+    assert [len(text.split()) for text in texts] == [6, 6, 6]
+    assert openai_sim.billed[0].completion_tokens == 18
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_max_tokens(sdk, openai_sim, name):
+    """Both names of the limit cut the answer."""
+    answer = sdk.chat.completions.create(**chat("[[tokens=20]]", **{name: 7}))
+    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", 7)
+    assert openai_sim.billed[0].completion_tokens == 7
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": name, "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}},
+    }
+    for name in ("first", "second")
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "choice", "called"),
+    [
+        ("hi", "required", "first"),
+        ("hi", {"type": "function", "function": {"name": "second"}}, "second"),
+        ("hi [[tool]]", "auto", "first"),
+        ("hi", "auto", None),
+        ("hi [[tool]]", "none", None),
+    ],
+)
+def test_tools(sdk, content, choice, called):
+    """A tool is called when it is demanded, in one piece and in fragments alike."""
+    request = chat(content, tools=TOOLS, tool_choice=choice)
+    message = sdk.chat.completions.create(**request).choices[0].message
+    with sdk.chat.completions.stream(**request) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    if called is None:
+        assert message.tool_calls is None
+        assert message.content
+    else:
+        assert message.content is None
+        for calls in (message.tool_calls, streamed.tool_calls):
+            assert [(call.function.name, call.function.arguments) for call in calls] == [(called, '{"x":"Paris"}')]
+
+
+def test_unknown_tool_choice(sdk):
+    """A named tool must exist."""
+    with pytest.raises(openai.BadRequestError, match="not found in 'tools'"):
+        sdk.chat.completions.create(
+            **chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "third"}})
+        )
+
+
+def test_refusal(sdk):
+    """A refusal takes the place of the content."""
+    message = sdk.chat.completions.create(**chat("[[refusal]]")).choices[0].message
+    assert message.content is None
+    assert message.refusal.startswith("Sorry")
+
+
+def test_completions(sdk, openai_sim):
+    """Legacy completions, streamed and not, for several prompts."""
+    answer = sdk.completions.create(model="gpt-3.5-turbo-instruct", prompt=["a [[tokens=3]]", "b [[tokens=3]]"])
+    assert [len(choice.text.split()) for choice in answer.choices] == [3, 3]
+    request = {"model": "davinci-002", "prompt": "hello world", "stream_options": {"include_usage": True}}
+    *chunks, last = list(sdk.completions.create(**request, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks).startswith("Hello!")
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (2, 13)
+    assert [bill.completion_tokens for bill in openai_sim.billed] == [6, 13]
+
+
+def test_models(sdk):
+    """The list, one of it, and one that is not in it."""
+    names = {model.id for model in sdk.models.list()}
+    assert {"gpt-4o", "gpt-4o-mini"} <= names
+    assert sdk.models.retrieve("gpt-4o").owned_by == "system"
+    with pytest.raises(openai.NotFoundError) as missing:
+        sdk.models.retrieve("nope")
+    assert missing.value.code == "model_not_found"
+
+
+def test_errors(sdk, openai_server, openai_sim):
+    """The SDK sees the exceptions that it would see from OpenAI, and nothing is billed."""
+    with pytest.raises(openai.NotFoundError) as missing:
+        sdk.chat.completions.create(**{**chat(), "model": "nope"})
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as bad:
+        sdk.chat.completions.create(**chat(max_tokens=0))
+    assert (bad.value.param, bad.value.code) == ("max_tokens", "integer_below_minimum_value")
+    with pytest.raises(openai.RateLimitError) as limited:
+        sdk.chat.completions.create(**chat("[[status=429 retry_after=2]]"))
+    assert limited.value.response.headers["retry-after"] == "2"
+    with pytest.raises(openai.BadRequestError, match="no directive 'tokenz'"):
+        sdk.chat.completions.create(**chat("[[tokenz=2]]"))
+    with (
+        openai.OpenAI(api_key="sk-wrong-key-1234", base_url=openai_server.url + "/v1", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError, match=r"sk-wrong\*{8}1234"),
+    ):
+        stranger.models.list()
+    assert not openai_sim.billed
+
+
+# -------------------------------------------------------------------------------------------------------- the bytes
+
+
+def test_headers_and_stray_paths(post):
+    """Answers carry OpenAI's headers; unknown paths and methods are refused in OpenAI's shape."""
+    headers = post(CHAT, chat()).headers
+    assert headers["x-request-id"].startswith("req_")
+    for name in ("openai-processing-ms", "openai-organization", "set-cookie", "x-ratelimit-remaining-tokens"):
+        assert name in headers
+    assert (post("/v1/nope", {}).status, post("/nope", {}).status) == (404, 404)
+    assert post("/v1/nope", {}).body["error"]["message"] == "Invalid URL (POST /v1/nope)"
+    assert (post("/v1/models", {}).status, post(CHAT, method="GET").status) == (405, 405)
+
+
+def test_the_calls_are_recorded_raw(post, openai_sim):
+    """A test can look at the very bytes that arrived."""
+    post(CHAT, chat(), cookie="a=b")
+    call = openai_sim.calls[-1]
+    assert (call.method, call.path, call.headers["cookie"]) == ("POST", CHAT, "a=b")
+    assert call.raw == msgspec.json.encode(chat())
+    assert call.body == chat()
+
+
+def test_a_stream_ends_with_done(post):
+    """The events end with [DONE], unless told otherwise; usage may be left out."""
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    answer = post(CHAT, chat(**asked))
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.raw.endswith(b"}\n\ndata: [DONE]\n\n")
+    assert answer.raw.count(b'"usage":{') == 1
+    assert not post(CHAT, chat("[[no_done]]", **asked)).raw.endswith(b"[DONE]\n\n")
+    assert b'"usage":{' not in post(CHAT, chat("[[no_usage]]", **asked)).raw
+    assert b"usage" not in post(CHAT, chat("[[no_usage]]")).raw
+
+
+def test_false_usage(post, openai_sim):
+    """A directive can claim any usage, and that is billed."""
+    body = post(CHAT, chat("[[usage_prompt=1000 usage_completion=0]]")).body
+    assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (1000, 0)
+    assert (openai_sim.billed[0].prompt_tokens, openai_sim.billed[0].completion_tokens) == (1000, 0)
+
+
+@pytest.mark.parametrize("split", ["line", "utf8"])
+def test_split_writes_are_the_same_bytes(post, open_stream, split):
+    """Split events arrive in parts, and joined they are what they were."""
+    connection = open_stream(f"[[tokens=5 text_emoji split={split}]]")
+    received = b""
+    torn = 0
+    while not received.endswith(b"0\r\n\r\n"):
+        received += connection.recv(65536)
+        torn += not received.endswith((b"\n\n\r\n", b"0\r\n\r\n"))
+    assert torn >= 3
+    assert "🙂" in post(CHAT, chat(f"[[tokens=5 text_emoji split={split}]]", stream=True)).raw.decode()
+
+
+def test_bad_line_and_big_event(post):
+    """The odd events are there, and the stream goes on after them."""
+    raw = post(CHAT, chat("[[tokens=4 bad_line big_event=70000]]", stream=True)).raw
+    assert b'data: {"id":"chatcmpl-\xc3\xa9\n\n' in raw
+    assert max(len(line) for line in raw.splitlines()) > 70_000
+    assert raw.endswith(b"[DONE]\n\n")
+
+
+def test_delays(post):
+    """Chunks come one after the other; an answer in one piece takes as long."""
+    for stream in (True, False):
+        start = time.monotonic()
+        post(CHAT, chat("[[tokens=5 first_delay=0.05 delay=0.02]]", stream=stream))
+        assert time.monotonic() - start >= 0.13
+
+
+# ------------------------------------------------------------------------------------- what is billed under disconnects
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_client_leaves_midway(openai_sim, open_stream, until, n):
+    """A client that leaves while the model pauses pays for the chunks it got, and for no other."""
+    connection = open_stream(f"[[tokens=50 hang_after={n}]]")
+    read_chunks(connection, n)
+    until(lambda: openai_sim.billed and openai_sim.billed[0].completion_tokens == n)
+    assert openai_sim.billed[0].state == "running"
+    connection.close()
+    until(lambda: openai_sim.billed[0].state == "cancelled")
+    assert openai_sim.billed[0].completion_tokens == n
+
+
+def test_client_leaves_during_a_delay(openai_sim, open_stream, until):
+    """Leaving between two chunks stops the generation at once."""
+    connection = open_stream("[[tokens=50 delay=30]]")
+    read_chunks(connection, 1)
+    connection.close()
+    until(lambda: openai_sim.billed[0].state == "cancelled")
+    assert openai_sim.billed[0].completion_tokens == 1
+
+
+def test_client_leaves_a_fast_stream(openai_sim, open_stream, until):
+    """Without any delay, too, a client that leaves ends the stream long before its end."""
+    connection = open_stream("[[tokens=100000]]")
+    received = read_chunks(connection, 10).count(b'"delta":{"content"')
+    connection.close()
+    until(lambda: openai_sim.billed[0].state == "cancelled")
+    assert received <= openai_sim.billed[0].completion_tokens < 100_000
+
+
+def test_a_client_that_does_not_read(openai_sim, open_stream, until):
+    """A stalled reader stalls the generation: what fits into the buffers is billed, and no more."""
+    connection = open_stream("[[tokens=100000]]")
+    seen = []
+    until(
+        lambda: (
+            seen.append(openai_sim.billed[0].completion_tokens if openai_sim.billed else 0)
+            or seen[-30:].count(seen[-1]) == 30
+        )
+    )
+    assert 0 < seen[-1] < 100_000
+    assert openai_sim.billed[0].state == "running"
+    connection.close()
+    until(lambda: openai_sim.billed[0].state == "cancelled")
+
+
+def test_client_leaves_before_a_whole_answer(openai_sim, openai_server, until):
+    """An answer in one piece that nobody waits for is not billed."""
+    connection = http.client.HTTPConnection("127.0.0.1", openai_server.port, timeout=10)
+    connection.request(
+        "POST", CHAT, msgspec.json.encode(chat("[[first_delay=30]]")), {"Authorization": f"Bearer {openai_sim.api_key}"}
+    )
+    until(lambda: openai_sim.billed)
+    connection.close()
+    until(lambda: openai_sim.billed[0].state == "cancelled")
+    assert openai_sim.billed[0].completion_tokens == 0
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_break_after(post, openai_sim, n):
+    """The connection is cut after exactly so many chunks, without an end."""
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        post(CHAT, chat(f"[[tokens=5 break_after={n}]]", stream=True))
+    assert cut.value.partial.count(b'"delta":{"content":" ') == n
+    assert b'finish_reason":"stop' not in cut.value.partial
+    assert (openai_sim.billed[0].state, openai_sim.billed[0].completion_tokens) == ("broken", n)
+
+
+def test_break_of_a_whole_answer(post, openai_sim):
+    """An answer in one piece is cut in its middle."""
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        post(CHAT, chat("[[break_after=1]]"))
+    assert abs(len(cut.value.partial) - cut.value.expected) <= 1
+    assert openai_sim.billed[0].state == "broken"
+
+
+def test_stop_in_mid_stream(openai_sim, openai_server, open_stream):
+    """When the whole service vanishes, its open streams are cancelled, and it comes back."""
+    connection = open_stream("[[tokens=50 hang_after=2]]")
+    read_chunks(connection, 2)
+    openai_server.stop()
+    assert (openai_sim.billed[0].state, openai_sim.billed[0].completion_tokens) == ("cancelled", 2)
+    connection.close()
+    openai_server.start()
+    read_chunks(open_stream("[[tokens=2]]"), 2)
+
+
+def test_control(post, ask, openai_sim, openai_server):
+    """A test in another process switches faults and reads the bill without a key."""
+    url = openai_server.url + "/_sim/"
+    post(CHAT, chat())
+    (bill,) = ask("GET", url + "billed").body
+    assert (bill["request_id"], bill["completion_tokens"], bill["state"]) == ("req_7", 13, "complete")
+    assert ask("GET", url + "calls").body[0]["body"] == chat()
+    ask("POST", url + "faults", {"body": "garbage", "path_prefix": "/v1/models"})
+    assert openai_sim.faults.body == b"garbage"
+    assert post("/v1/models", method="GET").raw == b"garbage"
+    assert ask("POST", url + "faults", {}).body["body"] is None
+    assert post("/v1/models", method="GET").status == 200

@@ -1,0 +1,198 @@
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentinel.tokens.bpe import count_for
+from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.request import ChatRequest, Function
+from sentinel.tokens.tools import definitions_text
+
+STRING: dict[str, Any] = {"type": "string"}
+HELLO = [{"role": "user", "content": "hello"}]
+WEATHER_CHAT = [
+    {"role": "system", "content": "You are a helpful assistant that can answer to questions about the weather."},
+    {"role": "user", "content": "What's the weather like in San Francisco?"},
+]
+
+
+def function(
+    name: str, properties: dict[str, Any], description: str | None = None, required: Any = ()
+) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {"name": name, "parameters": schema, "description": description}
+
+
+NESTED = {
+    "foo": {"type": "object", "properties": {"bar": {**STRING, "enum": ["a", "b", "c"]}, "baz": {"type": "boolean"}}}
+}
+INGREDIENT = {
+    "name": STRING,
+    "unit": {**STRING, "enum": ["grams", "ml", "cups", "pieces", "teaspoons"]},
+    "amount": {"type": "number"},
+}
+RECIPE = {
+    "ingredients": {
+        "type": "array",
+        "items": {"type": "object", "required": ["name", "unit", "amount"], "properties": INGREDIENT},
+    },
+    "instructions": {"type": "array", "items": STRING, "description": "Steps to prepare the recipe (no numbering)"},
+    "time_to_cook": {"type": "number", "description": "Total time to prepare the recipe in minutes"},
+}
+UNIT = {**STRING, "description": "The unit of temperature to return", "enum": ["celsius", "fahrenheit"]}
+PLACE = {**STRING, "description": "The city and state, e.g. San Francisco, CA"}
+WEATHER = function(
+    "get_current_weather",
+    {"location": PLACE, "unit": UNIT},
+    "Get the current weather in a given location",
+    ["location"],
+)
+STUFF = function("do_stuff", {})
+BING = "Do a bing bong"
+
+# What OpenAI billed. Sources: github.com/hmarr/openai-chat-tokens, tests/token-counts.test.ts (gpt-3.5-turbo), and the
+# output of OpenAI's cookbook "How to count tokens with tiktoken", section 7 (the weather).
+BILLS = [
+    ("gpt-3.5-turbo", HELLO, function("foo", {}), 31),
+    ("gpt-3.5-turbo", HELLO, function("foo", {}, "Do a foo"), 36),
+    ("gpt-3.5-turbo", HELLO, function("bing_bong", {"foo": STRING}, BING), 49),
+    (
+        "gpt-3.5-turbo",
+        HELLO,
+        function("bing_bong", {"foo": STRING, "bar": {"type": "number", "description": "A number"}}, BING),
+        57,
+    ),
+    ("gpt-3.5-turbo", HELLO, function("bing_bong", NESTED, BING), 68),
+    (
+        "gpt-3.5-turbo",
+        HELLO,
+        function("get_recipe", RECIPE, None, ["ingredients", "instructions", "time_to_cook"]),
+        106,
+    ),
+    ("gpt-3.5-turbo", [{"role": "system", "content": "Hello"}, {"role": "user", "content": "Hi there"}], STUFF, 35),
+    ("gpt-3.5-turbo", [{"role": "system", "content": "Hello:"}, {"role": "user", "content": "Hi there"}], STUFF, 35),
+    ("gpt-4", WEATHER_CHAT, WEATHER, 105),
+    ("gpt-3.5-turbo", WEATHER_CHAT, WEATHER, 105),
+    ("gpt-4o", WEATHER_CHAT, WEATHER, 101),
+    ("gpt-4o-mini", WEATHER_CHAT, WEATHER, 101),
+]
+
+
+def bill(model: str, messages: Any, **more: Any) -> int:
+    request = msgspec.convert({"model": model, "messages": messages, **more}, ChatRequest)
+    return TokenCounter().count_chat(request, model)
+
+
+@pytest.mark.parametrize(("model", "messages", "definition", "tokens"), BILLS)
+def test_definitions_cost_what_was_billed(model: str, messages: Any, definition: Any, tokens: int) -> None:
+    """Tools and legacy functions cost the same, and exactly what OpenAI billed for them."""
+    assert bill(model, messages, tools=[{"type": "function", "function": definition}]) == tokens
+    assert bill(model, messages, functions=[definition]) == tokens
+
+
+CALL = {"function": {"name": "calculator", "arguments": '{"a":2, "b":2}'}}
+RESULT = {"role": "tool", "tool_call_id": "a", "content": "4"}
+
+
+@pytest.mark.parametrize(("calls", "tokens"), [(1, 40), (2, 89), (3, 114), (4, 139)])
+def test_calls_in_the_history_cost_what_was_billed(calls: int, tokens: int) -> None:
+    """One call, and several in parallel with their results. Source: community.openai.com/t/538914."""
+    messages = [
+        {"role": "user", "content": "How much is 2 plus 2?"},
+        {"role": "assistant", "tool_calls": [CALL] * calls},
+    ]
+    assert bill("gpt-3.5-turbo", messages + [RESULT] * calls) == tokens
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        (
+            {
+                "role": "assistant",
+                "content": "",
+                "function_call": {"name": "do_stuff", "arguments": '{"foo": "bar", "baz": 1.5}'},
+            },
+            26,
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": "",
+                "function_call": {"name": "do_stuff", "arguments": '{"foo":"bar", "baz":\n\n 1.5}'},
+            },
+            25,
+        ),
+        ({"role": "function", "name": "dance_the_tango", "content": '{"a": { "b" : { "c": false}}}'}, 24),
+    ],
+)
+def test_legacy_calls_cost_what_was_billed(message: Any, tokens: int) -> None:
+    """Source: github.com/hmarr/openai-chat-tokens, tests/token-counts.test.ts."""
+    assert bill("gpt-3.5-turbo", [message]) == tokens
+
+
+def test_a_choice_among_tools_costs_its_name() -> None:
+    """`none` costs one token, a named function four and its name, `auto` nothing."""
+    tools = [{"type": "function", "function": WEATHER}]
+    plain = bill("gpt-4o", HELLO, tools=tools)
+    named = {"type": "function", "function": {"name": "get_current_weather"}}
+    assert bill("gpt-4o", HELLO, tools=tools, tool_choice="auto") == plain
+    assert bill("gpt-4o", HELLO, tools=tools, tool_choice="none") == plain + 1
+    assert bill("gpt-4o", HELLO, tools=tools, tool_choice=named) == plain + 4 + count_for("gpt-4o")(
+        "get_current_weather"
+    )
+
+
+def test_a_response_schema_is_counted() -> None:
+    """A schema is part of the prompt; plain text and JSON mode are free."""
+    plain = bill("gpt-4o", HELLO)
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": WEATHER["parameters"]}}
+    assert bill("gpt-4o", HELLO, response_format={"type": "json_object"}) == plain
+    assert bill("gpt-4o", HELLO, response_format=schema) > plain + 40
+
+
+def test_custom_tools_are_counted() -> None:
+    """A tool that is no function counts by its JSON."""
+    tools = [{"type": "custom", "custom": {"name": "sql", "description": "Runs a query"}}]
+    assert bill("gpt-5", HELLO, tools=tools) > bill("gpt-5", HELLO) + 9
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["object", "array", "string", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["type", "properties", "items", "enum", "anyOf", "required", "description", "a"]),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(schema=json_values, choice=json_values, response_format=json_values)
+@settings(deadline=None)
+def test_no_schema_raises(schema: Any, choice: Any, response_format: Any) -> None:
+    """Whatever JSON a client sends for a schema, it is counted somehow; the provider judges it."""
+    tools = [{"function": {"name": "f", "parameters": schema}}]
+    assert bill("gpt-4o", HELLO, tools=tools, tool_choice=choice, response_format=response_format) > 0
+
+
+@pytest.mark.parametrize("key", ["items", "properties"])
+def test_a_deep_schema_raises_nothing(key: str) -> None:
+    """A schema nested beyond reason is counted as JSON, without recursion to the end of the stack."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(150):
+        schema = (
+            {"type": "array", "items": schema} if key == "items" else {"type": "object", "properties": {"a": schema}}
+        )
+    assert "string" in definitions_text([Function(name="f", parameters={"properties": {"a": schema}})])
+
+
+def test_repeated_kinds_do_not_multiply() -> None:
+    """A schema that names its kind a thousand times is written once per kind."""
+    schema = {"type": ["object"] * 1_000, "properties": {f"p{n}": STRING for n in range(100)}}
+    assert len(definitions_text([Function(name="f", parameters={"properties": {"a": schema}})])) < 5_000
