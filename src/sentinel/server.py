@@ -28,7 +28,6 @@ MOST_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 75
 _LINGER_SECONDS = 1.0
 _BACKLOG = 4096
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -87,7 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._in_head = True
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's name)
         """Malformed HTTP, told in OpenAI's shape."""
         if self.transport.is_closing():
             return
@@ -140,7 +139,7 @@ def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicor
         port=settings.sentinel_port,
         workers=settings.sentinel_workers,
         loop="uvloop",
-        http="sentinel.server:BoundedHttpProtocol",  # type: ignore[arg-type]
+        http="sentinel.server:BoundedHttpProtocol",
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -163,7 +162,7 @@ def serve(settings: Settings, path: str) -> None:
         return
     # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
     with tempfile.TemporaryDirectory(prefix="sentinel-metrics-") as folder:
-        os.environ[METRICS_FOLDER] = folder  # noqa: TID251 (a message to a library, not a setting)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
 
 

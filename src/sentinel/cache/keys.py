@@ -13,9 +13,11 @@ from functools import lru_cache
 from zlib import crc32
 
 PARTITIONS = 64
-"""Spreads accounts over at most 64 shards, while one look at every outbox stays one small pipeline (docs/scaling.md)."""
+"""Accounts spread over at most 64 shards; one look at every outbox is still one small pipeline (docs/scaling.md)."""
 
 GROUP = "zion"
+FORGET = "sentinel:forget"
+"""Channel on which the name of a user tells every process to forget what it knows of them."""
 BATCHES = "sentinel:batches"
 DEAD_LETTERS = "sentinel:dead-letters"
 _SETTLED_BUCKET_MS = 5 * 60_000
@@ -37,7 +39,7 @@ class AccountKeys:
         return (self.account, self.leases, self.index, self.outbox)
 
     def settle(self, started_ms: int) -> tuple[bytes, ...]:
-        """KEYS of extend.lua and settle.lua. started_ms: when the request was reserved, by Redis' clock; the same on every retry."""
+        """KEYS of extend.lua and settle.lua. started_ms: when it was reserved, by Redis' clock; the same on retries."""
         bucket = b"sentinel:{%d}:settled:%d" % (self.partition, started_ms // _SETTLED_BUCKET_MS)
         return (self.account, self.leases, self.index, self.outbox, bucket)
 
@@ -75,6 +77,11 @@ def jwt(digest: bytes) -> bytes:
 def jwt_stale(digest: bytes) -> bytes:
     """Who a token belonged to, for the time that Zion is away."""
     return b"jwt:stale:" + digest
+
+
+def tokens(user: str) -> bytes:
+    """The digests of a user's tokens, for an operator who wants them forgotten."""
+    return b"jwt:of:" + user.encode()
 
 
 def limits(user: str) -> bytes:

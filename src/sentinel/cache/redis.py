@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol, cast
@@ -40,6 +40,9 @@ _CLIENT_TIMEOUT_SECONDS = 5
 _AWAY = (b"READONLY", b"LOADING", b"MASTERDOWN", b"CLUSTERDOWN", b"NOREPLICAS")
 
 Arg = bytes | str | int
+
+# hiredis types it as a tuple of one.
+_pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,16 @@ class _FixedAddress:
 
 
 class _SentinelAddress:
-    """redis+sentinel://user:password@host:26379,host:26379/mymaster/0"""
+    """The master behind redis+sentinel://user:password@host:26379,host:26379/mymaster/0."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         hosts = [host.partition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
         self._master, _, db = parts.path.strip("/").partition("/")
-        self._extra = {"username": parts.username, "password": parts.password, "db": int(db or 0)}
-        self._sentinel = Sentinel([(host, int(port or 26379)) for host, _, port in hosts], socket_timeout=1)
+        self._extra: dict[str, Any] = {"username": parts.username, "password": parts.password, "db": int(db or 0)}
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            [(host, int(port or 26379)) for host, _, port in hosts], socket_timeout=1
+        )
         self.client = self._sentinel.master_for(self._master, **self._extra, socket_timeout=_CLIENT_TIMEOUT_SECONDS)
 
     async def options(self) -> dict[str, Any]:
@@ -146,7 +151,7 @@ class _Connection(asyncio.Protocol):
         except (hiredis.ProtocolError, IndexError):
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
         self._transport = None
         for future, _ in self._pending:
             if not future.done():
@@ -243,7 +248,7 @@ class SingleStore:
         return connection
 
     async def _greet(self, connection: _Connection, *command: Arg) -> None:
-        reply = await connection.call(hiredis.pack_command(command))
+        reply = await connection.call(_pack(command))
         if isinstance(reply, Exception):
             raise RedisUnavailable(f"Redis refuses {command[0]!r}.") from reply
 
@@ -266,7 +271,7 @@ class SingleStore:
         connection = self._connection
         if connection is None:
             raise RedisUnavailable("The store is away.", retry_after_seconds=1)
-        reply = await connection.call(hiredis.pack_command(args))
+        reply = await connection.call(_pack(args))
         if isinstance(reply, Exception):
             self._refuse(reply, connection)
         return reply

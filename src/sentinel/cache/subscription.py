@@ -10,27 +10,35 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
+from redis.exceptions import RedisError
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import Store
-from sentinel.clock import monotonic
+from sentinel.clock import monotonic, now_ms
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import Quota
-from sentinel.tasks import Tasks
-from sentinel.zion.client import ZionClient, quota_from
-from sentinel.zion.models import AuthenticatedUser
+from sentinel.tasks import Tasks, pause
+from sentinel.zion.client import ZionClient
+from sentinel.zion.models import AuthenticatedUser, MalformedAnswer, read_quota
 
 log = structlog.get_logger()
 
 MEMORY_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
+_LISTEN_SECONDS = 30.0
 MOST_TOKENS = 50_000
 """Bounds the memory: about 400 bytes for each token, 20 MB in all."""
+
+
+class Account(Protocol):
+    """Who is told what Zion grants."""
+
+    async def refresh(self, user: str, quota: Quota, seq: int) -> None:
+        """Take what Zion says about the user's limits, asked when `seq` acknowledgements were known."""
 
 
 class SubscriptionCache:
@@ -40,7 +48,7 @@ class SubscriptionCache:
         self,
         store: Store,
         zion: ZionClient,
-        ledger: RedisLedger,
+        ledger: Account,
         *,
         jwt_ttl_seconds: float,
         limits_ttl_seconds: float,
@@ -98,19 +106,25 @@ class SubscriptionCache:
         return user
 
     async def _stored_user(self, key: bytes) -> AuthenticatedUser | None:
+        stored = await self._read(key)
+        return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
+
+    async def _read(self, key: bytes) -> bytes | None:
         try:
-            stored = await self._store.command("GET", key)
+            stored: bytes | None = await self._store.command("GET", key)
         except RedisUnavailable:
             if self._redis_optional:
                 return None
             raise
-        return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
+        return stored
 
     async def _keep_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         value = msgspec.json.encode(user)
         fresh_ms, stale_ms = round(self._jwt_ttl * 1000), round((self._jwt_ttl + self._stale) * 1000)
         await self._write("SET", keys.jwt(digest), value, "PX", max(1, fresh_ms))
         await self._write("SET", keys.jwt_stale(digest), value, "PX", max(1, stale_ms))
+        await self._write("SADD", keys.tokens(user.id), digest)
+        await self._write("PEXPIRE", keys.tokens(user.id), max(1, stale_ms))
 
     async def _write(self, *command: bytes | str | int) -> None:
         try:
@@ -126,8 +140,8 @@ class SubscriptionCache:
         """
 
         async def fetch() -> None:
-            stored = await self._store.command("GET", keys.limits(user))
-            quota = quota_from(stored) if stored else await self._ask_limits(user)
+            stored = await self._read(keys.limits(user))
+            quota = _quota(stored) or await self._ask_limits(user)
             await self._ledger.refresh(user, quota, seq)
 
         await self._single_flight(b"limits:" + user.encode(), fetch)
@@ -152,20 +166,42 @@ class SubscriptionCache:
 
         self._tasks.start(refresh(), f"refresh limits of {user}")
 
-    async def limits_of(self, user: str) -> Quota:
-        """What Zion grants the user, asked now. Raises AccessDenied, ZionUnavailable."""
-        quota, _ = await self._zion.limits(user)
-        return quota
-
     async def _ask_limits(self, user: str) -> Quota:
         quota, body = await self._zion.limits(user)
-        await self._store.command("SET", keys.limits(user), body, "PX", max(1, round(self._limits_ttl * 1000)))
+        await self._write("SET", keys.limits(user), body, "PX", max(1, round(self._limits_ttl * 1000)))
         return quota
 
     async def forget_user(self, user: str) -> None:
-        """Forget every token of this user, so that the next request asks Zion; used by operators."""
+        """Forget every token of this user, here and in all other processes: the next request asks Zion.
+
+        Raises RedisUnavailable.
+        """
+        for digest in await self._store.command("SMEMBERS", keys.tokens(user)):
+            await self._store.command("DEL", keys.jwt(digest))
+            await self._store.command("DEL", keys.jwt_stale(digest))
+        await self._store.command("DEL", keys.tokens(user))
+        self._forget_here(user)
+        await self._store.command("PUBLISH", keys.FORGET, user)
+
+    def _forget_here(self, user: str) -> None:
         for digest in [digest for digest, (known, _) in self._users.items() if known.id == user]:
             del self._users[digest]
+        # A refusal does not say whose it is.
+        self._refused.clear()
+
+    async def listen(self) -> None:
+        """Forget whom other processes say, for ever. What is missed in an outage ends by itself in seconds."""
+        while True:
+            try:
+                async with self._store.client.pubsub() as channel:
+                    await channel.subscribe(keys.FORGET)
+                    while True:
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
+                        if message is not None:
+                            self._forget_here(message["data"].decode())
+            except (RedisError, OSError, TimeoutError) as error:
+                log.debug("the channel is lost", reason=type(error).__name__)
+                await pause(MEMORY_SECONDS)
 
     async def _single_flight(self, key: bytes, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         flight = self._flights.get(key)
@@ -182,6 +218,14 @@ class SubscriptionCache:
     async def close(self) -> None:
         """Stop what runs in the background."""
         await self._tasks.cancel()
+
+
+def _quota(stored: bytes | None) -> Quota | None:
+    """The quota of a stored answer; None where there is none, or somebody else's."""
+    try:
+        return read_quota(stored, now_ms()) if stored else None
+    except MalformedAnswer:
+        return None
 
 
 async def _quiet(work: Coroutine[Any, Any, Any]) -> Any:

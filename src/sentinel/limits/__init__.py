@@ -1,7 +1,7 @@
 """Limits: whether a request may pass, and what it has cost.
 
-Words: a *policy* is what the operator set (sliding windows, concurrency); the *quota* is what Zion granted; an *account*
-is one user's state; a *cost* or *spent* is a triple of requests, input tokens, output tokens; a *lease* holds a
+Words: a *policy* is what the operator set (windows, concurrency); the *quota* is what Zion granted; an *account* is one
+user's state; a *cost* or *spent* is a triple of requests, input tokens, output tokens; a *lease* holds a
 reservation while its request lives; a *verdict* is the answer to a reservation; *settling* replaces the reservation by
 what was spent and writes the usage record.
 

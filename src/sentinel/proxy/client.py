@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class ClientGone(Exception):  # noqa: N818 (an event, not an error of ours)
+class ClientGone(Exception):
     """The client has closed its connection."""
 
 

@@ -271,7 +271,7 @@ class Exchange:
             self.spent = self._bill(None if relay.at_limit else relay.meter.usage, max(0, sent))
 
     def _bill_whole(self, body: bytes) -> Spent:
-        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError if it is broken."""
+        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a broken one."""
         try:
             answer = _answer.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

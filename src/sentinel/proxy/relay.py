@@ -1,4 +1,4 @@
-"""A stream from the provider to the client: chunk by chunk, as it comes, metered, and ended when its limit is reached."""
+"""A stream from the provider to the client: chunk by chunk as it comes, metered, ended when its limit is reached."""
 
 from __future__ import annotations
 

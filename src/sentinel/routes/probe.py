@@ -79,7 +79,7 @@ class Probe:
             started = monotonic()
             await asyncio.gather(self._zion.ping(), self._catalog.refresh())
             self._far = (
-                Check(bool(self._zion.healthy), self._zion.latency_ms),
+                Check(self._zion.healthy, self._zion.latency_ms),
                 Check(bool(self._catalog.healthy), round((monotonic() - started) * 1000)),
             )
             self._far_until = monotonic() + _KEEP_SECONDS

@@ -5,9 +5,10 @@ Every failure becomes one of `error.py`; what Zion said in its body never leaves
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +31,10 @@ REPORT_TIMEOUT = timedelta(seconds=15)
 """A batch of usage may take Zion longer; nobody waits for it."""
 
 _FAST_FAIL_SECONDS = 1.0
+_UNWELL_SECONDS = 10.0
+_AWAY = "The governance system is not available."
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,14 @@ class ZionClient:
             .build()
         )
         self._away_until = 0.0
-        self.healthy: bool | None = None
+        self._failed_at: float | None = None
+        self._reachable: bool | None = None
         self.latency_ms = 0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether Zion answered the last ping, and no look-up failed lately."""
+        return bool(self._reachable) and (self._failed_at is None or monotonic() - self._failed_at > _UNWELL_SECONDS)
 
     async def user(self, token: str) -> AuthenticatedUser:
         """Who this token belongs to (GET /users/me).
@@ -77,7 +88,7 @@ class ZionClient:
         status, body = await self._look_up(request)
         if status == 403:
             raise AccessDenied("Access denied.")
-        user = read_user_or_fail(body) if status == 200 else None
+        user = self._read(read_user, body) if status == 200 else None
         if user is None:
             raise InvalidApiKey("Incorrect API key provided: the token is unknown, expired or revoked.")
         return user
@@ -90,8 +101,11 @@ class ZionClient:
         status, body = await self._look_up(self._with_key("GET", f"/api/v1/limits/external/{quote(user, safe='')}"))
         if status in (401, 403):
             log.error("zion refuses our api key", status=status)
-            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=5)
-        return quota_from(body if status == 200 else b'{"success":false}'), body
+            raise ZionUnavailable(_AWAY, retry_after_seconds=5)
+        quota = self._read(lambda body: read_quota(body, now_ms()), body) if status == 200 else None
+        if quota is None:
+            raise AccessDenied("No subscription is known for this user.")
+        return quota, body
 
     async def report(self, increments: Sequence[Increment], idempotency_key: str) -> Reported:
         """Report up to 1,000 items of usage at once (POST /usage/external/batch-increment). Never raises."""
@@ -103,14 +117,14 @@ class ZionClient:
         return await self._report("/api/v1/usage/external/increment", msgspec.json.encode(increment), idempotency_key)
 
     async def ping(self) -> None:
-        """See whether Zion answers at all; sets `healthy` and `latency_ms`."""
+        """See whether Zion answers at all."""
         started = monotonic()
         try:
             await self._client.get(self._url).timeout(timedelta(seconds=1)).build().send()
         except PyreqwestError:
-            self.healthy = False
+            self._reachable = False
         else:
-            self.healthy = True
+            self._reachable = True
             self.latency_ms = round((monotonic() - started) * 1000)
 
     async def close(self) -> None:
@@ -124,24 +138,30 @@ class ZionClient:
     async def _look_up(self, request: RequestBuilder) -> tuple[int, bytes]:
         """Status and body of an answer that decides something: 200, 401, 403 or 404. Raises ZionUnavailable."""
         if monotonic() < self._away_until:
-            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=_FAST_FAIL_SECONDS)
+            raise ZionUnavailable(_AWAY, retry_after_seconds=_FAST_FAIL_SECONDS)
         try:
             response = await request.timeout(LOOKUP_TIMEOUT).build().send()
             body = bytes(await response.bytes())
         except PyreqwestError as error:
             self._failed(type(error).__name__)
-            raise ZionUnavailable("The governance system is not available.", retry_after_seconds=2) from error
+            raise ZionUnavailable(_AWAY, retry_after_seconds=2) from error
         if response.status in (200, 401, 403, 404):
-            self.healthy = True
             return response.status, body
         retry_after = retry_after_seconds(response.get_header("retry-after"))
         if response.status != 429:
             self._failed(f"status {response.status}")
-        raise ZionUnavailable("The governance system is not available.", retry_after_seconds=retry_after or 2)
+        raise ZionUnavailable(_AWAY, retry_after_seconds=retry_after or 2)
+
+    def _read(self, reader: Callable[[bytes], T], body: bytes) -> T:
+        try:
+            return reader(body)
+        except MalformedAnswer as error:
+            self._failed("malformed answer")
+            raise ZionUnavailable(_AWAY, retry_after_seconds=2) from error
 
     def _failed(self, reason: str) -> None:
-        self.healthy = False
-        self._away_until = monotonic() + _FAST_FAIL_SECONDS
+        self._failed_at = monotonic()
+        self._away_until = self._failed_at + _FAST_FAIL_SECONDS
         log.warning("zion fails", reason=reason)
 
     async def _report(self, path: str, body: bytes, idempotency_key: str) -> Reported:
@@ -155,25 +175,6 @@ class ZionClient:
             log.warning("a usage report has no answer", reason=type(error).__name__)
             return Reported(0)
         return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
-
-
-def read_user_or_fail(body: bytes) -> AuthenticatedUser | None:
-    """`read_user`, with a malformed answer as ZionUnavailable."""
-    try:
-        return read_user(body)
-    except MalformedAnswer as error:
-        raise ZionUnavailable("The governance system gave a broken answer.", retry_after_seconds=2) from error
-
-
-def quota_from(body: bytes) -> Quota:
-    """`read_quota`, with a malformed answer as ZionUnavailable and `success: false` as AccessDenied."""
-    try:
-        quota = read_quota(body, now_ms())
-    except MalformedAnswer as error:
-        raise ZionUnavailable("The governance system gave a broken answer.", retry_after_seconds=2) from error
-    if quota is None:
-        raise AccessDenied("No subscription is known for this user.")
-    return quota
 
 
 def retry_after_seconds(value: str | None) -> float | None:

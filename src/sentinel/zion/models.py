@@ -76,12 +76,12 @@ class ItemResult(msgspec.Struct, rename="camel"):
 
     def new_values(self) -> Triple:
         """Zion's value of each metric afterwards, -1 where not told."""
-        r, i, o = (_known(m and (m.new_value if m.new_value is not None else m.used)) for m in self._metrics())
+        r, i, o = (_known(m.new_value if m.new_value is not None else m.used) if m else -1 for m in self._metrics())
         return r, i, o
 
     def limits(self) -> Triple:
         """Zion's limit of each metric, -2 where not told."""
-        r, i, o = (_told(m and m.limit) for m in self._metrics())
+        r, i, o = (_told(m.limit) if m else -2 for m in self._metrics())
         return r, i, o
 
     def _metrics(self) -> tuple[MetricResult | None, ...]:

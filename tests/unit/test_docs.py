@@ -1,0 +1,56 @@
+"""The documentation tells what the code has: settings, metrics, error codes, routes, and links that lead somewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import Counter
+
+from sentinel import error
+from sentinel.config import Settings
+from sentinel.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def _table(text: str, heading: str) -> str:
+    return text.split(heading, 1)[1].split("\n#", 1)[0]
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    """A setting without a row, a row without a setting, or a wrong default fails."""
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", _table(README, "### Settings"), re.M))
+    assert set(rows) == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
+            assert rows[name.upper()] == f"`{field.default}`", name
+
+
+def test_the_metrics_page_lists_every_metric() -> None:
+    """Names and types, as Prometheus sees them."""
+    rows = dict(re.findall(r"^\| `(sentinel_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.M))
+    found = {}
+    for metric in vars(Metrics()).values():
+        if hasattr(metric, "describe"):
+            (family,) = metric.describe()
+            found[family.name + ("_total" if isinstance(metric, Counter) else "")] = family.type
+    assert rows == found
+
+
+def test_the_readme_lists_every_error_code() -> None:
+    """Each class of the tree, by its status and code."""
+    table = _table(README, "### Errors")
+    classes = [c for _, c in inspect.getmembers(error, inspect.isclass) if issubclass(c, error.AppError)]
+    for status, code in {(c.status, c.code) for c in classes if not c.__name__.startswith("_")}:
+        assert re.search(rf"^\| {status} \|.*`{code}`", table, re.M), code
+
+
+@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of every page names a file that is there."""
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
