@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from sentinel import __version__, logs
@@ -16,7 +17,7 @@ from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.local import FallbackLedger, LocalLedger
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.subscription import SubscriptionCache
-from sentinel.clock import monotonic, now_ms
+from sentinel.clock import monotonic, now_ms, utc_now
 from sentinel.config import Settings, load_settings
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Policy
@@ -40,17 +41,19 @@ from sentinel.usage.tracker import BatchingUsageTracker
 from sentinel.zion.client import ZionClient
 
 log = structlog.get_logger()
+_encode = msgspec.json.Encoder().encode
 
 _LAST_EXCHANGES_SECONDS = 5.0
 _FLUSH_SECONDS = 10.0
-_GAUGE_SECONDS = 5.0
+_GAUGE_SECONDS = 1.0
 
 
 class App:
     """The ASGI application: its lifespan is ours, its requests go to the route table."""
 
-    def __init__(self, settings: Settings, *, multiprocess: bool = False) -> None:
+    def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool = False) -> None:
         self.settings = settings
+        self._lines = lines
         self._multiprocess = multiprocess
         self._running: Running | None = None
         self._routes: Routes | None = None
@@ -67,20 +70,24 @@ class App:
         await receive()
         if "state" in scope:
             scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
-        self._running = Running(self.settings, multiprocess=self._multiprocess)
+            scope["state"]["body_seconds"] = self.settings.request_body_timeout_seconds
+        self._running = Running(self.settings, self._lines, multiprocess=self._multiprocess)
         await self._running.start()
         self._routes = Routes(self._running.state)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._running.stop()
+        # The process may end by a signal right after this, which runs no exit handler.
+        self._lines.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 class Running:
     """All parts of one process, from start to stop."""
 
-    def __init__(self, settings: Settings, *, multiprocess: bool) -> None:
+    def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool) -> None:
         self._settings = settings
+        self._lines = lines if settings.log_level in ("debug", "info") else None
         self._tasks = Tasks()
         self._exchange_tasks = Tasks()
         self._metrics = Metrics(multiprocess=multiprocess)
@@ -145,7 +152,9 @@ class Running:
     def _ended(self, context: RequestContext) -> None:
         context.model_label = self._catalog.label(context.model) if context.model else "other"
         self._metrics.ended(context)
-        log.info("request", **context.line(monotonic()))
+        # One line for each request, and structlog takes 20 us for it: this one is encoded straight from its struct.
+        if self._lines is not None:
+            self._lines.write(_encode(context.line(monotonic(), utc_now())) + b"\n")
 
     async def start(self) -> None:
         """Everything that must be there before the first request."""
@@ -187,6 +196,7 @@ class Running:
             return growth
 
         while True:
+            self._metrics.flush()
             self._metrics.in_flight.set(len(self._leases))
             self._metrics.spooled.set(self._tracker.spooled)
             self._metrics.degraded.set(0 if self._store.available else 1)
@@ -226,7 +236,7 @@ def _policy(settings: Settings, share: int = 1) -> Policy:
 def from_environment() -> Callable[..., Any]:
     """The application for `sentinel serve`, made in each worker from the environment."""
     settings = load_settings()
-    logs.configure(settings.log_level)
+    lines = logs.configure(settings.log_level)
     if settings.sentinel_workers > 1:
         die_with_parent()
-    return App(settings, multiprocess=settings.sentinel_workers > 1)
+    return App(settings, lines, multiprocess=settings.sentinel_workers > 1)

@@ -49,8 +49,7 @@ def _serve(_: argparse.Namespace) -> int:
     _check_spool(settings)
     from sentinel import server  # noqa: PLC0415 (a wrong start must not wait for imports)
 
-    server.serve(settings, "sentinel.app:from_environment")
-    return 0
+    return server.serve(settings, "sentinel.app:from_environment")
 
 
 def _check_spool(settings: Settings) -> None:
@@ -68,13 +67,16 @@ def _dev(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
 
     settings = load_settings()
+    logs.configure("error", fd=2)
     return asyncio.run(doctor.dead_letters(settings) if options.dead_letters else doctor.check(settings))
 
 
 def _replay(_: argparse.Namespace) -> int:
-    from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
 
-    return asyncio.run(doctor.replay(load_settings()))
+    settings = load_settings()
+    logs.configure("error", fd=2)
+    return asyncio.run(doctor.replay(settings))

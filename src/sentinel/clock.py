@@ -1,6 +1,7 @@
 """The two clocks. Everything else gets its moments from here or as arguments, so that tests can turn them."""
 
 import time
+from functools import lru_cache
 
 monotonic = time.monotonic
 """Seconds for durations and deadlines."""
@@ -9,3 +10,14 @@ monotonic = time.monotonic
 def now_ms() -> int:
     """Wall clock, milliseconds since the Unix epoch."""
     return time.time_ns() // 1_000_000
+
+
+def utc_now() -> str:
+    """The wall clock as RFC 3339 text with milliseconds."""
+    ms = time.time_ns() // 1_000_000
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

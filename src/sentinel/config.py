@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
@@ -19,6 +20,7 @@ DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_outpu
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(?P<limit>\d{1,15})/(?P<count>\d{1,6})(?P<unit>[smhd])")
 _LONGEST_WINDOW_SECONDS = 31 * 86400
+_UNREADABLE = ".env cannot be read as UTF-8 text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,40 @@ def parse_rate_limits(text: str) -> RateLimits:
 
 
 def _http_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
-        raise ValueError("must be an http:// or https:// URL without query")
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value) or not _has_host(value):
+        raise ValueError("must be an http:// or https:// URL with a host, a port up to 65535, and no query")
     return value.rstrip("/")
 
 
 def _redis_url(value: str) -> str:
-    if not re.match(r"(redis|rediss|unix|redis\+cluster|rediss\+cluster|redis\+sentinel)://", value):
-        raise ValueError("must start with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://")
+    scheme, _, rest = value.partition("://")
+    if scheme == "unix":
+        good = rest.startswith("/")
+    elif scheme == "redis+sentinel":
+        hosts, _, master = rest.rpartition("@")[2].partition("/")
+        good = bool(master) and all(_has_host(f"redis://{host}") for host in hosts.split(","))
+    else:
+        good = scheme in ("redis", "rediss", "redis+cluster", "rediss+cluster") and _has_host(value)
+    if not good:
+        raise ValueError(
+            "must be redis://HOST:PORT/DB, rediss://..., redis+cluster://..., rediss+cluster://..., unix:///PATH "
+            "or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+        )
+    return value
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _origins(value: str) -> str:
+    for origin in filter(None, (part.strip() for part in value.split(","))):
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+", origin):
+            raise ValueError("must be * or origins such as https://app.example.org, parted by commas, without a path")
     return value
 
 
@@ -90,6 +118,10 @@ def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _in_lower_case(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 def _rates(value: Any) -> Any:
     return parse_rate_limits(value) if isinstance(value, str) else value
 
@@ -97,6 +129,7 @@ def _rates(value: Any) -> Any:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
 Seconds = Annotated[float, Field(gt=0, le=31 * 86400, allow_inf_nan=False)]
+AnyCase = BeforeValidator(_in_lower_case)
 
 
 class Settings(BaseSettings):
@@ -125,7 +158,7 @@ class Settings(BaseSettings):
     cache_ttl_seconds: Seconds = 300
     jwt_cache_ttl_seconds: Seconds = 300
     cache_stale_seconds: float = Field(default=3600, ge=0, le=31 * 86400)
-    redis_down: Literal["refuse", "local"] = "refuse"
+    redis_down: Annotated[Literal["refuse", "local"], AnyCase] = "refuse"
     spool_dir: str = "spool"
 
     usage_flush_seconds: Seconds = 1
@@ -136,12 +169,12 @@ class Settings(BaseSettings):
     request_body_timeout_seconds: Seconds = 30
     upstream_connect_timeout_seconds: Seconds = 5
     upstream_idle_timeout_seconds: Seconds = 300
-    abandoned_streams: Literal["cancel", "drain"] = "cancel"
+    abandoned_streams: Annotated[Literal["cancel", "drain"], AnyCase] = "cancel"
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
 
-    cors_origins: str = "*"
+    cors_origins: Annotated[str, AfterValidator(_origins)] = "*"
     admin_key: Annotated[Secret | None, BeforeValidator(_absent_if_empty)] = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
 
 
 class ConfigError(Exception):
@@ -158,6 +191,17 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigError([_mistake(dict(e)) for e in error.errors(include_url=False, include_input=False)]) from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError([_UNREADABLE]) from None
+
+
+def settings_given() -> frozenset[str]:
+    """The settings that the environment or `.env` gives a value, in lower case. Raises ConfigError."""
+    try:
+        sources = (DotEnvSettingsSource(Settings)(), EnvSettingsSource(Settings)())
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError([_UNREADABLE]) from None
+    return frozenset(name for source in sources for name, value in source.items() if value != "")
 
 
 def _mistake(error: dict[str, Any]) -> str:

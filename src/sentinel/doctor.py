@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
@@ -23,6 +23,7 @@ from sentinel.usage.spool import writable
 from sentinel.zion.client import ZionClient
 
 OLDEST_REDIS = (7, 0)
+_NOT_TOLD = "not told (CONFIG is forbidden); it should be noeviction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class Finding:
 
     def line(self) -> str:
         """As it is printed."""
-        mark = "ok  " if self.remedy is None else "FAIL"
-        return f"{mark}  {self.subject:<22} {self.said}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+        if self.remedy is None:
+            return f"ok    {self.subject:<18} {self.said}"
+        return f"FAIL  {self.subject:<18} {self.said} -> {self.remedy}"
 
 
 async def check(settings: Settings) -> int:
@@ -75,8 +77,8 @@ async def _look_into(store: Store) -> list[Finding]:
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS
     findings = [Finding("redis version", version, "upgrade to 7.0 or later" if old else None)]
-    policy = str((await client.config_get("maxmemory-policy")).get("maxmemory-policy", "unknown"))
-    evicts = policy not in ("noeviction", "unknown")
+    policy = await _eviction_policy(client)
+    evicts = policy not in ("noeviction", _NOT_TOLD)
     findings.append(
         Finding("redis eviction", policy, "set maxmemory-policy to noeviction: usage may vanish" if evicts else None)
     )
@@ -89,6 +91,14 @@ async def _look_into(store: Store) -> list[Finding]:
         )
     )
     return [*findings, await _scripts(store), await _waiting(client)]
+
+
+async def _eviction_policy(client: Any) -> str:
+    try:
+        return str((await client.config_get("maxmemory-policy")).get("maxmemory-policy", _NOT_TOLD))
+    except ResponseError:
+        # Hosted Redis often forbids CONFIG.
+        return _NOT_TOLD
 
 
 async def _scripts(store: Store) -> Finding:

@@ -205,6 +205,8 @@ def body_of(error: AppError) -> bytes:
 def headers_of(error: AppError) -> list[Header]:
     """The headers that this error brings along, without content-length."""
     headers: list[Header] = [(b"content-type", b"application/json"), *error.headers]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after_seconds is not None:
         seconds = max(1, -int(-error.retry_after_seconds // 1))
         headers.append((b"retry-after", b"%d" % seconds))

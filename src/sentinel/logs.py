@@ -37,6 +37,9 @@ class LineWriter:
 
     def write(self, line: bytes) -> None:
         """Take a line, with its line end."""
+        if self._closed:
+            self._write_all([line])
+            return
         if len(self._lines) >= MOST_LINES:
             self.dropped += 1
             return
@@ -48,7 +51,7 @@ class LineWriter:
         """Nothing: a line is flushed by itself."""
 
     def close(self) -> None:
-        """Write what waits, within a second."""
+        """Write what waits, within a second; what comes later is written at once."""
         self._closed = True
         self._end.set()
         self._some.set()

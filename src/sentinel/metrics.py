@@ -6,7 +6,7 @@ sums over their files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets before
 
 from __future__ import annotations
 
-from functools import lru_cache
+from bisect import bisect_left
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -88,39 +88,44 @@ class Metrics:
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
         self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away")
         self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
-        self._labels = lru_cache(maxsize=4096)(_Bound)
+        self._series: dict[str, _Series] = {}
 
     def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
         return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
     def ended(self, context: RequestContext) -> None:
         """Count a request that has ended."""
-        bound = self._labels(self, context.model_label)
-        seconds = monotonic() - context.started
-        bound.duration.observe(seconds)
+        series = self._series.get(context.model_label)
+        if series is None:
+            series = self._series[context.model_label] = _Series(self, context.model_label)
+        now = monotonic()
+        series.duration.observe(now - context.started)
         if context.error_code is not None:
             self.errors.labels(context.error_code).inc()
         if context.status != 200 or context.outcome in ("broken", "error"):
             self.requests.labels("refused" if context.outcome == "refused" else "error", context.model_label).inc()
+        elif context.streamed:
+            series.streaming += 1
         else:
-            (bound.streaming if context.streamed else bound.success).inc()
+            series.success += 1
         if context.first_byte:
-            bound.first_byte.observe(context.first_byte - context.started)
+            series.first_byte.observe(context.first_byte - context.started)
             if not context.streamed:
-                self.overhead.observe(context.overhead_seconds(monotonic()))
-        if context.tokens_from == "none":
-            return
-        bound.prompt.inc(context.input_tokens)
-        bound.completion.inc(context.output_tokens)
-        if context.tokens_from == "count":
-            bound.fallback.inc()
-        elif context.counted_input:
-            diff = context.input_tokens - context.counted_input
-            bound.diff.observe(diff)
-            bound.diff_pct.observe(100 * diff / context.counted_input)
+                series.overhead.observe(context.overhead_seconds(now))
+        if context.malformed_events:
+            endpoint = "chat" if "chat" in context.route else "completions"
+            self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
+        if context.tokens_from != "none":
+            series.charged(context)
+
+    def flush(self) -> None:
+        """Hand what requests have added up to prometheus-client; called every second, and before a scrape."""
+        for series in self._series.values():
+            series.flush()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        self.flush()
         if not self._multiprocess:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
@@ -128,28 +133,67 @@ class Metrics:
         return generate_latest(registry)
 
 
-class _Bound:
-    """The series of one model, looked up once."""
+class _Added:
+    """What a histogram has got since the last flush: a bisection and two additions for each observation.
 
-    __slots__ = (
-        "completion",
-        "diff",
-        "diff_pct",
-        "duration",
-        "fallback",
-        "first_byte",
-        "prompt",
-        "streaming",
-        "success",
-    )
+    prometheus-client takes a lock and a loop over the buckets for each (1.5 us, and a request makes six).
+    """
+
+    __slots__ = ("_bounds", "_child", "_counts", "_sum")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child = child
+        self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 (there is no public way to add in bulk)
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self) -> None:
+        child = self._child
+        for bucket, count in enumerate(self._counts):
+            if count:
+                child._buckets[bucket].inc(count)  # noqa: SLF001 (see above)
+                self._counts[bucket] = 0
+        if self._sum:
+            child._sum.inc(self._sum)  # noqa: SLF001 (see above)
+            self._sum = 0.0
+
+
+class _Series:
+    """The series of one model, and what has been added to them since the last flush."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
-        self.duration = metrics.duration.labels(model)
-        self.first_byte = metrics.first_byte.labels(model)
-        self.success = metrics.requests.labels("success", model)
-        self.streaming = metrics.requests.labels("streaming", model)
-        self.prompt = metrics.tokens.labels("prompt", model)
-        self.completion = metrics.tokens.labels("completion", model)
-        self.fallback = metrics.estimation_fallback.labels(model)
-        self.diff = metrics.estimation_diff.labels(model)
-        self.diff_pct = metrics.estimation_diff_pct.labels(model)
+        self.duration = _Added(metrics.duration.labels(model))
+        self.first_byte = _Added(metrics.first_byte.labels(model))
+        self.overhead = _Added(metrics.overhead)
+        self.diff = _Added(metrics.estimation_diff.labels(model))
+        self.diff_pct = _Added(metrics.estimation_diff_pct.labels(model))
+        self.success = self.streaming = self.prompt = self.completion = self.fallback = 0
+        self._counters = {
+            "success": metrics.requests.labels("success", model),
+            "streaming": metrics.requests.labels("streaming", model),
+            "prompt": metrics.tokens.labels("prompt", model),
+            "completion": metrics.tokens.labels("completion", model),
+            "fallback": metrics.estimation_fallback.labels(model),
+        }
+
+    def charged(self, context: RequestContext) -> None:
+        """Add the tokens of a request."""
+        self.prompt += context.input_tokens
+        self.completion += context.output_tokens
+        if context.tokens_from == "count":
+            self.fallback += 1
+        elif context.counted_input:
+            diff = context.input_tokens - context.counted_input
+            self.diff.observe(diff)
+            self.diff_pct.observe(100 * diff / context.counted_input)
+
+    def flush(self) -> None:
+        for name, counter in self._counters.items():
+            counter.inc(getattr(self, name))
+            setattr(self, name, 0)
+        for added in (self.duration, self.first_byte, self.overhead, self.diff, self.diff_pct):
+            added.flush()

@@ -1,6 +1,7 @@
 """Serves the ASGI application with uvicorn, and adds what uvicorn lacks: bounds on slow and huge request heads.
 
-The application says in its lifespan state, as `head_seconds`, how long a head may take.
+The application says in its lifespan state, as `head_seconds` and `body_seconds`, how long these may take. It finds the
+connection of a request in the scope's extensions, as `sentinel.connection`; under another server it is not there.
 """
 
 from __future__ import annotations
@@ -9,37 +10,54 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import sys
 import tempfile
 from asyncio import TimerHandle
+from collections.abc import Callable
 from typing import Any
 
 import httptools
+import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import Multiprocess
 
-from sentinel.config import Settings
-from sentinel.error import AppError, HeadersTooLarge, InvalidJson, RequestTimeout, body_of
+from sentinel.config import ConfigError, Settings
+from sentinel.error import AppError, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
+from sentinel.proxy.logging import new_request_id
+
+log = structlog.get_logger()
 
 MOST_HEAD_BYTES = 64 * 1024
 """Request line and headers together. nginx takes 32 KB, and no JWT that anybody uses is over 16 KB."""
 
 KEEP_ALIVE_SECONDS = 75
 _LINGER_SECONDS = 1.0
+_DEFAULT_HEAD_SECONDS = 10.0
+_DEFAULT_BODY_SECONDS = 30.0
 _BACKLOG = 4096
 _PR_SET_PDEATHSIG = 1
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Uvicorn's httptools protocol with a deadline and a size limit for the head of a request."""
+    """Uvicorn's httptools protocol with a deadline and a size limit for the head of a request.
+
+    A head is open from its first byte to its blank line. What is wrong before the application is asked is answered
+    here, in OpenAI's shape and with a request id.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._in_head = True
+        self._head_open = False
         self._head_bytes = 0
         self._head_timer: TimerHandle | None = None
+        self._head_too_large = False
+        self._body_open = False
         self._refused = False
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection that sends nothing is closed like one that sends too slowly."""
@@ -47,65 +65,114 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell whoever is serving the client."""
         self._disarm()
         super().connection_lost(exc)
+        self.gone = True
+        if self.on_gone is not None:
+            self.on_gone()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that stays unfinished is on the clock, one that is too large is refused."""
         if self._refused:
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        went_on = self._head_open
         super().data_received(data)
-        if self._refused or self.transport.is_closing():
+        if self.transport.is_closing() or not self._head_open:
             return
-        if not self._in_head:
-            self._disarm()
-        elif self._head_bytes > MOST_HEAD_BYTES:
+        # What came before the first byte of this head belongs to another request.
+        self._head_bytes = self._head_bytes + len(data) if went_on and self._head_bytes else 1
+        if self._head_bytes > MOST_HEAD_BYTES:
             self.refuse(HeadersTooLarge("The request line and headers are too large."))
-        elif self._head_bytes and self._head_timer is None:
+        elif self._head_timer is None:
             self._arm()
 
     def on_message_begin(self) -> None:
-        """A new head starts."""
+        """The first byte of a head."""
         super().on_message_begin()
-        self._in_head = True
+        self._head_open = True
 
     def on_headers_complete(self) -> None:
         """The head is there; one that came in a single read is measured here."""
-        self._in_head = False
-        self._head_bytes = 0
+        self._head_open, self._head_bytes, self._body_open = False, 0, True
+        self._disarm()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MOST_HEAD_BYTES:
+            self._head_too_large = True
             raise _TooLarge
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = {"sentinel.connection": self}  # type: ignore[dict-item]
+        if cycle.scope["method"] == "POST":
+            app = _in_one_write(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether the whole body of the current request has come."""
+        return not self.cycle.more_body
+
     def on_message_complete(self) -> None:
-        """The next bytes belong to another head."""
+        """The last byte of a request."""
         super().on_message_complete()
-        self._in_head = True
+        self._body_open = False
+
+    def on_response_complete(self) -> None:
+        """A client that got its answer early may send the rest of its body, but not for ever."""
+        super().on_response_complete()
+        if self._body_open:
+            seconds = self.app_state.get("body_seconds", _DEFAULT_BODY_SECONDS)
+            self.loop.call_later(seconds, self._stop_reading, self.cycle)
+
+    def _stop_reading(self, cycle: Any) -> None:
+        if self._body_open and self.cycle is cycle:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's name)
         """Malformed HTTP, told in OpenAI's shape."""
         if self.transport.is_closing():
             return
-        if not self._in_head and self._head_bytes == 0 and self.headers and _size(self.headers) > MOST_HEAD_BYTES:
+        if self._head_too_large:
             self.refuse(HeadersTooLarge("The request line and headers are too large."))
         else:
             self.refuse(InvalidJson("This is not a valid HTTP/1.1 request."))
 
     def refuse(self, error: AppError) -> None:
         """Answer and close. What still comes is thrown away for a moment: a reset would take the answer along."""
-        self._refused = True
+        self._refused, self._head_open = True, False
         self._disarm()
+        if self._is_answering():
+            # Our answer would end up inside of another one.
+            self.transport.close()
+            return
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # Its body broke off; nobody shall wait for the rest.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        request_id = new_request_id()
+        log.info("refused before it was a request", request_id=request_id, status=error.status, error=error.code)
         body = body_of(error)
-        head = f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        headers = [
+            *headers_of(error),
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.pipeline:
+            return True
+        return cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
+
     def _arm(self) -> None:
-        self._head_timer = self.loop.call_later(self.app_state.get("head_seconds", 10.0), self._too_slow)
+        seconds = self.app_state.get("head_seconds", _DEFAULT_HEAD_SECONDS)
+        self._head_timer = self.loop.call_later(seconds, self._too_slow)
 
     def _disarm(self) -> None:
         if self._head_timer is not None:
@@ -114,20 +181,74 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if self.transport.is_closing() or not self._in_head:
+        if self.transport.is_closing():
             return
-        if self._head_bytes:
+        if self._head_open:
             self.refuse(RequestTimeout("The request head came too slowly."))
         else:
             self.transport.close()
 
 
+def _in_one_write(app: Any, cycle: RequestResponseCycle) -> Any:
+    """The application with a `send` that puts the head of an answer and its first piece into one write.
+
+    uvicorn writes them apart, which is a system call more, and checks every header with regular expressions. Ours come
+    from constants, numbers and the provider's answer, which has been through an HTTP parser.
+    """
+
+    async def wrapped(scope: Any, receive: Any, _: Any) -> None:
+        head: dict[str, Any] | None = None
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal head
+            if message["type"] == "http.response.start":
+                head = message
+            elif head is None or cycle.disconnected:
+                await cycle.send(message)  # type: ignore[arg-type]
+            else:
+                first, head = head, None
+                _write_first(cycle, first, message)
+
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _write_first(cycle: RequestResponseCycle, head: dict[str, Any], message: dict[str, Any]) -> None:
+    """What RequestResponseCycle.send does for a head and a first piece."""
+    body, more = message.get("body", b""), message.get("more_body", False)
+    pieces = [STATUS_LINE[head["status"]]]
+    cycle.chunked_encoding = True
+    for name, value in head["headers"]:
+        pieces += (name, b": ", value, b"\r\n")
+        if name == b"content-length":
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = int(value) - len(body)
+        elif name == b"connection":
+            cycle.keep_alive = False
+    if not cycle.keep_alive:
+        pieces.append(b"connection: close\r\n")
+    if cycle.chunked_encoding:
+        pieces.append(b"transfer-encoding: chunked\r\n\r\n")
+        if body:
+            pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+        if not more:
+            pieces.append(b"0\r\n\r\n")
+    else:
+        pieces += (b"\r\n", body)
+    cycle.response_started = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(pieces))
+    if not more:
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+
 class _TooLarge(httptools.HttpParserError):
     """Raised inside the parser's callback."""
-
-
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) for name, value in headers)
 
 
 def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
@@ -154,16 +275,47 @@ def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicor
     )
 
 
-def serve(settings: Settings, path: str) -> None:
-    """Serve until SIGTERM or SIGINT. path: the import string of a function that makes the application."""
+def listener_for(settings: Settings) -> socket.socket:
+    """A socket bound to SENTINEL_HOST and SENTINEL_PORT; it refuses connections until the server listens on it.
+
+    Raises ConfigError where the address cannot be had.
+    """
+    host, port = settings.sentinel_host, settings.sentinel_port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or "no such address"
+        raise ConfigError([f"SENTINEL_HOST, SENTINEL_PORT: cannot listen on {host} port {port}: {reason}"]) from error
+    return listener
+
+
+def serve(settings: Settings, path: str) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises ConfigError for an address that cannot be had.
+
+    path: the import string of a function that makes the application.
+    """
+    listener = listener_for(settings)
     config = config_for(path, settings, factory=True)
     if settings.sentinel_workers == 1:
-        uvicorn.Server(config).run()
-        return
+        return run(uvicorn.Server(config), listener)
     # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
     with tempfile.TemporaryDirectory(prefix="sentinel-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor.run()
+    return max((process.exitcode or 0 for process in supervisor.processes), default=0)
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> int:
+    """Run a server in this process until a signal has ended it in good order; returns the exit status."""
+    # Once all is done uvicorn sends itself the signal that it was ended by. An orderly end is no death by signal.
+    for number in HANDLED_SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(0))
+    server.run(sockets=[listener])
+    return 0
 
 
 def die_with_parent() -> None:

@@ -34,8 +34,8 @@ class AccountKeys:
     partition: int
 
     @property
-    def reserve(self) -> tuple[bytes, ...]:
-        """KEYS of reserve.lua and expire.lua."""
+    def all(self) -> tuple[bytes, ...]:
+        """KEYS of the scripts that name no request. (due.lua has the index alone.)"""
         return (self.account, self.leases, self.index, self.outbox)
 
     def settle(self, started_ms: int) -> tuple[bytes, ...]:

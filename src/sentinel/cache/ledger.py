@@ -32,6 +32,7 @@ class RedisLedger:
         self._extend = Script.load("extend")
         self._settle = Script.load("settle")
         self._expire = Script.load("expire")
+        self._due = Script.load("due")
         self._refresh = Script.load("refresh")
         self._acknowledge = Script.load("acknowledge")
 
@@ -47,7 +48,7 @@ class RedisLedger:
             "least": ask.least_output,
             "fair": ask.fair_output,
         }
-        answer = await self.store.script(self._reserve, keys.account_keys(ask.user).reserve, self._policy, _pack(call))
+        answer = await self.store.script(self._reserve, keys.account_keys(ask.user).all, self._policy, _pack(call))
         return verdict_of(answer, self.policy)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
@@ -92,24 +93,32 @@ class RedisLedger:
     async def expire(self, user: str) -> int:
         """End the user's leases that are due; returns how many reservations came back."""
         call = {"now": self.now_ms, "user": user}
-        return int(await self.store.script(self._expire, keys.account_keys(user).reserve, self._policy, _pack(call)))
+        return int(await self.store.script(self._expire, keys.account_keys(user).all, self._policy, _pack(call)))
+
+    async def due(self, partition: int, most: int) -> list[str]:
+        """Users of this partition whose leases may be due, at most so many."""
+        call = {"now": self.now_ms, "most": most}
+        users = await self.store.script(self._due, (keys.index(partition),), _pack(call))
+        return [user.decode() for user in users]
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
-        """Take what Zion says about the user's limits, asked when `seq` acknowledgements were known."""
+        """Take what Zion says about the user's limits, asked when `seq` acknowledgements were known.
+
+        seq: -1 = take it as it is, whatever was acknowledged meanwhile; for operators.
+        """
         call = {
             "now": self.now_ms,
             "limit": quota.limit,
             "used": quota.used,
-            "ends": quota.period_ends_ms,
+            "ends": quota.ends_ms,
             "seq": seq,
         }
-        await self.store.script(self._refresh, (keys.account_keys(user).account,), self._policy, _pack(call))
+        await self.store.script(self._refresh, keys.account_keys(user).all, self._policy, _pack(call))
 
     async def acknowledge(
         self, user: str, entries: Sequence[bytes], spent: Triple, period: int, new: Triple, limit: Triple
     ) -> int:
         """Zion has taken these outbox entries of one user; returns how many were still there."""
-        account = keys.account_keys(user)
         call = {
             "now": self.now_ms,
             "group": keys.GROUP,
@@ -119,6 +128,4 @@ class RedisLedger:
             "new": new,
             "limit": limit,
         }
-        return int(
-            await self.store.script(self._acknowledge, (account.account, account.outbox), self._policy, _pack(call))
-        )
+        return int(await self.store.script(self._acknowledge, keys.account_keys(user).all, self._policy, _pack(call)))

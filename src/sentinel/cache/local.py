@@ -64,8 +64,8 @@ class LocalLedger:
             limit if limit == NOT_LIMITED else used + max(0, limit - used) // self._share
             for limit, used in zip(quota.limit, quota.used, strict=True)
         ]
-        mine = Quota((limits[0], limits[1], limits[2]), quota.used, quota.period_ends_ms)
-        rule.refresh(self._account(user), mine, seq, now_ms())
+        mine = Quota((limits[0], limits[1], limits[2]), quota.used, quota.ends_ms)
+        rule.refresh(self._account(user), self.policy, mine, seq, now_ms())
 
     def forget(self) -> None:
         """Redis is back: what it knows counts again."""

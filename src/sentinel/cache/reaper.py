@@ -8,7 +8,6 @@ import structlog
 
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
-from sentinel.clock import now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.tasks import pause
 
@@ -22,11 +21,8 @@ async def reap(ledger: RedisLedger) -> int:
     """End every lease that is due; returns how many reservations came back. Raises RedisUnavailable."""
     count = 0
     for partition in range(keys.PARTITIONS):
-        users = await ledger.store.command(
-            "ZRANGEBYSCORE", keys.index(partition), "-inf", now_ms(), "LIMIT", 0, _MOST_USERS
-        )
-        for user in users:
-            count += await ledger.expire(user.decode())
+        for user in await ledger.due(partition, _MOST_USERS):
+            count += await ledger.expire(user)
     return count
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import importlib.util
+import shlex
 import signal
 import sys
 import threading
@@ -12,17 +13,16 @@ from typing import Any
 
 import uvicorn
 
-from sentinel import logs
+from sentinel import logs, server
 from sentinel.app import App
-from sentinel.config import Settings, load_settings
+from sentinel.config import Settings, load_settings, settings_given
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.dev.store import EmbeddedStore
-from sentinel.server import config_for
 
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
 _READY = """
-Sentinel is ready at http://{host}:{port}   (docs: README.md; stop: Ctrl-C)
+Sentinel is ready at {url}   (docs: README.md; stop: Ctrl-C)
 
   store     {store}
   Zion      {zion}
@@ -36,22 +36,22 @@ export SENTINEL_TOKEN='{token}'
 
 A first request:
 
-curl -s http://{host}:{port}/v1/chat/completions \\
+curl -s {url}/v1/chat/completions \\
   -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
   -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
 
 A streamed one:
 
-curl -sN http://{host}:{port}/v1/chat/completions \\
+curl -sN {url}/v1/chat/completions \\
   -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
   -d '{{"model": "gpt-4o-mini", "stream": true, "messages": [{{"role": "user", "content": "Say hello"}}]}}'
 
 The same with OpenAI's SDK (pip install openai):
 
-python3 - <<'PYTHON'
+{python} - <<'PYTHON'
 from openai import OpenAI
 
-client = OpenAI(base_url="http://{host}:{port}/v1", api_key="{token}")
+client = OpenAI(base_url="{url}/v1", api_key="{token}")
 messages = [{{"role": "user", "content": "Say hello"}}]
 print(client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content)
 for chunk in client.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True):
@@ -78,49 +78,54 @@ def simulate() -> int:
 
 def run(data: str) -> int:
     """Run Sentinel and a stand-in for each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY that is not set."""
-    given: dict[str, str] = dict(os.environ)  # noqa: TID251 (which settings are there decides what is started)
+    given = settings_given()
     with contextlib.ExitStack() as stack:
         overrides: dict[str, Any] = {}
         simulators: Simulators | None = None
-        if not ({"ZION_API_URL", "OPENAI_API_KEY"} <= given.keys()):
+        if not given >= {"zion_api_url", "openai_api_key"}:
             simulators = stack.enter_context(start_simulators())
-        if "REDIS_URL" not in given:
+        if "redis_url" not in given:
             store = stack.enter_context(EmbeddedStore(Path(data) / "store"))
             overrides["redis_url"] = store.url
-        if simulators and "ZION_API_URL" not in given:
+        if simulators and "zion_api_url" not in given:
             overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
-        if simulators and "OPENAI_API_KEY" not in given:
+        if simulators and "openai_api_key" not in given:
             overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
-        overrides.setdefault("spool_dir", given.get("SPOOL_DIR", str(Path(data) / "spool")))
-        if "SENTINEL_HOST" not in given:
+        if "spool_dir" not in given:
+            overrides["spool_dir"] = str(Path(data) / "spool")
+        if "sentinel_host" not in given:
             overrides["sentinel_host"] = "127.0.0.1"
         settings = load_settings(**overrides)
         return _serve(settings, simulators if "zion_api_url" in overrides else None)
 
 
 def _serve(settings: Settings, simulators: Simulators | None) -> int:
-    writer = logs.configure(settings.log_level)
-    server = _Announcing(config_for(App(settings), settings), _greeting(settings, simulators))
+    listener = server.listener_for(settings)
+    lines = logs.configure(settings.log_level)
+    config = server.config_for(App(settings, lines), settings)
     try:
-        server.run()
+        return server.run(_Announcing(config, _greeting(settings, simulators)), listener)
     finally:
-        writer.close()
-    return 0 if server.started else 1
+        lines.close()
 
 
 def _greeting(settings: Settings, simulators: Simulators | None) -> str:
-    where: dict[str, Any] = {"host": settings.sentinel_host, "port": settings.sentinel_port}
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.sentinel_host, settings.sentinel_host)
+    url = f"http://{host}:{settings.sentinel_port}"
     text = _READY.format(
-        **where,
+        url=url,
         store=settings.redis_url.rpartition("@")[2].removeprefix("redis://"),
         zion=settings.zion_api_url,
         provider=settings.openai_api_url,
     )
-    return text + (_TRY.format(**where, token=simulators.demo_token) if simulators else "")
+    if simulators is None:
+        return text
+    python = shlex.quote(sys.executable) if importlib.util.find_spec("openai") else "python3"
+    return text + _TRY.format(url=url, token=simulators.demo_token, python=python)
 
 
 class _Announcing(uvicorn.Server):
-    """uvicorn's server that says on stderr when it is ready: stdout is for the log lines."""
+    """uvicorn's server that says when it is ready."""
 
     def __init__(self, config: uvicorn.Config, greeting: str) -> None:
         super().__init__(config)
@@ -130,4 +135,4 @@ class _Announcing(uvicorn.Server):
         """Start, then greet."""
         await super().startup(sockets)
         if self.started:
-            print(self._greeting, file=sys.stderr, flush=True)
+            print(self._greeting, flush=True)

@@ -160,6 +160,7 @@ class EmbeddedStore:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us: the store must outlive what still writes into it.
             )
 
     def _wait_until_ready(self, timeout_seconds: float) -> None:

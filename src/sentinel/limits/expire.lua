@@ -2,9 +2,10 @@
 -- KEYS: account, leases, lease index, outbox. ARGV: policy and call, both MessagePack. Answer: reservations returned.
 local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local now = clock(call.now)
-local a = load(now)
-local count = expire(a, policy.windows, call.user, now)
+local a, dirty = load(policy, now)
+local lease = a.lease
+local count = expire(a, policy, call.user, now)
 -- The index may still name a user whose account has been forgotten.
 if a.lease == 0 then redis.call('ZREM', KEYS[3], call.user) end
-save(a, policy.ttl)
+if dirty or a.lease ~= lease then save(a, policy.ttl) end
 return count

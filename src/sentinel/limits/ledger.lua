@@ -2,89 +2,125 @@
 -- The common part of every script here: Sentinel puts it before the script's own text when it loads it.
 --
 -- One user's account is one MessagePack map under KEYS[1]:
---   w      window name -> {slice, amount, slice, amount, ...}, oldest first: what was admitted in each slice
---   q      what Zion last said: at, ends (0 = never or unknown), limit (-1 = none), used; nil until it said something
+--   w      window name -> {first slice, amount, amount, ...}: what was admitted in this slice and in each after it
+--   q      what Zion last said: at, limit (-1 = none), used, ends (0 = never or unknown); nil until it said something
 --   held   reserved by requests in flight        pend   settled, not yet acknowledged by Zion
---   n      number of the quota period            rolled end of the last period that is over
---   seq    acknowledgements so far               claim  nobody else asks Zion for the limits before this moment
+--   blind  acknowledged by a Zion that did not tell its new value; counts until Zion is asked the next time
+--   n      number of the quota period            rolled ends of the last periods that are over
+--   seq    acknowledgements so far               ask    from this moment on Zion is to be asked for the limits
 --   open   requests in flight                    lease  no lease ends before this moment (0 = no lease)
--- Each triple is {requests, input tokens, output tokens}. KEYS[2] has the leases, id -> MessagePack map.
+--   last   the moment of this state
+-- Triples are {requests, input tokens, output tokens}. KEYS[2] has the leases, id -> MessagePack map.
 
 local SLICES = 60
 local CLAIM_MS = 5000
 local REMEMBER_EXPIRED_MS = 3600000
+local floor, max, min = math.floor, math.max, math.min
 
 local function clock(given)
   if given > 0 then return given end
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + floor(time[2] / 1000)
 end
 
-local function load(now)
-  local packed = redis.call('GET', KEYS[1])
-  local a = packed and cmsgpack.unpack(packed)
-    or { w = {}, held = { 0, 0, 0 }, pend = { 0, 0, 0 }, n = 0, rolled = 0, seq = 0, claim = 0, open = 0, lease = 0 }
-  -- A quota period that is over takes its spending with it; the next snapshot from Zion says when the new one ends.
-  local q = a.q
-  if q and q.ends > 0 and now >= q.ends then
-    a.rolled, a.n = q.ends, a.n + 1
-    a.pend = { 0, 0, 0 }
-    q.used, q.ends = { 0, 0, 0 }, 0
+-- Add to a slice; an amount below zero gives back, never more than is there.
+local function charge(w, slice, amount)
+  local i = slice - (w[1] or slice) + 2
+  if amount > 0 then
+    w[1] = w[1] or slice
+    for gap = #w + 1, i do w[gap] = 0 end
+    w[i] = w[i] + amount
+  elseif amount < 0 and i > 1 and w[i] then
+    w[i] = max(0, w[i] + amount)
+    while #w > 1 and w[#w] == 0 do table.remove(w) end
   end
-  return a
+end
+
+-- The clock went back, as it may when another node takes over. What is noted for later than now counts from now on:
+-- no window forgets early, and nobody waits longer than a window or a lease.
+local function rewind(a, policy, now)
+  for _, p in ipairs(policy.windows) do
+    local w, current, ahead = a.w[p.name] or {}, floor(now / p.slice), 0
+    while #w > 1 and w[1] + #w - 2 > current do ahead = ahead + table.remove(w) end
+    if #w == 1 then w[1] = nil end
+    charge(w, current, ahead)
+  end
+  local all = redis.call('HGETALL', KEYS[2])
+  for i = 1, #all, 2 do
+    local lease = cmsgpack.unpack(all[i + 1])
+    if lease.cost and lease.ends > now + policy.lease then
+      lease.ends = now + policy.lease
+      redis.call('HSET', KEYS[2], all[i], cmsgpack.pack(lease))
+    end
+  end
+  if a.q then a.q.at = min(a.q.at, now) end
+  a.ask, a.lease = min(a.ask, now), min(a.lease, now)
+end
+
+-- The account now, and whether it must be saved although nothing happens to it.
+local function load(policy, now)
+  local packed = redis.call('GET', KEYS[1])
+  local a = packed and cmsgpack.unpack(packed) or {
+    w = {}, held = { 0, 0, 0 }, pend = { 0, 0, 0 }, blind = { 0, 0, 0 }, n = 0, rolled = { 0, 0, 0 }, seq = 0,
+    ask = 0, open = 0, lease = 0, last = 0,
+  }
+  local back = a.last > now
+  if back then rewind(a, policy, now) end
+  a.last = now
+  local q, over = a.q, false
+  for d = 1, q and 3 or 0 do
+    if q.ends[d] > 0 and now >= q.ends[d] then
+      a.rolled[d], q.ends[d], q.used[d], a.blind[d], over = q.ends[d], 0, 0, 0, true
+    end
+  end
+  -- Zion says when the new period ends. What it has not acknowledged it will book there, so `pend` stays.
+  if over then a.n, a.ask = a.n + 1, 0 end
+  return a, back or over
 end
 
 local function save(a, ttl)
   redis.call('SET', KEYS[1], cmsgpack.pack(a), 'PX', ttl)
 end
 
--- Drop what has left the window. A slice counts whole until the last instant it holds is older than the window.
-local function live(a, policy, now)
-  local pairs_, first = a.w[policy.name] or {}, 1
-  local oldest = math.floor(now / policy.slice) - SLICES
-  while pairs_[first] and pairs_[first] < oldest do first = first + 2 end
-  local kept, total = {}, 0
-  for i = first, #pairs_, 2 do
-    kept[#kept + 1], kept[#kept + 2] = pairs_[i], pairs_[i + 1]
-    total = total + pairs_[i + 1]
+-- Drop what has left the window, and add up the rest. A slice counts whole until the last instant it holds is older
+-- than the window.
+local function live(a, p, now)
+  local w = a.w[p.name] or {}
+  local old, size, total = floor(now / p.slice) - SLICES - (w[1] or 0), #w, 0
+  if size > 1 and old > 0 then
+    for i = 2, size do w[i] = w[i + old] end
+    w[1] = w[1] + old
   end
-  a.w[policy.name] = kept
-  return kept, total
-end
-
--- Add to the slice of the moment `at`; an amount below zero gives back, never more than was taken there.
-local function charge(window, slice, amount)
-  if amount == 0 then return end
-  local i = #window - 1
-  while i >= 1 and window[i] > slice do i = i - 2 end
-  if i >= 1 and window[i] == slice then
-    window[i + 1] = math.max(0, window[i + 1] + amount)
-    if window[i + 1] == 0 then table.remove(window, i) table.remove(window, i) end
-  elseif amount > 0 then
-    table.insert(window, i + 2, slice)
-    table.insert(window, i + 3, amount)
-  end
+  for i = 2, #w do total = total + w[i] end
+  if total == 0 then w = {} end
+  a.w[p.name] = w
+  return w, total
 end
 
 -- Replace what a lease reserved by what was spent: give back where it was taken, charge the excess now.
-local function correct(a, policies, lease, spent, now)
-  for _, policy in ipairs(policies) do
-    local excess = spent[policy.dim] - lease.cost[policy.dim]
+local function correct(a, windows, lease, spent, now)
+  for _, p in ipairs(windows) do
+    local excess = spent[p.dim] - lease.cost[p.dim]
     if excess ~= 0 then
-      local window = live(a, policy, now)
-      charge(window, math.floor((excess < 0 and lease.at or now) / policy.slice), excess)
+      local w, more = live(a, p, now), p.dim == 3 and lease.more or {}
+      for i = #more - 1, 1, -2 do
+        local back = min(0, max(excess, -more[i + 1]))
+        charge(w, floor(more[i] / p.slice), back)
+        excess = excess - back
+      end
+      charge(w, floor((excess < 0 and min(lease.at, now) or now) / p.slice), excess)
     end
   end
 end
 
 local function add(triple, other, sign)
-  for d = 1, 3 do triple[d] = math.max(0, triple[d] + sign * other[d]) end
+  for d = 1, 3 do triple[d] = max(0, triple[d] + sign * other[d]) end
 end
 
 -- Write the usage record, less what was billed when an earlier lease of the same request ended.
 local function bill(a, id, lease, total, billed, at)
   local spent = { 0, 0, 0 }
-  for d = 1, 3 do spent[d] = math.max(0, total[d] - billed[d]) end
+  for d = 1, 3 do spent[d] = max(0, total[d] - billed[d]) end
   if spent[1] + spent[2] + spent[3] == 0 then return end
   add(a.pend, spent, 1)
   redis.call('XADD', KEYS[4], '*', 'id', id, 'user', lease.user, 'email', lease.email, 'model', lease.model,
@@ -106,37 +142,44 @@ local function billed_before(id)
   return cmsgpack.unpack(packed).spent
 end
 
--- Return the reservations of processes that died. What a stream had delivered by its last checkpoint is billed;
--- the note 'x:<id>' says so, should the request turn out to live.
-local function expire(a, policies, user, now)
+-- End one lease. What a stream had delivered by its last checkpoint is billed; the note 'x:<id>' says so, should the
+-- request turn out to live. Returns when that note ends.
+local function expire_one(a, windows, id, lease, now)
+  local spent = lease.sent < 0 and { 1, 0, 0 } or { 1, lease.cost[2], lease.sent }
+  correct(a, windows, lease, spent, now)
+  add(a.held, lease.cost, -1)
+  a.open = max(0, a.open - 1)
+  redis.call('HDEL', KEYS[2], id)
+  if lease.sent < 0 then return nil end
+  bill(a, id, lease, spent, lease.billed, 0)
+  local ends = now + REMEMBER_EXPIRED_MS
+  redis.call('HSET', KEYS[2], 'x:' .. id, cmsgpack.pack({ ends = ends, spent = spent }))
+  return ends
+end
+
+-- Return the reservations of processes that died, and say how many. All leases are looked at, so that happens at most
+-- every twentieth of a lease: many that end one by one must not cost a look each.
+local function expire(a, policy, user, now)
   if a.lease == 0 or now < a.lease then return 0 end
-  local earliest, count, all = 0, 0, redis.call('HGETALL', KEYS[2])
+  local earliest, count, all = nil, 0, redis.call('HGETALL', KEYS[2])
   for i = 1, #all, 2 do
     local id, lease = all[i], cmsgpack.unpack(all[i + 1])
-    if lease.ends > now then
-      if earliest == 0 or lease.ends < earliest then earliest = lease.ends end
-    elseif string.sub(id, 1, 2) == 'x:' then
+    local note = not lease.cost
+    local ends = lease.ends
+    if ends <= now and note then
       redis.call('HDEL', KEYS[2], id)
-    else
-      local spent = lease.sent < 0 and { 1, 0, 0 } or { 1, lease.cost[2], lease.sent }
-      correct(a, policies, lease, spent, now)
-      add(a.held, lease.cost, -1)
-      a.open, count = math.max(0, a.open - 1), count + 1
-      redis.call('HDEL', KEYS[2], id)
-      if lease.sent >= 0 then
-        bill(a, id, lease, spent, lease.billed, 0)
-        local ends = now + REMEMBER_EXPIRED_MS
-        redis.call('HSET', KEYS[2], 'x:' .. id, cmsgpack.pack({ ends = ends, spent = spent }))
-        if earliest == 0 or ends < earliest then earliest = ends end
-      end
+      ends = nil
+    elseif ends <= now then
+      ends, count = expire_one(a, policy.windows, id, lease, now), count + 1
     end
+    if ends then earliest = min(earliest or ends, ends) end
   end
-  index(a, user, earliest)
+  index(a, user, earliest and max(earliest, now + floor(policy.lease / 20)) or 0)
   return count
 end
 
 local function left(a, d)
   local q = a.q
   if not q or q.limit[d] < 0 then return nil end
-  return q.limit[d] - q.used[d] - a.pend[d] - a.held[d]
+  return q.limit[d] - q.used[d] - a.blind[d] - a.pend[d] - a.held[d]
 end

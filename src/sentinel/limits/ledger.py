@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Triple, Verdict, Window, verdict_of
 
 CLAIM_MS = 5000
+LATE_MS = 3_600_000
 REMEMBER_EXPIRED_MS = 3_600_000
+RETURNS_MS = 1000
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class Lease:
     """A reservation in flight.
 
     sent: output delivered at the last checkpoint, -1 before the first byte. billed: when an earlier lease ended.
+    more: (moment, tokens) of each extension.
     """
 
     ends: int
@@ -29,6 +32,7 @@ class Lease:
     model: str
     sent: int = -1
     billed: Triple = (0, 0, 0)
+    more: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -49,66 +53,89 @@ class Snapshot:
     """What Zion last said about a user's limits."""
 
     at: int
-    ends: int
     limit: list[int]
     used: list[int]
+    ends: list[int]
+
+
+def _zeros() -> list[int]:
+    return [0, 0, 0]
 
 
 @dataclass(slots=True)
 class Account:
-    """One user's state."""
+    """One user's state. windows: slice -> amount, by the window's name."""
 
-    windows: dict[str, list[list[int]]] = field(default_factory=dict)
+    windows: dict[str, dict[int, int]] = field(default_factory=dict)
     quota: Snapshot | None = None
-    held: list[int] = field(default_factory=lambda: [0, 0, 0])
-    pend: list[int] = field(default_factory=lambda: [0, 0, 0])
+    held: list[int] = field(default_factory=_zeros)
+    pend: list[int] = field(default_factory=_zeros)
+    blind: list[int] = field(default_factory=_zeros)
     n: int = 0
-    rolled: int = 0
+    rolled: list[int] = field(default_factory=_zeros)
     seq: int = 0
-    claim: int = 0
+    ask: int = 0
     open: int = 0
     lease: int = 0
+    last: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
     expired: dict[str, tuple[int, Triple]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     outbox: list[Bill] = field(default_factory=list)
 
-    def roll(self, now: int) -> None:
-        """A quota period that is over takes its spending with it."""
+    def load(self, policy: Policy, now: int) -> bool:
+        """Take the account to `now`, and say whether that changed it: the clock went back, or a quota period is over."""
+        back = self.last > now
+        if back:
+            self._rewind(policy, now)
+            self.last = now
         q = self.quota
-        if q and 0 < q.ends <= now:
-            self.rolled, self.n = q.ends, self.n + 1
-            self.pend = [0, 0, 0]
-            q.used, q.ends = [0, 0, 0], 0
+        over = [d for d in range(3) if q and 0 < q.ends[d] <= now]
+        for d in over:
+            assert q is not None
+            self.rolled[d], q.ends[d], q.used[d], self.blind[d] = q.ends[d], 0, 0, 0
+        if over:
+            self.n, self.ask, self.last = self.n + 1, 0, now
+        return back or bool(over)
+
+    def _rewind(self, policy: Policy, now: int) -> None:
+        for w in policy.windows:
+            slices, current = self.windows.get(w.name, {}), now // w.slice_ms
+            for slice_ in [s for s in slices if s > current]:
+                slices[current] = slices.get(current, 0) + slices.pop(slice_)
+        for lease in self.leases.values():
+            lease.ends = min(lease.ends, now + policy.lease_ms)
+        if self.quota:
+            self.quota.at = min(self.quota.at, now)
+        self.ask, self.lease = min(self.ask, now), min(self.lease, now)
 
     def left(self, d: int) -> int | None:
         """What the quota leaves in dimension `d`; None where it does not limit."""
         q = self.quota
         if q is None or q.limit[d] < 0:
             return None
-        return q.limit[d] - q.used[d] - self.pend[d] - self.held[d]
+        return q.limit[d] - q.used[d] - self.blind[d] - self.pend[d] - self.held[d]
 
-    def live(self, window: Window, now: int) -> list[list[int]]:
-        """The slices still in the window, as [slice, amount]; older ones are dropped."""
+    def live(self, window: Window, now: int) -> dict[int, int]:
+        """The slices still in the window; older ones are dropped."""
         oldest = now // window.slice_ms - SLICES
-        kept = [pair for pair in self.windows.get(window.name, []) if pair[0] >= oldest]
+        kept = {s: amount for s, amount in self.windows.get(window.name, {}).items() if s >= oldest}
         self.windows[window.name] = kept
         return kept
 
 
 def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     """Admit one request over all dimensions at once, or refuse it and change nothing (reserve.lua)."""
-    account.roll(now)
     q = account.quota
     if q is None or now >= q.at + policy.fresh_ms + policy.stale_ms:
         return verdict_of([2, now, 0, 0, 1, 0, account.seq], policy)
-    stale = now >= q.at + policy.fresh_ms or (q.ends == 0 and account.rolled > q.at)
-    refresh = stale and now >= account.claim
+    account.load(policy, now)
+    stale, refresh = now >= q.at + policy.fresh_ms, now >= account.ask
     if refresh:
-        account.claim = now + CLAIM_MS
+        account.ask, account.last = now + CLAIM_MS, now
     expire(account, policy, now)
 
-    totals = [sum(amount for _, amount in account.live(w, now)) for w in policy.windows]
+    totals = [sum(account.live(w, now).values()) for w in policy.windows]
     granted, finite = ask.output_tokens, 0
     rooms = [w.limit - total for w, total in zip(policy.windows, totals, strict=True) if w.dimension == 2]
     quota_room = account.left(2)
@@ -129,8 +156,8 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
         totals = [total + cost[w.dimension] for w, total in zip(policy.windows, totals, strict=True)]
     answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
     for w, total in zip(policy.windows, totals, strict=True):
-        pairs = account.windows[w.name]
-        answer += [max(0, w.limit - total), (pairs[-1][0] + SLICES + 1) * w.slice_ms if pairs else now]
+        slices = account.windows[w.name]
+        answer += [max(0, w.limit - total), (max(slices) + SLICES + 1) * w.slice_ms if slices else now]
     answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
     return verdict_of(answer, policy)
 
@@ -139,28 +166,35 @@ def _blocker(account: Account, policy: Policy, totals: list[int], cost: list[int
     """wait, kind, which, limit, used, remaining, reset; all zero if nothing stands in the way."""
     found = [0, 0, 0, 0, 0, 0, 0]
     if policy.concurrency is not None and account.open >= policy.concurrency:
-        found = [1000, 2, 0, policy.concurrency, account.open, 0, now + 1000]
+        found = _longer(found, [RETURNS_MS, 2, 0, policy.concurrency, account.open, 0, now + RETURNS_MS])
     for k, (w, total) in enumerate(zip(policy.windows, totals, strict=True)):
-        missing = total + cost[w.dimension] - w.limit
-        if missing <= 0 or cost[w.dimension] == 0 or found[0] < 0:
-            continue
-        at = _fits_at(account.windows[w.name], w, missing) if cost[w.dimension] <= w.limit else -1
-        if at < 0 or at - now > found[0]:
-            reset = now + (SLICES + 1) * w.slice_ms if at < 0 else at
-            found = [-1 if at < 0 else at - now, 1, k + 1, w.limit, total, max(0, w.limit - total), reset]
+        missing, spent = total + cost[w.dimension] - w.limit, cost[w.dimension]
+        if missing > 0 and spent > 0:
+            at = _fits_at(account.windows[w.name], w, missing) if spent <= w.limit else -1
+            wait, reset = (-1, now + (SLICES + 1) * w.slice_ms) if at < 0 else (at - now, at)
+            found = _longer(found, [wait, 1, k + 1, w.limit, total, max(0, w.limit - total), reset])
     q = account.quota
     for d in range(3):
         room = account.left(d)
-        if q is not None and room is not None and room < cost[d] > 0 and found[1] != 3:
-            wait = q.ends - now if q.ends > 0 else -1
-            found = [wait, 3, d + 1, q.limit[d], q.limit[d] - max(0, room), max(0, room), q.ends]
+        if q is not None and room is not None and room < cost[d] > 0:
+            wait = q.ends[d] - now if q.ends[d] > 0 else -1
+            if d > 0 and room + account.held[d] >= cost[d]:
+                wait = RETURNS_MS
+            found = _longer(found, [wait, 3, d + 1, q.limit[d], q.limit[d] - room, max(0, room), q.ends[d]])
     return found
 
 
-def _fits_at(pairs: list[list[int]], window: Window, missing: int) -> int:
+def _longer(found: list[int], other: list[int]) -> list[int]:
+    wait, kind = found[:2]
+    longer = wait >= 0 and (other[0] < 0 or other[0] > wait)
+    told = other if kind == 0 or longer or (other[1] == 3 and kind != 3) else found
+    return [other[0] if longer else wait, *told[1:]]
+
+
+def _fits_at(slices: dict[int, int], window: Window, missing: int) -> int:
     freed = 0
-    for slice_, amount in pairs:
-        freed += amount
+    for slice_ in sorted(slices):
+        freed += slices[slice_]
         if freed >= missing:
             return (slice_ + SLICES + 1) * window.slice_ms
     return -1
@@ -171,6 +205,7 @@ def _take(account: Account, policy: Policy, ask: Ask, cost: list[int], now: int)
         _charge(account.windows[w.name], now // w.slice_ms, cost[w.dimension])
     _add(account.held, cost, 1)
     account.open += 1
+    account.last = now
     ends = now + policy.lease_ms
     account.leases[ask.id] = Lease(ends, now, list(cost), ask.user, ask.email, ask.model)
     account.lease = ends if account.lease == 0 else min(account.lease, ends)
@@ -183,29 +218,33 @@ def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now
     """
     if ask.id in account.settled:
         return 0
-    account.roll(now)
     expire(account, policy, now)
-    rooms = [w.limit - sum(a for _, a in account.live(w, now)) for w in policy.windows if w.dimension == 2]
-    quota_room = account.left(2)
-    if quota_room is not None:
-        rooms.append(quota_room)
-    more = max(0, min(more, *rooms) if rooms else more)
+    account.last = now
     lease = account.leases.get(ask.id)
     if lease is None:
-        lease = Lease(0, now, [1, ask.input_tokens, ask.output_tokens], ask.user, ask.email, ask.model)
-        _, lease.billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
+        _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
+        lease = Lease(0, now, [1, ask.input_tokens, ask.output_tokens], ask.user, ask.email, ask.model, billed=billed)
         account.open += 1
         _add(account.held, lease.cost, 1)
         account.leases[ask.id] = lease
-    for w in policy.windows:
-        if w.dimension == 2:
+        given_back = replace(lease, cost=[1, *billed[1:]])
+        _correct(account, policy, given_back, (1, lease.cost[1], lease.cost[2]), now)
+
+    outputs = [w for w in policy.windows if w.dimension == 2]
+    room = account.left(2)
+    if room is not None:
+        more = min(more, room)
+    for w in outputs:
+        more = min(more, w.limit - sum(account.live(w, now).values()))
+    if more > 0:
+        for w in outputs:
             _charge(account.windows[w.name], now // w.slice_ms, more)
-    lease.cost[2] += more
-    account.held[2] += more
-    lease.sent = max(lease.sent, sent)
-    lease.ends = now + policy.lease_ms
+        lease.more.append((now, more))
+        lease.cost[2] += more
+        account.held[2] += more
+    lease.sent, lease.ends = max(lease.sent, sent), now + policy.lease_ms
     account.lease = lease.ends if account.lease == 0 else min(account.lease, lease.ends)
-    return more
+    return max(0, more)
 
 
 def settle(account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, at: int = 0) -> bool:
@@ -213,7 +252,8 @@ def settle(account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, 
     if ask.id in account.settled:
         return False
     account.settled.add(ask.id)
-    account.roll(now)
+    account.load(policy, now)
+    account.last = now
     lease = account.leases.pop(ask.id, None)
     if lease is not None:
         _add(account.held, lease.cost, -1)
@@ -228,77 +268,97 @@ def settle(account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, 
 
 def expire(account: Account, policy: Policy, now: int) -> int:
     """End the leases that are due; returns how many reservations came back (expire.lua)."""
-    account.roll(now)
+    account.load(policy, now)
     if account.lease == 0 or now < account.lease:
         return 0
+    account.last = now
     count = 0
     account.expired = {id_: entry for id_, entry in account.expired.items() if entry[0] > now}
     for id_, lease in list(account.leases.items()):
-        if lease.ends > now:
-            continue
-        spent = (1, 0, 0) if lease.sent < 0 else (1, lease.cost[1], lease.sent)
-        _correct(account, policy, lease, spent, now)
-        _add(account.held, lease.cost, -1)
-        account.open = max(0, account.open - 1)
-        count += 1
-        del account.leases[id_]
-        if lease.sent >= 0:
-            _bill(account, id_, lease, spent, 0)
-            account.expired[id_] = (now + REMEMBER_EXPIRED_MS, spent)
+        if lease.ends <= now:
+            _expire_one(account, policy, id_, lease, now)
+            count += 1
     ends = [lease.ends for lease in account.leases.values()] + [entry[0] for entry in account.expired.values()]
-    account.lease = min(ends, default=0)
+    account.lease = max(min(ends), now + policy.lease_ms // 20) if ends else 0
     return count
 
 
-def refresh(account: Account, quota: Quota, seq: int, now: int) -> None:
+def _expire_one(account: Account, policy: Policy, id_: str, lease: Lease, now: int) -> None:
+    spent = (1, 0, 0) if lease.sent < 0 else (1, lease.cost[1], lease.sent)
+    _correct(account, policy, lease, spent, now)
+    _add(account.held, lease.cost, -1)
+    account.open = max(0, account.open - 1)
+    del account.leases[id_]
+    if lease.sent >= 0:
+        _bill(account, id_, lease, spent, 0)
+        account.expired[id_] = (now + REMEMBER_EXPIRED_MS, spent)
+
+
+def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) -> None:
     """Take what Zion says about the limits, asked when `seq` acknowledgements were known (refresh.lua)."""
-    account.roll(now)
-    q, ends, used = account.quota, quota.period_ends_ms, list(quota.used)
-    if q and 0 < ends <= account.rolled:
-        used, ends = q.used, 0
-    elif q and 0 < q.ends < ends:
-        account.rolled, account.n = q.ends, account.n + 1
-        account.pend = [0, 0, 0]
-    elif q and seq != account.seq:
-        used = [max(new, old) for new, old in zip(used, q.used, strict=True)]
-    account.quota = Snapshot(now, ends if ends > now else 0, list(quota.limit), used)
-    account.claim = 0
+    account.load(policy, now)
+    account.last = now
+    q, clean, early = account.quota, seq in (account.seq, -1), False
+    used, ends, ask = list(quota.used), list(quota.ends_ms), now + (policy.fresh_ms if seq == account.seq else CLAIM_MS)
+    for d in range(3):
+        over = 0 < ends[d] <= now
+        if q and over and ends[d] <= account.rolled[d] and now < account.rolled[d] + LATE_MS:
+            used[d] = q.used[d]
+        elif q and 0 < q.ends[d] < ends[d]:
+            account.rolled[d], early = q.ends[d], True
+            if clean:
+                account.blind[d] = 0
+        elif clean:
+            account.blind[d] = 0
+        elif q:
+            used[d] = max(used[d], q.used[d])
+        if over:
+            ask, ends[d] = min(ask, now + max(CLAIM_MS, now - ends[d])), 0
+    account.n += early
+    account.quota, account.ask = Snapshot(now, list(quota.limit), used, ends), ask
 
 
-def acknowledge(account: Account, spent: Triple, period: int, new: Triple, limit: Triple, now: int) -> None:
+def acknowledge(
+    account: Account, policy: Policy, spent: Triple, period: int, new: Triple, limit: Triple, now: int
+) -> None:
     """Zion has taken usage: move it from pending to used (acknowledge.lua). new: -1, limit: -2 where not told."""
-    account.roll(now)
+    account.load(policy, now)
+    account.last = now
     account.seq += 1
-    if period != account.n:
-        return
     _add(account.pend, spent, -1)
-    q = account.quota
-    for d in range(3) if q else ():
-        assert q is not None
-        q.used[d] = max(q.used[d], new[d]) if new[d] >= 0 else q.used[d] + spent[d]
-        if limit[d] >= 0:
-            q.limit[d] = limit[d]
+    q, current = account.quota, period == account.n
+    again = not current
+    for d in range(3):
+        if q and current and new[d] >= 0:
+            q.used[d] = max(q.used[d], new[d])
+        else:
+            account.blind[d] += spent[d]
+        if q and limit[d] >= 0 and limit[d] != q.limit[d]:
+            q.limit[d], again = limit[d], True
+    if q and again:
+        account.ask = min(account.ask, q.at + CLAIM_MS)
 
 
-def _charge(pairs: list[list[int]], slice_: int, amount: int) -> None:
-    if amount == 0:
-        return
-    i = len(pairs) - 1
-    while i >= 0 and pairs[i][0] > slice_:
-        i -= 1
-    if i >= 0 and pairs[i][0] == slice_:
-        pairs[i][1] = max(0, pairs[i][1] + amount)
-        if pairs[i][1] == 0:
-            del pairs[i]
-    elif amount > 0:
-        pairs.insert(i + 1, [slice_, amount])
+def _charge(slices: dict[int, int], slice_: int, amount: int) -> None:
+    if amount > 0:
+        slices[slice_] = slices.get(slice_, 0) + amount
+    elif slice_ in slices:
+        slices[slice_] += amount
+        if slices[slice_] <= 0:
+            del slices[slice_]
 
 
 def _correct(account: Account, policy: Policy, lease: Lease, spent: Triple, now: int) -> None:
     for w in policy.windows:
         excess = spent[w.dimension] - lease.cost[w.dimension]
-        if excess:
-            _charge(account.live(w, now), (lease.at if excess < 0 else now) // w.slice_ms, excess)
+        if excess == 0:
+            continue
+        slices = account.live(w, now)
+        for at, more in reversed(lease.more if w.dimension == 2 else []):
+            back = min(0, max(excess, -more))
+            _charge(slices, at // w.slice_ms, back)
+            excess -= back
+        _charge(slices, (min(lease.at, now) if excess < 0 else now) // w.slice_ms, excess)
 
 
 def _add(triple: list[int], other: list[int] | Triple, sign: int) -> None:

@@ -15,8 +15,9 @@ Triple = tuple[int, int, int]
 
 NOT_LIMITED = -1
 
-ACCOUNT_DAYS = 7
-"""An account is forgotten this long after its user's last request; usage that waits for Zion is in the outbox."""
+ACCOUNT_MS = 7 * 86_400_000
+"""An account is forgotten this long after its user's last request, or when its longest window has passed, if that is
+later. Usage that waits for Zion is in the outbox."""
 
 REMEMBER_SETTLED_MS = 15 * 60_000
 """A settled request id is remembered this long, so that a repeated settle is known as such."""
@@ -51,7 +52,11 @@ class Policy:
     lease_ms: int
     fresh_ms: int
     stale_ms: int
-    account_ttl_ms: int = ACCOUNT_DAYS * 86_400_000
+
+    @property
+    def account_ttl_ms(self) -> int:
+        """How long an account is kept after its last change; a window must not be forgotten early."""
+        return max([ACCOUNT_MS, *(w.window_ms + w.slice_ms for w in self.windows)])
 
     @classmethod
     def of(
@@ -95,11 +100,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What Zion grants. limit: per dimension, -1 = not limited. period_ends_ms: 0 = never or not known."""
+    """What Zion grants, per dimension. limit: -1 = not limited. ends_ms: of the period, 0 = never or not known."""
 
     limit: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
     used: Triple = (0, 0, 0)
-    period_ends_ms: int = 0
+    ends_ms: Triple = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,66 +6,64 @@
 --   kind of the blocker: 1 window, 2 concurrency, 3 quota; which: window number or dimension
 local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 local now = clock(call.now)
-local a = load(now)
+local a, dirty = load(policy, now)
 
 local q = a.q
 local fresh_until = q and q.at + policy.fresh or 0
 if not q or now >= fresh_until + policy.stale then
   return { 2, now, 0, 0, 1, 0, a.seq }
 end
-local stale = (now >= fresh_until or (q.ends == 0 and a.rolled > q.at)) and 1 or 0
-local refresh = 0
-if stale == 1 and now >= a.claim then
-  a.claim, refresh = now + CLAIM_MS, 1
+local stale, refresh = now >= fresh_until and 1 or 0, 0
+if now >= a.ask then
+  a.ask, refresh, dirty = now + CLAIM_MS, 1, true
 end
 local lease = a.lease
-expire(a, policy.windows, call.user, now)
-local dirty = a.lease ~= lease or refresh == 1
+expire(a, policy, call.user, now)
+dirty = dirty or a.lease ~= lease
 
 -- How much output fits; the rest of the request is all or nothing.
 local totals, windows, room = {}, {}, left(a, 3)
 for k, p in ipairs(policy.windows) do
   windows[k], totals[k] = live(a, p, now)
-  if p.dim == 3 then room = math.min(room or p.limit, p.limit - totals[k]) end
+  if p.dim == 3 then room = min(room or p.limit, p.limit - totals[k]) end
 end
 local granted, finite = call.cost[3], room and 1 or 0
 if room then
-  granted = math.min(granted, room)
-  if call.fair > 0 then granted = math.min(granted, math.max(call.fair, math.floor(room / 4))) end
+  granted = min(granted, room)
+  if call.fair > 0 then granted = min(granted, max(call.fair, floor(room / 4))) end
 end
-granted = math.max(0, granted)
-local cost = { 1, call.cost[2], granted < call.least and call.least or granted }
+granted = max(0, granted)
+local cost = { 1, call.cost[2], max(granted, call.least) }
 
+-- The blocker that is told: a quota before a window before concurrency, and of its kind the one that lasts longest.
 local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
-local function blocked(k_, w, number, l, u, r, at)
-  kind, which, limit, used, remaining, reset = k_, number, l, u, r, at
-  if w < 0 or wait < 0 then wait = -1 else wait = math.max(wait, w) end
+local function blocked(k, w, number, l, u, at)
+  local longer = wait >= 0 and (w < 0 or w > wait)
+  if kind == 0 or longer or (k == 3 and kind ~= 3) then
+    kind, which, limit, used, remaining, reset = k, number, l, u, max(0, l - u), at
+  end
+  if longer then wait = w end
 end
 if policy.concurrency >= 0 and a.open >= policy.concurrency then
-  blocked(2, 1000, 0, policy.concurrency, a.open, 0, now + 1000)
+  blocked(2, 1000, 0, policy.concurrency, a.open, now + 1000)
 end
 for k, p in ipairs(policy.windows) do
-  local missing = totals[k] + cost[p.dim] - p.limit
+  local missing, w = totals[k] + cost[p.dim] - p.limit, windows[k]
   if missing > 0 and cost[p.dim] > 0 then
-    local w, freed, at = windows[k], 0, -1
-    if cost[p.dim] <= p.limit then
-      for i = 1, #w, 2 do
-        freed = freed + w[i + 1]
-        if freed >= missing then at = (w[i] + SLICES + 1) * p.slice break end
-      end
+    local at, freed = -1, 0
+    for i = 2, cost[p.dim] <= p.limit and #w or 0 do
+      freed = freed + w[i]
+      if freed >= missing then at = (w[1] + i - 2 + SLICES + 1) * p.slice break end
     end
-    local longer = at < 0 or at - now > wait
-    if longer and wait >= 0 then
-      blocked(1, at < 0 and -1 or at - now, k, p.limit, totals[k], math.max(0, p.limit - totals[k]),
-        at < 0 and now + (SLICES + 1) * p.slice or at)
-    end
+    blocked(1, at < 0 and -1 or at - now, k, p.limit, totals[k], at < 0 and now + (SLICES + 1) * p.slice or at)
   end
 end
 for d = 1, 3 do
   local l = left(a, d)
-  if l and l < cost[d] and cost[d] > 0 and kind ~= 3 then
-    wait = 0
-    blocked(3, q.ends > 0 and q.ends - now or -1, d, q.limit[d], q.limit[d] - math.max(0, l), math.max(0, l), q.ends)
+  if l and l < cost[d] and cost[d] > 0 then
+    -- Tokens that are only reserved come back, as a rule, long before the period ends.
+    local returns = d > 1 and l + a.held[d] >= cost[d]
+    blocked(3, returns and 1000 or q.ends[d] > 0 and q.ends[d] - now or -1, d, q.limit[d], q.limit[d] - l, q.ends[d])
   end
 end
 
@@ -73,7 +71,7 @@ local code = kind == 0 and 0 or 1
 if code == 0 then
   cost[3] = granted
   for k, p in ipairs(policy.windows) do
-    charge(windows[k], math.floor(now / p.slice), cost[p.dim])
+    charge(windows[k], floor(now / p.slice), cost[p.dim])
     totals[k] = totals[k] + cost[p.dim]
   end
   add(a.held, cost, 1)
@@ -83,15 +81,15 @@ if code == 0 then
     ends = ends, at = now, cost = cost, sent = -1, billed = { 0, 0, 0 },
     user = call.user, email = call.email, model = call.model,
   }))
-  index(a, call.user, a.lease == 0 and ends or math.min(a.lease, ends))
+  index(a, call.user, a.lease == 0 and ends or min(a.lease, ends))
 end
 if code == 0 or dirty then save(a, policy.ttl) end
 
 local answer = { code, now, granted, finite, refresh, stale, a.seq, wait, kind, which, limit, used, remaining, reset }
 for k, p in ipairs(policy.windows) do
   local w = windows[k]
-  answer[#answer + 1] = math.max(0, p.limit - totals[k])
-  answer[#answer + 1] = #w > 0 and (w[#w - 1] + SLICES + 1) * p.slice or now
+  answer[#answer + 1] = max(0, p.limit - totals[k])
+  answer[#answer + 1] = #w > 0 and (w[1] + #w - 2 + SLICES + 1) * p.slice or now
 end
-answer[#answer + 1] = policy.concurrency >= 0 and math.max(0, policy.concurrency - a.open) or -1
+answer[#answer + 1] = policy.concurrency >= 0 and max(0, policy.concurrency - a.open) or -1
 return answer

@@ -3,9 +3,9 @@
 -- Answer: 1 settled now, 0 was settled before.
 local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
 if redis.call('SADD', KEYS[5], call.id) == 0 then return 0 end
-if redis.call('SCARD', KEYS[5]) == 1 then redis.call('PEXPIRE', KEYS[5], policy.remember) end
+redis.call('PEXPIRE', KEYS[5], policy.remember)
 local now = clock(call.now)
-local a = load(now)
+local a = load(policy, now)
 
 local spent, packed = call.cost, redis.call('HGET', KEYS[2], call.id)
 local lease
@@ -13,7 +13,7 @@ if packed then
   lease = cmsgpack.unpack(packed)
   redis.call('HDEL', KEYS[2], call.id)
   add(a.held, lease.cost, -1)
-  a.open = math.max(0, a.open - 1)
+  a.open = max(0, a.open - 1)
 else
   -- The lease ended before, or this Redis has forgotten it.
   local billed = billed_before(call.id)

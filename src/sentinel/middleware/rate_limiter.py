@@ -10,6 +10,8 @@ from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
 
 _SHORT = {"ai_requests": b"requests", "ai_input_tokens": b"input-tokens", "ai_output_tokens": b"output-tokens"}
 _NO_RETRY: Header = (b"x-should-retry", b"false")
+DEGRADED: Header = (b"x-sentinel-degraded", b"redis")
+"""Goes with every answer that was admitted without Redis."""
 
 
 class Ledger(Protocol):
@@ -91,23 +93,22 @@ def headers_of(verdict: Verdict) -> list[Header]:
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
     tightest window of each dimension, with reset as a duration.
     """
-    if not verdict.windows:
-        return []
-    first = min(verdict.windows, key=_room)
-    headers: list[Header] = [
-        (b"x-ratelimit-limit", b"%d" % first.window.limit),
-        (b"x-ratelimit-remaining", b"%d" % first.remaining),
-        (b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)),
-    ]
+    headers: list[Header] = []
     tightest: dict[bytes, WindowStats] = {}
     for stats in verdict.windows:
         name = _SHORT[stats.window.metric]
-        if name not in tightest or _room(stats) < _room(tightest[name]):
+        known = tightest.get(name)
+        if known is None or _room(stats) < _room(known):
             tightest[name] = stats
     for name, stats in tightest.items():
         headers.append((b"x-ratelimit-limit-" + name, b"%d" % stats.window.limit))
         headers.append((b"x-ratelimit-remaining-" + name, b"%d" % stats.remaining))
         headers.append((b"x-ratelimit-reset-" + name, duration(max(0, stats.reset_ms - verdict.now_ms))))
+    if tightest:
+        first = min(tightest.values(), key=_room)
+        headers.append((b"x-ratelimit-limit", b"%d" % first.window.limit))
+        headers.append((b"x-ratelimit-remaining", b"%d" % first.remaining))
+        headers.append((b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)))
     return headers
 
 

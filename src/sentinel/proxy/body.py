@@ -22,26 +22,36 @@ _completion = msgspec.json.Decoder(CompletionRequest)
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
+_WHITE_SPACE = b" \t\r\n"
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 
 
 def read_chat(body: bytes) -> ChatRequest:
     """The body of POST /v1/chat/completions. Raises InvalidJson, InvalidType, MissingParameter."""
     try:
-        return _chat.decode(body)
+        request = _chat.decode(body)
+        _check_utf8(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _ours(error) from error
+    return request
 
 
 def read_completion(body: bytes) -> CompletionRequest:
     """The body of POST /v1/completions. Raises InvalidJson, InvalidType, MissingParameter."""
     try:
         request = _completion.decode(body)
+        _check_utf8(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _ours(error) from error
     if request.prompt is None:
         raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
     return request
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError for bytes that msgspec did not look at, since they are in fields that we do not need."""
+    if not body.isascii():
+        body.decode()
 
 
 def _ours(error: Exception) -> AppError:
@@ -69,17 +79,23 @@ def choices_of(request: Body) -> int:
 
 
 def client_max(request: Body) -> int | None:
-    """The client's own bound on the output tokens of one choice, None where it gave none."""
-    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
-        return request.max_completion_tokens
-    return request.max_tokens
+    """The client's own bound on the output tokens of one choice, None where it gave none.
+
+    Of two bounds the larger: which of them a provider obeys is its own affair.
+    """
+    return max(_bounds(request).values(), default=None)
 
 
-def max_field(request: Body) -> str:
-    """The field in which this request bounds its output."""
-    if isinstance(request, CompletionRequest) or request.max_tokens is not None:
-        return "max_tokens" if getattr(request, "max_completion_tokens", None) is None else "max_completion_tokens"
-    return "max_completion_tokens"
+def _bounds(request: Body) -> dict[str, int]:
+    named = {"max_tokens": request.max_tokens}
+    if isinstance(request, ChatRequest):
+        named["max_completion_tokens"] = request.max_completion_tokens
+    return {name: bound for name, bound in named.items() if bound is not None}
+
+
+def _max_field(request: Body) -> str:
+    """The field in which we bound the output of a request that does not do so itself."""
+    return "max_completion_tokens" if isinstance(request, ChatRequest) else "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +110,33 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
     """The body with these changes; the client's own bytes where there are none."""
     if not changes.ask_usage and changes.output_max is None:
         return body
-    has_options = request.stream_options is not None
-    if (not changes.ask_usage or not has_options) and (changes.output_max is None or client_max(request) is None):
+    has_options, bounds = request.stream_options is not None, _bounds(request)
+    if (not changes.ask_usage or not has_options) and (changes.output_max is None or not bounds):
         return _with_more(body, request, changes)
     fields: dict[str, Any] = dict(_top_level.decode(body))
     if changes.ask_usage:
         options: dict[str, Any] = dict(_top_level.decode(fields["stream_options"])) if has_options else {}
         fields["stream_options"] = {**options, "include_usage": True}
     if changes.output_max is not None:
-        fields[max_field(request)] = changes.output_max
+        lowered = {name: min(bound, changes.output_max) for name, bound in bounds.items()}
+        fields |= lowered or {_max_field(request): changes.output_max}
     return msgspec.json.encode(fields)
 
 
 def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
-    """The body with fields added at its front: nothing is parsed, nothing of the client's is touched.
+    """The body with fields added at its end: nothing is parsed, nothing of the client's is touched.
 
-    A field that the client gave as null stays where it is: of two equal names the last wins, so such a body is
-    taken apart instead.
+    A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names. Should
+    the client have written its name in escapes, ours is still the last, and that is the one that counts.
     """
     more = []
     if changes.ask_usage:
         more.append(_ASK_USAGE)
     if changes.output_max is not None:
-        more.append(b'"%b":%d' % (max_field(request).encode(), changes.output_max))
+        more.append(b'"%b":%d' % (_max_field(request).encode(), changes.output_max))
     if any(field.partition(b":")[0] in body for field in more):
         fields: dict[str, Any] = dict(_top_level.decode(body))
         for field in more:
             fields.update(msgspec.json.decode(b"{" + field + b"}"))
         return msgspec.json.encode(fields)
-    return b"{" + b",".join(more) + b"," + body.lstrip()[1:]
+    return body.rstrip(_WHITE_SPACE)[:-1] + b"," + b",".join(more) + b"}"

@@ -45,7 +45,7 @@ class ModelCatalog:
 
     async def listing(self, request_id: str) -> bytes:
         """The body of GET /models. Raises UpstreamError, UpstreamTimeout where there was never an answer."""
-        if monotonic() >= self._fresh_until:
+        if monotonic() >= self._fresh_until or not self._body:
             try:
                 await self._fetch(request_id)
             except AppError:
@@ -58,11 +58,15 @@ class ModelCatalog:
         await self.listing(request_id)
         if (known := self._models.get(model)) is not None:
             return known
+        missing = ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
+        # An empty name or dots would be another path at the provider.
+        if not model.strip("."):
+            raise missing
         answer = await self._provider.get(f"/models/{quote(model, safe='')}", request_id)
         if answer.status == 200:
             return answer.body
         if answer.status == 404:
-            raise ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
+            raise missing
         raise UpstreamError("The model provider failed to process the request.")
 
     async def refresh(self) -> None:
@@ -74,15 +78,19 @@ class ModelCatalog:
 
     async def _fetch(self, request_id: str) -> None:
         self._fresh_until = monotonic() + _RETRY_SECONDS
-        self.healthy = False
-        answer = await self._provider.get("/models", request_id)
+        try:
+            answer = await self._provider.get("/models", request_id)
+        except AppError:
+            self.healthy = False
+            raise
+        # Not every provider lists its models; one that says so is there all the same.
+        self.healthy = answer.status in (200, 404, 405)
         if answer.status != 200:
             raise UpstreamError("The model provider failed to list its models.")
         try:
             listing = msgspec.json.decode(answer.body, type=_Listing)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("The model provider gave a broken answer.") from error
         self._models = {str(model.get("id")): msgspec.json.encode(model) for model in listing.data}
         self._body = answer.body
         self._fresh_until = monotonic() + FRESH_SECONDS
-        self.healthy = True

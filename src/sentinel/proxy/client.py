@@ -29,7 +29,7 @@ class ClientSide:
     extra: headers that every answer of this request carries.
     """
 
-    __slots__ = ("_receive", "_send", "_watch", "extra", "gone", "scope", "started")
+    __slots__ = ("_connection", "_receive", "_send", "_watch", "extra", "gone", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, extra: list[Header]) -> None:
         self.scope = scope
@@ -39,6 +39,7 @@ class ClientSide:
         self._receive = receive
         self._send = send
         self._watch: asyncio.Task[None] | None = None
+        self._connection: Any = scope.get("extensions", {}).get("sentinel.connection")
 
     @property
     def headers(self) -> Iterable[Header]:
@@ -53,6 +54,8 @@ class ClientSide:
             raise _too_large(most_bytes)
         if value_of(self.headers, b"content-encoding") not in (None, b"identity"):
             raise InvalidType("Request bodies must not be compressed.", param="content-encoding")
+        if self._connection is not None and self._connection.body_is_there:
+            return await self._read(most_bytes)
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._read(most_bytes)
@@ -79,16 +82,26 @@ class ClientSide:
         """Cancel the current task when the client leaves, until `unwatch`; `gone` then says why."""
         task = asyncio.current_task()
         assert task is not None
-        self._watch = tasks.start(self._until_gone(task), "watch client")
+        if self._connection is None:
+            self._watch = tasks.start(self._until_gone(task), "watch client")
+            return
+        self._connection.on_gone = lambda: self._leave(task)
+        if self._connection.gone:
+            self._leave(task)
 
     async def _until_gone(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave(task)
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
         self.gone = True
         task.cancel()
 
     def unwatch(self) -> None:
         """Stop watching."""
+        if self._connection is not None:
+            self._connection.on_gone = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -123,6 +136,8 @@ class ClientSide:
         """Send the head of an answer whose body follows in pieces."""
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra]})
+        # An empty piece: the head goes out now, although the first bytes of the body may be long in coming.
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the client does not read."""

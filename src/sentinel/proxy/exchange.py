@@ -40,16 +40,13 @@ from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest
 from sentinel.proxy.relay import Relay
 from sentinel.tasks import Tasks
-from sentinel.tokens.answer import Answer, Usage
+from sentinel.tokens.answer import Usage, read_answer
 from sentinel.tokens.counter import TokenCounter, is_large
 from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, output_ceiling
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
-
-_answer = msgspec.json.Decoder(Answer)
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -176,7 +173,7 @@ class Exchange:
         self.context.verdict = verdict
         self.client.extra += rate_limiter.headers_of(verdict)
         if verdict.degraded:
-            self.client.extra.append((b"x-sentinel-degraded", b"redis"))
+            self.client.extra.append(rate_limiter.DEGRADED)
         if not verdict.admitted:
             self.context.outcome = "refused"
             raise rate_limiter.refusal_of(verdict)
@@ -186,10 +183,11 @@ class Exchange:
 
     async def forward(self, body: bytes, request: Body, ask: Ask, verdict: Verdict) -> None:
         """Send the request on and relay its answer, while watching for a client that leaves."""
+        change = (body, request, _changes(request, ask, verdict))
         upstream = ProviderRequest(
             self.kind.path,
             passing.to_provider(self.client.headers, self.context.id),
-            changed(body, request, _changes(request, ask, verdict)),
+            await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
         )
         held = self.parts.leases.hold(ask, verdict)
         self.client.watch(self.parts.tasks)
@@ -205,6 +203,8 @@ class Exchange:
                 self.spent = self._bill(None, 0)
             raise
         finally:
+            if not self.context.first_byte:
+                self.context.provider_seconds = monotonic() - self.context.sent
             self.client.unwatch()
             self.parts.leases.release(held)
 
@@ -267,13 +267,15 @@ class Exchange:
     def _bill_stream(self, relay: Relay) -> None:
         """Charge the provider's numbers, else what was delivered; nothing for a stream that broke before its start."""
         sent = relay.sent()
+        self.context.provider_seconds = monotonic() - self.context.sent
+        self.context.malformed_events = relay.meter.malformed
         if sent >= 0 or relay.meter.usage is not None or self.client.gone:
             self.spent = self._bill(None if relay.at_limit else relay.meter.usage, max(0, sent))
 
     def _bill_whole(self, body: bytes) -> Spent:
         """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a broken one."""
         try:
-            answer = _answer.decode(body)
+            answer = read_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("The model provider gave a broken answer.") from error
         if _tells(answer.usage):
@@ -305,10 +307,15 @@ class Exchange:
 
     def _answer_headers(self, headers: Mapping[str, str]) -> list[Header]:
         ours: list[Header] = [(n.encode(), v.encode("latin-1")) for n, v in headers.items() if n != "x-request-id"]
+        return ours + self._traces()
+
+    def _traces(self) -> list[Header]:
+        """What helps to find a request again, on every answer."""
+        traces: list[Header] = []
         if self.context.upstream_request_id:
-            ours.append((b"x-upstream-request-id", self.context.upstream_request_id.encode("latin-1")))
-        ours.append((b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000)))
-        return ours
+            traces.append((b"x-upstream-request-id", self.context.upstream_request_id.encode("latin-1")))
+        traces.append((b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000)))
+        return traces
 
     async def _refused_upstream(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
         """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key."""
@@ -334,7 +341,7 @@ class Exchange:
         context.status = error.status
         early = isinstance(error, RequestTooLarge | RequestTimeout)
         send = self.client.answer_early if early else self.client.answer
-        await send(error.status, headers_of(error), body_of(error))
+        await send(error.status, [*headers_of(error), *self._traces()], body_of(error))
 
     async def cancelled(self) -> None:
         """A client that left needs no answer; one that is still there at shutdown gets an error."""

@@ -7,6 +7,7 @@ the client go what describes the body and the provider's timing; its organisatio
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sentinel.error import Header
 
@@ -32,9 +33,18 @@ STREAM: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffer
 
 def to_provider(headers: Iterable[Header], request_id: str) -> list[tuple[str, str]]:
     """The headers that accompany a request to the provider, without its key. Names are lower case."""
-    passed = [(name.decode("ascii"), value.decode("latin-1")) for name, value in headers if name in TO_PROVIDER]
+    passed = [_text(header) for header in headers if header[0] in TO_PROVIDER]
+    if all(name != "content-type" for name, _ in passed):
+        # The body has been read as JSON by now, so that is what it is.
+        passed.append(("content-type", "application/json"))
     passed.append(("x-request-id", request_id))
     return passed
+
+
+@lru_cache(maxsize=1024)
+def _text(header: Header) -> tuple[str, str]:
+    """The same few headers come with every request of an application."""
+    return header[0].decode("ascii"), header[1].decode("latin-1")
 
 
 def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:

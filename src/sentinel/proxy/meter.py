@@ -61,7 +61,13 @@ class StreamMeter:
 
         `[DONE]` is held back in `done`: the exchange is not done before its usage is durable.
         """
-        block = self._buffer.feed(data)
+        return self._inspect(self._buffer.feed(data))
+
+    def rest(self) -> bytes:
+        """At the end of a stream: what the client may have of an event without its blank line; usually nothing."""
+        return b"" if self.done else self._inspect(self._buffer.rest())
+
+    def _inspect(self, block: bytes) -> bytes:
         if not block:
             return block
         if not self._first:
@@ -123,7 +129,7 @@ class StreamMeter:
     def ending(self, *, choices: int, usage: Usage | None) -> bytes:
         """The events that end this stream cleanly at a limit: finish_reason `length`, usage if wanted, `[DONE]`."""
         head = self._head()
-        empty = {"delta": {}} if "chunk" in str(head.get("object")) else {"text": "", "logprobs": None}
+        empty: dict[str, Any] = {"delta": {}} if "chunk" in str(head.get("object")) else {"text": "", "logprobs": None}
         open_choices = [
             {"index": index, **empty, "finish_reason": "length"}
             for index in range(choices)

@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+_PASSED = (*TO_CLIENT, "x-request-id")
 CONNECT_RETRIES = 2
 _RETRY_SECONDS = 0.05
 MOST_ERROR_BYTES = 1024 * 1024
@@ -115,10 +116,15 @@ class _Stream:
 
 
 def _headers(response: Response) -> dict[str, str]:
-    found = {name: value for name in TO_CLIENT if (value := response.get_header(name)) is not None}
-    if (upstream_id := response.get_header("x-request-id")) is not None:
-        found["x-request-id"] = upstream_id
-    return found
+    return {name: value for name in _PASSED if (value := _header(response, name)) is not None}
+
+
+def _header(response: Response, name: str) -> str | None:
+    try:
+        return response.get_header(name)
+    except ValueError:
+        # A value with other characters than ASCII cannot be had from pyreqwest; the answer is good all the same.
+        return None
 
 
 async def _retrying(send: Callable[[], Awaitable[T]]) -> T:

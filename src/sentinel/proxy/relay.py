@@ -36,16 +36,19 @@ class Relay:
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
         while not self.meter.done and (data := await upstream.read()) is not None:
-            block = self.meter.feed(data)
-            if block and self._room is not None:
-                block = await self._within(block, self._room)
-            elif block:
-                self.meter.delivered(block)
-            if block:
-                self.moved = True
-                await self._client.write(block)
+            await self._deliver(self.meter.feed(data))
             if self.at_limit:
                 return
+        await self._deliver(self.meter.rest())
+
+    async def _deliver(self, block: bytes) -> None:
+        if block and self._room is not None:
+            block = await self._within(block, self._room)
+        elif block:
+            self.meter.delivered(block)
+        if block:
+            self.moved = True
+            await self._client.write(block)
 
     async def _within(self, block: bytes, room: int) -> bytes:
         """The part of the block that the reservation covers, extended where possible."""

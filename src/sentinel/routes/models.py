@@ -31,6 +31,8 @@ async def _admit(request: Request) -> None:
     ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
     verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
     request.scope["common"] += rate_limiter.headers_of(verdict)
+    if verdict.degraded:
+        request.scope["common"].append(rate_limiter.DEGRADED)
     if not verdict.admitted:
         raise rate_limiter.refusal_of(verdict)
     await parts.tracker.settle(ask, (0, 0, 0), verdict.now_ms)

@@ -56,5 +56,5 @@ async def refresh_user(request: Request) -> Response:
         raise InvalidApiKey("Incorrect admin key provided.")
     user = request.path_params["user"]
     await state.parts.cache.forget_user(user)
-    await state.parts.cache.refresh_limits(user, 0)
+    await state.parts.cache.refresh_limits(user, -1)
     return _json({"user": user, "refreshed": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from sentinel.proxy.catalog import ModelCatalog
 from sentinel.zion.client import ZionClient
 
 _KEEP_SECONDS = 5.0
+_DEADLINE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Probe:
         self._started = monotonic()
         self._far: tuple[Check, Check] | None = None
         self._far_until = 0.0
+        self._asking = asyncio.Lock()
 
     async def redis(self) -> Check:
         """Redis, asked now: an answer or a miss within its deadline."""
@@ -75,12 +78,23 @@ class Probe:
         }
 
     async def _far_checks(self) -> tuple[Check, Check]:
-        if self._far is None or monotonic() >= self._far_until:
-            started = monotonic()
-            await asyncio.gather(self._zion.ping(), self._catalog.refresh())
-            self._far = (
-                Check(self._zion.healthy, self._zion.latency_ms),
-                Check(bool(self._catalog.healthy), round((monotonic() - started) * 1000)),
-            )
-            self._far_until = monotonic() + _KEEP_SECONDS
-        return self._far
+        # Whatever the number of those who ask us, we ask once.
+        async with self._asking:
+            if self._far is None or monotonic() >= self._far_until:
+                self._far = await asyncio.gather(
+                    _look(self._zion.ping, lambda: self._zion.healthy),
+                    _look(self._catalog.refresh, lambda: self._catalog.healthy),
+                )
+                self._far_until = monotonic() + _KEEP_SECONDS
+            return self._far
+
+
+async def _look(ask: Callable[[], Awaitable[None]], healthy: Callable[[], bool | None]) -> Check:
+    started = monotonic()
+    try:
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            await ask()
+            well = bool(healthy())
+    except TimeoutError:
+        well = False
+    return Check(healthy=well, latency_ms=round((monotonic() - started) * 1000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -17,6 +16,7 @@ from sentinel.middleware import auth
 from sentinel.proxy.client import Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION
 from sentinel.proxy.headers import EXPOSED, value_of
+from sentinel.proxy.logging import new_request_id
 from sentinel.routes import models, operations
 from sentinel.routes.exchange import exchange
 from sentinel.routes.state import AppState
@@ -67,7 +67,7 @@ async def _app_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's 404 and 405. Under /v1 strangers learn nothing about routes: they get their 401 first."""
     assert isinstance(error, HTTPException)
-    path, method = request.url.path, request.method
+    path, method = request.scope["path"], request.method
     if path.startswith("/v1/") or path == "/v1":
         try:
             await auth.identify(request.scope["headers"], request.app.state.sentinel.parts.cache)
@@ -75,12 +75,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
             return _render(request, refused)
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
-        return _render(request, MethodNotAllowed(f"Not allowed: {method} {path}."), [(b"allow", allow.encode())])
+        return _render(request, MethodNotAllowed(f"Not allowed: {method} {path[:200]}."), [(b"allow", allow.encode())])
     return _render(request, UnknownUrl(f"Unknown request URL: {method} {path[:200]}."))
 
 
 async def _unknown_error(request: Request, error: Exception) -> Response:
-    log.error("request failed", path=request.url.path, exc_info=error)
+    log.error("request failed", request_id=request.scope["request_id"], path=request.scope["path"], exc_info=error)
     return _render(request, InternalError("The server had an error while processing your request."))
 
 
@@ -88,15 +88,15 @@ class Cors:
     """The CORS headers for `CORS_ORIGINS`: `*`, or origins parted by commas."""
 
     def __init__(self, origins: str) -> None:
-        self._any = origins.strip() == "*"
         self._allowed = frozenset(origin.strip().encode() for origin in origins.split(","))
+        self._any = b"*" in self._allowed
 
     def headers(self, scope: Scope) -> list[Header]:
         """The headers of an answer to this request; what scripts may read is only of interest to browsers."""
         origin = value_of(scope["headers"], b"origin")
         if self._any:
             headers: list[Header] = [(b"access-control-allow-origin", b"*")]
-        elif origin is not None and origin in self._allowed:
+        elif origin and origin in self._allowed:
             headers = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
         else:
             return [(b"vary", b"origin")]
@@ -125,7 +125,7 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = new_request_id()
         common = self._cors.headers(scope)
         common.append((b"x-request-id", request_id.encode()))
         kind = _HOT.get(scope["path"])

@@ -4,8 +4,9 @@ Tolerant: every field may be null or absent, unknown ones are ignored; the clien
 A field of a wrong type raises msgspec.ValidationError; the caller relays the bytes all the same.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from sentinel.tokens.request import CustomCall, FunctionCall, Part
@@ -62,3 +63,26 @@ class Answer(Struct, gc=False):
 
     choices: list[Choice] | None = None
     usage: Usage | None = None
+
+
+_answer = msgspec.json.Decoder(Answer)
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_answer(body: bytes) -> Answer:
+    """Read a whole answer; a part whose shape nobody knows yet is as good as absent.
+
+    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError for what is no JSON object.
+    """
+    try:
+        return _answer.decode(body)
+    except msgspec.ValidationError:
+        parts = _parts.decode(body)
+        return Answer(_part(parts.get("choices"), list[Choice]), _part(parts.get("usage"), Usage))
+
+
+def _part(raw: msgspec.Raw | None, kind: Any) -> Any:
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError:
+        return None

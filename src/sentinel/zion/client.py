@@ -72,7 +72,6 @@ class ZionClient:
         self._away_until = 0.0
         self._failed_at: float | None = None
         self._reachable: bool | None = None
-        self.latency_ms = 0
 
     @property
     def healthy(self) -> bool:
@@ -118,14 +117,12 @@ class ZionClient:
 
     async def ping(self) -> None:
         """See whether Zion answers at all."""
-        started = monotonic()
         try:
-            await self._client.get(self._url).timeout(timedelta(seconds=1)).build().send()
+            response = await self._client.get(self._url).timeout(timedelta(seconds=1)).build().send()
         except PyreqwestError:
             self._reachable = False
         else:
-            self._reachable = True
-            self.latency_ms = round((monotonic() - started) * 1000)
+            self._reachable = response.status < 500
 
     async def close(self) -> None:
         """Close all connections."""

@@ -7,7 +7,7 @@ elements by name; both are read. Null, absent and negative limits mean "not limi
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
@@ -112,7 +112,7 @@ def _data(body: bytes, kind: type[Any]) -> Any:
         if not envelope.success:
             return None
         return msgspec.json.decode(envelope.data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(str(error)) from error
 
 
@@ -136,41 +136,42 @@ def read_quota(body: bytes, now_ms: int) -> Quota | None:
     if found is None:
         return None
     metrics: dict[int, UserLimit] = {}
-    ends = 0
+    ends = [0, 0, 0]
     for element in found.limits or []:
         named = {d: metric for d in range(3) if isinstance(metric := element.get(METRICS[d]), dict)}
         if not named and element.get("name") in DIMENSIONS:
             named = {DIMENSIONS.index(element["name"]): element}
-        metrics.update({d: _limit(metric) for d, metric in named.items()})
-        if named:
-            ends = _sooner(ends, _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms))
+        for d, metric in named.items():
+            metrics[d] = _limit(metric)
+            ends[d] = _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms)
     each = [metrics.get(d, UserLimit()) for d in range(3)]
     return Quota(
         limit=(each[0].limit, each[1].limit, each[2].limit),
         used=(each[0].used, each[1].used, each[2].used),
-        period_ends_ms=ends,
+        ends_ms=(ends[0], ends[1], ends[2]),
     )
 
 
 def _limit(metric: dict[str, Any]) -> UserLimit:
-    limit, used, remaining = metric.get("limit"), metric.get("used"), metric.get("remaining")
-    if not _is_int(limit) or limit < 0 or limit > EXACT:
-        return UserLimit(NOT_LIMITED, _bounded(used) if _is_int(used) else 0)
-    if _is_int(used):
-        return UserLimit(limit, _bounded(used))
-    return UserLimit(limit, _bounded(limit - remaining) if _is_int(remaining) else 0)
+    limit, used, remaining = (_number(metric.get(name)) for name in ("limit", "used", "remaining"))
+    if limit is None or limit < 0 or limit > EXACT:
+        return UserLimit(NOT_LIMITED, _bounded(used or 0))
+    if used is None:
+        used = 0 if remaining is None else limit - remaining
+    return UserLimit(limit, _bounded(used))
 
 
 def _bounded(number: int) -> int:
     return min(max(0, number), EXACT)
 
 
-def _is_int(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _sooner(a: int, b: int) -> int:
-    return min(a, b) if a and b else a or b
+def _number(value: Any) -> int | None:
+    """A number of Zion's, None where it gives none. Raises MalformedAnswer: to misread a limit is to lift it."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MalformedAnswer("a limit that is no number")
+    return int(value)
 
 
 def _ends_ms(period_end: Any, reset_period: Any, now_ms: int) -> int:
@@ -188,13 +189,14 @@ def period_ends_ms(period_end: Any) -> int:
         return 0
     try:
         moment = datetime.fromisoformat(period_end)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        if moment.second == 59:
+            moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+        return max(0, round(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        # No date, or the last second of the year 9999, by which some mean "never".
         return 0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    if moment.second == 59:
-        moment = moment.replace(microsecond=0) + timedelta(seconds=1)
-    return max(0, round(moment.timestamp() * 1000))
 
 
 def next_reset_ms(reset_period: Any, now_ms: int) -> int:
@@ -231,7 +233,7 @@ def read_increment(body: bytes) -> ItemResult | None:
         envelope = _envelope.decode(body)
         fields = msgspec.json.decode(envelope.data, type=dict[str, Any])
         return msgspec.convert({**fields, "success": True}, ItemResult)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
         return None
 
 
