@@ -1,31 +1,26 @@
-"""OpenAI as the AiProvider, over pyreqwest; also anything else that speaks its API."""
+"""OpenAI as the AiProvider, over HTTP/1.1; also anything else that speaks its API."""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TypeVar
 
 import structlog
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError, RequestTimeoutError
-from pyreqwest.request import RequestBuilder
-from pyreqwest.response import Response
 
-from sentinel.error import AppError, UpstreamError, UpstreamTimeout
-from sentinel.proxy.headers import TO_CLIENT
+from sentinel.error import AppError, Header, UpstreamError, UpstreamTimeout
+from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID
+from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.tasks import pause
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
-_PASSED = (*TO_CLIENT, "x-request-id")
 CONNECT_RETRIES = 2
 _RETRY_SECONDS = 0.05
+_GET_SECONDS = 10.0
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
 MOST_ERROR_BYTES = 1024 * 1024
 """An error body that is larger than this is no error body of OpenAI's."""
 
@@ -34,115 +29,84 @@ class OpenAIProvider:
     """Sends requests to `{url}{path}` with our key. Connect errors, when nothing was sent yet, are tried again."""
 
     def __init__(self, url: str, api_key: str, *, connect_timeout_seconds: float, idle_timeout_seconds: float) -> None:
-        self._url = url
-        self._client: Client = (
-            ClientBuilder()
-            .default_headers({"authorization": f"Bearer {api_key}"})
-            .connect_timeout(timedelta(seconds=connect_timeout_seconds))
-            .read_timeout(timedelta(seconds=idle_timeout_seconds))
-            .pool_idle_timeout(timedelta(seconds=60))
-            .follow_redirects(False)
-            .referer(False)
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .user_agent("sentinel")
-            .build()
-        )
+        self._client = Http1Client(url, connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
+        self._key: Header = (b"authorization", f"Bearer {api_key}".encode())
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-
-        async def send() -> ProviderAnswer:
-            response = await self._post(request).build().send()
-            return ProviderAnswer(response.status, _headers(response), bytes(await response.bytes()))
-
-        return await _retrying(send)
+        answer = await self._send(b"POST", request.path, request.headers, request.body)
+        return await _whole(answer)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-
-        # Without this limit the first 64 KB of the answer would be held back.
-        async def send() -> tuple[object, Response]:
-            context = self._post(request).streamed_read_buffer_limit(1).build_streamed()
-            return context, await context.__aenter__()
-
-        context, response = await _retrying(send)
+        answer = await self._send(b"POST", request.path, request.headers, request.body)
         try:
-            yield _Stream(response)
+            yield _Stream(answer)
         finally:
-            await context.__aexit__(None, None, None)  # type: ignore[attr-defined]
+            answer.close()
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
-
-        async def send() -> ProviderAnswer:
-            builder = self._client.get(self._url + path).header("x-request-id", request_id)
-            response = await builder.timeout(timedelta(seconds=10)).build().send()
-            return ProviderAnswer(response.status, _headers(response), bytes(await response.bytes()))
-
-        return await _retrying(send)
+        try:
+            async with asyncio.timeout(_GET_SECONDS):
+                return await _whole(await self._send(b"GET", path, [(UPSTREAM_ID, request_id.encode())], b""))
+        except TimeoutError as error:
+            raise _ours(IdleTimeout("no whole answer in time")) from error
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
-    def _post(self, request: ProviderRequest) -> RequestBuilder:
-        return self._client.post(self._url + request.path).headers(request.headers).body_bytes(request.body)
+    async def _send(self, method: bytes, path: str, headers: list[Header], body: bytes) -> Http1Answer:
+        for attempt in range(CONNECT_RETRIES + 1):
+            try:
+                return await self._client.send(method, path, [self._key, *headers], body)
+            except ConnectFailed as error:
+                if attempt == CONNECT_RETRIES:
+                    raise _ours(error) from error
+                # Jitter: callers that failed together must not come back together.
+                await pause(_RETRY_SECONDS * (attempt + 1) * (0.5 + random.random()))  # noqa: S311 (no secret)
+            except HttpError as error:
+                raise _ours(error) from error
+        raise AssertionError("unreachable")
 
 
 class _Stream:
-    def __init__(self, response: Response) -> None:
-        self.status = response.status
-        self.headers = _headers(response)
-        self._reader = response.body_reader
+    def __init__(self, answer: Http1Answer) -> None:
+        self.status = answer.status
+        self.headers = _passed(answer)
+        self._answer = answer
 
     async def read(self) -> bytes | None:
         try:
-            chunk = await self._reader.read_chunk()
-        except PyreqwestError as error:
+            return await self._answer.read()
+        except HttpError as error:
             raise _ours(error) from error
-        return None if chunk is None else bytes(chunk)
 
     async def read_all(self) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
-        while (piece := await self.read()) is not None and size <= MOST_ERROR_BYTES:
-            pieces.append(piece)
-            size += len(piece)
-        return b"".join(pieces)
-
-
-def _headers(response: Response) -> dict[str, str]:
-    return {name: value for name in _PASSED if (value := _header(response, name)) is not None}
-
-
-def _header(response: Response, name: str) -> str | None:
-    try:
-        return response.get_header(name)
-    except ValueError:
-        # A value with other characters than ASCII cannot be had from pyreqwest; the answer is good all the same.
-        return None
-
-
-async def _retrying(send: Callable[[], Awaitable[T]]) -> T:
-    for attempt in range(CONNECT_RETRIES + 1):
         try:
-            return await send()
-        except (ConnectError, ConnectTimeoutError) as error:
-            if attempt == CONNECT_RETRIES:
-                raise _ours(error) from error
-            # Jitter: callers that failed together must not come back together.
-            await pause(_RETRY_SECONDS * (attempt + 1) * (0.5 + random.random()))  # noqa: S311 (no secret)
-        except PyreqwestError as error:
+            return await self._answer.read_all(MOST_ERROR_BYTES)
+        except HttpError as error:
             raise _ours(error) from error
-    raise AssertionError("unreachable")
 
 
-def _ours(error: PyreqwestError) -> AppError:
-    log.warning("provider fails", reason=type(error).__name__)
-    if isinstance(error, RequestTimeoutError):
+async def _whole(answer: Http1Answer) -> ProviderAnswer:
+    try:
+        body = await answer.read_all(MOST_ANSWER_BYTES)
+    except HttpError as error:
+        raise _ours(error) from error
+    finally:
+        answer.close()
+    return ProviderAnswer(answer.status, _passed(answer), body)
+
+
+def _passed(answer: Http1Answer) -> Mapping[bytes, bytes]:
+    return {name: value for name, value in answer.headers if name in TO_CLIENT or name == UPSTREAM_ID}
+
+
+def _ours(error: HttpError) -> AppError:
+    log.warning("provider fails", reason=type(error).__name__, detail=str(error))
+    if isinstance(error, IdleTimeout):
         return UpstreamTimeout("The model provider did not answer in time.")
     return UpstreamError("The model provider is not available or its answer broke.")

@@ -7,13 +7,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from sentinel.error import Header
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`."""
 
     path: str
-    headers: list[tuple[str, str]]
+    headers: list[Header]
     body: bytes
 
 
@@ -22,7 +24,7 @@ class ProviderAnswer:
     """A whole answer. headers: only what proxy/headers.py lets pass, and `x-request-id`; names in lower case."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
     body: bytes
 
 
@@ -34,7 +36,7 @@ class ProviderStream(Protocol):
         """The HTTP status."""
 
     @property
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> Mapping[bytes, bytes]:
         """As in ProviderAnswer."""
 
     async def read(self) -> bytes | None:

@@ -1,0 +1,264 @@
+"""The HTTP/1.1 client against real sockets: every shape of answer, cut anywhere, and every way to break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from sentinel.proxy.http1 import MOST_UNREAD_BYTES, ConnectFailed, Http1Client, HttpError, IdleTimeout
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+ENDLESS = b"HTTP/1.1 200 OK\r\n\r\nhello"
+CONTINUED = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + COUNTED
+
+
+async def request_of(reader: asyncio.StreamReader) -> bytes:
+    """One request as it came."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    sizes = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+    return head + await reader.readexactly(sizes[0] if sizes else 0)
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]:
+    """A client of a server that does with each connection what `serve` says."""
+    open_ends: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        open_ends.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await serve(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Http1Client(
+        f"http://127.0.0.1:{port}/v1",
+        connect_seconds=timeouts.get("connect", 5),
+        idle_seconds=timeouts.get("idle", 10),
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+        server.close()
+        if open_ends:
+            await asyncio.wait(open_ends, timeout=5)
+
+
+async def post(client: Http1Client, body: bytes = b"{}") -> bytes:
+    answer = await client.send(b"POST", "/x", [(b"accept", b"*/*")], body)
+    assert answer.status == 200
+    return await answer.read_all(1 << 20)
+
+
+def always(answer: bytes, *, close: bool = False) -> Serve:
+    """A server that gives this answer to every request."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            writer.write(answer)
+            await writer.drain()
+            if close:
+                return
+
+    return serve
+
+
+@pytest.mark.parametrize("answer", [COUNTED, CHUNKED, CONTINUED], ids=["counted", "chunked", "continued"])
+async def test_any_cut_gives_the_same_answer(answer: bytes) -> None:
+    """An answer in two writes, cut at every byte in turn, over one kept connection, is the same answer."""
+    cuts = iter(range(1, len(answer)))
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await request_of(reader)
+            cut = next(cuts)
+            writer.write(answer[:cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(answer[cut:])
+            await writer.drain()
+
+    async with serving(serve) as client:
+        for _ in range(1, len(answer)):
+            assert await post(client) == b"hello"
+    assert connections == 1
+
+
+async def test_a_body_without_length_ends_with_its_connection() -> None:
+    """RFC 9112, 6.3: the close is the end, and the connection is not used again."""
+    async with serving(always(ENDLESS, close=True)) as client:
+        assert await post(client) == b"hello"
+        assert await post(client) == b"hello"
+
+
+async def test_the_request_is_what_was_asked_for() -> None:
+    """Path, host, headers, length and body arrive as given."""
+    seen = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request_of(reader))
+        writer.write(COUNTED)
+
+    async with serving(serve) as client:
+        await post(client, b'{"a": 1}')
+    head, _, body = seen[0].partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /v1/x HTTP/1.1"
+    assert lines[1].startswith(b"host: 127.0.0.1:")
+    assert lines[2:] == [b"accept: */*", b"content-length: 8"]
+    assert body == b'{"a": 1}'
+
+
+async def test_a_crowd_shares_connections_without_mixing_answers() -> None:
+    """Each of many concurrent callers gets the answer to their own request."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            body = (await request_of(reader)).partition(b"\r\n\r\n")[2]
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with serving(serve) as client:
+
+        async def caller(number: int) -> None:
+            for turn in range(20):
+                body = b"%d-%d" % (number, turn)
+                assert await post(client, body) == body
+
+        await asyncio.gather(*(caller(number) for number in range(50)))
+
+
+async def test_connection_close_is_obeyed() -> None:
+    """An answer that says `connection: close` is the last of its connection."""
+    answer = COUNTED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    async with serving(always(answer)) as client:
+        assert await post(client) == b"hello"
+        assert await post(client) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"this is no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000 + b"\r\n\r\n",
+    ],
+    ids=["closed", "short", "chunk cut", "head cut", "no http", "huge head"],
+)
+async def test_a_broken_answer_is_an_error(broken: bytes) -> None:
+    """Whatever breaks, the caller hears of it, and the client goes on."""
+    async with serving(always(broken, close=True)) as client:
+        with pytest.raises(HttpError):
+            await post(client)
+        with pytest.raises(HttpError):
+            await post(client)
+
+
+async def test_no_connection_is_told_apart() -> None:
+    """Only where nothing was sent may the caller try again."""
+    client = Http1Client("http://127.0.0.1:1", connect_seconds=1, idle_seconds=1)
+    with pytest.raises(ConnectFailed):
+        await post(client)
+    await client.close()
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe"], ids=["head", "body"])
+async def test_silence_is_a_time_out(start: bytes) -> None:
+    """The idle time counts between two reads, before the head and within the body."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(start)
+        await reader.read()
+
+    async with serving(serve, idle=0.2) as client:
+        with pytest.raises(IdleTimeout):
+            await post(client)
+
+
+async def test_a_reader_who_rests_holds_the_provider_back() -> None:
+    """What waits unread is bounded, and nothing is lost when reading goes on, however late."""
+    sent = 0
+    total = 20 * MOST_UNREAD_BYTES
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+        while sent < total:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async with serving(serve, idle=0.3) as client:
+        answer = await client.send(b"POST", "/x", [], b"")
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.4)
+        assert sent < total
+        got = 0
+        while (piece := await answer.read()) is not None:
+            assert len(piece) <= 4 * MOST_UNREAD_BYTES
+            got += len(piece)
+        assert got == total
+
+
+async def test_giving_up_closes_the_connection() -> None:
+    """A caller who is cancelled, or closes an unfinished answer, takes the connection along."""
+    came, closed = asyncio.Queue[None](), asyncio.Queue[None]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe")
+        came.put_nowait(None)
+        try:
+            await reader.read()
+        finally:
+            closed.put_nowait(None)
+
+    async with serving(serve) as client:
+        answer = await client.send(b"POST", "/x", [], b"")
+        await came.get()
+        answer.close()
+        await asyncio.wait_for(closed.get(), 5)
+        task = asyncio.create_task(post(client))
+        await came.get()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(closed.get(), 5)
+
+
+async def test_unasked_bytes_end_a_resting_connection() -> None:
+    """What a provider sends between two answers belongs to none."""
+    second = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(COUNTED)
+        if not second.is_set():
+            second.set()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged")
+        await reader.read()
+
+    async with serving(serve) as client:
+        assert await post(client) == b"hello"
+        assert await post(client) == b"hello"
