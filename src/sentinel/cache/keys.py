@@ -18,8 +18,10 @@ PARTITIONS = 64
 GROUP = "zion"
 FORGET = "sentinel:forget"
 """Channel on which the name of a user tells every process to forget what it knows of them."""
-BATCHES = "sentinel:batches"
-DEAD_LETTERS = "sentinel:dead-letters"
+BATCHES = b"sentinel:batches"
+"""Batches that were sent to Zion and are not done with, by their key; and, once there is one, Zion's answer to each."""
+MEMBERS, OWNERS = b"sentinel:{delivery}:members", b"sentinel:{delivery}:owners"
+"""The processes that deliver usage; and the partitions, by who delivers them."""
 _SETTLED_BUCKET_MS = 5 * 60_000
 
 
@@ -35,7 +37,7 @@ class AccountKeys:
 
     @property
     def all(self) -> tuple[bytes, ...]:
-        """KEYS of the scripts that name no request. (due.lua has the index alone.)"""
+        """KEYS of the scripts that name no request; due.lua has the index alone."""
         return (self.account, self.leases, self.index, self.outbox)
 
     def settle(self, started_ms: int) -> tuple[bytes, ...]:
@@ -62,6 +64,11 @@ def index(partition: int) -> bytes:
 def outbox(partition: int) -> bytes:
     """Stream of the usage records that Zion has not acknowledged."""
     return b"sentinel:{%d}:outbox" % partition
+
+
+def dead_letters(partition: int) -> bytes:
+    """Stream of the usage that Zion has refused for good."""
+    return b"sentinel:{%d}:dead-letters" % partition
 
 
 def token_digest(token: bytes) -> bytes:

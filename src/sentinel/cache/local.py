@@ -7,9 +7,9 @@ Settlements go to the spool and reach Redis when it is back. The rule is `limits
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import now_ms

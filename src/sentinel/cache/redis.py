@@ -1,12 +1,7 @@
-"""The connection to Redis.
+"""The connection to Redis: a single server, the master behind Redis Sentinel, or a cluster.
 
-Hot scripts and single commands go over one multiplexed connection of hiredis' packer and reader: all calls of one
-event-loop turn leave in one write (4.6 us of CPU per call, 57 us through redis-py; DESIGN section 2). redis-py serves
-all else (`client`), finds the master behind Redis Sentinel, and speaks to a cluster.
-
-A call waits at most DEADLINE_SECONDS. A connection that misses it is dropped; until a new one has answered a PING,
-calls fail at once: that is the breaker. Every failure is a RedisUnavailable; whether the call was carried out is then
-unknown.
+Scripts and single commands go over the multiplexed connections of `link.py`; redis-py (`client`) listens to channels,
+finds the master behind Redis Sentinel, and serves operators.
 """
 
 from __future__ import annotations
@@ -14,35 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections import deque
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import hiredis
 import structlog
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import parse_url
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.crc import key_slot
+from redis.exceptions import NoScriptError
 
-from sentinel.clock import monotonic
+from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Link, Moved, away
 from sentinel.error import RedisUnavailable
 from sentinel.tasks import Tasks
 
 log = structlog.get_logger()
 
-DEADLINE_SECONDS = 0.25
-MOST_PENDING = 20_000
-_RECONNECT_SECONDS = 0.2
 _CLIENT_TIMEOUT_SECONDS = 5
-_AWAY = (b"READONLY", b"LOADING", b"MASTERDOWN", b"CLUSTERDOWN", b"NOREPLICAS")
-
-Arg = bytes | str | int
-
-# hiredis types it as a tuple of one.
-_pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
+_LEARN_SECONDS = 60.0
+"""The slots are asked for this often even if no call fails: so a link to a node that is gone does not stay for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +42,15 @@ class Script:
     sha: str
 
     @classmethod
-    def load(cls, name: str) -> Script:
-        """Read `limits/<name>.lua`, with the common part in front."""
+    def load(cls, name: str, policy: str) -> Script:
+        """Read `limits/<name>.lua`, with the policy (a Lua table) and the common part in front."""
         folder = resources.files("sentinel.limits")
-        text = folder.joinpath("ledger.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+        parts = (folder.joinpath(f"{part}.lua").read_text() for part in ("ledger", name))
+        return cls.of(name, f"local POLICY = {policy}\n" + "".join(parts))
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Script:
+        """A script that stands for itself."""
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -93,13 +86,6 @@ def open_store(url: str) -> Store:
     return SingleStore(_FixedAddress(url))
 
 
-class _Address(Protocol):
-    client: Redis
-
-    async def options(self) -> dict[str, Any]:
-        """Where to connect now, as redis-py's connection keywords."""
-
-
 class _FixedAddress:
     def __init__(self, url: str) -> None:
         self._options = dict(parse_url(url))
@@ -118,7 +104,7 @@ class _SentinelAddress:
         self._master, _, db = parts.path.strip("/").partition("/")
         self._extra: dict[str, Any] = {"username": parts.username, "password": parts.password, "db": int(db or 0)}
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            [(host, int(port or 26379)) for host, _, port in hosts], socket_timeout=1
+            [(host, int(port or 26379)) for host, _, port in hosts], socket_timeout=DEADLINE_SECONDS
         )
         self.client = self._sentinel.master_for(self._master, **self._extra, socket_timeout=_CLIENT_TIMEOUT_SECONDS)
 
@@ -127,137 +113,12 @@ class _SentinelAddress:
         return {"host": host, "port": port, **self._extra}
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: calls out in order, replies in the same order."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._out: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self.lost = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                future, _ = self._pending.popleft()
-                if not future.done():
-                    future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError):
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
-        self._transport = None
-        for future, _ in self._pending:
-            if not future.done():
-                future.set_exception(RedisUnavailable("The store is away.", retry_after_seconds=1))
-        self._pending.clear()
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    def call(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send one packed command with the others of this turn."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if self._transport is None or len(self._pending) >= MOST_PENDING:
-            future.set_exception(RedisUnavailable("The store is away.", retry_after_seconds=1))
-            return future
-        self._pending.append((future, self._loop.time()))
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(packed)
-        return future
-
-    def _flush(self) -> None:
-        if self._transport is not None:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-
-    def overdue(self) -> bool:
-        """Whether the oldest call has waited longer than the deadline."""
-        return bool(self._pending) and self._loop.time() - self._pending[0][1] > DEADLINE_SECONDS
-
-    def abort(self) -> None:
-        """Drop the connection at once; all its calls fail."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-class SingleStore:
+class SingleStore(Link):
     """A Store on one Redis."""
 
-    def __init__(self, address: _Address) -> None:
-        self._address = address
+    def __init__(self, address: _FixedAddress | _SentinelAddress) -> None:
+        super().__init__(address)
         self.client: Redis | RedisCluster = address.client
-        self._connection: _Connection | None = None
-        self._tasks = Tasks()
-        self._attempted = asyncio.Event()
-
-    @property
-    def available(self) -> bool:
-        """Whether a connection stands that has answered."""
-        return self._connection is not None
-
-    async def start(self) -> None:
-        """Connect, and from now on reconnect whenever the connection is lost."""
-        self._tasks.start(self._keep_connected(), "redis connection")
-        await self._attempted.wait()
-
-    async def _keep_connected(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(DEADLINE_SECONDS * 4):
-                    connection = await self._connect()
-            except (OSError, TimeoutError, RedisError, RedisUnavailable) as error:
-                log.warning("redis is away", reason=type(error).__name__)
-                self._attempted.set()
-                await asyncio.sleep(_RECONNECT_SECONDS)
-                continue
-            self._connection = connection
-            self._attempted.set()
-            log.info("redis is there")
-            try:
-                await self._watch(connection)
-            finally:
-                self._connection = None
-                connection.abort()
-
-    async def _connect(self) -> _Connection:
-        options = await self._address.options()
-        loop = asyncio.get_running_loop()
-        if path := options.get("path"):
-            _, connection = await loop.create_unix_connection(_Connection, path)
-        else:
-            tls = True if "SSL" in getattr(options.get("connection_class"), "__name__", "") else None
-            _, connection = await loop.create_connection(
-                _Connection, options.get("host", "localhost"), int(options.get("port", 6379)), ssl=tls
-            )
-        try:
-            if password := options.get("password"):
-                await self._greet(connection, "AUTH", options.get("username") or "default", password)
-            if db := int(options.get("db") or 0):
-                await self._greet(connection, "SELECT", db)
-            await self._greet(connection, "PING")
-        except BaseException:
-            connection.abort()
-            raise
-        return connection
-
-    async def _greet(self, connection: _Connection, *command: Arg) -> None:
-        reply = await connection.call(_pack(command))
-        if isinstance(reply, Exception):
-            raise RedisUnavailable(f"Redis refuses {command[0]!r}.") from reply
-
-    async def _watch(self, connection: _Connection) -> None:
-        while not connection.lost.done():
-            await asyncio.wait([connection.lost], timeout=DEADLINE_SECONDS / 5)
-            if connection.overdue():
-                log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
-                return
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: bytes) -> Any:
         """Run a script by its SHA-1, or by its text where Redis does not know it yet."""
@@ -266,72 +127,119 @@ class SingleStore:
         except NoScriptError:
             return await self.command("EVAL", script.text, len(keys), *keys, *args)
 
-    async def command(self, *args: Arg) -> Any:
-        """Run one command."""
-        connection = self._connection
-        if connection is None:
-            raise RedisUnavailable("The store is away.", retry_after_seconds=1)
-        reply = await connection.call(_pack(args))
-        if isinstance(reply, Exception):
-            self._refuse(reply, connection)
-        return reply
-
-    def _refuse(self, reply: Exception, connection: _Connection) -> None:
-        reason = str(reply).encode()
-        if reason.startswith(b"NOSCRIPT"):
-            raise NoScriptError(str(reply))
-        log.warning("redis refuses a command", reason=str(reply)[:200])
-        if reason.startswith(_AWAY):
-            connection.abort()
-        raise RedisUnavailable("The store refuses.", retry_after_seconds=1) from reply
-
     async def close(self) -> None:
         """Close all connections."""
-        await self._tasks.cancel()
+        await super().close()
         await self.client.aclose()
 
 
+_Node = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeAddress:
+    node: _Node
+    rest: Mapping[str, Any]
+
+    async def options(self) -> Mapping[str, Any]:
+        return {**self.rest, "host": self.node[0], "port": self.node[1]}
+
+
 class ClusterStore:
-    """A Store on a Redis Cluster, through redis-py: it follows slots and failovers."""
+    """A Store on a Redis Cluster: a link to each master, of which each is up or away by itself.
+
+    Who has which slots is learned at the start, whenever a call fails or is sent on, and now and then. A slot that is
+    on its way from node to node is away: a script cannot run while some of its keys are here and some there.
+    """
 
     def __init__(self, url: str) -> None:
         self.client: Redis | RedisCluster = RedisCluster.from_url(
             url, socket_timeout=_CLIENT_TIMEOUT_SECONDS, socket_connect_timeout=1
         )
-        self._away_until = 0.0
+        options: dict[str, Any] = dict(parse_url(url))
+        self._seed: _Node = (options.pop("host", "localhost"), int(options.pop("port", 6379)))
+        self._options = options
+        self._links: dict[_Node, Link] = {}
+        self._slots: list[_Node] = [self._seed] * 16_384
+        self._learn_soon = asyncio.Event()
+        self._tasks = Tasks()
 
     @property
     def available(self) -> bool:
-        """False for a moment after a failed call."""
-        return monotonic() >= self._away_until
+        """Whether any node can be reached; users of a node that cannot are refused all the same."""
+        return any(link.available for link in self._links.values())
 
     async def start(self) -> None:
-        """Learn the slots; a cluster that is away is asked again by the first call."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_CLIENT_TIMEOUT_SECONDS):
-                await self.client.ping()
+        """Learn the slots, and from now on follow them."""
+        await self._learn()
+        self._tasks.start(self._follow(), "cluster slots")
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEARN_SECONDS):
+                    await self._learn_soon.wait()
+            self._learn_soon.clear()
+            await self._learn()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _learn(self) -> None:
+        """Ask nodes until one tells the slots, and keep links to their masters alone."""
+        for node in [*random.sample(list(self._links), len(self._links)), self._seed]:
+            link = await self._link(node)
+            try:
+                ranges = await link.command("CLUSTER", "SLOTS")
+            except RedisUnavailable:
+                continue
+            slots = self._slots.copy()
+            for first, last, (host, port, *_), *_ in ranges:
+                slots[first : last + 1] = [(host.decode() if host else node[0], port)] * (last - first + 1)
+            for owner in set(slots):
+                await self._link(owner)
+            self._slots = slots
+            await self._forget(set(self._links) - set(slots))
+            return
+        log.warning("no node of the redis cluster answers")
+
+    async def _link(self, node: _Node) -> Link:
+        if node not in self._links:
+            self._links[node] = Link(_NodeAddress(node, self._options))
+            await self._links[node].start()
+        return self._links[node]
+
+    async def _forget(self, nodes: set[_Node]) -> None:
+        for node in nodes:
+            await self._links.pop(node).close()
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: bytes) -> Any:
         """Run a script on the node that holds its keys."""
         try:
-            return await self.command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._call(keys[0], "EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await self.command("EVAL", script.text, len(keys), *keys, *args)
+            return await self._call(keys[0], "EVAL", script.text, len(keys), *keys, *args)
 
     async def command(self, *args: Arg) -> Any:
         """Run one command on the node that holds its key."""
-        if not self.available:
-            raise RedisUnavailable("The store is away.", retry_after_seconds=1)
+        key = args[1]
+        return await self._call(key if isinstance(key, bytes) else str(key).encode(), *args)
+
+    async def _call(self, key: bytes, *args: Arg) -> Any:
+        slot = key_slot(key)
+        link = self._links.get(self._slots[slot])
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await self.client.execute_command(*args)
-        except NoScriptError:
+            if link is None:
+                raise away()
+            return await link.command(*args)
+        except Moved as moved:
+            self._learn_soon.set()
+            self._slots[slot] = moved.address
+            return await (await self._link(moved.address)).command(*args)
+        except RedisUnavailable:
+            self._learn_soon.set()
             raise
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            log.warning("redis cluster fails", reason=type(error).__name__)
-            self._away_until = monotonic() + _RECONNECT_SECONDS
-            raise RedisUnavailable("The store is away.", retry_after_seconds=1) from error
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._tasks.cancel()
+        await self._forget(set(self._links))
         await self.client.aclose()

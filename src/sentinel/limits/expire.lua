@@ -1,6 +1,6 @@
 -- Units: see ledger.lua. End the leases of one user that are due; the reaper calls it for users nobody else touches.
--- KEYS: account, leases, lease index, outbox. ARGV: policy and call, both MessagePack. Answer: reservations returned.
-local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+-- KEYS: account, leases, lease index, outbox. ARGV: call, as MessagePack. Answer: reservations returned.
+local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
 local now = clock(call.now)
 local a, dirty = load(policy, now)
 local lease = a.lease

@@ -1,8 +1,8 @@
 -- Units: see ledger.lua. Keep a lease alive, note what its stream has delivered, and reserve more output for it.
--- KEYS: account, leases, lease index, outbox, settled ids. ARGV: policy and call, both MessagePack.
+-- KEYS: account, leases, lease index, outbox, settled ids. ARGV: call, as MessagePack.
 -- Answer: output tokens added to the reservation, 0 when nothing is left. A lease that had ended is taken up again,
 -- unless its request is settled: a renewal that comes after the end must not open it anew.
-local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
 if redis.call('SISMEMBER', KEYS[5], call.id) == 1 then return 0 end
 local now = clock(call.now)
 local a = load(policy, now)
@@ -15,7 +15,7 @@ if not lease then
   local billed = billed_before(call.id)
   lease = {
     at = now, cost = { 1, call.cost[2], call.cost[3] }, sent = -1, billed = billed,
-    user = call.user, email = call.email, model = call.model,
+    who = call.who,
   }
   a.open = a.open + 1
   add(a.held, lease.cost, 1)
@@ -32,7 +32,7 @@ for _, p in ipairs(policy.windows) do
 end
 if more > 0 then
   for _, p in ipairs(policy.windows) do
-    if p.dim == 3 then charge(a.w[p.name], floor(now / p.slice), more) end
+    if p.dim == 3 then charge(a.w[p.id], slice_of(p, now), more) end
   end
   if windowed then
     local taken = lease.more or {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Triple, Verdict, Window, verdict_of
 
 CLAIM_MS = 5000
+EARLY_MS = 60_000
 LATE_MS = 3_600_000
 REMEMBER_EXPIRED_MS = 3_600_000
 RETURNS_MS = 1000
@@ -84,7 +85,7 @@ class Account:
     outbox: list[Bill] = field(default_factory=list)
 
     def load(self, policy: Policy, now: int) -> bool:
-        """Take the account to `now`, and say whether that changed it: the clock went back, or a quota period is over."""
+        """Take the account to `now`; say whether that changed it: the clock went back, or a quota period is over."""
         back = self.last > now
         if back:
             self._rewind(policy, now)
@@ -93,18 +94,19 @@ class Account:
         over = [d for d in range(3) if q and 0 < q.ends[d] <= now]
         for d in over:
             assert q is not None
-            self.rolled[d], q.ends[d], q.used[d], self.blind[d] = q.ends[d], 0, 0, 0
+            self.rolled[d], q.ends[d], q.used[d] = q.ends[d], 0, 0
         if over:
             self.n, self.ask, self.last = self.n + 1, 0, now
         return back or bool(over)
 
     def _rewind(self, policy: Policy, now: int) -> None:
         for w in policy.windows:
-            slices, current = self.windows.get(w.name, {}), now // w.slice_ms
+            slices, current = self.windows.get(w.name, {}), w.slice_of(now)
             for slice_ in [s for s in slices if s > current]:
                 slices[current] = slices.get(current, 0) + slices.pop(slice_)
         for lease in self.leases.values():
-            lease.ends = min(lease.ends, now + policy.lease_ms)
+            lease.ends, lease.at = min(lease.ends, now + policy.lease_ms), min(lease.at, now)
+            lease.more = [(min(at, now), tokens) for at, tokens in lease.more]
         if self.quota:
             self.quota.at = min(self.quota.at, now)
         self.ask, self.lease = min(self.ask, now), min(self.lease, now)
@@ -118,7 +120,7 @@ class Account:
 
     def live(self, window: Window, now: int) -> dict[int, int]:
         """The slices still in the window; older ones are dropped."""
-        oldest = now // window.slice_ms - SLICES
+        oldest = window.slice_of(now) - SLICES
         kept = {s: amount for s, amount in self.windows.get(window.name, {}).items() if s >= oldest}
         self.windows[window.name] = kept
         return kept
@@ -126,10 +128,10 @@ class Account:
 
 def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     """Admit one request over all dimensions at once, or refuse it and change nothing (reserve.lua)."""
+    account.load(policy, now)
     q = account.quota
     if q is None or now >= q.at + policy.fresh_ms + policy.stale_ms:
         return verdict_of([2, now, 0, 0, 1, 0, account.seq], policy)
-    account.load(policy, now)
     stale, refresh = now >= q.at + policy.fresh_ms, now >= account.ask
     if refresh:
         account.ask, account.last = now + CLAIM_MS, now
@@ -157,7 +159,7 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
     for w, total in zip(policy.windows, totals, strict=True):
         slices = account.windows[w.name]
-        answer += [max(0, w.limit - total), (max(slices) + SLICES + 1) * w.slice_ms if slices else now]
+        answer += [max(0, w.limit - total), w.gone_ms(max(slices)) if slices else now]
     answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
     return verdict_of(answer, policy)
 
@@ -171,7 +173,7 @@ def _blocker(account: Account, policy: Policy, totals: list[int], cost: list[int
         missing, spent = total + cost[w.dimension] - w.limit, cost[w.dimension]
         if missing > 0 and spent > 0:
             at = _fits_at(account.windows[w.name], w, missing) if spent <= w.limit else -1
-            wait, reset = (-1, now + (SLICES + 1) * w.slice_ms) if at < 0 else (at - now, at)
+            wait, reset = (-1, now + w.window_ms) if at < 0 else (at - now, at)
             found = _longer(found, [wait, 1, k + 1, w.limit, total, max(0, w.limit - total), reset])
     q = account.quota
     for d in range(3):
@@ -196,13 +198,13 @@ def _fits_at(slices: dict[int, int], window: Window, missing: int) -> int:
     for slice_ in sorted(slices):
         freed += slices[slice_]
         if freed >= missing:
-            return (slice_ + SLICES + 1) * window.slice_ms
+            return window.gone_ms(slice_)
     return -1
 
 
 def _take(account: Account, policy: Policy, ask: Ask, cost: list[int], now: int) -> None:
     for w in policy.windows:
-        _charge(account.windows[w.name], now // w.slice_ms, cost[w.dimension])
+        _charge(account.windows[w.name], w.slice_of(now), cost[w.dimension])
     _add(account.held, cost, 1)
     account.open += 1
     account.last = now
@@ -238,7 +240,7 @@ def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now
         more = min(more, w.limit - sum(account.live(w, now).values()))
     if more > 0:
         for w in outputs:
-            _charge(account.windows[w.name], now // w.slice_ms, more)
+            _charge(account.windows[w.name], w.slice_of(now), more)
         lease.more.append((now, more))
         lease.cost[2] += more
         account.held[2] += more
@@ -295,15 +297,14 @@ def _expire_one(account: Account, policy: Policy, id_: str, lease: Lease, now: i
 
 
 def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) -> None:
-    """Take what Zion says about the limits, asked when `seq` acknowledgements were known (refresh.lua)."""
+    """Take what Zion says about the limits, asked when the account's was `seq` (refresh.lua)."""
     account.load(policy, now)
     account.last = now
     q, clean, early = account.quota, seq in (account.seq, -1), False
     used, ends, ask = list(quota.used), list(quota.ends_ms), now + (policy.fresh_ms if seq == account.seq else CLAIM_MS)
     for d in range(3):
-        over = 0 < ends[d] <= now
-        if q and over and ends[d] <= account.rolled[d] and now < account.rolled[d] + LATE_MS:
-            used[d] = q.used[d]
+        if q and 0 < ends[d] <= account.rolled[d] and now < account.rolled[d] + LATE_MS:
+            used[d], ends[d], ask = q.used[d], q.ends[d], min(ask, now + max(CLAIM_MS, now - account.rolled[d]))
         elif q and 0 < q.ends[d] < ends[d]:
             account.rolled[d], early = q.ends[d], True
             if clean:
@@ -312,9 +313,10 @@ def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) 
             account.blind[d] = 0
         elif q:
             used[d] = max(used[d], q.used[d])
-        if over:
+        if 0 < ends[d] <= now:
             ask, ends[d] = min(ask, now + max(CLAIM_MS, now - ends[d])), 0
     account.n += early
+    account.seq += 1
     account.quota, account.ask = Snapshot(now, list(quota.limit), used, ends), ask
 
 
@@ -326,11 +328,13 @@ def acknowledge(
     account.last = now
     account.seq += 1
     _add(account.pend, spent, -1)
-    q, current = account.quota, period == account.n
-    again = not current
+    q, again = account.quota, period != account.n
     for d in range(3):
-        if q and current and new[d] >= 0:
-            q.used[d] = max(q.used[d], new[d])
+        told = new[d] if q and period == account.n else -1
+        if q and told >= 0 and 0 < q.ends[d] < now + EARLY_MS:
+            told, again = -1, True
+        if q and told >= 0:
+            q.used[d] = max(q.used[d], told)
         else:
             account.blind[d] += spent[d]
         if q and limit[d] >= 0 and limit[d] != q.limit[d]:
@@ -356,9 +360,9 @@ def _correct(account: Account, policy: Policy, lease: Lease, spent: Triple, now:
         slices = account.live(w, now)
         for at, more in reversed(lease.more if w.dimension == 2 else []):
             back = min(0, max(excess, -more))
-            _charge(slices, at // w.slice_ms, back)
+            _charge(slices, w.slice_of(at), back)
             excess -= back
-        _charge(slices, (min(lease.at, now) if excess < 0 else now) // w.slice_ms, excess)
+        _charge(slices, w.slice_of(lease.at if excess < 0 else now), excess)
 
 
 def _add(triple: list[int], other: list[int] | Triple, sign: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
+
+import msgspec
 
 from sentinel.config import DIMENSIONS, RateLimits
 
@@ -25,12 +28,12 @@ REMEMBER_SETTLED_MS = 15 * 60_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A sliding window. dimension: index into DIMENSIONS; slice_ms: a sixtieth of the window."""
+    """A sliding window. dimension: index into DIMENSIONS."""
 
     name: str
     dimension: int
     limit: int
-    slice_ms: int
+    window_ms: int
 
     @property
     def metric(self) -> str:
@@ -38,9 +41,17 @@ class Window:
         return DIMENSIONS[self.dimension]
 
     @property
-    def window_ms(self) -> int:
-        """Length of the window in milliseconds."""
-        return self.slice_ms * SLICES
+    def id(self) -> int:
+        """The number by which an account knows the window: of its dimension and length, not of its limit."""
+        return crc32(self.name.encode())
+
+    def slice_of(self, moment_ms: int) -> int:
+        """The slice that a moment lies in."""
+        return moment_ms * SLICES // self.window_ms
+
+    def gone_ms(self, slice_: int) -> int:
+        """The first moment at which all that a slice holds is older than the window."""
+        return -(-(slice_ + SLICES + 1) * self.window_ms // SLICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Policy:
     @property
     def account_ttl_ms(self) -> int:
         """How long an account is kept after its last change; a window must not be forgotten early."""
-        return max([ACCOUNT_MS, *(w.window_ms + w.slice_ms for w in self.windows)])
+        return max([ACCOUNT_MS, *(2 * w.window_ms for w in self.windows)])
 
     @classmethod
     def of(
@@ -71,7 +82,7 @@ class Policy:
                 name=f"{rate.dimension}/{rate.window_seconds}",
                 dimension=DIMENSIONS.index(rate.dimension),
                 limit=rate.limit // share,
-                slice_ms=-(-rate.window_seconds * 1000 // SLICES),
+                window_ms=rate.window_seconds * 1000,
             )
             for rate in rates.windows
         )
@@ -83,11 +94,14 @@ class Policy:
             stale_ms=round(stale_seconds * 1000),
         )
 
-    def wire(self) -> dict[str, Any]:
-        """The form that the scripts read."""
+    def lua(self) -> str:
+        """The policy as a Lua table: part of every script's text, so that no call has to carry it."""
+        return _lua(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
         return {
             "windows": [
-                {"name": w.name, "dim": w.dimension + 1, "limit": w.limit, "slice": w.slice_ms} for w in self.windows
+                {"id": w.id, "dim": w.dimension + 1, "limit": w.limit, "window": w.window_ms} for w in self.windows
             ],
             "concurrency": NOT_LIMITED if self.concurrency is None else self.concurrency,
             "lease": self.lease_ms,
@@ -96,6 +110,15 @@ class Policy:
             "ttl": self.account_ttl_ms,
             "remember": REMEMBER_SETTLED_MS,
         }
+
+
+def _lua(value: Any) -> str:
+    """Numbers, lists and tables as Lua writes them."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}={_lua(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "{" + ",".join(_lua(part) for part in value) + "}"
+    return str(int(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +130,7 @@ class Quota:
     ends_ms: Triple = (0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """One reservation: a request, its counted input, and as much output as it may want.
 
     least_output: with less than this granted the request is of no use (one token for each choice).
@@ -126,8 +148,7 @@ class Ask:
     fair_output: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WindowStats:
+class WindowStats(msgspec.Struct, frozen=True, gc=False):
     """One window after the verdict. reset_ms: the moment at which all that it holds now has left it."""
 
     window: Window
@@ -151,13 +172,12 @@ class Blocker:
     wait_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The answer to an Ask. With `quota_known` false nothing was decided: limits must be fetched first.
 
     granted_output: tokens; output_is_limited: some limit on output exists, so the provider may have to be told.
     refresh: the caller should ask Zion for the limits, nobody else does; stale: they are past their time to live.
-    seq: acknowledgements that the account has seen, to be handed in with the refresh.
+    seq: how often Zion has said something, to be handed in with the refresh.
     """
 
     admitted: bool
@@ -171,7 +191,7 @@ class Verdict:
     blocker: Blocker | None = None
     windows: tuple[WindowStats, ...] = ()
     concurrency_remaining: int | None = None
-    degraded: bool = field(default=False, compare=False)
+    degraded: bool = False
 
 
 _KINDS = {1: "window", 2: "concurrency", 3: "quota"}
@@ -183,9 +203,8 @@ def verdict_of(answer: list[int], policy: Policy) -> Verdict:
     if code == 2:
         return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
     blocker = _blocker_of(answer, policy) if code else None
-    stats = tuple(
-        WindowStats(window, answer[14 + 2 * k], answer[15 + 2 * k]) for k, window in enumerate(policy.windows)
-    )
+    # A list and not a generator: this is on the way of every request.
+    stats = [WindowStats(window, answer[14 + 2 * k], answer[15 + 2 * k]) for k, window in enumerate(policy.windows)]
     return Verdict(
         admitted=code == 0,
         now_ms=now,
@@ -195,7 +214,7 @@ def verdict_of(answer: list[int], policy: Policy) -> Verdict:
         stale=stale == 1,
         seq=seq,
         blocker=blocker,
-        windows=stats,
+        windows=tuple(stats),
         concurrency_remaining=None if answer[-1] < 0 else answer[-1],
     )
 

@@ -1,17 +1,18 @@
 -- Units: see ledger.lua. Admit one request over all dimensions at once, or refuse it and change nothing.
--- KEYS: account, leases, lease index, outbox. ARGV: policy and call, both MessagePack.
--- Answer: {code, now, granted, finite, refresh, stale, seq, wait, kind, which, limit, used, left, reset,
---          (remaining, reset) per window..., remaining concurrency or -1}
+-- KEYS: account, leases, lease index, outbox. ARGV: call, as MessagePack.
+-- Answer, as a row of doubles (a table would take 5 us more): code, now, granted, finite, refresh, stale, seq, wait, kind,
+-- which, limit, used, left, reset, then remaining and reset for each window, then remaining concurrency or -1
 --   code 0 admitted, 1 refused, 2 no usable limits known; wait: ms until it would fit, -1 = never
 --   kind of the blocker: 1 window, 2 concurrency, 3 quota; which: window number or dimension
-local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
 local now = clock(call.now)
 local a, dirty = load(policy, now)
 
 local q = a.q
 local fresh_until = q and q.at + policy.fresh or 0
 if not q or now >= fresh_until + policy.stale then
-  return { 2, now, 0, 0, 1, 0, a.seq }
+  if dirty then save(a, policy.ttl) end
+  return struct.pack('<ddddddd', 2, now, 0, 0, 1, 0, a.seq)
 end
 local stale, refresh = now >= fresh_until and 1 or 0, 0
 if now >= a.ask then
@@ -53,9 +54,9 @@ for k, p in ipairs(policy.windows) do
     local at, freed = -1, 0
     for i = 2, cost[p.dim] <= p.limit and #w or 0 do
       freed = freed + w[i]
-      if freed >= missing then at = (w[1] + i - 2 + SLICES + 1) * p.slice break end
+      if freed >= missing then at = gone(p, w[1] + i - 2) break end
     end
-    blocked(1, at < 0 and -1 or at - now, k, p.limit, totals[k], at < 0 and now + (SLICES + 1) * p.slice or at)
+    blocked(1, at < 0 and -1 or at - now, k, p.limit, totals[k], at < 0 and now + p.window or at)
   end
 end
 for d = 1, 3 do
@@ -71,7 +72,7 @@ local code = kind == 0 and 0 or 1
 if code == 0 then
   cost[3] = granted
   for k, p in ipairs(policy.windows) do
-    charge(windows[k], floor(now / p.slice), cost[p.dim])
+    charge(windows[k], slice_of(p, now), cost[p.dim])
     totals[k] = totals[k] + cost[p.dim]
   end
   add(a.held, cost, 1)
@@ -79,7 +80,7 @@ if code == 0 then
   local ends = now + policy.lease
   redis.call('HSET', KEYS[2], call.id, cmsgpack.pack({
     ends = ends, at = now, cost = cost, sent = -1, billed = { 0, 0, 0 },
-    user = call.user, email = call.email, model = call.model,
+    who = call.who,
   }))
   index(a, call.user, a.lease == 0 and ends or min(a.lease, ends))
 end
@@ -88,8 +89,9 @@ if code == 0 or dirty then save(a, policy.ttl) end
 local answer = { code, now, granted, finite, refresh, stale, a.seq, wait, kind, which, limit, used, remaining, reset }
 for k, p in ipairs(policy.windows) do
   local w = windows[k]
-  answer[#answer + 1] = max(0, p.limit - totals[k])
-  answer[#answer + 1] = #w > 0 and (w[1] + #w - 2 + SLICES + 1) * p.slice or now
+  answer[13 + 2 * k] = max(0, p.limit - totals[k])
+  answer[14 + 2 * k] = #w > 0 and gone(p, w[1] + #w - 2) or now
 end
-answer[#answer + 1] = policy.concurrency >= 0 and max(0, policy.concurrency - a.open) or -1
-return answer
+local size = 15 + 2 * #policy.windows
+answer[size] = policy.concurrency >= 0 and max(0, policy.concurrency - a.open) or -1
+return struct.pack('<' .. string.rep('d', size), unpack(answer, 1, size))

@@ -1,7 +1,7 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
--- KEYS: account, leases, lease index, outbox, settled ids. ARGV: policy and call, both MessagePack.
+-- KEYS: account, leases, lease index, outbox, settled ids. ARGV: call, as MessagePack.
 -- Answer: 1 settled now, 0 was settled before.
-local policy, call = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2])
+local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
 if redis.call('SADD', KEYS[5], call.id) == 0 then return 0 end
 redis.call('PEXPIRE', KEYS[5], policy.remember)
 local now = clock(call.now)
@@ -21,6 +21,6 @@ else
 end
 -- An admitted request stays in the window of requests even if it cost nothing in the end.
 correct(a, policy.windows, lease, { 1, spent[2], spent[3] }, now)
-bill(a, call.id, call, spent, lease.billed, call.at)
+bill(a, call.who, spent, lease.billed, call.at)
 save(a, policy.ttl)
 return 1

@@ -9,6 +9,10 @@ from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceede
 from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
 
 _SHORT = {"ai_requests": b"requests", "ai_input_tokens": b"input-tokens", "ai_output_tokens": b"output-tokens"}
+_NAMES = {
+    name: (b"x-ratelimit-limit-" + name, b"x-ratelimit-remaining-" + name, b"x-ratelimit-reset-" + name)
+    for name in _SHORT.values()
+}
 _NO_RETRY: Header = (b"x-should-retry", b"false")
 DEGRADED: Header = (b"x-sentinel-degraded", b"redis")
 """Goes with every answer that was admitted without Redis."""
@@ -63,7 +67,7 @@ def refusal_of(verdict: Verdict) -> AppError:
         "limit": blocker.limit,
         "used": blocker.used,
         "remaining": blocker.remaining,
-        "reset_at": _rfc3339(blocker.reset_ms) if blocker.reset_ms else None,
+        "reset_at": _rfc3339(blocker.reset_ms),
     }
     if blocker.is_quota:
         return InsufficientQuota(
@@ -93,22 +97,27 @@ def headers_of(verdict: Verdict) -> list[Header]:
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
     tightest window of each dimension, with reset as a duration.
     """
-    headers: list[Header] = []
     tightest: dict[bytes, WindowStats] = {}
+    first: WindowStats | None = None
     for stats in verdict.windows:
         name = _SHORT[stats.window.metric]
         known = tightest.get(name)
         if known is None or _room(stats) < _room(known):
             tightest[name] = stats
+            if first is None or _room(stats) < _room(first):
+                first = stats
+    if first is None:
+        return []
+    headers: list[Header] = [
+        (b"x-ratelimit-limit", b"%d" % first.window.limit),
+        (b"x-ratelimit-remaining", b"%d" % first.remaining),
+        (b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)),
+    ]
     for name, stats in tightest.items():
-        headers.append((b"x-ratelimit-limit-" + name, b"%d" % stats.window.limit))
-        headers.append((b"x-ratelimit-remaining-" + name, b"%d" % stats.remaining))
-        headers.append((b"x-ratelimit-reset-" + name, duration(max(0, stats.reset_ms - verdict.now_ms))))
-    if tightest:
-        first = min(tightest.values(), key=_room)
-        headers.append((b"x-ratelimit-limit", b"%d" % first.window.limit))
-        headers.append((b"x-ratelimit-remaining", b"%d" % first.remaining))
-        headers.append((b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)))
+        limit, remaining, reset = _NAMES[name]
+        headers.append((limit, b"%d" % stats.window.limit))
+        headers.append((remaining, b"%d" % stats.remaining))
+        headers.append((reset, duration(max(0, stats.reset_ms - verdict.now_ms))))
     return headers
 
 
@@ -128,5 +137,9 @@ def duration(ms: int) -> bytes:
     return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
 
 
-def _rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+def _rfc3339(ms: int) -> str | None:
+    """A moment, rounded up to the second; None for never, and for what no calendar holds."""
+    try:
+        return datetime.fromtimestamp(-(-ms // 1000), UTC).isoformat() if ms else None
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -1,0 +1,220 @@
+"""One multiplexed connection to one Redis server, kept up, with a deadline.
+
+All calls of one event-loop turn leave in one write, over hiredis' packer and reader (4.6 us of CPU per call, 57 us
+through redis-py; DESIGN section 2).
+
+A call waits at most DEADLINE_SECONDS. A connection that misses it is dropped; until a new one has answered a PING,
+calls fail at once: that is the breaker. Every failure is a RedisUnavailable; whether the call was carried out is then
+unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import hiredis
+import structlog
+from redis.exceptions import NoScriptError, RedisError
+
+from sentinel.error import RedisUnavailable
+from sentinel.tasks import Tasks, pause
+
+log = structlog.get_logger()
+
+DEADLINE_SECONDS = 0.25
+MOST_PENDING = 20_000
+RECONNECT_SECONDS = 0.2
+_LOOK_AGAIN_SECONDS = 0.02
+_AWAY = (b"READONLY", b"LOADING", b"MASTERDOWN", b"NOREPLICAS")
+
+Arg = bytes | str | int
+
+# hiredis types it as a tuple of one.
+_pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
+
+
+class Moved(RedisUnavailable):
+    """Another node of the cluster has the key. address: its host and port."""
+
+    def __init__(self, reply: Exception) -> None:
+        super().__init__("The store has moved.", retry_after_seconds=1)
+        host, _, port = str(reply).split()[2].rpartition(":")
+        self.address = (host, int(port))
+
+
+class Address(Protocol):
+    """Where a server is."""
+
+    async def options(self) -> Mapping[str, Any]:
+        """Where to connect now, as redis-py's connection keywords."""
+
+
+def away() -> RedisUnavailable:
+    """Nothing was sent."""
+    return RedisUnavailable("The store is away.", retry_after_seconds=1)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: calls out in order, replies in the same order."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
+        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self.lost = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                future, _ = self._pending.popleft()
+                if not future.done():
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
+        self._transport = None
+        for future, _ in self._pending:
+            if not future.done():
+                future.set_exception(away())
+        self._pending.clear()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def call(self, packed: bytes) -> asyncio.Future[Any]:
+        """Send one packed command with the others of this turn."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._transport is None or len(self._pending) >= MOST_PENDING:
+            future.set_exception(away())
+            return future
+        self._pending.append((future, self._loop.time()))
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        return future
+
+    def _flush(self) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def overdue(self) -> bool:
+        """Whether the oldest call has waited longer than the deadline."""
+        return bool(self._pending) and self._loop.time() - self._pending[0][1] > DEADLINE_SECONDS
+
+    def abort(self) -> None:
+        """Drop the connection at once; all its calls fail."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Link:
+    """A connection that is made anew whenever it is lost."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection: _Connection | None = None
+        self._tasks = Tasks()
+        self._attempted = asyncio.Event()
+
+    @property
+    def available(self) -> bool:
+        """Whether a connection stands that has answered."""
+        return self._connection is not None
+
+    async def start(self) -> None:
+        """Connect, and from now on reconnect whenever the connection is lost."""
+        self._tasks.start(self._keep_connected(), "redis connection")
+        await self._attempted.wait()
+
+    async def _keep_connected(self) -> None:
+        told = False
+        while True:
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS * 4):
+                    connection = await self._connect()
+            except (OSError, TimeoutError, RedisError, RedisUnavailable) as error:
+                if not told:
+                    log.warning("redis is away", reason=type(error).__name__)
+                told = True
+                self._attempted.set()
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            self._connection = connection
+            self._attempted.set()
+            log.info("redis is there")
+            told = False
+            try:
+                await self._watch(connection)
+            finally:
+                self._connection = None
+                connection.abort()
+
+    async def _connect(self) -> _Connection:
+        options = await self._address.options()
+        loop = asyncio.get_running_loop()
+        if path := options.get("path"):
+            _, connection = await loop.create_unix_connection(_Connection, path)
+        else:
+            tls = True if "SSL" in getattr(options.get("connection_class"), "__name__", "") else None
+            _, connection = await loop.create_connection(
+                _Connection, options.get("host", "localhost"), int(options.get("port", 6379)), ssl=tls
+            )
+        try:
+            if password := options.get("password"):
+                await self._greet(connection, "AUTH", options.get("username") or "default", password)
+            if db := int(options.get("db") or 0):
+                await self._greet(connection, "SELECT", db)
+            await self._greet(connection, "PING")
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _greet(self, connection: _Connection, *command: Arg) -> None:
+        reply = await connection.call(_pack(command))
+        if isinstance(reply, Exception):
+            raise RedisUnavailable(f"Redis refuses {command[0]!r}.") from reply
+
+    async def _watch(self, connection: _Connection) -> None:
+        while not connection.lost.done():
+            await asyncio.wait([connection.lost], timeout=DEADLINE_SECONDS / 5)
+            if connection.overdue():
+                # Perhaps it is this process that was held up, and the reply waits to be read: timers come before that.
+                await pause(_LOOK_AGAIN_SECONDS)
+            if connection.overdue():
+                log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
+                return
+
+    async def command(self, *args: Arg) -> Any:
+        """Run one command. Raises RedisUnavailable, NoScriptError, Moved."""
+        connection = self._connection
+        if connection is None:
+            raise away()
+        return self._result(await connection.call(_pack(args)), connection)
+
+    def _result(self, reply: Any, connection: _Connection) -> Any:
+        if not isinstance(reply, Exception):
+            return reply
+        reason = str(reply).encode()
+        if reason.startswith(b"NOSCRIPT"):
+            raise NoScriptError(str(reply))
+        if reason.startswith(b"MOVED "):
+            raise Moved(reply)
+        log.warning("redis refuses a command", reason=str(reply)[:200])
+        if reason.startswith(_AWAY):
+            connection.abort()
+        raise RedisUnavailable("The store refuses.", retry_after_seconds=1) from reply
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        await self._tasks.cancel()

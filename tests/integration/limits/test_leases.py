@@ -1,0 +1,181 @@
+"""Leases in Redis: what dead processes held returns, also of users whom nobody touches, and is billed once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sentinel.cache import keys, reaper
+from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis import open_store
+from sentinel.config import parse_rate_limits
+from sentinel.error import RedisUnavailable
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Policy, Quota
+from sentinel.middleware import lease_keeper
+from sentinel.middleware.lease_keeper import LeaseKeeper
+from tests.crowd import until
+from tests.integration.limits.conftest import Caller, MakeLedger
+
+START_MS = 1_800_000_000_000
+LEASE_MS = 30_000
+
+
+def policy_of(rates: str = "concurrency=2") -> Policy:
+    return Policy.of(parse_rate_limits(rates), lease_seconds=LEASE_MS / 1000, fresh_seconds=300, stale_seconds=600)
+
+
+def at(moment_ms: int, *ledgers: RedisLedger) -> None:
+    """The clock of these ledgers shows so many milliseconds after START_MS."""
+    for ledger in ledgers:
+        ledger.now_ms = START_MS + moment_ms
+
+
+async def indexed(ledger: RedisLedger, caller: Caller) -> bool:
+    return await ledger.store.client.zscore(keys.account_keys(caller.name).index, caller.name) is not None
+
+
+async def test_the_reaper_returns_what_nobody_else_touches(make_ledger: MakeLedger, caller: Caller) -> None:
+    """The user is found by the index when the lease ends, not before, and billed the last checkpoint."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    dead, streaming = caller.ask(5, 300), caller.ask(7, 300)
+    await ledger.reserve(dead)
+    verdict = await ledger.reserve(streaming)
+    await ledger.extend(streaming, 300, 0, 120, verdict.now_ms)
+    at(LEASE_MS - 1, ledger)
+    await reaper.reap(ledger)
+    assert await caller.bills(ledger) == []
+    at(LEASE_MS, ledger)
+    await reaper.reap(ledger)
+    assert await caller.bills(ledger) == [(1, 7, 120)]
+    whole = await ledger.reserve(caller.ask(0, 1000))
+    assert whole.granted_output == 880
+    assert whole.concurrency_remaining == 1
+
+
+async def test_the_index_forgets_users_without_leases(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Users who settled are looked at once more, and then no more."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger)
+    ask = caller.ask()
+    verdict = await ledger.reserve(ask)
+    await ledger.settle(ask, (1, 0, 0), verdict.now_ms)
+    assert await indexed(ledger, caller)
+    at(LEASE_MS, ledger)
+    await reaper.reap(ledger)
+    assert not await indexed(ledger, caller)
+
+
+async def test_many_reapers_return_a_lease_once(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Every process reaps; the script makes it one."""
+    ledgers = [await make_ledger(policy_of("concurrency=10")) for _ in range(3)]
+    at(0, *ledgers)
+    await caller.known(ledgers[0], Quota((-1, -1, 1000)))
+    for _ in range(5):
+        ask = caller.ask(1, 100)
+        verdict = await ledgers[0].reserve(ask)
+        await ledgers[0].extend(ask, 100, 0, 40, verdict.now_ms)
+    at(LEASE_MS, *ledgers)
+    counts = await asyncio.gather(*(ledger.expire(caller.name) for ledger in ledgers * 3))
+    assert sum(counts) == 5
+    assert await caller.bills(ledgers[0]) == [(1, 1, 40)] * 5
+
+
+async def test_the_keeper_waits_for_a_redis_that_is_away(
+    make_ledger: MakeLedger, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More output is reserved when Redis is back; if it stays away, that is an error, not an end of the tokens."""
+    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 0.3)
+    ledger = await make_ledger(policy_of())
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    ask = caller.ask(3, 300)
+    keeper = LeaseKeeper(ledger, lease_seconds=30)
+    held = keeper.hold(ask, await ledger.reserve(ask))
+    real, ledger.store = ledger.store, open_store("redis://127.0.0.1:1")
+    with pytest.raises(RedisUnavailable):
+        await keeper.extend(held, 100, 300)
+    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 30.0)
+    extending = asyncio.create_task(keeper.extend(held, 100, 300))
+    await asyncio.sleep(0)
+    ledger.store = real
+    assert await extending == 100
+    assert held.output == 400
+
+
+async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Held for many times its lease, a reservation neither ends nor is billed; a dead keeper's is, at its last note."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    ask = caller.ask(3, 300)
+    keeper = LeaseKeeper(ledger, lease_seconds=0.1)
+    held = keeper.hold(ask, await ledger.reserve(ask))
+    delivered = 0
+    held.sent = lambda: delivered
+    running = asyncio.create_task(keeper.run())
+    for step in range(1, 11):
+        delivered = 10 * step
+        await until(lambda note=delivered: held.noted == note, "the keeper's note")
+        at(step * (LEASE_MS - 1), ledger)
+        assert await ledger.expire(caller.name) == 0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    at(12 * LEASE_MS, ledger)
+    assert await ledger.expire(caller.name) == 1
+    assert await caller.bills(ledger) == [(1, 3, 100)]
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+async def test_a_paused_process_settles_late(make_ledger: MakeLedger, caller: Caller, taken_up: bool) -> None:
+    """Its bills together are what was spent, whether or not it renewed its lease before it settled."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    ask = caller.ask(9, 300)
+    verdict = await ledger.reserve(ask)
+    await ledger.extend(ask, 300, 0, 50, verdict.now_ms)
+    at(LEASE_MS, ledger)
+    assert await ledger.expire(caller.name) == 1
+    if taken_up:
+        await ledger.extend(ask, 300, 0, 60, verdict.now_ms)
+    assert await ledger.settle(ask, (1, 9, 200), verdict.now_ms)
+    assert not await ledger.settle(ask, (1, 9, 200), verdict.now_ms)
+    assert await caller.bills(ledger) == [(1, 9, 50), (0, 0, 150)]
+    assert (await ledger.reserve(caller.ask(0, 1000))).granted_output == 800
+
+
+async def test_a_settlement_is_remembered_long_after_the_last_one(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Ids are kept in sets by the time of their admission; each new one keeps its set alive for the full time."""
+    ledger = await make_ledger(policy_of())
+    await caller.known(ledger)
+    first, second = caller.ask(), caller.ask()
+    started_ms = (await ledger.reserve(first)).now_ms
+    await ledger.reserve(second)
+    await ledger.settle(first, (1, 0, 0), started_ms)
+    bucket = keys.account_keys(caller.name).settle(started_ms)[-1]
+    client = ledger.store.client
+    await client.pexpire(bucket, 5_000)
+    await ledger.settle(second, (1, 0, 0), started_ms)
+    assert REMEMBER_SETTLED_MS - 10_000 < await client.pttl(bucket) <= REMEMBER_SETTLED_MS
+
+
+async def test_an_idle_account_outlives_its_longest_window(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Redis forgets it only when nothing in it counts any more."""
+    ledger = await make_ledger(policy_of("ai_requests=1/31d"))
+    await caller.known(ledger)
+    await ledger.reserve(caller.ask())
+    ttl_ms = await ledger.store.client.pttl(keys.account_keys(caller.name).account)
+    assert ttl_ms > 31 * 86_400_000 * 61 / 60
+
+
+async def test_a_redis_that_restarted_empty_bills_what_comes(make_ledger: MakeLedger, caller: Caller) -> None:
+    """A settlement whose reservation nobody remembers is billed in full, and counts in the windows."""
+    ledger = await make_ledger(policy_of("ai_input_tokens=100/60s"))
+    ask = caller.ask(30)
+    assert await ledger.settle(ask, (1, 30, 5), 1_800_000_000_000)
+    await caller.known(ledger)
+    assert (await ledger.reserve(caller.ask(0))).windows[0].remaining == 70
+    assert await caller.bills(ledger) == [(1, 30, 5)]

@@ -1,0 +1,158 @@
+"""Leases of real processes: killed, paused or just slow, they give back what they held, and bill what they used."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+
+from tests.crowd import Answer, post, until
+from tests.stack import SentinelProcess, Stack, say, sdk
+
+LEASE_SECONDS = 2.0
+LATE_SECONDS = LEASE_SECONDS + 4
+"""A lease, a reaper's turn, and what a busy machine takes longer."""
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Short leases, and two slots for each user."""
+    with Stack(LEASE_SECONDS=str(LEASE_SECONDS), RATE_LIMITS="concurrency=2") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def other(stack: Stack) -> SentinelProcess:
+    """A process that nothing happens to."""
+    return stack.sentinel()
+
+
+@asynccontextmanager
+async def streaming(sentinel: SentinelProcess, token: str, prompt: str) -> AsyncIterator[list[str]]:
+    """A stream that is read in the background; gives the texts that have come so far."""
+    texts: list[str] = []
+
+    async def read() -> None:
+        async with sdk(sentinel, token) as client:
+            async for chunk in await client.chat.completions.create(**say(prompt, stream=True)):
+                texts.extend(choice.delta.content or "" for choice in chunk.choices)
+
+    reading = asyncio.create_task(read())
+    try:
+        await until(lambda: texts, "the first chunk")
+        yield texts
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def small(sentinel: SentinelProcess, token: str) -> Answer:
+    return await post(sentinel, token, say("[[tokens=1]]", max_tokens=1))
+
+
+async def test_a_killed_process_gives_back_what_it_held(stack: Stack, other: SentinelProcess) -> None:
+    """Slots and tokens return when the lease ends, not before; what its stream had delivered is booked, once."""
+    victim = stack.sentinel()
+    email = "killed@corp.test"
+    _, token = stack.user(email, limits={"ai_output_tokens": 100_000})
+    whole = asyncio.create_task(post(victim, token, say("[[tokens=5 first_delay=60]]", max_tokens=100)))
+    async with streaming(victim, token, "[[tokens=5000 delay=0.01]]") as texts:
+        await until(lambda: len(texts) > 250, "some chunks")
+        victim.kill()
+        killed = time.monotonic()
+        delivered = len([text for text in texts if text])
+        refused = await small(other, token)
+        assert (refused.status, refused.error["details"]["metric"]) == (429, "concurrency")
+    await asyncio.gather(whole, return_exceptions=True)
+    while (answer := await small(other, token)).status == 429:
+        assert time.monotonic() - killed < LATE_SECONDS
+        await asyncio.sleep(0.05)
+    assert answer.status == 200
+    assert time.monotonic() - killed > LEASE_SECONDS / 3
+    booked = await asyncio.to_thread(stack.booked, 2, email)
+    assert booked["ai_requests"] == 2
+    # The last checkpoint is about a second old at most, that is 100 tokens.
+    assert delivered - 200 <= booked["ai_output_tokens"] - 1 <= delivered + 50
+
+
+async def test_the_reaper_ends_leases_of_users_who_stay_away(stack: Stack, other: SentinelProcess) -> None:
+    """Nobody asks for this user any more, and still what was delivered is booked."""
+    victim = stack.sentinel()
+    email = "away@corp.test"
+    _, token = stack.user(email)
+    async with streaming(victim, token, "[[tokens=5000 delay=0.02]]") as texts:
+        await until(lambda: len(texts) > 70, "some chunks")
+        victim.kill()
+    booked = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+    assert booked["ai_requests"] == 1
+    assert booked["ai_output_tokens"] >= 20
+
+
+async def test_a_stream_may_outlive_its_lease(stack: Stack, other: SentinelProcess) -> None:
+    """While it lives its slot is taken, for many times the lease, and it is booked once, in full."""
+    email = "long@corp.test"
+    _, token = stack.user(email)
+    prompt = "[[tokens=100 delay=0.05]]"
+    async with streaming(other, token, prompt), streaming(other, token, prompt):
+        started = time.monotonic()
+        while time.monotonic() - started < 2.2 * LEASE_SECONDS:
+            assert (await small(other, token)).status == 429
+            await asyncio.sleep(0.2)
+        booked = await asyncio.to_thread(stack.booked, 2, email)
+    assert (booked["ai_requests"], booked["ai_output_tokens"]) == (2, 200)
+    assert (await small(other, token)).status == 200
+
+
+async def test_a_paused_process_bills_once(stack: Stack, other: SentinelProcess) -> None:
+    """Stopped beyond its lease it loses its slot; resumed, its stream goes on, and is booked to the token."""
+    victim = stack.sentinel()
+    email = "paused@corp.test"
+    _, token = stack.user(email)
+    async with streaming(victim, token, "[[tokens=200 delay=0.02]]") as texts:
+        await until(lambda: len(texts) > 60, "some chunks")
+        victim.signal(signal.SIGSTOP)
+        try:
+            partly = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+            assert 0 < partly["ai_output_tokens"] < 200
+        finally:
+            victim.signal(signal.SIGCONT)
+        await until(lambda: stack.used(email)["ai_output_tokens"] >= 200, "the rest of the stream")
+    await asyncio.to_thread(victim.stop)
+    used = stack.used(email)
+    assert (used["ai_requests"], used["ai_output_tokens"]) == (1, 200)
+    assert len([text for text in texts if text]) == 200
+
+
+async def test_a_process_that_stops_orderly_leaves_nothing(stack: Stack, other: SentinelProcess) -> None:
+    """After SIGTERM no slot waits for its lease."""
+    victim = stack.sentinel(SHUTDOWN_GRACE_SECONDS="0")
+    _, token = stack.user("orderly@corp.test")
+    prompt = "[[tokens=5000 delay=0.02]]"
+    async with streaming(victim, token, prompt), streaming(victim, token, prompt):
+        assert (await small(other, token)).status == 429
+        assert await asyncio.to_thread(victim.stop) == 0
+        assert (await small(other, token)).status == 200
+
+
+def test_the_sdk_sees_a_rate_limit_while_slots_are_taken(stack: Stack, other: SentinelProcess) -> None:
+    """The official client raises its RateLimitError, with what a program needs to know."""
+    _, token = stack.user("sdk@corp.test")
+
+    async def both() -> openai.RateLimitError:
+        slow = say("[[tokens=2 first_delay=1]]", max_tokens=2)
+        async with sdk(other, token) as client:
+            results = await asyncio.gather(
+                *(client.chat.completions.create(**slow) for _ in range(3)), return_exceptions=True
+            )
+        errors = [result for result in results if isinstance(result, openai.RateLimitError)]
+        assert len(errors) == 1
+        return errors[0]
+
+    error = asyncio.run(both())
+    assert error.code == "rate_limit_exceeded"
+    assert error.response.headers["retry-after"] == "1"

@@ -1,0 +1,84 @@
+"""Sentinel behind Redis Sentinel: the master is found, and found again when another one takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from sentinel.dev.store import EmbeddedStore, _binary
+from tests.crowd import crowd, post
+from tests.stack import Stack, free_port, say, wait_until
+
+OUTPUT = 7
+BODY = say(f"[[tokens={OUTPUT}]]")
+
+
+@contextlib.contextmanager
+def watcher(folder: Path, master: EmbeddedStore) -> Iterator[int]:
+    """One Redis Sentinel that watches a master, and decides alone; its port, once it knows the replica."""
+    port = free_port()
+    config = folder / "watcher.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+    )
+    process = subprocess.Popen([_binary(), str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
+    try:
+        wait_until(lambda: _replicas(port) == 1, 15, "the watcher")
+        yield port
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _replicas(port: int) -> int:
+    with contextlib.closing(Redis(port=port)) as client, contextlib.suppress(RedisError):
+        return len(client.execute_command("SENTINEL", "replicas", "main"))
+    return 0
+
+
+def in_step(replica: EmbeddedStore) -> bool:
+    """Whether it follows its master."""
+    with contextlib.closing(Redis(port=replica.port)) as client:
+        return bool(client.info("replication").get("master_link_status") == "up")
+
+
+async def test_another_master_takes_over(stack: Stack) -> None:
+    """Admission is exact before and after; meanwhile 503, afterwards 200 without a restart, and all usage is booked."""
+    folder = stack.folder / "replicated"
+    at_once = {"repl-diskless-sync-delay": "0"}
+    with EmbeddedStore(folder / "first", appendonly="no", extra=at_once) as first:
+        follows = {**at_once, "replicaof": f"127.0.0.1 {first.port}"}
+        with (
+            EmbeddedStore(folder / "second", appendonly="no", extra=follows) as second,
+            contextlib.ExitStack() as exits,
+        ):
+            await asyncio.to_thread(wait_until, lambda: in_step(second), 15, "the replica")
+            port = exits.enter_context(watcher(folder, first))
+            sentinel = stack.sentinel(
+                REDIS_URL=f"redis+sentinel://127.0.0.1:{port}/main", RATE_LIMITS="ai_requests=50/1h"
+            )
+            (_, token), (_, other) = stack.user("before@corp.test"), stack.user("after@corp.test")
+            answers = await crowd([sentinel], token, [BODY] * 200)
+            assert [answer.status for answer in answers].count(200) == 50
+            await asyncio.to_thread(stack.booked, 50, "before@corp.test")
+
+            first.kill()
+            assert (await post(sentinel, other, BODY)).status == 503
+            served = 0
+            async with asyncio.timeout(20):
+                while not served:
+                    served += (await post(sentinel, other, BODY)).status == 200
+                    await asyncio.sleep(0.05)
+            # What the old master knew, the new one knows: the window is still full.
+            assert (await post(sentinel, token, BODY)).status == 429
+            answers = await crowd([sentinel], other, [BODY] * 200)
+            assert [answer.status for answer in answers].count(200) == 50 - served
+            booked = await asyncio.to_thread(stack.booked, 50, "after@corp.test")
+            assert (booked["ai_requests"], booked["ai_output_tokens"]) == (50, 50 * OUTPUT)

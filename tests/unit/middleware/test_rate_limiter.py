@@ -1,0 +1,113 @@
+"""From verdicts to headers and refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentinel.error import InsufficientQuota, RateLimitExceeded, headers_of
+from sentinel.limits.policy import Blocker, Verdict, Window, WindowStats
+from sentinel.middleware import rate_limiter
+
+NOW_MS = 1_800_000_000_000
+
+
+def stats(dimension: int, limit: int, remaining: int, reset_in_ms: int, seconds: int = 60) -> WindowStats:
+    return WindowStats(Window("w", dimension, limit, seconds * 1000), remaining, NOW_MS + reset_in_ms)
+
+
+def refusal(**fields: object) -> RateLimitExceeded | InsufficientQuota:
+    whole: dict[str, object] = {
+        "is_quota": False, "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0,
+        "reset_ms": NOW_MS + 2500, "wait_ms": 2500, **fields,
+    }  # fmt: skip
+    error = rate_limiter.refusal_of(Verdict(False, NOW_MS, blocker=Blocker(**whole)))  # type: ignore[arg-type]
+    assert isinstance(error, RateLimitExceeded | InsufficientQuota)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, b"0ms"), (999, b"999ms"), (1000, b"1s"), (1001, b"2s"), (59_001, b"1m0s"), (360_000, b"6m0s"),
+        (3_600_000, b"1h0m0s"), (90_061_000, b"25h1m1s"),
+    ],
+)  # fmt: skip
+def test_durations_are_written_as_openai_does(ms: int, text: bytes) -> None:
+    """Milliseconds below a second, then whole seconds, rounded up."""
+    assert rate_limiter.duration(ms) == text
+
+
+def test_without_windows_there_are_no_headers() -> None:
+    """Nothing is limited, so nothing is told."""
+    assert rate_limiter.headers_of(Verdict(True, NOW_MS)) == []
+
+
+def test_the_headers_tell_the_tightest_window() -> None:
+    """The plain three are of the tightest of all, OpenAI's names of the tightest of each dimension."""
+    requests = stats(0, 100, 90, 500), stats(0, 1000, 100, 3_600_000, 3600)
+    verdict = Verdict(True, NOW_MS, windows=(*requests, stats(1, 1000, 0, 12_001), stats(2, 10, 9, 0)))
+    assert dict(rate_limiter.headers_of(verdict)) == {
+        b"x-ratelimit-limit": b"1000",
+        b"x-ratelimit-remaining": b"0",
+        b"x-ratelimit-reset": b"1800000013",
+        b"x-ratelimit-limit-requests": b"1000",
+        b"x-ratelimit-remaining-requests": b"100",
+        b"x-ratelimit-reset-requests": b"1h0m0s",
+        b"x-ratelimit-limit-input-tokens": b"1000",
+        b"x-ratelimit-remaining-input-tokens": b"0",
+        b"x-ratelimit-reset-input-tokens": b"13s",
+        b"x-ratelimit-limit-output-tokens": b"10",
+        b"x-ratelimit-remaining-output-tokens": b"9",
+        b"x-ratelimit-reset-output-tokens": b"0ms",
+    }
+
+
+def test_a_limit_of_zero_is_the_tightest() -> None:
+    """It divides nothing by zero."""
+    verdict = Verdict(False, NOW_MS, windows=(stats(0, 100, 1, 0), stats(1, 0, 0, 0)))
+    assert dict(rate_limiter.headers_of(verdict))[b"x-ratelimit-limit"] == b"0"
+
+
+def test_a_full_window_is_rate_limit_exceeded() -> None:
+    """With the numbers, and a Retry-After rounded up to whole seconds."""
+    error = refusal()
+    assert (error.status, error.code, error.error_type) == (429, "rate_limit_exceeded", "requests")
+    assert error.details == {
+        "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0, "reset_at": "2027-01-15T08:00:03+00:00",
+    }  # fmt: skip
+    assert (b"retry-after", b"3") in headers_of(error)
+    assert b"x-should-retry" not in dict(headers_of(error))
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("ai_requests", "requests"), ("concurrency", "requests"), ("ai_output_tokens", "tokens")]
+)
+def test_the_type_says_whether_requests_or_tokens_are_short(metric: str, kind: str) -> None:
+    """As OpenAI does."""
+    assert refusal(metric=metric).error_type == kind
+
+
+def test_what_never_fits_is_not_to_be_retried() -> None:
+    """A request larger than its window stays too large."""
+    error = refusal(metric="ai_input_tokens", wait_ms=None)
+    assert error.code == "rate_limit_exceeded"
+    assert (b"x-should-retry", b"false") in headers_of(error)
+
+
+@pytest.mark.parametrize("wait_ms", [None, 86_400_000])
+def test_a_quota_that_is_used_up_is_insufficient_quota(wait_ms: int | None) -> None:
+    """SDKs are told not to retry; Retry-After is the end of the period, where there is one."""
+    error = refusal(is_quota=True, wait_ms=wait_ms, reset_ms=0 if wait_ms is None else NOW_MS + wait_ms)
+    assert (error.status, error.code, error.error_type) == (429, "insufficient_quota", "insufficient_quota")
+    headers = dict(headers_of(error))
+    assert headers[b"x-should-retry"] == b"false"
+    assert headers.get(b"retry-after") == (None if wait_ms is None else b"86400")
+    assert error.details is not None
+    assert (error.details["reset_at"] is None) is (wait_ms is None)
+
+
+def test_a_moment_beyond_all_calendars_is_not_told() -> None:
+    """A period that Zion lets end in the year 100,000 is no crash."""
+    error = refusal(is_quota=True, reset_ms=10**18, wait_ms=10**18)
+    assert error.details is not None
+    assert error.details["reset_at"] is None
