@@ -30,6 +30,7 @@ from sentinel.error import (
     headers_of,
 )
 from sentinel.limits.policy import Ask, Triple, Verdict
+from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware import auth, rate_limiter
 from sentinel.middleware.lease_keeper import Held, LeaseKeeper
 from sentinel.proxy import headers as passing
@@ -47,6 +48,7 @@ from sentinel.tokens.request import ChatRequest, CompletionRequest
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -74,7 +76,7 @@ class Parts:
     tasks: Tasks
     max_body_bytes: int
     body_timeout_seconds: float
-    default_output_tokens: int
+    typical: TypicalOutput
     drain_abandoned: bool
     on_end: Callable[[RequestContext], None]
 
@@ -97,10 +99,11 @@ class Exchange:
         self.context = context
         self.spent = Spent()
         self.relay: Relay | None = None
+        self.refused = False
         self.settled = False
 
     async def run(self) -> None:
-        """Take the request through its phases. Raises only at shutdown."""
+        """Take the request through its phases. Never raises."""
         try:
             # Nothing is read before we know who sends it: a stranger costs us no memory.
             self.context.user = await auth.identify(self.client.headers, self.parts.cache)
@@ -155,21 +158,26 @@ class Exchange:
         """How much to reserve. Output that the client does not bound depends on whether we can watch it (ADR 0005)."""
         user = self.context.user
         assert user is not None
-        n, bound, default = choices_of(request), client_max(request), self.parts.default_output_tokens
+        n, bound, typical = choices_of(request), client_max(request), self.parts.typical
         fair = 0
         if bound is not None:
             output = bound * n
         elif isinstance(request, CompletionRequest):
             output = COMPLETION_DEFAULT_TOKENS * n
         elif _grows_in_sight(request):
-            output = default * n
+            output = typical.tokens(user.id, request.model) * n
         else:
-            output, fair = output_ceiling(request.model) * n, default * n
+            output, fair = output_ceiling(request.model) * n, typical.default_tokens * n
         return Ask(self.context.id, user.id, user.email, request.model, input_tokens, output, n, fair)
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Ask the ledger. Raises the refusal, which has changed nothing."""
-        verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache)
+        try:
+            verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache)
+        except asyncio.CancelledError:
+            # What was asked may yet be done.
+            self.parts.tracker.give_back(ask)
+            raise
         self.context.verdict = verdict
         self.client.extra += rate_limiter.headers_of(verdict)
         if verdict.degraded:
@@ -191,19 +199,21 @@ class Exchange:
         )
         held = self.parts.leases.hold(ask, verdict)
         self.client.watch(self.parts.tasks)
-        self.context.sent = monotonic()
         try:
+            if self.client.gone:
+                raise ClientGone
+            self.context.sent = monotonic()
             if request.stream:
                 await self._stream(upstream, request, held, verdict)
             else:
                 await self._whole(upstream, ask, verdict)
         except asyncio.CancelledError:
-            # The request was sent on: its input is charged, and what was delivered of the answer.
-            if self.client.gone and self.relay is None:
+            # The request was sent on: its input is charged, unless the provider has refused it.
+            if self.client.gone and self.relay is None and not self.refused and not self.settled:
                 self.spent = self._bill(None, 0)
             raise
         finally:
-            if not self.context.first_byte:
+            if self.context.sent and not self.context.first_byte:
                 self.context.provider_seconds = monotonic() - self.context.sent
             self.client.unwatch()
             self.parts.leases.release(held)
@@ -215,6 +225,7 @@ class Exchange:
             await self._refused_upstream(answer, ask, verdict)
             return
         self.spent = self._bill_whole(answer.body)
+        self._learn(ask, verdict, open_end=False)
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
         await self.settle(ask, verdict)
         self.context.outcome, self.context.status = "ok", 200
@@ -226,6 +237,7 @@ class Exchange:
         async with self.parts.provider.stream(upstream) as answer:
             self._upstream_came(answer.headers)
             if answer.status != 200:
+                self.refused = True
                 whole = ProviderAnswer(answer.status, answer.headers, await answer.read_all())
                 await self._refused_upstream(whole, held.ask, verdict)
                 return
@@ -233,7 +245,7 @@ class Exchange:
             relay = self.relay = Relay(
                 self.client,
                 meter,
-                held.output if _extensible(request, held.ask, verdict) else None,
+                held.output if verdict.output_is_limited and _has_open_end(request, held.ask, verdict) else None,
                 lambda more, sent: self.parts.leases.extend(held, more, sent),
             )
             held.sent = relay.sent
@@ -248,9 +260,13 @@ class Exchange:
             finally:
                 self._bill_stream(relay)
             self.context.outcome = "limit" if relay.at_limit else "ok"
+            if not relay.at_limit:
+                self._learn(held.ask, verdict, open_end=_has_open_end(request, held.ask, verdict))
             self.parts.leases.release(held)
             # Durable before the stream's last event leaves (P2).
             await self.settle(held.ask, verdict)
+            # All is done for this client: if it leaves from here on, it leaves content.
+            self.client.unwatch()
             await self.client.end(self._last_event(request, relay))
             if not relay.at_limit:
                 await relay.finish(answer)
@@ -266,14 +282,19 @@ class Exchange:
 
     def _bill_stream(self, relay: Relay) -> None:
         """Charge the provider's numbers, else what was delivered; nothing for a stream that broke before its start."""
-        sent = relay.sent()
+        sent, usage = relay.sent(), relay.meter.usage
         self.context.provider_seconds = monotonic() - self.context.sent
         self.context.malformed_events = relay.meter.malformed
-        if sent >= 0 or relay.meter.usage is not None or self.client.gone:
-            self.spent = self._bill(None if relay.at_limit else relay.meter.usage, max(0, sent))
+        if relay.at_limit:
+            usage = None
+        if usage is not None and not relay.ended:
+            # Some tell usage all along: it lags behind what was delivered, or tells of the input alone.
+            usage = Usage(usage.prompt_tokens or self.context.counted_input, max(usage.completion_tokens or 0, sent))
+        if sent >= 0 or usage is not None or self.client.gone:
+            self.spent = self._bill(usage, max(0, sent))
 
     def _bill_whole(self, body: bytes) -> Spent:
-        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a broken one."""
+        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a bad one."""
         try:
             answer = read_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -281,6 +302,12 @@ class Exchange:
         if _tells(answer.usage):
             return self._bill(answer.usage, 0)
         return self._bill(None, self.parts.counter.count_answer(answer, self.context.model))
+
+    def _learn(self, ask: Ask, verdict: Verdict, *, open_end: bool) -> None:
+        """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
+        output = self.spent.tokens[2]
+        if open_end or output < verdict.granted_output:
+            self.parts.typical.note(ask.user, ask.model, output // max(1, ask.least_output))
 
     def _bill(self, usage: Usage | None, output_tokens: int) -> Spent:
         if usage is not None and _tells(usage):
@@ -299,15 +326,15 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------ answers
 
-    def _upstream_came(self, headers: Mapping[str, str]) -> None:
+    def _upstream_came(self, headers: Mapping[bytes, bytes]) -> None:
         context = self.context
         context.first_byte = monotonic()
         context.provider_seconds = context.first_byte - context.sent
-        context.upstream_request_id = headers.get("x-request-id")
+        upstream_id = headers.get(passing.UPSTREAM_ID)
+        context.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
-    def _answer_headers(self, headers: Mapping[str, str]) -> list[Header]:
-        ours: list[Header] = [(n.encode(), v.encode("latin-1")) for n, v in headers.items() if n != "x-request-id"]
-        return ours + self._traces()
+    def _answer_headers(self, headers: Mapping[bytes, bytes]) -> list[Header]:
+        return [*(header for header in headers.items() if header[0] != passing.UPSTREAM_ID), *self._traces()]
 
     def _traces(self) -> list[Header]:
         """What helps to find a request again, on every answer."""
@@ -344,16 +371,15 @@ class Exchange:
         await send(error.status, [*headers_of(error), *self._traces()], body_of(error))
 
     async def cancelled(self) -> None:
-        """A client that left needs no answer; one that is still there at shutdown gets an error."""
+        """A client that left needs no answer; one that is still there at shutdown gets an error.
+
+        The cancellation ends here: its task has nothing else to do.
+        """
         if self.client.gone:
             self.context.outcome = "client_gone"
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
             return
         self.context.outcome = "shutdown"
         await self.fail(ServiceUnavailable("The server is shutting down.", retry_after_seconds=1))
-        raise asyncio.CancelledError
 
 
 def _tells(usage: Usage | None) -> bool:
@@ -376,11 +402,6 @@ def _changes(request: Body, ask: Ask, verdict: Verdict) -> Changes:
     )
 
 
-def _extensible(request: Body, ask: Ask, verdict: Verdict) -> bool:
-    """Whether the stream is held by us alone: the provider knows no maximum."""
-    return (
-        verdict.output_is_limited
-        and client_max(request) is None
-        and verdict.granted_output == ask.output_tokens
-        and _grows_in_sight(request)
-    )
+def _has_open_end(request: Body, ask: Ask, verdict: Verdict) -> bool:
+    """Whether the provider knows no maximum: the stream is held by us alone."""
+    return client_max(request) is None and verdict.granted_output == ask.output_tokens and _grows_in_sight(request)

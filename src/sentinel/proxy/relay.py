@@ -16,18 +16,23 @@ EXTENSION_TOKENS = 1024
 """A stream that outgrows its reservation asks for this much more: one script call in about 1,000 chunks."""
 
 _LAST_READ_SECONDS = 0.5
+_MOST_DRAIN_SECONDS = 600.0
 
 Extend = Callable[[int, int], Awaitable[int]]
 """(more, sent) -> output tokens added to the reservation."""
 
 
 class Relay:
-    """One stream. room: output tokens that may be delivered, None = any number; extend: asks for more room."""
+    """One stream. room: output tokens that may be delivered, None = any number; extend: asks for more room.
+
+    ended: the provider's stream was read to its end, so what it says of usage is final.
+    """
 
     def __init__(self, client: ClientSide, meter: StreamMeter, room: int | None, extend: Extend) -> None:
         self.meter = meter
         self.at_limit = False
         self.moved = False
+        self.ended = False
         self._client = client
         self._room = room
         self._extend = extend
@@ -40,21 +45,33 @@ class Relay:
             if self.at_limit:
                 return
         await self._deliver(self.meter.rest())
+        self.ended = True
 
     async def _deliver(self, block: bytes) -> None:
-        if block and self._room is not None:
-            block = await self._within(block, self._room)
-        elif block:
-            self.meter.delivered(block)
-        if block:
-            self.moved = True
-            await self._client.write(block)
+        if not block:
+            return
+        if self._room is not None and self.meter.could_exceed(self._room - len(block)):
+            await self._deliver_within(block, self._room)
+            return
+        await self._client.write(block)
+        # Not sooner: a client that reads too slowly and leaves has not got what waited for it.
+        self.meter.delivered(block)
+        self.moved = True
 
-    async def _within(self, block: bytes, room: int) -> bytes:
-        """The part of the block that the reservation covers, extended where possible."""
-        if not self.meter.could_exceed(room - len(block)):
-            self.meter.delivered(block)
-            return block
+    async def _deliver_within(self, block: bytes, room: int) -> None:
+        """Deliver the part of the block that the reservation covers, extended where possible."""
+        start = self.meter.count()
+        try:
+            fits = await self._fitting(block, room)
+            if fits:
+                await self._client.write(fits)
+                self.moved = True
+        except BaseException:
+            # Nothing of this block has been delivered.
+            self._capped = start
+            raise
+
+    async def _fitting(self, block: bytes, room: int) -> bytes:
         fits = []
         for event in split_events(block):
             before = self.meter.count()
@@ -76,10 +93,13 @@ class Relay:
         return self.meter.count() if self.moved else -1
 
     async def drain(self, upstream: ProviderStream) -> None:
-        """Read on for the provider's usage although the client has left."""
-        with contextlib.suppress(AppError):
-            while not self.meter.done and (data := await upstream.read()) is not None:
-                self.meter.feed(data)
+        """Read on for the provider's usage although the client has left, but not for ever."""
+        with contextlib.suppress(TimeoutError, AppError):
+            async with asyncio.timeout(_MOST_DRAIN_SECONDS):
+                while not self.meter.done and (data := await upstream.read()) is not None:
+                    self.meter.feed(data)
+                self.meter.rest()
+                self.ended = True
 
     async def finish(self, upstream: ProviderStream) -> None:
         """Read the end of the provider's answer after its `[DONE]`, so that its connection can be used again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -17,8 +18,18 @@ MOST_ITEMS = 1000
 
 REFUSALS_ALLOWED = 3
 
+MOST_ENTRIES = 4096
+"""Records of one item: the scripts hand them to Redis as the arguments of one command, and Lua has room for 8,000."""
 
-class Record(msgspec.Struct, frozen=True):
+_FOREVER = 2**63
+
+
+# As bill() in ledger.lua writes them.
+_who = msgspec.json.Decoder(tuple[str, str, str, str]).decode
+_SUM = struct.Struct("<5d")
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One usage record as it lies in the outbox of a partition. at_ms: when it was spent."""
 
     partition: int
@@ -32,82 +43,105 @@ class Record(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record:
-        """The record of a stream entry. An entry's id starts with the moment of its writing by Redis' clock."""
-        at_ms = int(fields[b"at"]) or int(entry.partition(b"-")[0])
+        """The record of a stream entry, whose id starts with the moment of its writing by Redis' clock.
+
+        Raises KeyError, ValueError or struct.error for what is no record of ours.
+        """
+        _, user, email, model = _who(fields[b"who"])
+        requests, inputs, outputs, period, at = _SUM.unpack(fields[b"sum"])
         return cls(
             partition=partition,
             entry=entry.decode(),
-            user=fields[b"user"].decode(),
-            email=fields[b"email"].decode(),
-            model=fields[b"model"].decode(),
-            spent=(int(fields[b"n"]), int(fields[b"in"]), int(fields[b"out"])),
-            period=int(fields[b"period"]),
-            at_ms=at_ms,
+            user=user,
+            email=email,
+            model=model,
+            spent=(int(requests), int(inputs), int(outputs)),
+            period=int(period),
+            at_ms=int(at) or int(entry.partition(b"-")[0]),
         )
 
 
-class Item(msgspec.Struct):
-    """The records of one e-mail and model. refusals: how often Zion has said no to it."""
+class Item(msgspec.Struct, omit_defaults=True):
+    """What one user spent on one model in one quota period: an item of a batch. entries: the records that it sums up.
 
-    records: list[Record]
+    before: Zion's `used` for this user when the item was about to be sent, None = not known.
+    refusals: how often Zion has said no to it.
+    """
+
+    partition: int
+    user: str
+    email: str
+    model: str
+    period: int
+    entries: list[str] = msgspec.field(default_factory=list)
+    spent: Triple = (0, 0, 0)
+    at_ms: int = _FOREVER
+    before: Triple | None = None
     refusals: int = 0
     reason: str = ""
 
+    def add(self, record: Record) -> None:
+        """Sum up one record more; the moment of an item is its earliest record's."""
+        self.entries.append(record.entry)
+        self.spent = plus(self.spent, record.spent)
+        self.at_ms = min(self.at_ms, record.at_ms)
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Whose, under which e-mail, on which model, in which period."""
+        return self.user, self.email, self.model, self.period
+
+    def merge(self, other: Item) -> bool:
+        """Sum up another item of the same key, too; False if that would be too many records."""
+        if len(self.entries) + len(other.entries) > MOST_ENTRIES:
+            return False
+        self.entries += other.entries
+        self.spent = plus(self.spent, other.spent)
+        self.at_ms = min(self.at_ms, other.at_ms)
+        return True
+
     def increment(self) -> Increment:
-        """What Zion is told: the sums, and the earliest moment."""
-        requests, inputs, outputs = total(self.records)
-        first = self.records[0]
+        """What Zion is told."""
+        requests, inputs, outputs = self.spent
         return Increment(
-            email=first.email,
+            email=self.email,
             ai_requests=requests,
             ai_input_tokens=inputs,
             ai_output_tokens=outputs,
-            model=first.model,
-            timestamp=rfc3339(min(record.at_ms for record in self.records)),
+            model=self.model,
+            timestamp=rfc3339(self.at_ms),
         )
 
 
 class Batch(msgspec.Struct):
-    """Items that go to Zion together. key: their Idempotency-Key; both stay the same over all retries.
-
-    owner: the process that delivers it. unsure: an attempt had no answer, so Zion may have taken it.
-    """
+    """Items that go to Zion together. key: their Idempotency-Key; both stay the same over all retries."""
 
     key: str
-    owner: str
     items: list[Item]
-    attempts: int = 0
-    unsure: bool = False
 
-
-class Share(msgspec.Struct, frozen=True):
-    """What a batch had of one user in one period: the unit of an acknowledgement."""
-
-    user: str
-    period: int
-    partition: int
-    entries: tuple[str, ...]
-    spent: Triple
+    @property
+    def home(self) -> int:
+        """The partition whose deliverer is in charge of this batch."""
+        return self.items[0].partition
 
 
 class Outcome(Enum):
-    """What to do after an answer to a batch."""
+    """What to do after an answer to a batch.
+
+    TAKEN: all of it, except items that `results` say no to. REFUSED: its content is at fault. MISSING: there is no such
+    call. LATER: nothing was taken, the same batch may be sent again. DOUBT: some or all of it may have been taken.
+    """
 
     TAKEN = "taken"
-    RETRY = "retry"
-    SPLIT = "split"
     REFUSED = "refused"
     MISSING = "missing"
+    LATER = "later"
+    DOUBT = "doubt"
 
 
-def total(records: Iterable[Record]) -> Triple:
-    """The sum of what these records spent."""
-    requests = inputs = outputs = 0
-    for record in records:
-        requests += record.spent[0]
-        inputs += record.spent[1]
-        outputs += record.spent[2]
-    return requests, inputs, outputs
+def plus(a: Triple, b: Triple) -> Triple:
+    """The sum of two triples."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 def rfc3339(ms: int) -> str:
@@ -115,38 +149,46 @@ def rfc3339(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def items_of(records: Iterable[Record]) -> list[Item]:
-    """One item for each (e-mail, model), in the order of their first record."""
-    items: dict[tuple[str, str], Item] = {}
-    for record in records:
-        items.setdefault((record.email, record.model), Item([])).records.append(record)
-    return list(items.values())
+class Items:
+    """Records in, items out: one for each user, e-mail, model and period, in the order of their first record."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.records = 0
+        self._open: dict[tuple[str, str, str, int], Item] = {}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Sum up these records, too."""
+        for record in records:
+            self.records += 1
+            key = (record.user, record.email, record.model, record.period)
+            item = self._open.get(key)
+            if item is None or len(item.entries) >= MOST_ENTRIES:
+                item = Item(record.partition, record.user, record.email, record.model, record.period)
+                self._open[key] = item
+                self.items.append(item)
+            item.add(record)
 
 
-def shares_of(item: Item) -> list[Share]:
-    """The users and periods of an item; one e-mail may belong to several identities over time."""
-    found: dict[tuple[str, int, int], list[Record]] = {}
-    for record in item.records:
-        found.setdefault((record.user, record.period, record.partition), []).append(record)
-    return [
-        Share(user, period, partition, tuple(record.entry for record in records), total(records))
-        for (user, period, partition), records in found.items()
-    ]
+_STATUSES = {
+    **dict.fromkeys((400, 413, 422), Outcome.REFUSED),
+    **dict.fromkeys((404, 405), Outcome.MISSING),
+    # Our key is wrong (an operator mends that), or Zion is busy and says so before it starts.
+    **dict.fromkeys((401, 403, 408, 425, 429, 503), Outcome.LATER),
+}
 
 
-def outcome_of(status: int, items: int) -> Outcome:
-    """What an HTTP status says about a batch of so many items (contract 1.5).
+def outcome_of(status: int, *, says_no: bool) -> Outcome:
+    """What an HTTP status says about a batch (contract 1.5). 0 = no answer, although it may have been sent.
 
-    A 2xx is a yes whatever the body. 400, 413 and 422 are about its content: halves are tried until the item at fault
-    stands alone. 401 and 403 are about our key: an operator mends that, so the batch waits.
+    A 2xx is a yes whatever the body, unless that is Zion's own `success: false` (says_no). Zion applies items one by
+    one, so after a 5xx a part may have been taken.
     """
     if 200 <= status < 300:
-        return Outcome.TAKEN
-    if status in (404, 405):
-        return Outcome.MISSING
-    if status in (400, 413, 422):
-        return Outcome.SPLIT if items > 1 else Outcome.REFUSED
-    return Outcome.RETRY
+        return Outcome.REFUSED if says_no else Outcome.TAKEN
+    if status == 0 or status >= 500:
+        return _STATUSES.get(status, Outcome.DOUBT)
+    return _STATUSES.get(status, Outcome.LATER)
 
 
 def results_by_item(items: list[Item], results: list[ItemResult] | None) -> list[ItemResult | None]:
@@ -158,16 +200,19 @@ def results_by_item(items: list[Item], results: list[ItemResult] | None) -> list
     if not results:
         return [None] * len(items)
     if len(results) == len(items) and all(
-        result.email in (None, item.records[0].email) for item, result in zip(items, results, strict=True)
+        result.email in (None, item.email) for item, result in zip(items, results, strict=True)
     ):
         return list(results)
     by_email: dict[str, deque[ItemResult]] = {}
     for result in results:
         by_email.setdefault(result.email or "", deque()).append(result)
-    queues = [by_email.get(item.records[0].email) for item in items]
+    queues = [by_email.get(item.email) for item in items]
     return [queue.popleft() if queue else None for queue in queues]
 
 
 def backoff_seconds(attempts: int, jitter: float) -> float:
-    """How long to wait before the next attempt: 0.5 s doubling to 30 s, times 0.5 to 1.5. jitter: 0 to 1."""
-    return float(min(30.0, 0.5 * 2 ** min(attempts, 10)) * (0.5 + jitter))
+    """How long to wait after so many failures in a row: 0.5 s doubling to 10 s, times 0.5 to 1.5. jitter: 0 to 1.
+
+    10 s: a Zion that was away for long gets what waits for it 15 s after its return at the latest.
+    """
+    return float(min(10.0, 0.25 * 2 ** min(attempts, 10)) * (0.5 + jitter))

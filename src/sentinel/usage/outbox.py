@@ -1,31 +1,23 @@
-"""Delivers the outbox to Zion: streams -> batches -> Zion -> acknowledgements.
+"""Delivers the outbox to Zion: records -> batches -> Zion -> acknowledgements.
 
-Every process delivers, as one consumer of the group. What it has taken is remembered twice before Zion hears of it: in
-the pending lists of the streams, and as a batch under `sentinel:batches`, so that whoever takes over after a death
-sends the same items under the same key. A process is dead when its heartbeat has ended.
+Every process delivers, each the partitions that are its own (`deliverers.py`), one batch at a time. What it works on it
+could lose at any moment: all that a successor must know is in Redis (`journal.py`), and `_recall` reads it from there,
+after a start, after a takeover, and after anything that went wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
-from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic
-from sentinel.error import RedisUnavailable
-from sentinel.limits.policy import Triple
+from sentinel.error import AccessDenied, RedisUnavailable, ZionUnavailable
 from sentinel.tasks import pause
 from sentinel.usage.batch import (
     MOST_ITEMS,
@@ -33,38 +25,43 @@ from sentinel.usage.batch import (
     Batch,
     Item,
     Outcome,
-    Record,
     backoff_seconds,
-    items_of,
     outcome_of,
     results_by_item,
-    shares_of,
 )
+from sentinel.usage.deliverers import BEAT_SECONDS, Deliverers
+from sentinel.usage.doubt import Doubt
+from sentinel.usage.journal import Journal, Refusals
+from sentinel.usage.queue import GIVE_UP_AFTER, PROBE_AFTER, Held, Queue
 from sentinel.zion.client import Reported, ZionClient
-from sentinel.zion.models import ItemResult, read_increment, read_results
+from sentinel.zion.models import ItemResult, read_increment, read_results, says_no
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 3
-DEAD_AFTER_SECONDS = 10
-_RECOVER_SECONDS = 5.0
-_TAKE = 2000
-"""Records taken from a partition at once: about 0.5 MB, and a millisecond or two to read."""
+_LOOK_SECONDS = 1.0
+_RECALL_SECONDS = 60.0
+"""So often, when all is quiet, we look for what we may have missed: Redis may have come back with an older state."""
 
-_ASK_AGAIN_SECONDS = 300.0
-_UNKNOWN: Triple = (-1, -1, -1)
-_UNTOLD: Triple = (-2, -2, -2)
+_SINGLY_SECONDS = 300.0
+"""So long a Zion without the batch call is not asked for it again."""
 
-_AWAY = (RedisError, RedisUnavailable, OSError, TimeoutError)
+_LAST_TRIES = 4
+"""When the process ends: a Zion that fails so often in a row is left to the next process."""
+
+DOUBT_SECONDS = 1.0
+"""So long Zion gets to finish what it may still be doing for a call whose answer will not come."""
+
+_PATIENCE_SECONDS = 30.0
+"""So long a batch in doubt waits for a Zion that is there and does not tell what it has booked."""
 
 
 @dataclass(slots=True)
 class Delivered:
-    """Counts for the metrics: records by what became of them, and calls to Zion by their status."""
+    """Counts for the metrics. taken, dead: records; ambiguous: items sent again in doubt; failures: calls to Zion."""
 
     taken: int = 0
     dead: int = 0
-    unsure: int = 0
+    ambiguous: int = 0
     failures: int = 0
 
 
@@ -72,77 +69,122 @@ class Outbox:
     """The deliverer of one process."""
 
     def __init__(self, ledger: RedisLedger, zion: ZionClient, *, flush_seconds: float, calls_per_second: float) -> None:
-        self._store = ledger.store
-        self._ledger = ledger
+        self._journal = Journal(ledger)
+        self._deliverers = Deliverers(ledger.store)
         self._zion = zion
         self._flush_seconds = flush_seconds
         self._call_seconds = 1 / calls_per_second
         self._next_call = 0.0
-        self._mine: list[Batch] = []
-        self._claimed: list[Record] = []
-        self._recover_at = 0.0
+        self._look_at = self._recall_at = 0.0
+        self._known = False
+        self._queue = Queue(lambda: secrets.token_hex(16))
+        self._answers: dict[str, Refusals] = {}
         self._singly_until = 0.0
-        self._grouped = False
         self._stopping = asyncio.Event()
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._working = asyncio.Lock()
         self.delivered = Delivered()
+
+    @property
+    def name(self) -> str:
+        """This process among the deliverers."""
+        return self._deliverers.name
 
     # ------------------------------------------------------------------------------------------------------- running
 
     async def run(self) -> None:
         """Deliver until `stop`."""
         while not self._stopping.is_set():
-            try:
-                await self.flush()
-            except _AWAY as error:
-                self._grouped = False
-                log.warning("the outbox waits for redis", reason=type(error).__name__)
-            await self._wait(self._flush_seconds)
+            await self._flush_safely()
+            await self._rest(max(self._flush_seconds, self._queue.pause_until - monotonic()))
+
+    async def _flush_safely(self) -> bool:
+        try:
+            return await self.flush()
+        except RedisUnavailable:
+            log.warning("the outbox waits for redis")
+        except Exception:
+            # One record that nobody has thought of must not end the delivery of all others.
+            log.exception("the outbox failed")
+        return False
 
     async def beat(self) -> None:
         """Say every few seconds that this process lives, for ever."""
         while True:
             try:
-                await self._store.command("SET", self._heartbeat(self.name), 1, "EX", DEAD_AFTER_SECONDS)
+                if not await self._deliverers.beat():
+                    self._known = False
             except RedisUnavailable:
-                log.debug("no heartbeat while redis is away")
-            await pause(HEARTBEAT_SECONDS)
+                self._known = False
+                log.debug("no sign of life while redis is away")
+            await pause(BEAT_SECONDS)
 
     async def stop(self, seconds: float) -> None:
         """Deliver what is there, for at most so long; what remains stays in Redis for whoever comes next."""
         self._stopping.set()
+        deadline = monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
-                while await self.flush(final=True):
-                    pass
-        except _AWAY as error:
-            log.warning("usage stays in the outbox", reason=type(error).__name__)
+                while not await self._flush_safely() and self._may_still_succeed(deadline):
+                    await pause(max(0.1, self._queue.pause_until - monotonic()))
+        except TimeoutError:
+            log.warning("usage stays in the outbox")
         try:
-            await self._store.command("DEL", self._heartbeat(self.name))
+            await self._deliverers.leave(idle=self._known and self._queue.empty)
         except RedisUnavailable:
-            log.debug("the heartbeat ends by itself")
+            log.debug("the others will notice that we are gone")
 
-    async def flush(self, *, final: bool = False) -> int:
-        """Deliver once: batches that wait, then new records; returns how many records Zion took.
+    def _may_still_succeed(self, deadline: float) -> bool:
+        return self._queue.pause_until < deadline and self._queue.failures < _LAST_TRIES
 
-        final: do not wait for a batch whose turn has not come.
-        """
-        if not self._grouped:
-            await self._create_groups()
-        if monotonic() >= self._recover_at:
-            self._recover_at = monotonic() + _RECOVER_SECONDS
-            await self._recover()
-        before = self.delivered.taken
-        waiting = list(self._mine)
+    async def flush(self) -> bool:
+        """Deliver all that may be sent now; whether nothing of ours is left. Raises RedisUnavailable."""
+        async with self._working:
+            try:
+                return await self._flush()
+            except BaseException:
+                self._known = False
+                raise
+
+    async def _flush(self) -> bool:
+        await self._look()
+        # One sweep for each flush: what comes meanwhile is summed up with what comes after it.
+        self._journal.sweep(self._deliverers.owned)
         while True:
-            for batch in waiting:
-                if not await self._deliver(batch, final=final):
-                    return self.delivered.taken - before
-            # Items that Zion refused are in batches of their own now; they wait for the next flush, new records do not.
-            records = await self._take()
-            if not records:
-                return self.delivered.taken - before
-            waiting = await self._make(items_of(records))
+            await self._look()
+            if monotonic() < self._queue.pause_until:
+                return False
+            held = await self._next()
+            if held is None:
+                return self._queue.empty
+            if self._deliverers.sure and self._known:
+                await self._attempt(held)
+            else:
+                # Somebody may have taken over from us meanwhile.
+                self._known, self._look_at = False, 0.0
+
+    async def _look(self) -> None:
+        """Settle which partitions are ours, and recall what there is if that has changed."""
+        if monotonic() >= self._look_at or not self._deliverers.sure:
+            idle = self._known and self._queue.empty
+            if await self._deliverers.look(idle=idle):
+                self._known = False
+            self._look_at = monotonic() + _LOOK_SECONDS
+        if not self._known or (monotonic() >= self._recall_at and self._queue.empty):
+            await self._recall()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, at most until a full batch waits."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0 and not self._stopping.is_set():
+            await self._wait(min(left, _LOOK_SECONDS))
+            if left > _LOOK_SECONDS and await self._is_full():
+                return
+
+    async def _is_full(self) -> bool:
+        try:
+            return monotonic() >= self._queue.pause_until and (await self._journal.depth())[0] >= MOST_ITEMS
+        except RedisUnavailable:
+            return False
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -151,267 +193,188 @@ class Outbox:
         except TimeoutError:
             return
 
-    # -------------------------------------------------------------------------------------------------------- taking
+    # ----------------------------------------------------------------------------------------------------- recalling
 
-    async def _each(self, partitions: Iterable[int], call: Callable[[Any, int], Any]) -> list[Any]:
-        """One Redis call for each partition: in one pipeline, or node by node in a cluster."""
-        client = self._store.client
-        if isinstance(client, Redis):
-            async with client.pipeline(transaction=False) as pipeline:
-                for p in partitions:
-                    call(pipeline, p)
-                return await pipeline.execute(raise_on_error=False)
-        calls: list[Awaitable[Any]] = [call(client, p) for p in partitions]
-        return list(await asyncio.gather(*calls, return_exceptions=True))
-
-    async def _create_groups(self) -> None:
-        answers = await self._each(
-            range(keys.PARTITIONS), lambda c, p: c.xgroup_create(keys.outbox(p), keys.GROUP, "0", mkstream=True)
-        )
-        for answer in answers:
-            if isinstance(answer, Exception) and not str(answer).startswith("BUSYGROUP"):
-                raise answer
-        self._grouped = True
-
-    async def _take(self) -> list[Record]:
-        records, self._claimed = self._claimed, []
-        answers = await self._each(
-            range(keys.PARTITIONS),
-            lambda c, p: c.xreadgroup(keys.GROUP, self.name, {keys.outbox(p): ">"}, count=_TAKE),
-        )
-        for p, answer in enumerate(answers):
-            if isinstance(answer, Exception):
-                # The stream is gone, with its group: Redis has restarted empty.
-                self._grouped = self._grouped and not str(answer).startswith("NOGROUP")
-                if not isinstance(answer, ResponseError):
-                    raise answer
+    async def _recall(self) -> None:
+        """Start again from what Redis knows of our partitions: batches that were sent, records that were read."""
+        owned = self._deliverers.owned
+        self._queue.forget()
+        self._known, self._recall_at = True, monotonic() + _RECALL_SECONDS
+        await self._journal.prepare(owned)
+        known: set[tuple[int, str]] = set()
+        for batch, noted in await self._journal.batches():
+            refusals = self._answers.get(batch.key, noted)
+            if batch.home in owned and refusals is not None:
+                await self._take_yes(batch, refusals, None)
                 continue
-            for _, entries in _streams(answer):
-                records += [Record.read(p, entry, fields) for entry, fields in entries if fields]
-        return records
+            known.update((item.partition, entry) for item in batch.items for entry in item.entries)
+            if batch.home in owned:
+                self._queue.held.append(Held(batch, sent=True, doubt=True, due=monotonic() + DOUBT_SECONDS))
+        self._queue.loose = await self._journal.pending(owned, known)
+        if not self._queue.empty:
+            log.info("deliveries are taken up again", batches=len(self._queue.held), items=len(self._queue.loose))
 
-    async def _make(self, items: Sequence[Item]) -> list[Batch]:
-        """Batches of these items, remembered in Redis before anything else happens to them."""
-        batches = [
-            Batch(key=secrets.token_hex(16), owner=self.name, items=list(items[start : start + MOST_ITEMS]))
-            for start in range(0, len(items), MOST_ITEMS)
-        ]
-        for batch in batches:
-            await self._remember(batch)
-            self._mine.append(batch)
-        return batches
-
-    async def _remember(self, batch: Batch) -> None:
-        await self._store.command("HSET", keys.BATCHES, batch.key, msgspec.json.encode(batch))
-
-    async def _forget(self, batch: Batch) -> None:
-        if batch in self._mine:
-            self._mine.remove(batch)
-        await self._store.command("HDEL", keys.BATCHES, batch.key)
+    async def _next(self) -> Held | None:
+        """What to send next."""
+        if self._queue.wants_more(monotonic()):
+            self._queue.add(await self._journal.take(self._deliverers.owned), monotonic())
+        singly = monotonic() < self._singly_until
+        return self._queue.next(monotonic(), 1 if singly else MOST_ITEMS)
 
     # ---------------------------------------------------------------------------------------------------- delivering
 
-    async def _deliver(self, batch: Batch, *, final: bool) -> bool:
-        """Send a batch until Zion has said yes or no to each of its items; False if it has to wait."""
-        while batch in self._mine:
-            answer = await self._send(batch)
-            outcome = outcome_of(answer.status, len(batch.items))
-            if outcome is Outcome.MISSING:
-                self._singly_until = monotonic() + _ASK_AGAIN_SECONDS
-                if not await self._deliver_singly(batch, final=final):
-                    return False
-            elif outcome is Outcome.TAKEN:
-                await self._taken(batch, read_results(answer.body))
-            elif outcome is Outcome.SPLIT:
-                await self._split(batch)
-            elif outcome is Outcome.REFUSED:
-                await self._refused(batch.items, f"status {answer.status}")
-                await self._forget(batch)
-            elif not await self._again(batch, answer, final=final):
-                return False
-        return True
-
-    async def _send(self, batch: Batch) -> Reported:
-        if monotonic() < self._singly_until:
-            return Reported(404)
+    async def _attempt(self, held: Held) -> None:
+        """Send a batch once and take the answer; or find out what became of it when there was none."""
+        if held.doubt:
+            await self._settle_doubt(held)
+            return
+        batch = held.batch
+        if not held.sent:
+            # Nobody has this batch, so its numbers are those before it, and may be renewed before each attempt.
+            await self._journal.note_sent(batch)
+        singly = len(batch.items) == 1 and monotonic() < self._singly_until
         await self._turn()
-        return await self._zion.report([item.increment() for item in batch.items], batch.key)
+        if not self._deliverers.sure:
+            return
+        answer = await (
+            self._zion.report_one(batch.items[0].increment(), batch.key)
+            if singly
+            else self._zion.report([item.increment() for item in batch.items], batch.key)
+        )
+        outcome = Outcome.LATER if answer.not_sent else outcome_of(answer.status, says_no=says_no(answer.body))
+        if outcome is Outcome.TAKEN:
+            await self._taken(held, read_increment(answer.body) if singly else read_results(answer.body))
+        elif outcome is Outcome.MISSING and not singly:
+            self._singly_until = monotonic() + _SINGLY_SECONDS
+            await self._cut(held, 1)
+        elif outcome in (Outcome.REFUSED, Outcome.MISSING):
+            await self._refused(held, f"status {answer.status}")
+        else:
+            self._failed(held, answer, doubt=outcome is Outcome.DOUBT)
 
     async def _turn(self) -> None:
-        """Wait for the next call that Zion can be expected to take."""
+        """Wait for the next call that Zion can be expected to take; all processes share its patience."""
         now = monotonic()
         start = max(now, self._next_call)
-        self._next_call = start + self._call_seconds
+        self._next_call = start + self._call_seconds * self._deliverers.count
         if start > now:
             await pause(start - now)
 
-    async def _again(self, batch: Batch, answer: Reported, *, final: bool) -> bool:
-        """Prepare the next attempt; False where it has to wait for another flush."""
-        batch.attempts += 1
-        self.delivered.failures += 1
-        if answer.status == 0 and not answer.not_sent and not batch.unsure:
-            batch.unsure = True
-            self.delivered.unsure += 1
-            await self._remember(batch)
-        log.warning("zion does not take usage", status=answer.status, attempts=batch.attempts, items=len(batch.items))
-        if final or self._stopping.is_set():
-            return False
-        seconds = backoff_seconds(batch.attempts, random.random())  # noqa: S311 (no secret)
-        await self._wait(max(seconds, answer.retry_after_seconds or 0))
-        return not self._stopping.is_set()
+    async def _taken(self, held: Held, results: list[ItemResult] | None) -> None:
+        batch = held.batch
+        each = results_by_item(batch.items, results)
+        refusals = {
+            place: (result.error or "refused")[:200]
+            for place, result in enumerate(each)
+            if result is not None and not result.success
+        }
+        # From here on we know, whatever happens to Redis; and so does our successor, once it is written down.
+        self._answers[batch.key] = refusals
+        await self._journal.note_answer(batch, refusals)
+        await self._take_yes(batch, refusals, each)
+        self._queue.taken(held)
+        for place, reason in refusals.items():
+            await self._refuse(batch.items[place], reason)
 
-    async def _deliver_singly(self, batch: Batch, *, final: bool) -> bool:
-        """Without batches at Zion: one call for each item, under keys that stay the same over retries."""
-        while batch.items and batch in self._mine:
-            item = batch.items[0]
-            await self._turn()
-            answer = await self._zion.report_one(item.increment(), f"{batch.key}-{item.records[0].entry}")
-            outcome = outcome_of(answer.status, 1)
-            if outcome is Outcome.TAKEN:
-                await self._acknowledge(item, read_increment(answer.body))
-            elif outcome in (Outcome.REFUSED, Outcome.MISSING):
-                await self._refused([item], f"status {answer.status}")
-            elif not await self._again(batch, answer, final=final):
-                return False
-            else:
-                continue
-            batch.items.pop(0)
-            await self._remember(batch)
-        await self._forget(batch)
-        return True
+    async def _take_yes(self, batch: Batch, refusals: Refusals, each: Sequence[ItemResult | None] | None) -> None:
+        """Drop what Zion has taken. Everything in here may be done again."""
+        places = [place for place in range(len(batch.items)) if place not in refusals]
+        results = [each[place] if each else None for place in places]
+        self.delivered.taken += await self._journal.acknowledge([batch.items[place] for place in places], results)
+        await self._journal.forget(batch)
+        self._answers.pop(batch.key, None)
 
-    async def _split(self, batch: Batch) -> None:
-        """Zion refuses the content of a batch: send its halves instead."""
-        half = len(batch.items) // 2
-        await self._make(batch.items[:half])
-        await self._make(batch.items[half:])
-        await self._forget(batch)
-        log.warning("zion refuses a batch, its halves are sent", items=len(batch.items))
-
-    async def _taken(self, batch: Batch, results: list[ItemResult] | None) -> None:
-        refused: list[Item] = []
-        for item, result in zip(batch.items, results_by_item(batch.items, results), strict=True):
-            if result is None or result.success:
-                await self._acknowledge(item, result)
-            else:
-                item.reason = (result.error or "refused")[:200]
-                refused.append(item)
-        if refused:
-            await self._refused(refused, "")
-        await self._forget(batch)
-
-    async def _acknowledge(self, item: Item, result: ItemResult | None) -> None:
-        new, limit = (result.new_values(), result.limits()) if result else (_UNKNOWN, _UNTOLD)
-        for share in shares_of(item):
-            for start in range(0, len(share.entries), 1000):
-                entries = [entry.encode() for entry in share.entries[start : start + 1000]]
-                part = share.spent if start == 0 else (0, 0, 0)
-                await self._ledger.acknowledge(share.user, entries, part, share.period, new, limit)
-        self.delivered.taken += len(item.records)
-
-    async def _refused(self, items: Sequence[Item], reason: str) -> None:
-        """Items that Zion says no to: a batch of their own, so that they block nobody; after three times the morgue."""
-        again: list[Item] = []
-        for item in items:
-            item.refusals += 1
-            item.reason = item.reason or reason
-            if item.refusals < REFUSALS_ALLOWED:
-                again.append(item)
-            else:
-                await self._bury(item)
-        if again:
-            await self._make(again)
-
-    async def _bury(self, item: Item) -> None:
-        log.error("usage goes to the dead letters", user_id=item.records[0].user, reason=item.reason)
-        await self._store.command(
-            "XADD", keys.DEAD_LETTERS, "*", "item", msgspec.json.encode(item), "reason", item.reason or "refused"
-        )
-        self.delivered.dead += len(item.records)
-        await self._acknowledge(item, None)
-        self.delivered.taken -= len(item.records)
-
-    # ---------------------------------------------------------------------------------------------------- recovering
-
-    @staticmethod
-    def _heartbeat(name: str) -> str:
-        return f"sentinel:consumer:{name}"
-
-    async def _recover(self) -> None:
-        """Take over what dead processes have left: first their batches, then records that are in no batch."""
-        lock = await self._store.command("SET", "sentinel:recovery", self.name, "NX", "EX", 30)
-        if lock is None:
+    async def _refused(self, held: Held, reason: str) -> None:
+        """A batch is refused for its content. Halves are tried, until the item at fault stands alone."""
+        items = held.batch.items
+        if len(items) > 1:
+            log.warning("zion refuses a batch, its halves are sent", items=len(items), reason=reason)
+            await self._cut(held, -(-len(items) // 2))
             return
-        try:
-            consumers = await self._consumers()
-            batches = await self._batches()
-            names = {name for _, name, _ in consumers} | {batch.owner for batch in batches}
-            dead = {name for name in names - {self.name} if not await self._alive(name)}
-            for batch in batches:
-                if batch.owner in dead:
-                    batch.owner = self.name
-                    await self._remember(batch)
-                    self._mine.append(batch)
-            batched = {(r.partition, r.entry) for batch in batches for item in batch.items for r in item.records}
-            for partition, name, pending in consumers:
-                if name in dead:
-                    await self._claim(partition, name, pending, batched)
-        finally:
-            await self._store.command("DEL", "sentinel:recovery")
+        await self._replace(held, [])
+        for spoilt, parts in self._queue.set_apart(items[0].user, monotonic()):
+            await self._replace(spoilt, parts)
+        await self._refuse(items[0], reason)
 
-    async def _alive(self, name: str) -> bool:
-        return bool(await self._store.command("EXISTS", self._heartbeat(name)))
+    async def _cut(self, held: Held, size: int) -> None:
+        """Send a batch, of which nothing was taken, in parts of this size, each under a key of its own."""
+        items = held.batch.items
+        await self._replace(held, [items[start : start + size] for start in range(0, len(items), size)])
 
-    async def _consumers(self) -> list[tuple[int, str, int]]:
-        """(partition, name, pending records) of every consumer."""
-        answers = await self._each(range(keys.PARTITIONS), lambda c, p: c.xinfo_consumers(keys.outbox(p), keys.GROUP))
-        return [
-            (p, _text(consumer["name"]), int(consumer["pending"]))
-            for p, answer in enumerate(answers)
-            if not isinstance(answer, Exception)
-            for consumer in answer
-        ]
+    async def _replace(self, held: Held, parts: Sequence[Sequence[Item]]) -> None:
+        await self._journal.forget(held.batch)
+        self._queue.replace(held, parts)
 
-    async def _batches(self) -> list[Batch]:
-        stored = await self._store.client.hgetall(keys.BATCHES)
-        return [msgspec.json.decode(value, type=Batch) for value in stored.values()]
+    async def _refuse(self, item: Item, reason: str) -> None:
+        """An item that Zion says no to is tried again by itself, and goes to the dead letters after three times."""
+        item.refusals += 1
+        item.reason = reason
+        if item.refusals < REFUSALS_ALLOWED:
+            self._queue.hold([item], due=monotonic() + backoff_seconds(item.refusals, _jitter()))
+            return
+        log.error("usage goes to the dead letters", user_id=item.user, reason=reason)
+        self.delivered.dead += await self._journal.bury(item)
 
-    async def _claim(self, partition: int, name: str, pending: int, batched: set[tuple[int, str]]) -> None:
-        client: Any = self._store.client
-        stream = keys.outbox(partition)
-        if pending:
-            found = await client.xpending_range(stream, keys.GROUP, "-", "+", pending, consumername=name)
-            ids = [entry["message_id"] for entry in found]
-            for start in range(0, len(ids), _TAKE):
-                entries = await client.xclaim(stream, keys.GROUP, self.name, 0, ids[start : start + _TAKE])
-                self._claimed += [
-                    Record.read(partition, entry, fields)
-                    for entry, fields in entries
-                    if fields and (partition, _text(entry)) not in batched
-                ]
-            log.info("records of a dead process are taken over", process=name, records=len(ids))
-        await client.xgroup_delconsumer(stream, keys.GROUP, name)
+    def _failed(self, held: Held, answer: Reported, *, doubt: bool) -> None:
+        self.delivered.failures += 1
+        at_least = max(answer.retry_after_seconds or 0.0, DOUBT_SECONDS if doubt else 0.0)
+        self._queue.failed(held, monotonic(), doubt=doubt, at_least=at_least, jitter=_jitter())
+        items = len(held.batch.items)
+        log.warning("zion does not take usage", status=answer.status, attempts=held.attempts, items=items)
+
+    # --------------------------------------------------------------------------------------------------------- doubt
+
+    async def _settle_doubt(self, held: Held) -> None:
+        """Find out what Zion took of a batch whose answer did not come."""
+        doubt = Doubt(held.batch.items)
+        while (user := doubt.next_user()) is not None:
+            await self._turn()
+            try:
+                quota, _ = await self._zion.limits(user)
+            except AccessDenied:
+                doubt.tell(user, None)
+            except ZionUnavailable as error:
+                if not await self._impatient(held):
+                    self._queue.wait(held, monotonic(), at_least=error.retry_after_seconds or 0.0, jitter=_jitter())
+                    return
+                break
+            else:
+                doubt.tell(user, quota.used)
+        await self._resolved(held, doubt.taken())
+
+    async def _impatient(self, held: Held) -> bool:
+        """Whether Zion is there and has not told what it has booked for too long. While it is away we can wait."""
+        held.doubt_since = held.doubt_since or monotonic()
+        if monotonic() - held.doubt_since < _PATIENCE_SECONDS:
+            return False
+        await self._zion.ping()
+        return self._zion.reachable
+
+    async def _resolved(self, held: Held, each: Sequence[bool | None]) -> None:
+        batch, unknown, taken = held.batch, each.count(None), each.count(True)
+        log.warning("an unanswered batch", items=len(each), taken=taken, unknown=unknown)
+        self.delivered.ambiguous += unknown
+        held.doubt, held.sent = False, unknown > 0
+        if taken:
+            untaken = {place: "" for place, is_taken in enumerate(each) if not is_taken}
+            self._answers[batch.key] = untaken
+            await self._journal.note_answer(batch, untaken)
+            await self._take_yes(batch, untaken, None)
+            self._queue.replace(held, [[batch.items[place] for place in untaken]] if untaken else [])
+        elif held.suspect and (not unknown or held.attempts >= GIVE_UP_AFTER):
+            await self._refused(held, "it fails while others pass")
+        elif not unknown and held.attempts >= PROBE_AFTER and len(each) > 1:
+            # Is it one item that makes Zion fail, or is it Zion? Any single one will mostly tell.
+            place = random.randrange(len(each))  # noqa: S311 (no secret)
+            await self._replace(held, [[batch.items[place]], batch.items[:place] + batch.items[place + 1 :]])
+        # Else the same items go again under the same key: a Zion that knows the key takes them once, whatever happened.
 
     # ------------------------------------------------------------------------------------------------------- looking
 
     async def depth(self) -> tuple[int, int]:
         """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none). Raises RedisUnavailable."""
-        try:
-            lengths = await self._each(range(keys.PARTITIONS), lambda c, p: c.xlen(keys.outbox(p)))
-            filled = [p for p, length in enumerate(lengths) if isinstance(length, int) and length]
-            firsts = await self._each(filled, lambda c, p: c.xrange(keys.outbox(p), count=1)) if filled else []
-        except _AWAY as error:
-            raise RedisUnavailable("The store is away.") from error
-        ages = [int(_text(first[0][0]).partition("-")[0]) for first in firsts if isinstance(first, list) and first]
-        return sum(length for length in lengths if isinstance(length, int)), min(ages, default=0)
+        return await self._journal.depth()
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _streams(answer: Any) -> Iterable[tuple[Any, list[tuple[bytes, dict[bytes, bytes]]]]]:
-    """The streams of an XREADGROUP answer: a list in RESP2, a map of lists of lists in RESP3."""
-    if isinstance(answer, dict):
-        return [(name, lists[0]) for name, lists in answer.items() if lists]
-    return answer or []
+def _jitter() -> float:
+    return random.random()  # noqa: S311 (no secret)

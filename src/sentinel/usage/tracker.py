@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from sentinel.clock import now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Ask, Triple
 from sentinel.tasks import Tasks, pause
@@ -52,6 +53,10 @@ class BatchingUsageTracker:
         except asyncio.CancelledError:
             self._tasks.start(self.settle(ask, spent, started_ms), "settle")
             raise
+
+    def give_back(self, ask: Ask) -> None:
+        """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
+        self._tasks.start(self.settle(ask, (0, 0, 0), now_ms()), "give back")
 
     async def _spool_it(self, settlement: Settlement) -> None:
         if settlement.spent == (0, 0, 0):

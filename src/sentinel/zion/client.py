@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 import structlog
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, PyreqwestError
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 from pyreqwest.request import RequestBuilder
 
 from sentinel.clock import monotonic, now_ms
@@ -31,6 +32,7 @@ REPORT_TIMEOUT = timedelta(seconds=15)
 """A batch of usage may take Zion longer; nobody waits for it."""
 
 _FAST_FAIL_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 3600.0
 _UNWELL_SECONDS = 10.0
 _AWAY = "The governance system is not available."
 
@@ -77,6 +79,11 @@ class ZionClient:
     def healthy(self) -> bool:
         """Whether Zion answered the last ping, and no look-up failed lately."""
         return bool(self._reachable) and (self._failed_at is None or monotonic() - self._failed_at > _UNWELL_SECONDS)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether Zion answered the last ping, with whatever."""
+        return bool(self._reachable)
 
     async def user(self, token: str) -> AuthenticatedUser:
         """Who this token belongs to (GET /users/me).
@@ -166,16 +173,30 @@ class ZionClient:
         try:
             response = await request.timeout(REPORT_TIMEOUT).build().send()
             answer = bytes(await response.bytes())
-        except ConnectError:
-            return Reported(0, not_sent=True)
         except PyreqwestError as error:
             log.warning("a usage report has no answer", reason=type(error).__name__)
-            return Reported(0)
+            return Reported(0, not_sent=_never_sent(error))
         return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
 
 
+def _never_sent(error: PyreqwestError) -> bool:
+    """Whether it failed to connect. The class does not tell: many a ConnectError came after sending."""
+    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
+    return any("(Connect)" in cause["message"] for cause in causes or ())
+
+
 def retry_after_seconds(value: str | None) -> float | None:
-    """The seconds of a Retry-After header, at most an hour; None where it is absent or a date."""
-    if value is None or not value.strip().isdecimal():
+    """The seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); at most an hour.
+
+    None where it is absent or neither.
+    """
+    if value is None:
         return None
-    return min(float(value), 3600.0)
+    value = value.strip()
+    if value.isdecimal():
+        return min(float(value), _LONGEST_RETRY_SECONDS)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return min(max(0.0, moment.timestamp() - now_ms() / 1000), _LONGEST_RETRY_SECONDS)

@@ -88,10 +88,6 @@ class ItemResult(msgspec.Struct, rename="camel"):
         return self.ai_requests, self.ai_input_tokens, self.ai_output_tokens
 
 
-class _BatchData(msgspec.Struct):
-    results: list[ItemResult] | None = None
-
-
 class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One item of usage (contract 1.4 v4): zero metrics and an unknown model are left out."""
 
@@ -103,7 +99,15 @@ class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     timestamp: str = ""
 
 
+class _Report(msgspec.Struct):
+    """The answer to a usage report: less is demanded of it, for it cannot be asked again."""
+
+    success: bool | None = None
+    data: dict[str, Any] | None = None
+
+
 _envelope = msgspec.json.Decoder(_Envelope)
+_report = msgspec.json.Decoder(_Report)
 
 
 def _data(body: bytes, kind: type[Any]) -> Any:
@@ -215,26 +219,46 @@ def next_reset_ms(reset_period: Any, now_ms: int) -> int:
     return round(ends.timestamp() * 1000)
 
 
+def says_no(body: bytes) -> bool:
+    """Whether an answer is Zion's own `success: false`, and about the whole: it has no data."""
+    try:
+        envelope = _report.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return envelope.success is False and not envelope.data
+
+
 def read_results(body: bytes) -> list[ItemResult] | None:
     """The per-item results of a batch that Zion took with a 2xx; None where the body tells nothing usable.
 
     After a 2xx the batch counts as taken whatever the body says: a resend would count twice (contract 1.5).
     """
     try:
-        data: _BatchData | None = _data(body, _BatchData)
-    except MalformedAnswer:
+        results = (_report.decode(body).data or {}).get("results")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return (data.results or None) if data else None
+    return [_result(fields) for fields in results] if results and isinstance(results, list) else None
 
 
-def read_increment(body: bytes) -> ItemResult | None:
-    """The result of a single increment; None where the body tells nothing usable."""
+def read_increment(body: bytes) -> list[ItemResult] | None:
+    """The same for the answer to a single increment, which has no `success` of its own."""
     try:
-        envelope = _envelope.decode(body)
-        fields = msgspec.json.decode(envelope.data, type=dict[str, Any])
-        return msgspec.convert({**fields, "success": True}, ItemResult)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+        fields = _report.decode(body).data
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return [_result({**fields, "success": True})] if fields else None
+
+
+def _result(fields: Any) -> ItemResult:
+    """One result as far as it can be read: a number that we do not understand must not undo the yes of its item."""
+    if not isinstance(fields, dict):
+        return ItemResult(success=True)
+    try:
+        return msgspec.convert(fields, ItemResult)
+    except msgspec.ValidationError:
+        email, error = fields.get("email"), fields.get("error")
+        success = fields["success"] is not False if "success" in fields else not error
+        return ItemResult(success, email if isinstance(email, str) else None, str(error) if error else None)
 
 
 def _known(value: int | None) -> int:

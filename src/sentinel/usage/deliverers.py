@@ -1,0 +1,128 @@
+"""Which process delivers which partition: exactly one at a time, so that nobody else spends a user's records.
+
+Every process says every two seconds that it lives. What a process leaves behind when it dies goes to another: at once
+where that one sees that the process is gone (same machine), else when its last sign of life is eight seconds old.
+A process that could not say so for six seconds (it was stopped, or Redis was away) stops delivering by itself, until it
+has looked again at what is still its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from importlib import resources
+from pathlib import Path
+
+import structlog
+
+from sentinel.cache import keys
+from sentinel.cache.redis import Script, Store
+from sentinel.clock import monotonic
+
+log = structlog.get_logger()
+
+BEAT_SECONDS = 2.0
+ALIVE_SECONDS = 8.0
+SURE_SECONDS = ALIVE_SECONDS - BEAT_SECONDS
+
+_KEEP, _TAKE, _GIVE = 0, 1, 2
+
+
+class Deliverers:
+    """The place of this process among all that deliver."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._script = Script.of("deliverers", resources.files(__package__).joinpath("deliverers.lua").read_text())
+        self._sure_until = 0.0
+        self._members: list[str] = []
+        self.name = f"{_where()}|{os.getpid()}|{secrets.token_hex(3)}"
+        self.owned: frozenset[int] = frozenset()
+
+    @property
+    def sure(self) -> bool:
+        """Whether nobody else can have taken what is ours."""
+        return monotonic() < self._sure_until
+
+    @property
+    def count(self) -> int:
+        """How many processes deliver, this one included."""
+        return max(1, len(self._members))
+
+    async def beat(self) -> bool:
+        """Say that we live; whether what we deliver is still what it was. Raises RedisUnavailable."""
+        before = self.owned
+        await self._call(_KEEP)
+        return self.owned == before
+
+    async def look(self, *, idle: bool) -> bool:
+        """Take what is free or was a dead process's; when idle, give what exceeds our share.
+
+        Returns whether there is more, or less, to work on than we know of. Raises RedisUnavailable.
+        """
+        want = _GIVE if idle else _TAKE
+        before = self.owned
+        taken = await self._call(want)
+        if self._gone():
+            taken = await self._call(want) or taken
+        return taken or (self.owned != before and not idle)
+
+    async def _call(self, want: int) -> bool:
+        started, before = monotonic(), self.owned
+        taken, mine, members = await self._store.script(
+            self._script,
+            (keys.MEMBERS, keys.OWNERS),
+            self.name.encode(),
+            b"%d" % round(ALIVE_SECONDS * 1000),
+            b"%d" % keys.PARTITIONS,
+            b"%d" % want,
+            *(name.encode() for name in self._gone()),
+        )
+        self.owned = frozenset(mine)
+        self._members = [name.decode() for name in members]
+        self._sure_until = started + SURE_SECONDS
+        if self.owned != before:
+            log.info("partitions to deliver", count=len(self.owned), processes=self.count)
+        return bool(taken)
+
+    def _gone(self) -> list[str]:
+        return [name for name in self._members if is_gone(name, self.name)]
+
+    async def leave(self, *, idle: bool) -> None:
+        """Deliver no more. idle: nothing of ours is on its way, so whoever comes may start at once.
+
+        Otherwise what we had is a dead process's now. Raises RedisUnavailable.
+        """
+        if idle and self.owned and self.sure:
+            await self._store.command("HDEL", keys.OWNERS, *sorted(self.owned))
+        await self._store.command("ZREM", keys.MEMBERS, self.name)
+        self.owned, self._sure_until = frozenset(), 0.0
+
+
+def _where() -> str:
+    """The machine, its boot and the process namespace: where a process id names one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        # Nothing to tell two machines of one name apart: names never match, and a death shows by its silence.
+        boot = space = secrets.token_hex(4)
+    return f"{socket.gethostname()}|{boot}|{space}"
+
+
+def is_gone(name: str, me: str) -> bool:
+    """Whether the process of this name ran where `me` runs, and runs no more."""
+    where, pid, _ = name.rsplit("|", 2)
+    mine, my_pid, _ = me.rsplit("|", 2)
+    if name == me or where != mine:
+        return False
+    return pid == my_pid or not _runs(pid)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        # The state follows the command's name in parentheses; Z is dead, but nobody has looked yet.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False

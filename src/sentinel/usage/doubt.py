@@ -1,0 +1,83 @@
+"""Which items of a batch Zion has taken, when its answer did not come: found out from what Zion says it has booked.
+
+A user's numbers tell if nobody else spends from the same subscription meanwhile: `used` has grown by exactly the sum of
+the user's first items. Growth that is too small for an item says that it was not taken, whoever else spends. Anything
+else tells nothing; then its neighbours decide, for Zion applies the items of a batch in their order (contract 1.5).
+Of a large batch only as many users are asked as it takes to find the place where Zion stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sentinel.limits.policy import Triple
+from sentinel.usage.batch import Item, plus
+
+MOST_QUESTIONS = 24
+"""A batch of so many users is asked for in full: then items that Zion has refused one by one show, too. Halving 1,000
+items takes 10 answers that tell something; the rest is for those that do not."""
+
+
+class Doubt:
+    """Questions out, answers in: ask for `next_user`, tell `used`, until there is nobody left to ask."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._told: list[bool | None] = [None] * len(items)
+        self._questions = MOST_QUESTIONS
+        self._places: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            self._places.setdefault(item.user, []).append(place)
+        self._ask_all = len(self._places) <= MOST_QUESTIONS
+        known = {user for user, places in self._places.items() if all(items[place].before for place in places)}
+        self._askable = {place: item.user for place, item in enumerate(items) if item.user in known}
+
+    def taken(self) -> list[bool | None]:
+        """Of each item whether Zion has taken it; None = nobody knows."""
+        last, end = self._span()
+        return [
+            told if told is not None else True if place < last else False if place >= end else None
+            for place, told in enumerate(self._told)
+        ]
+
+    def _span(self) -> tuple[int, int]:
+        """Zion came beyond the item before the first place, and not to the second place."""
+        last = max((place for place, told in enumerate(self._told) if told), default=-1)
+        after = (place for place in range(last + 1, len(self._told)) if self._told[place] is False)
+        return last + 1, next(after, len(self._told))
+
+    def next_user(self) -> str | None:
+        """Whose `used` would tell most now; None when all is known, or nobody is left to ask."""
+        start, end = (0, len(self._told)) if self._ask_all else self._span()
+        places = [place for place in self._askable if start <= place < end]
+        if not places or self._questions == 0:
+            return None
+        # All or nothing is what mostly happened, and the last and the first item tell which.
+        if end == len(self._told):
+            return self._askable[places[-1]]
+        if start == 0:
+            return self._askable[places[0]]
+        middle = (start + end - 1) / 2
+        return self._askable[min(places, key=lambda place: abs(place - middle))]
+
+    def tell(self, user: str, used: Triple | None) -> None:
+        """Take what Zion says that the user has used now; None = it does not say."""
+        self._questions -= 1
+        places = self._places[user]
+        for place in places:
+            self._askable.pop(place, None)
+        before = self._items[places[0]].before
+        if used is None or before is None:
+            return
+        growth = (used[0] - before[0], used[1] - before[1], used[2] - before[2])
+        if min(growth) < 0:
+            # The period has ended, or somebody has corrected the numbers.
+            return
+        total: Triple = (0, 0, 0)
+        for number, place in enumerate(places):
+            total = plus(total, self._items[place].spent)
+            if growth == total:
+                for earlier in places[: number + 1]:
+                    self._told[earlier] = True
+            elif any(grown < needed for grown, needed in zip(growth, total, strict=True)):
+                self._told[place] = False

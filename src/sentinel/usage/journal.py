@@ -1,0 +1,257 @@
+"""What Redis remembers of deliveries: the outboxes, the batches that are on their way, and the dead letters.
+
+A record is new, then pending (somebody has read it), then gone. All deliverers read under one consumer name, since only
+one reads a partition at a time; what is pending and in no batch was read by a process that died before it sent it.
+A batch is written down right before it is sent, and Zion's answer right after it came: so whoever takes over knows
+whether it was sent, and whether it was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import msgspec
+import structlog
+
+from sentinel.cache import keys
+from sentinel.cache.ledger import Letter, RedisLedger
+from sentinel.cache.redis import Script
+from sentinel.clock import monotonic
+from sentinel.limits.policy import Ask, Triple
+from sentinel.tasks import pause
+from sentinel.usage.batch import MOST_ITEMS, Batch, Item, Items, Record
+from sentinel.zion.models import ItemResult
+
+log = structlog.get_logger()
+
+_CONSUMER = "deliverer"
+MOST_RECORDS = 4096
+"""Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
+
+_AT_ONCE, _EACH = 8, 64
+"""So many partitions in one turn, so many records of each: 512 records are decoded in 3 ms."""
+
+_ACKNOWLEDGED_AT_ONCE = 500
+"""Records that one script drops: half a millisecond in which Redis does nothing else."""
+
+_REMEMBER_SECONDS = 10.0
+"""So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""
+
+_ANSWER = b":answer"
+_UNKNOWN: Triple = (-1, -1, -1)
+_UNTOLD: Triple = (-2, -2, -2)
+
+Refusals = dict[int, str]
+"""Zion's answer to a batch, as it is written down: the places of the items that it refused, with its reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter: usage that Zion has refused for good."""
+
+    partition: int
+    entry: str
+    record: Record
+    reason: str
+
+
+class Journal:
+    """The outboxes, batches and dead letters of all partitions. Every method may raise RedisUnavailable."""
+
+    def __init__(self, ledger: RedisLedger) -> None:
+        self._ledger = ledger
+        self._store = ledger.store
+        folder = resources.files(__package__)
+        self._prepare, self._requeue = (
+            Script.of(name, folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue")
+        )
+        self._sweep: list[int] = []
+        self._taken: tuple[set[tuple[int, str]], set[tuple[int, str]]] = (set(), set())
+        self._taken_since = 0.0
+
+    # ------------------------------------------------------------------------------------------------------- records
+
+    async def prepare(self, partitions: Iterable[int]) -> None:
+        """Make the consumer groups of these partitions."""
+        await asyncio.gather(
+            *(self._store.script(self._prepare, (keys.outbox(p),), keys.GROUP.encode()) for p in partitions)
+        )
+
+    def sweep(self, partitions: Iterable[int]) -> None:
+        """From now on `take` reads these partitions, from the first to the last."""
+        self._sweep = sorted(partitions)
+
+    async def take(self, owned: Collection[int]) -> list[Item]:
+        """The next items of the sweep: about MOST_ITEMS, of MOST_RECORDS records; none when it has come to its end.
+
+        A partition is read to its end, so that what one user spent meanwhile becomes one item, but in turn with others.
+        owned: the others are somebody else's now.
+        """
+        self._sweep = [p for p in self._sweep if p in owned]
+        found = Items()
+        while self._sweep and found.records < MOST_RECORDS and len(found.items) < MOST_ITEMS:
+            some, rest = self._sweep[:_AT_ONCE], self._sweep[_AT_ONCE:]
+            reads = await asyncio.gather(*(self._read(p, ">", _EACH) for p in some))
+            for read in reads:
+                found.add(read)
+            self._sweep = rest + [p for p, read in zip(some, reads, strict=True) if len(read) == _EACH]
+        return found.items
+
+    async def pending(self, partitions: Iterable[int], known: set[tuple[int, str]]) -> list[Item]:
+        """Records that were read before and are not among the known (partition, entry), as items."""
+        found = Items()
+        after = dict.fromkeys(sorted(partitions), "0")
+        while after:
+            pages = await asyncio.gather(*(self._read(p, entry, _EACH) for p, entry in after.items()))
+            for page in pages:
+                found.add(record for record in page if (record.partition, record.entry) not in known)
+                await pause(0)
+            after = {page[-1].partition: page[-1].entry for page in pages if page}
+        return found.items
+
+    async def _read(self, partition: int, after: str, count: int) -> list[Record]:
+        answer = await self._store.command(
+            *("XREADGROUP", "GROUP", keys.GROUP, _CONSUMER, "COUNT", count, "STREAMS", keys.outbox(partition), after)
+        )
+        found = [read_record(partition, entry, fields) for entry, fields in _entries(answer)]
+        records = [record for record in found if record is not None]
+        if any(self._was_taken(record) for record in records):
+            await self._drop([record for record in records if self._was_taken(record)])
+            records = [record for record in records if not self._was_taken(record)]
+        return records
+
+    def _was_taken(self, record: Record) -> bool:
+        return any((record.partition, record.entry) in taken for taken in self._taken)
+
+    async def _drop(self, records: Sequence[Record]) -> None:
+        """Zion has these already: this Redis has lost its last moments."""
+        log.warning("redis has forgotten what zion has taken", records=len(records))
+        items = Items()
+        items.add(records)
+        await self.acknowledge(items.items, [None] * len(items.items))
+
+    async def depth(self) -> tuple[int, int]:
+        """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none)."""
+        lengths = await asyncio.gather(*(self._store.command("XLEN", keys.outbox(p)) for p in range(keys.PARTITIONS)))
+        firsts = await asyncio.gather(
+            *(
+                self._store.command("XRANGE", keys.outbox(p), "-", "+", "COUNT", 1)
+                for p, length in enumerate(lengths)
+                if length
+            )
+        )
+        return sum(lengths), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
+
+    # ------------------------------------------------------------------------------------------------------- batches
+
+    async def note_sent(self, batch: Batch) -> None:
+        """Write down that this batch is sent from now on, with what Zion's numbers are before that."""
+        before = await self._ledger.known_used([item.user for item in batch.items])
+        for item, used in zip(batch.items, before, strict=True):
+            item.before = used
+        await self._store.command("HSET", keys.BATCHES, batch.key, msgspec.json.encode(batch))
+
+    async def note_answer(self, batch: Batch, refusals: Refusals) -> None:
+        """Write down what Zion said to a batch."""
+        await self._store.command("HSET", keys.BATCHES, batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
+
+    async def forget(self, batch: Batch) -> None:
+        """Nothing more is to be known of this batch."""
+        await self._store.command("HDEL", keys.BATCHES, batch.key, batch.key.encode() + _ANSWER)
+
+    async def batches(self) -> list[tuple[Batch, Refusals | None]]:
+        """All batches that were sent, of all processes, with Zion's answer where it came."""
+        fields = _pairs(await self._store.command("HGETALL", keys.BATCHES))
+        found = []
+        for key, value in fields.items():
+            if key.endswith(_ANSWER):
+                continue
+            try:
+                found.append((msgspec.json.decode(value, type=Batch), _refusals(fields.get(key + _ANSWER))))
+            except msgspec.DecodeError:
+                log.warning("no batch of this version", key=key.decode(errors="replace"))
+        return found
+
+    async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
+        """Zion has taken these items; returns how many records were still there."""
+        if monotonic() - self._taken_since > _REMEMBER_SECONDS:
+            self._taken, self._taken_since = (set(), self._taken[0]), monotonic()
+        self._taken[0].update((item.partition, entry) for item in items for entry in item.entries)
+        gone = 0
+        for first in range(0, len(items), 100):
+            some = zip(items[first : first + 100], results[first : first + 100], strict=True)
+            gone += sum(await asyncio.gather(*(self._acknowledge(item, result) for item, result in some)))
+        return gone
+
+    async def _acknowledge(self, item: Item, result: ItemResult | None) -> int:
+        new, limit = (result.new_values(), result.limits()) if result else (_UNKNOWN, _UNTOLD)
+        gone = 0
+        for first in range(0, len(item.entries), _ACKNOWLEDGED_AT_ONCE):
+            entries = item.entries[first : first + _ACKNOWLEDGED_AT_ONCE]
+            spent = (0, 0, 0) if first else item.spent
+            gone += await self._ledger.acknowledge(item.user, entries, spent, item.period, new, limit)
+        return gone
+
+    # -------------------------------------------------------------------------------------------------- dead letters
+
+    async def bury(self, item: Item) -> int:
+        """Move the records of a refused item to the dead letters, as one; returns how many there were."""
+        letter = Letter(Ask("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
+        return await self._ledger.acknowledge(
+            item.user, item.entries, item.spent, item.period, _UNKNOWN, _UNTOLD, letter=letter
+        )
+
+    async def letters(self) -> list[DeadLetter]:
+        """All dead letters, partition by partition."""
+        found = []
+        for p in range(keys.PARTITIONS):
+            for entry, fields in _rows(await self._store.command("XRANGE", keys.dead_letters(p), "-", "+")):
+                record = read_record(p, entry, fields)
+                if record is not None:
+                    found.append(DeadLetter(p, entry.decode(), record, fields.get(b"reason", b"").decode()))
+        return found
+
+    async def requeue(self, letter: DeadLetter) -> str | None:
+        """Put a dead letter back into its outbox; returns its entry there, None if somebody did that before."""
+        stream, outbox = keys.dead_letters(letter.partition), keys.outbox(letter.partition)
+        entry: bytes | None = await self._store.script(self._requeue, (stream, outbox), letter.entry.encode())
+        return None if entry is None else entry.decode()
+
+    async def is_waiting(self, partition: int, entry: str) -> bool:
+        """Whether this record is still in its outbox."""
+        return bool(await self._store.command("XRANGE", keys.outbox(partition), entry, entry))
+
+
+def read_record(partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record | None:
+    """The record; None, and a line in the log, for something that others have put there."""
+    try:
+        return Record.read(partition, entry, fields)
+    except (KeyError, ValueError, struct.error) as error:
+        log.warning("no usage record", partition=partition, entry=entry.decode(), reason=repr(error))
+        return None
+
+
+def _refusals(value: bytes | None) -> Refusals | None:
+    return None if value is None else msgspec.json.decode(value, type=Refusals)
+
+
+def _pairs(answer: Any) -> dict[bytes, bytes]:
+    """A map, which comes as a flat list from a single Redis and as a dict from redis-py."""
+    if isinstance(answer, dict):
+        return answer
+    values = iter(answer or ())
+    return dict(zip(values, values, strict=True))
+
+
+def _rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    return [(entry, _pairs(fields)) for entry, fields in answer or ()]
+
+
+def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """The entries of the one stream of an XREADGROUP answer."""
+    return _rows(answer[0][1]) if answer else []

@@ -1,0 +1,250 @@
+"""One exchange with a scripted client and a scripted provider, on a real ledger: this arrives, that must leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sentinel.cache import keys
+from sentinel.cache.ledger import RedisLedger, read_account
+from sentinel.cache.redis import Store
+from sentinel.error import AppError
+from sentinel.limits.policy import Policy, Quota
+from sentinel.limits.typical import TypicalOutput
+from sentinel.middleware.lease_keeper import LeaseKeeper
+from sentinel.proxy.client import ClientSide
+from sentinel.proxy.exchange import CHAT, Exchange, Parts
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
+from sentinel.tasks import Tasks
+from sentinel.tokens.counter import TokenCounter
+from sentinel.usage.spool import Spool
+from sentinel.usage.tracker import BatchingUsageTracker
+from sentinel.zion.models import AuthenticatedUser
+
+USER = AuthenticatedUser("ana", "ana@corp.test")
+PROMPT = "Say hello"
+INPUT_TOKENS = 9
+"""Of PROMPT as one user message: 3 for the reply, 3 for the message, 1 for the role, 2 for the text."""
+
+
+def event(text: str | None = None, **fields: Any) -> bytes:
+    """A chunk of a chat stream."""
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return (
+        b"data: "
+        + json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": choices, **fields}).encode()
+        + b"\n\n"
+    )
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """A provider's usage."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class Provider:
+    """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised."""
+
+    status: int = 200
+    pieces: list[bytes | Exception] = field(default_factory=list)
+    body: bytes = b""
+    failure: AppError | None = None
+    requests: list[ProviderRequest] = field(default_factory=list)
+    read: list[bytes] = field(default_factory=list)
+    opened: int = 0
+    closed: int = 0
+
+    async def post(self, request: ProviderRequest) -> ProviderAnswer:
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        return ProviderAnswer(self.status, {b"content-type": b"application/json"}, self.body)
+
+    @asynccontextmanager
+    async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        self.opened += 1
+        try:
+            yield _Answer(self)
+        finally:
+            self.closed += 1
+
+    async def get(self, path: str, request_id: str) -> ProviderAnswer:
+        raise AssertionError
+
+    async def close(self) -> None:
+        return
+
+
+class _Answer:
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._pieces = iter(provider.pieces)
+        self.status = provider.status
+        self.headers: Mapping[bytes, bytes] = {b"content-type": b"text/event-stream", b"x-request-id": b"up_1"}
+
+    async def read(self) -> bytes | None:
+        await asyncio.sleep(0)
+        piece = next(self._pieces, None)
+        if isinstance(piece, Exception):
+            raise piece
+        if piece is not None:
+            self._provider.read.append(piece)
+        return piece
+
+    async def read_all(self) -> bytes:
+        await asyncio.sleep(0)
+        return self._provider.body
+
+
+class Connection:
+    """What the server tells of the client's connection."""
+
+    body_is_there = True
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.on_gone: Any = None
+
+    def keep_reading(self) -> None:
+        """There is no socket here."""
+
+
+class Client:
+    """A client that sends one chat request; `got` is what reached it."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.connection = Connection()
+        self.messages: list[Any] = []
+        self.watched_to_the_end = False
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], **fields}
+        self._body = json.dumps(body).encode()
+        scope = {
+            "headers": [(b"authorization", b"Bearer token"), (b"content-type", b"application/json")],
+            "extensions": {"sentinel.connection": self.connection},
+        }
+        self.side = ClientSide(scope, self._receive, self._send, [])
+
+    async def _receive(self) -> Any:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: Any) -> None:
+        await asyncio.sleep(0)
+        self.messages.append(message)
+        if self.complete:
+            self.watched_to_the_end = self.connection.on_gone is not None
+
+    @property
+    def status(self) -> int | None:
+        return next((message["status"] for message in self.messages if "status" in message), None)
+
+    @property
+    def got(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last piece of the answer came."""
+        return any(message["type"].endswith("body") and not message.get("more_body") for message in self.messages)
+
+    @property
+    def text(self) -> str:
+        """The text of the stream's chunks that came."""
+        events = [line[6:] for line in self.got.split(b"\n") if line.startswith(b"data: {")]
+        return "".join(
+            choice["delta"].get("content") or "" for each in events for choice in json.loads(each).get("choices", ())
+        )
+
+
+class _Cache:
+    """Knows the one caller, and no limits."""
+
+    def __init__(self, ledger: RedisLedger) -> None:
+        self._ledger = ledger
+
+    def remembered(self, token: bytes) -> AuthenticatedUser | None:
+        return None
+
+    async def user(self, token: bytes) -> AuthenticatedUser:
+        await asyncio.sleep(0)
+        return USER
+
+    async def fetch_limits(self, user: str, seq: int) -> None:
+        await self._ledger.refresh(user, Quota(), seq)
+
+    def refresh_limits_soon(self, user: str, seq: int) -> None:
+        return
+
+
+class Stage:
+    """Everything an exchange needs, and what it left behind."""
+
+    def __init__(self, store: Store, folder: Path, *, drain: bool = False, default_output: int = 1000) -> None:
+        self.ledger = RedisLedger(store, Policy((), 5, 30_000, 300_000, 3_600_000))
+        self.tasks = Tasks()
+        self.ended: list[RequestContext] = []
+        self.provider = Provider()
+        self.leases = LeaseKeeper(self.ledger, 30)
+        self.parts = Parts(
+            cache=_Cache(self.ledger),  # type: ignore[arg-type]
+            ledger=self.ledger,
+            counter=TokenCounter(),
+            provider=self.provider,
+            tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
+            leases=self.leases,
+            tasks=self.tasks,
+            max_body_bytes=1 << 20,
+            body_timeout_seconds=5,
+            typical=TypicalOutput(default_output),
+            drain_abandoned=drain,
+            on_end=self.ended.append,
+        )
+        self._count = 0
+
+    def exchange(self, client: Client) -> Exchange:
+        self._count += 1
+        return Exchange(self.parts, CHAT, client.side, RequestContext(f"req_{self._count}", CHAT.route, 0.0))
+
+    async def limit(self, output: int) -> None:
+        """Zion grants the caller so much output."""
+        await self.ledger.refresh(USER.id, Quota(limit=(-1, -1, output)), -1)
+
+    async def account(self) -> dict[str, Any]:
+        """The caller's account."""
+        packed = await self.ledger.store.command("GET", keys.account_keys(USER.id).account)
+        return read_account(packed) if packed else {"held": [0, 0, 0], "open": 0, "pend": [0, 0, 0]}
+
+    async def records(self) -> dict[str, tuple[int, int, int]]:
+        """The usage records by request id. Fails if a request has two."""
+        found: dict[str, tuple[int, int, int]] = {}
+        for _, fields in await self.ledger.store.client.xrange(keys.account_keys(USER.id).outbox):
+            name = json.loads(fields[b"who"])[0]
+            assert name not in found
+            n, i, o, _, _ = struct.unpack("<5d", fields[b"sum"])
+            found[name] = (int(n), int(i), int(o))
+        return found
+
+    async def settled(self) -> dict[str, tuple[int, int, int]]:
+        """The usage records, once nothing runs any more. Fails if anything is still reserved."""
+        await self.tasks.finish(5)
+        account = await self.account()
+        assert (account["held"], account["open"]) == ([0, 0, 0], 0)
+        assert await self.ledger.store.command("HLEN", keys.account_keys(USER.id).leases) == 0
+        assert len(self.leases) == 0
+        return await self.records()

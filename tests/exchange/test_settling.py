@@ -1,0 +1,285 @@
+"""However a request ends, it is settled once: nothing stays reserved, and what was delivered is charged, exactly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentinel.cache.redis import Store
+from sentinel.error import RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.tokens.bpe import count_for
+from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
+from tests.metering import Stepped, empty_store
+
+WORDS = [" one", " two", " three", " four"]
+STREAM = [event(word) for word in WORDS]
+WHOLE = json.dumps(
+    {"choices": [{"index": 0, "message": {"content": "one two"}, "finish_reason": "stop"}], "usage": usage(9, 2)}
+).encode()
+
+count = count_for("gpt-4o-mini")
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    async with empty_store(store_url) as store:
+        yield store
+
+
+@pytest.fixture
+def stage(store: Store, tmp_path: Path) -> Stage:
+    return Stage(store, tmp_path)
+
+
+async def ended(stage: Stage, client: Client, **provider: Any) -> tuple[int, int, int] | None:
+    """Run one exchange to its end; what it was charged."""
+    _script(stage.provider, **provider)
+    await stage.exchange(client).run()
+    records = await stage.settled()
+    return next(iter(records.values()), None)
+
+
+def _script(provider: Provider, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(provider, name, value)
+
+
+class TestEndings:
+    """What each ending costs."""
+
+    async def test_a_finished_stream_costs_what_the_provider_says(self, stage: Stage) -> None:
+        """The usage chunk counts, not what we counted."""
+        client = Client(stream=True)
+        pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
+        assert await ended(stage, client, pieces=pieces) == (1, 11, 40)
+        assert client.got == b"".join(STREAM) + DONE
+        assert stage.ended[0].outcome == "ok"
+
+    async def test_without_usage_it_costs_what_was_delivered(self, stage: Stage) -> None:
+        """Our own count stands in."""
+        assert await ended(stage, Client(stream=True), pieces=[*STREAM, DONE]) == (1, INPUT_TOKENS, 4)
+
+    async def test_a_whole_answer(self, stage: Stage) -> None:
+        """Its usage is charged before it leaves."""
+        client = Client()
+        assert await ended(stage, client, body=WHOLE) == (1, 9, 2)
+        assert client.got == WHOLE
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 401, 403, 500, 503])
+    async def test_a_refusal_upstream_is_free(self, stage: Stage, stream: bool, status: int) -> None:
+        """Nothing is charged for what the provider refuses; its 4xx passes, unless it is about our key."""
+        client = Client(stream=stream)
+        assert await ended(stage, client, status=status, body=b'{"error":{}}') is None
+        assert client.status == (status if status not in (401, 403, 500, 503) else 502)
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize(("failure", "status"), [(UpstreamError("x"), 502), (UpstreamTimeout("x"), 504)])
+    async def test_no_answer_is_free(self, stage: Stage, stream: bool, failure: Any, status: int) -> None:
+        """Nothing is charged for an answer that did not begin."""
+        client = Client(stream=stream)
+        assert await ended(stage, client, failure=failure) is None
+        assert client.status == status
+
+    @pytest.mark.parametrize("failure", [UpstreamError("x"), UpstreamTimeout("x")])
+    @pytest.mark.parametrize("delivered", range(5))
+    async def test_a_stream_that_breaks(self, stage: Stage, failure: Exception, delivered: int) -> None:
+        """What was delivered before the break is charged; before the first piece nothing is."""
+        client = Client(stream=True)
+        charged = await ended(stage, client, pieces=[*STREAM[:delivered], failure])
+        assert charged == ((1, INPUT_TOKENS, delivered) if delivered else None)
+        assert client.got.startswith(b"".join(STREAM[:delivered]))
+        assert b'"error"' in client.got
+        assert DONE not in client.got
+
+    async def test_a_broken_whole_answer_is_free(self, stage: Stage) -> None:
+        """A 200 that is no JSON is no answer."""
+        client = Client()
+        assert await ended(stage, client, body=b"<html>") is None
+        assert client.status == 502
+
+    async def test_running_usage_is_not_the_last_word(self, stage: Stage) -> None:
+        """A provider that tells usage in every chunk, late, does not make a broken stream cheaper than delivered."""
+        pieces = [event(word, usage=usage(9, max(0, n - 2))) for n, word in enumerate(WORDS)]
+        client = Client(stream=True)
+        assert await ended(stage, client, pieces=[*pieces, UpstreamError("x")]) == (1, 9, 4)
+
+    @pytest.mark.parametrize("end", [b"data: [DONE]\n", b"data: [DONE]", b""])
+    async def test_a_stream_without_a_proper_end(self, stage: Stage, end: bytes) -> None:
+        """Where the last blank line or [DONE] itself is missing, all bytes pass, and the usage counts."""
+        client = Client(stream=True)
+        assert await ended(stage, client, pieces=[*STREAM, event(usage=usage(11, 40)), end]) == (1, 11, 40)
+        assert client.got == b"".join(STREAM) + end
+
+    async def test_tool_calls_and_refusals_are_counted(self, stage: Stage) -> None:
+        """Text, names and arguments of tool calls, and refusals: all that was delivered counts."""
+        deltas: list[dict[str, Any]] = [
+            {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "get_weather", "arguments": ""}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]},
+            {"refusal": "I cannot"},
+            {"refusal": " do that"},
+            {"content": "Hello"},
+        ]
+        pieces = [event(choices=[{"index": 0, "delta": delta}]) for delta in deltas]
+        expected = sum(count(text) for text in ("get_weather", '{"city":"Oslo"}', "I cannot do that", "Hello"))
+        client = Client(stream=True)
+        assert await ended(stage, client, pieces=[*pieces, UpstreamError("x")]) == (1, INPUT_TOKENS, expected)
+
+
+def leave(client: Client) -> Callable[[], None]:
+    """What the server does when the client closes its connection, except for the cancelling."""
+
+    def left() -> None:
+        client.connection.gone = client.side.gone = True
+
+    return left
+
+
+def owed(stage: Stage, client: Client, *, gone: bool) -> list[tuple[int, int, int]]:
+    """What a cancelled stream must have cost, by what the provider and the client saw of it."""
+    if any(b'"usage"' in piece for piece in stage.provider.read):
+        return [(1, 11, 40)]
+    if client.text or (gone and stage.provider.requests):
+        return [(1, INPUT_TOKENS, count(client.text))]
+    return []
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
+@pytest.mark.parametrize("room", [1000, 200], ids=["with_room", "near_its_limit"])
+async def test_a_stream_cancelled_at_every_step(store: Store, tmp_path: Path, gone: bool, room: int) -> None:
+    """Wherever a stream is cancelled it is settled once, for exactly what reached the client."""
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path, default_output=room), Client(stream=True)
+        await stage.limit(100_000)
+        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
+        stepped = Stepped(stage.exchange(client).run(), step)
+        await stepped.run(leave(client) if gone else lambda: None)
+        assert list((await stage.settled()).values()) == owed(stage, client, gone=gone), step
+        assert len(stage.ended) == 1, step
+        assert stage.provider.closed == stage.provider.opened, step
+        if not stepped.cancelled:
+            break
+    assert step >= 20
+    assert client.complete
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
+async def test_a_whole_answer_cancelled_at_every_step(store: Store, tmp_path: Path, gone: bool) -> None:
+    """Wherever a request is cancelled it is settled once; a client that leaves pays for the input that was sent on."""
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), Client()
+        stage.provider.body = WHOLE
+        exchange = stage.exchange(client)
+        stepped = Stepped(exchange.run(), step)
+        await stepped.run(leave(client) if gone else lambda: None)
+        records = list((await stage.settled()).values())
+        if exchange.context.first_byte:
+            assert records == [(1, 9, 2)], step
+        else:
+            assert records == ([(1, INPUT_TOKENS, 0)] if gone and stage.provider.requests else []), step
+        assert not client.complete or client.status == 503 or records == [(1, 9, 2)], step
+        if not stepped.cancelled:
+            break
+    assert step >= 10
+
+
+async def test_cancelled_twice(store: Store, tmp_path: Path) -> None:
+    """A client that leaves and a shutdown right behind it: still settled once, for what was delivered."""
+    for first, second in itertools.product(range(6, 20, 2), range(1, 6)):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), Client(stream=True)
+        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
+        inner = Stepped(stage.exchange(client).run(), first)
+        await Stepped(inner.run(leave(client)), first + second).run()
+        assert list((await stage.settled()).values()) == owed(stage, client, gone=True), (first, second)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_refusal_upstream_cancelled_at_every_step(store: Store, tmp_path: Path, stream: bool) -> None:
+    """A client that leaves while the provider's refusal is on its way pays nothing for it."""
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), Client(stream=stream)
+        stage.provider.status, stage.provider.body = 400, b"{}"
+        exchange = stage.exchange(client)
+        stepped = Stepped(exchange.run(), step)
+        await stepped.run(leave(client))
+        records = list((await stage.settled()).values())
+        unanswered = bool(stage.provider.requests) and not exchange.context.first_byte
+        assert records == ([(1, INPUT_TOKENS, 0)] if unanswered else []), step
+        if not stepped.cancelled:
+            break
+    assert step >= 10
+
+
+class TestAbandoned:
+    """A client that leaves in mid-stream."""
+
+    @pytest.mark.parametrize("drain", [False, True])
+    async def test_cancelled_or_drained(self, store: Store, tmp_path: Path, drain: bool) -> None:
+        """By default what was delivered is charged; drained, what the provider says in the end."""
+        stage, client = Stage(store, tmp_path, drain=drain), Client(stream=True)
+        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
+        await Stepped(stage.exchange(client).run(), lambda: len(client.text.split()) == 2).run(leave(client))
+        charged = list((await stage.settled()).values())
+        assert charged == ([(1, 11, 40)] if drain else [(1, INPUT_TOKENS, count(client.text))])
+        assert stage.provider.closed == 1
+        assert stage.ended[0].outcome == "client_gone"
+
+    async def test_drained_from_a_provider_that_breaks(self, store: Store, tmp_path: Path) -> None:
+        """Without the provider's word what was delivered is charged."""
+        stage, client = Stage(store, tmp_path, drain=True), Client(stream=True)
+        stage.provider.pieces = [*STREAM, UpstreamError("x")]
+        await Stepped(stage.exchange(client).run(), lambda: len(client.text.split()) == 2).run(leave(client))
+        assert list((await stage.settled()).values()) == [(1, INPUT_TOKENS, count(client.text))]
+
+    async def test_gone_before_anything_was_sent_on(self, stage: Stage) -> None:
+        """A client that left before its request reached the provider pays nothing."""
+        client = Client(stream=True)
+        client.connection.gone = True
+        assert await ended(stage, client, pieces=[*STREAM, DONE]) is None
+        assert stage.provider.requests == []
+
+    async def test_gone_after_the_last_byte(self, stage: Stage) -> None:
+        """Whoever has it all is no deserter, even while the provider's connection is still being read to its end."""
+        client = Client(stream=True)
+        assert await ended(stage, client, pieces=[*STREAM, event(usage=usage(11, 40)), DONE, b""]) == (1, 11, 40)
+        assert not client.watched_to_the_end
+        assert stage.ended[0].outcome == "ok"
+
+
+async def test_a_stream_at_its_limit_costs_what_was_delivered(store: Store, tmp_path: Path) -> None:
+    """The provider's usage of what was cut off is not charged."""
+    stage, client = Stage(store, tmp_path, default_output=2), Client(stream=True)
+    await stage.limit(2)
+    assert await ended(stage, client, pieces=[*STREAM, event(usage=usage(11, 40)), DONE]) == (1, INPUT_TOKENS, 2)
+    assert client.text == "".join(WORDS[:2])
+    assert b'"finish_reason":"length"' in client.got
+    assert client.got.endswith(DONE)
+
+
+async def test_a_slow_ledger_loses_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settlement that Redis does not take in time goes to the spool, and from there to Redis, once."""
+    stage, client = Stage(store, tmp_path), Client(stream=True)
+    stage.provider.pieces = [*STREAM, DONE]
+    settle = stage.ledger.settle
+
+    async def done_but_unanswered(*call: Any) -> bool:
+        await settle(*call)
+        raise RedisUnavailable("no answer")
+
+    monkeypatch.setattr(stage.ledger, "settle", done_but_unanswered)
+    await stage.exchange(client).run()
+    assert client.complete
+    assert stage.parts.tracker.spooled == 1
+    monkeypatch.undo()
+    assert await stage.parts.tracker.replay() == 1
+    assert await stage.settled() == {"req_1": (1, INPUT_TOKENS, 4)}

@@ -1,0 +1,93 @@
+"""Zion away for long: what waits costs little memory anywhere, and reaches Zion fast without flooding it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
+
+import pytest
+
+from sentinel.dev.server import Server
+from sentinel.dev.zion import BATCH, ZionSimulator
+from tests.metering import Books, open_books, until
+
+USERS, REQUESTS = 250, 25_000
+RECORD_BYTES = 300
+"""What a record may cost in Redis: about 200 in the stream, and 16 while it is on its way."""
+
+
+@pytest.fixture(scope="module")
+def simulator() -> ZionSimulator:
+    return ZionSimulator()
+
+
+@pytest.fixture(scope="module")
+def zion_url(simulator: ZionSimulator) -> Iterator[str]:
+    server = Server(simulator.app, "127.0.0.1", 0).start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
+    async with open_books(store_url, zion_url, simulator) as books:
+        yield books
+
+
+async def redis_bytes(books: Books) -> int:
+    info = await books.store.client.info("memory")
+    return int(info["used_memory"])
+
+
+async def test_a_long_outage(books: Books) -> None:
+    """A backlog of 25,000 requests is told in seconds at 20 calls a second, each once, in bounded memory everywhere."""
+    emails = [f"u{number}@corp.test" for number in range(USERS)]
+    for email in emails:
+        await books.user(email)
+        await books.spend(email)
+    outbox = books.outbox(calls_per_second=20)
+    books.simulator.faults.set(status=503, path_prefix=BATCH)
+    await outbox.flush()
+    before = await redis_bytes(books)
+    for start in range(0, REQUESTS, 500):
+        await asyncio.gather(*(books.spend(emails[n % USERS], (1, 12, n % 90 + 1)) for n in range(start, start + 500)))
+        if start % 5000 == 0:
+            outbox._queue.pause_until = 0.0
+            await outbox.flush()
+    per_record = (await redis_bytes(books) - before) / REQUESTS
+    assert per_record < RECORD_BYTES
+    assert len(outbox._queue.held) + len(outbox._queue.loose) <= 1000
+
+    books.simulator.faults.clear()
+    books.simulator.calls.clear()
+    # As if the pause of up to 15 s after so many failures were over.
+    outbox._queue.pause_until = 0.0
+    for held in outbox._queue.held:
+        held.due = 0.0
+    started = time.monotonic()
+    await until(outbox.flush, 30)
+    assert time.monotonic() - started < 10
+    assert books.booked() == books.owed
+    calls = books.reports()
+    assert len(calls) <= 20
+    assert all(later.at - earlier.at >= 0.045 for earlier, later in pairwise(calls))
+    assert await redis_bytes(books) < before + 1_000_000
+
+
+async def test_one_caller_with_a_long_backlog(books: Books) -> None:
+    """What one caller spent in 9,000 requests takes a few calls, and little memory of the process that tells it."""
+    await books.user("ana@corp.test")
+    for _ in range(18):
+        await asyncio.gather(*(books.spend("ana@corp.test") for _ in range(500)))
+    outbox = books.outbox(calls_per_second=20)
+    tracemalloc.start()
+    try:
+        await books.told(outbox)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+    assert books.booked() == books.owed
+    assert len(books.reports()) <= 4

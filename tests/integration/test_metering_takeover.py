@@ -1,0 +1,286 @@
+"""Several deliverers on one Redis: none tells what another has told, and what a dead one leaves behind is told once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from sentinel.dev.server import Server
+from sentinel.dev.zion import ZionSimulator
+from sentinel.usage import deliverers
+from sentinel.usage.outbox import Outbox
+from tests.metering import Books, Stepped, open_books, quick_retries, until
+
+ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
+NOBODY = 99_999_999
+"""A process id that no process has."""
+
+ALIVE_SECONDS = 0.6
+
+
+@pytest.fixture(scope="module")
+def simulator() -> ZionSimulator:
+    return ZionSimulator()
+
+
+@pytest.fixture(scope="module")
+def zion_url(simulator: ZionSimulator) -> Iterator[str]:
+    server = Server(simulator.app, "127.0.0.1", 0).start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
+    with quick_retries():
+        async with open_books(store_url, zion_url, simulator) as books:
+            for email in (ANA, BO, CY):
+                await books.user(email)
+            yield books
+
+
+@pytest.fixture
+def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes count as dead after half a second of silence."""
+    monkeypatch.setattr(deliverers, "ALIVE_SECONDS", ALIVE_SECONDS)
+    monkeypatch.setattr(deliverers, "SURE_SECONDS", ALIVE_SECONDS * 0.6)
+    monkeypatch.setattr("sentinel.usage.outbox._LOOK_SECONDS", 0.05)
+
+
+def doomed(books: Books) -> Outbox:
+    """A deliverer that others see to be dead; so nobody may look while it works."""
+    outbox = books.outbox()
+    outbox._deliverers.name = f"{deliverers._where()}|{NOBODY}|1"
+    return outbox
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_killed_at_every_step(books: Books, refused: bool) -> None:
+    """Wherever a process dies while it delivers, its successor tells the rest, and nothing twice."""
+    for step in itertools.count(1):
+        for email, model in itertools.product((ANA, BO, CY), ("gpt-4o", "gpt-4o-mini")):
+            await books.spend(email, (1, 10 + step, step), model)
+        if refused and step % 2:
+            books.simulator.refused_emails.add(BO)
+        victim = doomed(books)
+        stepped = Stepped(victim.flush(), step)
+        await stepped.run()
+        books.simulator.refused_emails.clear()
+        successor = books.outbox()
+        await books.told(successor)
+        assert successor.delivered.ambiguous == 0, step
+        assert books.booked() == books.owed, step
+        await successor._deliverers.leave(idle=True)
+        if not stepped.cancelled:
+            break
+    assert step > 10
+
+
+async def test_killed_twice(books: Books) -> None:
+    """A successor that dies while it takes over leaves nothing behind either."""
+    for step in itertools.count(1):
+        for email in (ANA, BO, CY):
+            await books.spend(email, (1, 10 + step, step))
+        await Stepped(doomed(books).flush(), 9).run()
+        stepped = Stepped(doomed(books).flush(), step)
+        await stepped.run()
+        successor = books.outbox()
+        await books.told(successor)
+        assert books.booked() == books.owed, step
+        await successor._deliverers.leave(idle=True)
+        if not stepped.cancelled:
+            break
+    assert step > 10
+
+
+async def test_two_share_the_work(books: Books, short_lives: None) -> None:
+    """Two processes that deliver at the same time, under load, tell everything once; both take part."""
+    some = [f"w{number}@corp.test" for number in range(40)]
+    for email in some:
+        await books.user(email)
+    pair = [books.outbox("one"), books.outbox("two")]
+    running = [asyncio.create_task(outbox.run()) for outbox in pair]
+    running += [asyncio.create_task(_beat(outbox)) for outbox in pair]
+    for _ in range(25):
+        for email in some:
+            await books.spend(email)
+        await asyncio.sleep(0.02)
+    await until(lambda: _nothing_waits(books), 10)
+    for outbox in pair:
+        await outbox.stop(5)
+    for task in running:
+        task.cancel()
+    assert books.booked() == books.owed
+    assert all(outbox.delivered.taken > 0 for outbox in pair)
+    assert sum(outbox.delivered.taken for outbox in pair) == 1000
+
+
+async def test_partitions_are_shared_evenly(books: Books, short_lives: None) -> None:
+    """Who comes gets a share from those who are idle; who leaves gives it back."""
+    one, two, three = (books.outbox(name) for name in ("one", "two", "three"))
+    await one.flush()
+    assert len(one._deliverers.owned) == 64
+
+    async def shares(*sizes: int) -> bool:
+        for outbox in (one, two, three)[: len(sizes)]:
+            outbox._look_at = 0.0
+            await outbox.flush()
+        return [len(outbox._deliverers.owned) for outbox in (one, two, three)[: len(sizes)]] == list(sizes)
+
+    await until(lambda: shares(32, 32), 5)
+    await until(lambda: shares(22, 22, 20), 5)
+    await three.stop(1)
+    await until(lambda: shares(32, 32), 5)
+
+
+async def test_silence_is_death(books: Books, short_lives: None) -> None:
+    """What a process on another machine leaves behind is taken over when its last sign of life is old enough."""
+    victim, successor = books.outbox("far"), books.outbox("near")
+    await books.spend(ANA)
+    await Stepped(victim.flush(), 9).run()
+    await successor.flush()
+    assert successor._deliverers.owned == frozenset()
+    await until(lambda: _told_by(successor), 5)
+    assert books.booked() == books.owed
+
+
+async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books, short_lives: None) -> None:
+    """Who was silent for too long looks first at what is still its own, even in the middle of its work."""
+    victim, successor = books.outbox("far"), books.outbox("near")
+    await books.spend(ANA)
+    books.simulator.faults.set(status=503, times=1)
+    assert not await victim.flush()
+    await successor.flush()
+    await until(lambda: _told_by(successor), 5)
+    calls = len(books.reports())
+    victim._queue.pause_until = 0.0
+    await victim.flush()
+    assert len(books.reports()) == calls
+    assert books.booked() == books.owed
+
+
+async def test_a_process_that_was_stopped_right_before_a_call(books: Books, short_lives: None) -> None:
+    """Who goes on after a silence that was too long does not send what it was about to send."""
+    victim, successor = books.outbox("far"), books.outbox("near")
+    awake = asyncio.Event()
+    victim._turn = awake.wait  # type: ignore[method-assign]
+    await books.spend(ANA)
+    working = asyncio.create_task(victim.flush())
+    await until(lambda: _sent(books), 5)
+    await successor.flush()
+    await until(lambda: _told_by(successor), 5)
+    awake.set()
+    await working
+    assert len(books.reports()) == 1
+    assert books.booked() == books.owed
+
+
+async def test_nobody_dies_of_a_redis_that_was_away(books: Books, short_lives: None) -> None:
+    """After an outage of Redis, in which nobody could say that they live, everyone gets the time to say so."""
+    one, two = books.outbox("one"), books.outbox("two")
+    await one.flush()
+    await two.flush()
+    await asyncio.sleep(ALIVE_SECONDS * 2)
+    two._look_at = 0.0
+    await two.flush()
+    assert two._deliverers.owned == frozenset()
+    await one._deliverers.beat()
+    await asyncio.sleep(ALIVE_SECONDS / 2)
+    await one._deliverers.beat()
+    two._look_at = 0.0
+    await two.flush()
+    assert len(one._deliverers.owned) == 64
+
+
+async def test_an_emptied_redis_is_set_up_again(books: Books) -> None:
+    """When Redis has forgotten groups, owners and batches, delivery goes on with what comes next."""
+    outbox = books.outbox()
+    await books.spend(ANA)
+    await books.told(outbox)
+    await books.store.client.flushall()
+    await books.spend(BO)
+    await until(lambda: _told_by(outbox), 5)
+    assert books.booked() == books.owed
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read_before", "not_read_before"])
+async def test_a_redis_that_lost_its_last_moments(books: Books, read: bool) -> None:
+    """What Zion has taken is not told again because Redis, after a power cut, gives it out once more."""
+    outbox = books.outbox()
+    await books.spend(BO)
+    await books.told(outbox)
+    await books.spend(ANA)
+    (record,) = await _entries(books)
+    await books.told(outbox)
+    # As a power cut leaves it: the record is back, under its old name; for the group it is new, or was read before.
+    stream, entry, fields = record
+    await books.store.client.delete(stream)
+    await books.store.client.xadd(stream, fields, id=entry)
+    await books.store.client.xgroup_create(stream, "zion", "0")
+    if read:
+        await books.store.client.xreadgroup("zion", "deliverer", {stream: ">"})
+        outbox._known = False
+    await books.told(outbox)
+    assert books.booked() == books.owed
+
+
+async def _entries(books: Books) -> list[tuple[bytes, bytes, dict[bytes, bytes]]]:
+    """All records, as (stream, entry, fields)."""
+    return [
+        (key, entry, fields)
+        async for key in books.store.client.scan_iter("sentinel:{*}:outbox")
+        for entry, fields in await books.store.client.xrange(key)
+    ]
+
+
+async def test_stopping_waits_for_the_call_that_is_on_its_way(books: Books) -> None:
+    """SIGTERM while Zion takes its time: the batch is not sent a second time beside the first."""
+    await books.spend(ANA)
+    books.simulator.faults.set(delay_seconds=0.3, times=1)
+    outbox = books.outbox()
+    running = asyncio.create_task(outbox.run())
+    await until(lambda: _called(books), 5)
+    await books.spend(BO)
+    await outbox.stop(5)
+    await running
+    assert books.booked() == books.owed
+    assert len(books.reports()) == 2
+
+
+async def test_stopping_does_not_wait_for_ever(books: Books) -> None:
+    """What Zion does not take in time stays for whoever comes next, who tells it once."""
+    await books.spend(ANA)
+    books.simulator.faults.set(delay_seconds=30)
+    outbox = books.outbox()
+    async with asyncio.timeout(3):
+        await outbox.stop(0.3)
+    books.simulator.faults.clear()
+    await books.told(books.outbox("next"))
+    assert books.booked() == books.owed
+
+
+async def _beat(outbox: Outbox) -> None:
+    while True:
+        await outbox._deliverers.beat()
+        await asyncio.sleep(ALIVE_SECONDS / 4)
+
+
+async def _nothing_waits(books: Books) -> bool:
+    return await books.waiting() == 0
+
+
+async def _told_by(outbox: Outbox) -> bool:
+    outbox._look_at = 0.0
+    await outbox.flush()
+    return outbox.delivered.taken > 0 and (await outbox.depth())[0] == 0
+
+
+async def _sent(books: Books) -> bool:
+    return await books.store.command("HLEN", "sentinel:batches") > 0
+
+
+async def _called(books: Books) -> bool:
+    return bool(books.reports())

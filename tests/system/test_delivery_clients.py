@@ -1,0 +1,220 @@
+"""Clients that leave, stall or are cut off: each is charged its input and exactly what was delivered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sentinel.cache import keys
+from sentinel.cache.ledger import read_account
+from sentinel.dev.openai import Billed
+from tests.stack import SentinelProcess, Stack, say, wait_until
+
+STALL_SECONDS = 1
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    stall = str(STALL_SECONDS)
+    with Stack(
+        UPSTREAM_IDLE_TIMEOUT_SECONDS="1.5", CLIENT_STALL_TIMEOUT_SECONDS=stall, RATE_LIMITS="concurrency=2"
+    ) as stack:
+        yield stack
+
+
+class Caller:
+    """One caller of the stack, and what happens to their requests."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self.stack, self.name, self.email = stack, name, f"{name}@corp.test"
+        _, self.token = stack.user(self.email)
+        self._seen = len(stack.simulators.openai.billed)
+
+    def ask(self, sentinel: SentinelProcess, text: str, *, read_buffer: int = 0, **fields: Any) -> socket.socket:
+        """Send a chat request over a connection of its own."""
+        connection = socket.socket()
+        if read_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", sentinel.port))
+        body = json.dumps(say(text, **fields)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.token}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        return connection
+
+    @property
+    def bill(self) -> Billed:
+        """What the provider charges for this caller's one request, once it has come there."""
+        billed = self.stack.simulators.openai.billed
+        wait_until(lambda: len(billed) > self._seen, 10, "the request at the provider")
+        return billed[self._seen]
+
+    def booked(self) -> tuple[int, int]:
+        """Input and output tokens that Zion has booked, once it has the request."""
+        used = self.stack.booked(1, self.email)
+        assert used["ai_requests"] == 1
+        return used["ai_input_tokens"], used["ai_output_tokens"]
+
+    def outcome(self, sentinel: SentinelProcess) -> str:
+        """What the log says of their one request, once it has ended."""
+        (line,) = wait_until(lambda: [line for line in sentinel.ended() if line["user_id"] == self.name], 10)
+        return str(line["outcome"])
+
+    def holds_nothing(self) -> bool:
+        """Whether no reservation and no slot of theirs is left."""
+        with redis.Redis.from_url(self.stack.store.url) as client:
+            account = read_account(client.get(keys.account_keys(self.name).account))
+            leases = client.hlen(keys.account_keys(self.name).leases)
+        return account["held"] == [0, 0, 0] and account["open"] == 0 and leases == 0
+
+
+def read_until(connection: socket.socket, mark: bytes, times: int = 1) -> bytes:
+    """Read until the mark has come so often."""
+    got = b""
+    while got.count(mark) < times:
+        piece = connection.recv(65536)
+        assert piece, got
+        got += piece
+    return got
+
+
+def read_until_silence(connection: socket.socket, seconds: float = 0.5) -> bytes:
+    """Read until nothing more comes."""
+    got = b""
+    connection.settimeout(seconds)
+    with contextlib.suppress(TimeoutError):
+        while piece := connection.recv(65536):
+            got += piece
+    return got
+
+
+@pytest.mark.parametrize(
+    ("directive", "fields", "mark"),
+    [
+        ("hang_after=6", {}, b'"content":" '),
+        ("tool hang_after=3", {"tools": [TOOL]}, b'"arguments"'),
+        ("refusal hang_after=4", {}, b'"refusal":" '),
+    ],
+    ids=["text", "tool", "refusal"],
+)
+def test_leaving_in_mid_stream(
+    stack: Stack, sentinel: SentinelProcess, request: pytest.FixtureRequest, directive: str, fields: Any, mark: bytes
+) -> None:
+    """The provider's connection is closed soon, and the caller pays the input and what had come."""
+    caller = Caller(stack, f"mid-{request.node.callspec.id}")
+    with closing(caller.ask(sentinel, f"[[tokens=50 {directive}]]", stream=True, **fields)) as connection:
+        assert mark in read_until_silence(connection)
+        sent = caller.bill.completion_tokens
+        assert sent >= 3
+        assert caller.bill.state == "running"
+    wait_until(lambda: caller.bill.state == "cancelled", 3, "the end of the provider's stream")
+    inputs, outputs = caller.booked()
+    # The simulator counts messages alone, we count tools, too.
+    assert inputs > caller.bill.prompt_tokens if "tools" in fields else inputs == caller.bill.prompt_tokens
+    assert outputs == sent
+    wait_until(caller.holds_nothing, 5, "the reservation's return")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_leaving_before_the_first_byte(stack: Stack, sentinel: SentinelProcess, stream: bool) -> None:
+    """Only the input is charged, and the provider is not kept busy."""
+    caller = Caller(stack, f"early{stream}".lower())
+    with closing(caller.ask(sentinel, "[[tokens=50 first_delay=30]]", stream=stream)):
+        assert caller.bill.state == "running"
+    wait_until(lambda: caller.bill.state == "cancelled", 3, "the end of the provider's answer")
+    assert caller.booked() == (caller.bill.prompt_tokens, 0)
+    wait_until(caller.holds_nothing, 5, "the reservation's return")
+
+
+def test_leaving_after_the_last_byte(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Whoever leaves with the complete answer pays what the provider says."""
+    caller = Caller(stack, "late")
+    with closing(caller.ask(sentinel, "[[tokens=8 usage_completion=33]]", stream=True)) as connection:
+        read_until(connection, b"[DONE]")
+    assert caller.booked() == (caller.bill.prompt_tokens, 33)
+    assert caller.outcome(sentinel) == "ok"
+
+
+def test_a_drained_stream_costs_what_the_provider_bills(stack: Stack) -> None:
+    """With ABANDONED_STREAMS=drain the provider goes on to its end, and its usage is charged."""
+    draining = stack.sentinel(ABANDONED_STREAMS="drain")
+    caller = Caller(stack, "drained")
+    with closing(caller.ask(draining, "[[tokens=30 delay=0.02]]", stream=True)) as connection:
+        read_until(connection, b'"content"', 2)
+    wait_until(lambda: caller.bill.state == "complete", 5, "the end of the provider's stream")
+    assert caller.booked() == (caller.bill.prompt_tokens, 30)
+    wait_until(caller.holds_nothing, 5, "the reservation's return")
+    assert draining.stop() == 0
+
+
+def test_a_silent_provider(stack: Stack, sentinel: SentinelProcess) -> None:
+    """A stream that the provider stops feeding ends with an error event, and costs what had come."""
+    caller = Caller(stack, "silent")
+    with closing(caller.ask(sentinel, "[[tokens=50 hang_after=5]]", stream=True)) as connection:
+        got = read_until(connection, b"upstream_timeout")
+    assert b"[DONE]" not in got
+    assert caller.booked() == (caller.bill.prompt_tokens, 5)
+    wait_until(caller.holds_nothing, 5, "the reservation's return")
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_a_stalled_reader(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Who does not read stops the provider, costs no memory, and is cut off after a while."""
+    caller = Caller(stack, "stalled")
+    before = rss_bytes(sentinel.pid)
+    with closing(caller.ask(sentinel, "[[tokens=120000]]", read_buffer=4096, stream=True)):
+        wait_until(lambda: caller.bill.completion_tokens, 20, "the first tokens")
+        wait_until(lambda: caller.bill.state == "cancelled", 15, "the end of the provider's stream")
+        assert rss_bytes(sentinel.pid) - before < 16_000_000
+        # What lay in the buffers between the two: a few megabytes of sockets.
+        assert caller.bill.completion_tokens < 60_000
+        _, output = caller.booked()
+        assert 0 < output <= caller.bill.completion_tokens
+        wait_until(caller.holds_nothing, 5, "the reservation's return")
+    assert caller.outcome(sentinel) == "client_gone"
+
+
+def test_a_slow_reader_is_served(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Who reads slowly, but reads, gets everything."""
+    caller = Caller(stack, "slow")
+    started, got = time.monotonic(), b""
+    with closing(caller.ask(sentinel, "[[tokens=14000]]", read_buffer=4096, stream=True)) as connection:
+        while not got.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
+            time.sleep(0.001)  # As slow as this client is.
+            piece = connection.recv(2048)
+            assert piece
+            got = got[-64:] + piece
+    assert time.monotonic() - started > 2 * STALL_SECONDS
+    assert caller.booked() == (caller.bill.prompt_tokens, 14_000)
+
+
+def test_shutdown_does_not_wait_for_ever(stack: Stack) -> None:
+    """A stream that outlives the grace period ends with an error event; what came is charged and told."""
+    short = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1", UPSTREAM_IDLE_TIMEOUT_SECONDS="60")
+    caller = Caller(stack, "cut")
+    with closing(caller.ask(short, "[[tokens=50 hang_after=7]]", stream=True)) as connection:
+        read_until(connection, b'"content"', 6)
+        wait_until(lambda: caller.bill.completion_tokens == 7, 5, "the last tokens")
+        short.signal(signal.SIGTERM)
+        got = read_until(connection, b"service_unavailable")
+        assert b"[DONE]" not in got
+    assert short.stop(15) == 0
+    # Told by itself before its exit, or by the other process, whoever delivers this caller's usage.
+    assert caller.booked() == (caller.bill.prompt_tokens, 7)
+    assert caller.holds_nothing()

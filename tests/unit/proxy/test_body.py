@@ -1,0 +1,159 @@
+"""Bodies: what is read of them, what is wrong with them, and the least change that they may need."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.error import InvalidJson, InvalidType, MissingParameter
+from sentinel.proxy.body import Changes, asks_usage, changed, choices_of, client_max, read_chat, read_completion
+
+MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+bounds = st.none() | st.integers(0, 2**31 - 1)
+options = st.none() | st.dictionaries(st.sampled_from(["include_usage", "x"]), st.booleans() | st.none(), max_size=2)
+extras = st.dictionaries(st.text(max_size=6).filter(lambda name: name not in KNOWN), values, max_size=4)
+KNOWN = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+spaces = st.sampled_from(["", " ", "\n", "\r\n\t "])
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [], **fields}).encode()
+
+
+@given(
+    extra=extras,
+    stream_options=options,
+    max_tokens=bounds,
+    max_completion_tokens=bounds,
+    ask=st.booleans(),
+    most=bounds,
+    before=spaces,
+    after=spaces,
+    ascii_only=st.booleans(),
+)
+def test_only_what_must_change_changes(
+    extra: dict[str, Any],
+    stream_options: Any,
+    max_tokens: int | None,
+    max_completion_tokens: int | None,
+    ask: bool,
+    most: int | None,
+    before: str,
+    after: str,
+    ascii_only: bool,
+) -> None:
+    """Whatever a body holds: usage is asked for, no bound is above the given one, all else is as it was."""
+    named = {"stream_options": stream_options, "max_tokens": max_tokens, "max_completion_tokens": max_completion_tokens}
+    fields = {"model": "m", "messages": [], **extra, **{name: value for name, value in named.items() if value != 7}}
+    body = (before + json.dumps(fields, ensure_ascii=ascii_only) + after).encode("utf-8", "replace")
+    fields = json.loads(body)
+    request = read_chat(body)
+    ask = ask and not asks_usage(request)
+    sent = json.loads(changed(body, request, Changes(ask, most)))
+    if ask:
+        assert sent["stream_options"]["include_usage"] is True
+        assert {**sent.pop("stream_options"), "include_usage": 0} == {**(stream_options or {}), "include_usage": 0}
+        fields.pop("stream_options", None)
+    if most is not None:
+        given_bounds = [bound for bound in (max_tokens, max_completion_tokens) if bound is not None]
+        told = [sent.pop(name, None) for name in ("max_tokens", "max_completion_tokens")]
+        told = [bound for bound in told if bound is not None]
+        assert sorted(told) == sorted(min(bound, most) for bound in given_bounds) if given_bounds else told == [most]
+        for name in ("max_tokens", "max_completion_tokens"):
+            fields.pop(name, None)
+    assert sent == fields
+
+
+def test_a_body_that_may_stay_is_not_even_copied() -> None:
+    """No change means the client's own bytes."""
+    body = b' {"model":"m",' + MESSAGES + b"} "
+    assert changed(body, read_chat(body), Changes()) is body
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 6}, 6),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 5, "max_completion_tokens": 9}, 9),
+        ({"max_tokens": 9, "max_completion_tokens": 5}, 9),
+    ],
+)
+def test_the_clients_bound_is_its_largest(fields: dict[str, int], most: int | None) -> None:
+    """Which of two a provider obeys is not known here."""
+    assert client_max(read_chat(chat(**fields))) == most
+
+
+def test_a_completion_is_billed_for_its_best_of() -> None:
+    """All of `best_of` are generated, whatever `n` is returned."""
+    assert choices_of(read_completion(b'{"model":"m","prompt":"a","n":2,"best_of":5}')) == 5
+    assert choices_of(read_completion(b'{"model":"m","prompt":"a","n":3}')) == 3
+    assert choices_of(read_chat(chat(n=4))) == 4
+    assert choices_of(read_chat(chat())) == 1
+
+
+def test_a_completion_is_bounded_by_its_own_name() -> None:
+    """max_completion_tokens is none of the legacy route's."""
+    body = b'{"model":"m","prompt":"a"}'
+    assert json.loads(changed(body, read_completion(body), Changes(output_max=3)))["max_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"model":"m"}', "messages"),
+        (b'{"messages":[]}', "model"),
+        (b'{"model":"m","messages":[{"role":"user"},{"content":"x"}]}', "messages[1].role"),
+        (b'{"model":"m","messages":[{"role":"user","content":[{"text":"x"}]}]}', "messages[0].content[0].type"),
+    ],
+)
+def test_what_is_missing_is_named_by_its_path(body: bytes, param: str) -> None:
+    """As OpenAI writes paths."""
+    with pytest.raises(MissingParameter) as caught:
+        read_chat(body)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"model":5,"messages":[]}', "model"),
+        (b'{"model":"m","messages":{}}', "messages"),
+        (b'{"model":"m","messages":[{"role":"user","content":[5]}]}', "messages[0].content[0]"),
+        (b"[]", None),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_path(body: bytes, param: str | None) -> None:
+    """A body that is no object has no path."""
+    with pytest.raises(InvalidType) as caught:
+        read_chat(body)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("tail", [b"{", b" x", b"}", b",", b"\xff"])
+def test_bad_syntax_goes_before_bad_types(tail: bytes) -> None:
+    """A body that is no JSON is told so, although its beginning has a wrong type as well."""
+    with pytest.raises(InvalidJson):
+        read_chat(b'{"model":5}' + tail)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    """Nothing else comes out of reading."""
+    for reader in (read_chat, read_completion):
+        try:
+            reader(data)
+        except (InvalidJson, InvalidType, MissingParameter):
+            continue

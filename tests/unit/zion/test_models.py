@@ -1,0 +1,272 @@
+"""Zion's wire shapes, read tolerantly; what cannot be read is refused, never taken for "no limit"."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.limits.policy import NOT_LIMITED
+from sentinel.zion.models import (
+    EXACT,
+    AuthenticatedUser,
+    MalformedAnswer,
+    next_reset_ms,
+    period_ends_ms,
+    read_increment,
+    read_quota,
+    read_results,
+    read_user,
+)
+
+NOW_MS = round(datetime(2026, 2, 3, 10, 20, 30, tzinfo=UTC).timestamp() * 1000)
+
+
+def answer(data: Any, **envelope: Any) -> bytes:
+    return json.dumps({"success": True, "data": data, **envelope}).encode()
+
+
+def at(*moment: int) -> int:
+    return round(datetime(*moment, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc,arg-type]
+
+
+# ---------------------------------------------------------------------------------------------------------- the user
+
+
+@pytest.mark.parametrize(
+    ("profile", "identity"),
+    [
+        ({"externalId": "ext-7"}, "ext-7"),
+        ({"externalId": None}, "usr_7"),
+        ({"externalId": ""}, "usr_7"),
+        ({}, "usr_7"),
+        ({"emailVerified": "maybe", "createdAt": 5, "plan": {"a": [1]}, "name": None}, "usr_7"),
+    ],
+)
+def test_the_identity_is_the_external_id_or_else_the_id(profile: dict[str, Any], identity: str) -> None:
+    """Null, empty and absent are the same; fields that we do not need may be anything."""
+    user = read_user(answer({"id": "usr_7", "email": "ana@corp.test", **profile}))
+    assert user == AuthenticatedUser(identity, "ana@corp.test")
+
+
+def test_a_success_that_is_false_is_no_user() -> None:
+    """A filled `data` beside `success: false` is not believed."""
+    assert read_user(answer({"id": "u", "email": "e@x"}, success=False)) is None
+    assert read_user(b'{"data":{"id":"u","email":"e@x"}}') is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"<html>",
+        b'{"success":true}',
+        b'{"success":"yes","data":{}}',
+        b'{"success":true,"data":[]}',
+        answer({"id": "u"}),
+        answer({"email": "e@x"}),
+        answer({"id": "", "email": "e@x"}),
+        answer({"id": "u", "email": ""}),
+        answer({"id": 7, "email": "e@x"}),
+        b'{"success":true,"data":{"id":"\xff","email":"e"}}',
+        b'{"success":true,"x":' + b"[" * 100000,
+        b'{"success":true,"data":' + b"[" * 100000 + b"]" * 100000 + b"}",
+    ],
+    ids=range(16),
+)
+def test_a_broken_profile_is_malformed(body: bytes) -> None:
+    """Neither a user nor a refusal: Zion is not well."""
+    with pytest.raises(MalformedAnswer):
+        read_user(body)
+
+
+# -------------------------------------------------------------------------------------------------------- the limits
+
+
+def metric(limit: Any, used: Any = 0, **more: Any) -> dict[str, Any]:
+    return {"limit": limit, "used": used, **more}
+
+
+def quota_of(*elements: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    quota = read_quota(answer({"userId": "u", "externalId": "e", "limits": list(elements)}), NOW_MS)
+    assert quota is not None
+    return quota.limit, quota.used, quota.ends_ms
+
+
+ONE = {
+    "name": "ai_usage",
+    "aiRequests": metric(500, 12),
+    "aiInputTokens": metric(200_000, 1500),
+    "aiOutputTokens": metric(80_000, 90_000, remaining=-10_000),
+    "resetPeriod": "MONTHLY",
+    "periodEnd": "2026-02-28T23:59:59Z",
+}
+
+
+def test_one_element_with_three_metrics_is_read() -> None:
+    """The newer shape; all metrics share its period."""
+    ends = at(2026, 3, 1)
+    assert quota_of(ONE) == ((500, 200_000, 80_000), (12, 1500, 90_000), (ends, ends, ends))
+
+
+def test_three_elements_by_name_are_read() -> None:
+    """The older shape, in any order, each with a period of its own; strangers do not disturb."""
+    elements = [
+        {"name": "storage", "limit": 1, "used": 1},
+        {"name": "ai_output_tokens", "limit": 8, "used": 9, "resetPeriod": "DAILY"},
+        {"name": "ai_requests", "limit": 5, "used": 1, "resetPeriod": "NEVER", "periodEnd": "2026-02-28T23:59:59Z"},
+        {"name": "ai_input_tokens", "limit": 20, "used": 2, "periodEnd": "2026-02-28T23:59:59Z"},
+    ]
+    assert quota_of(*elements) == ((5, 20, 8), (1, 2, 9), (0, at(2026, 3, 1), at(2026, 2, 4)))
+
+
+@pytest.mark.parametrize("limit", [None, -1, -(10**20), 2**63 - 1, 10**30, EXACT + 1])
+def test_no_limit_is_written_in_many_ways(limit: int | None) -> None:
+    """Null, negative, and larger than anything that could be counted."""
+    assert quota_of({**ONE, "aiRequests": metric(limit)})[0][0] == NOT_LIMITED
+
+
+def test_what_is_absent_is_not_limited() -> None:
+    """A metric that Zion does not mention, and a subscription without limits."""
+    assert quota_of({"name": "ai_usage", "aiRequests": metric(5)})[0] == (5, NOT_LIMITED, NOT_LIMITED)
+    assert quota_of()[0] == (NOT_LIMITED,) * 3
+    assert quota_of({"name": "ai_usage", "aiRequests": {"used": 3}})[:2] == ((NOT_LIMITED,) * 3, (3, 0, 0))
+
+
+@pytest.mark.parametrize("limit", ["100", "unlimited", True, [], {"value": 5}])
+def test_a_limit_that_cannot_be_read_is_not_lifted(limit: Any) -> None:
+    """Something is there, and it is no number: refuse, for "no limit" would be a guess."""
+    with pytest.raises(MalformedAnswer):
+        quota_of({**ONE, "aiRequests": metric(limit)})
+
+
+def test_whole_numbers_may_be_written_as_fractions() -> None:
+    """Some encoders write 100 as 100.0."""
+    assert quota_of({**ONE, "aiRequests": metric(100.0, 3.0)})[0][0] == 100
+
+
+@pytest.mark.parametrize(
+    ("fields", "used"),
+    [
+        ({"used": 30}, 30),
+        ({"remaining": 60}, 40),
+        ({"remaining": -5}, 105),
+        ({}, 0),
+        ({"used": -3}, 0),
+        ({"used": 10**30}, EXACT),
+    ],
+)
+def test_used_is_told_or_follows_from_the_rest(fields: dict[str, int], used: int) -> None:
+    """`used`, else limit - remaining; within what can be counted exactly."""
+    assert quota_of({"name": "ai_usage", "aiRequests": {"limit": 100, **fields}})[1][0] == used
+
+
+def test_no_subscription_is_no_quota() -> None:
+    """`success: false` is an answer, not a failure."""
+    assert read_quota(answer({"limits": []}, success=False), NOW_MS) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", answer({"limits": 5}), answer({"limits": [5]}), answer([])], ids=range(5))
+def test_broken_limits_are_malformed(body: bytes) -> None:
+    """Not "no limits"."""
+    with pytest.raises(MalformedAnswer):
+        read_quota(body, NOW_MS)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*ONE, "limit", "used"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_any_json_is_read_or_malformed(data: Any) -> None:
+    """Nothing else comes out, whatever Zion says."""
+    for body in (answer(data), answer({"limits": [data]}), answer({"limits": [{**ONE, "aiRequests": data}]})):
+        for reader in (read_user, lambda body: read_quota(body, NOW_MS)):
+            try:
+                reader(body)
+            except MalformedAnswer:
+                continue
+        read_results(body)
+        read_increment(body)
+
+
+# ------------------------------------------------------------------------------------------------------------ periods
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("2026-02-28T23:59:59Z", at(2026, 3, 1)),
+        ("2026-02-28T23:59:59.999Z", at(2026, 3, 1)),
+        ("2026-03-01T00:00:00Z", at(2026, 3, 1)),
+        ("2026-03-01T01:00:00+01:00", at(2026, 3, 1)),
+        ("2026-03-01T00:00:00", at(2026, 3, 1)),
+        ("9999-12-31T23:59:59Z", 0),
+        ("0001-01-01T00:00:00+14:00", 0),
+        ("never", 0),
+        ("", 0),
+        (None, 0),
+        (1772323200, 0),
+    ],
+)
+def test_the_end_of_a_period_is_its_next_first_instant(text: Any, ends: int) -> None:
+    """Zion names the last second; what is no date has no end."""
+    assert period_ends_ms(text) == ends
+
+
+@pytest.mark.parametrize(
+    ("period", "ends"),
+    [
+        ("DAILY", at(2026, 2, 4)),
+        ("WEEKLY", at(2026, 2, 9)),
+        ("MONTHLY", at(2026, 3, 1)),
+        ("NEVER", 0),
+        (None, 0),
+        ("YEARLY", 0),
+        (5, 0),
+    ],
+)
+def test_a_period_without_dates_ends_by_the_calendar(period: Any, ends: int) -> None:
+    """Midnight UTC, Monday, day 1."""
+    assert next_reset_ms(period, NOW_MS) == ends
+
+
+@given(st.integers(0, at(2200, 1, 1)), st.sampled_from(["DAILY", "WEEKLY", "MONTHLY"]))
+def test_a_reset_lies_ahead(now_ms: int, period: str) -> None:
+    """At any moment, the next reset is later, by a period at most."""
+    assert 0 < next_reset_ms(period, now_ms) - now_ms <= 31 * 86_400_000
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+def test_results_are_read_item_by_item() -> None:
+    """Old and new names, with and without numbers."""
+    items = [
+        {"email": "a@x", "success": True, "aiRequests": {"newValue": 9, "limit": 100}},
+        {"success": False, "error": "user unknown"},
+        {"externalId": "e", "limitName": "ai_usage", "success": True},
+    ]
+    results = read_results(answer({"processed": 2, "failed": 1, "results": items}))
+    assert results is not None
+    assert [result.success for result in results] == [True, False, True]
+    assert results[0].new_values() == (9, -1, -1)
+    assert results[0].limits() == (100, -2, -2)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", answer({}), answer({"results": []}), b"[" * 100_000])
+def test_results_that_tell_nothing_are_none(body: bytes) -> None:
+    """After a 2xx nothing is sent again, whatever the body says."""
+    assert read_results(body) is None
