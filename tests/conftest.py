@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sentinel.dev.store import EmbeddedStore
 from tests.stack import SentinelProcess, Stack
+
+# The same examples in every run: a commit must not fail for what another one has done. HYPOTHESIS_PROFILE=search looks
+# for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,9 @@ class Stack:
         self._exits.callback(self._end)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._exits.close()
 
     def _end(self) -> None:

@@ -71,8 +71,9 @@ def parse_rate_limits(text: str) -> RateLimits:
 
 
 def _http_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value) or not _has_host(value):
-        raise ValueError("must be an http:// or https:// URL with a host, a port up to 65535, and no query")
+    # A password in the URL would become an Authorization header beside ours.
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) or not _has_host(value):
+        raise ValueError("must be an http:// or https:// URL with a host, a port up to 65535, no password and no query")
     return value.rstrip("/")
 
 
@@ -82,7 +83,7 @@ def _redis_url(value: str) -> str:
         good = rest.startswith("/")
     elif scheme == "redis+sentinel":
         hosts, _, master = rest.rpartition("@")[2].partition("/")
-        good = bool(master) and all(_has_host(f"redis://{host}") for host in hosts.split(","))
+        good = bool(re.fullmatch(r"[^/]+(/\d*)?", master)) and all(_has_host(f"redis://{h}") for h in hosts.split(","))
     else:
         good = scheme in ("redis", "rediss", "redis+cluster", "rediss+cluster") and _has_host(value)
     if not good:
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, le=1024**3)
     request_header_timeout_seconds: Seconds = 10
     request_body_timeout_seconds: Seconds = 30
+    client_stall_timeout_seconds: Seconds = 60
     upstream_connect_timeout_seconds: Seconds = 5
     upstream_idle_timeout_seconds: Seconds = 300
     abandoned_streams: Annotated[Literal["cancel", "drain"], AnyCase] = "cancel"
@@ -201,7 +203,8 @@ def settings_given() -> frozenset[str]:
         sources = (DotEnvSettingsSource(Settings)(), EnvSettingsSource(Settings)())
     except (OSError, UnicodeDecodeError):
         raise ConfigError([_UNREADABLE]) from None
-    return frozenset(name for source in sources for name, value in source.items() if value != "")
+    named = {name for source in sources for name, value in source.items() if value != ""}
+    return frozenset(named & Settings.model_fields.keys())
 
 
 def _mistake(error: dict[str, Any]) -> str:

@@ -7,22 +7,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
-from sentinel.cache.redis import Script, Store, open_store
+from sentinel.cache.redis import Store, open_store
+from sentinel.clock import monotonic
 from sentinel.config import Settings
 from sentinel.error import AppError, RedisUnavailable
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
-from sentinel.usage.batch import Item
+from sentinel.tasks import Tasks, pause
+from sentinel.usage.batch import rfc3339
+from sentinel.usage.journal import Journal
+from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import writable
 from sentinel.zion.client import ZionClient
 
 OLDEST_REDIS = (7, 0)
+_REPLAY_SECONDS = 30.0
+_START_REDIS = "start it, or correct REDIS_URL"
 _NOT_TOLD = "not told (CONFIG is forbidden); it should be noeviction"
 
 
@@ -64,7 +69,7 @@ async def _redis(settings: Settings) -> list[Finding]:
         await store.command("GET", "sentinel:ping")
         return await _look_into(store)
     except (RedisUnavailable, RedisError, OSError) as error:
-        return [Finding("redis", f"does not answer ({error})", "start it, or correct REDIS_URL")]
+        return [Finding("redis", f"does not answer ({error})", _START_REDIS)]
     finally:
         await store.close()
 
@@ -102,18 +107,22 @@ async def _eviction_policy(client: Any) -> str:
 
 
 async def _scripts(store: Store) -> Finding:
-    ledger = RedisLedger(store, Policy((), None, 1000, 1000, 1000))
+    ledger = _ledger(store)
     try:
         await ledger.expire("sentinel:doctor")
         await store.command("DEL", keys.account_keys("sentinel:doctor").account)
     except RedisUnavailable as error:
-        return Finding("redis scripts", f"refused ({error.__cause__})", "allow EVALSHA, EVAL and the cmsgpack library")
-    return Finding("redis scripts", f"run ({Script.load('reserve').sha[:8]})")
+        return Finding(
+            "redis scripts",
+            f"refused ({error.__cause__})",
+            "allow EVALSHA and EVAL with the libraries cmsgpack and struct",
+        )
+    return Finding("redis scripts", "run")
 
 
 async def _waiting(client: Any) -> Finding:
     lengths = [await client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)]
-    dead = await client.xlen(keys.DEAD_LETTERS)
+    dead = sum([await client.xlen(keys.dead_letters(p)) for p in range(keys.PARTITIONS)])
     said = f"{sum(lengths)} records wait for Zion, {dead} dead letters"
     return Finding("outbox", said, "see `sentinel doctor --dead-letters`, then `sentinel replay`" if dead else None)
 
@@ -163,43 +172,73 @@ async def _asked(
         await close()
 
 
+def _without_redis(error: Exception) -> int:
+    print(Finding("redis", f"does not answer ({error})", _START_REDIS).line())
+    return 1
+
+
 async def dead_letters(settings: Settings) -> int:
     """Print the usage that Zion refused three times; 1 if there is any."""
     store = open_store(settings.redis_url)
     try:
-        client: Any = store.client
-        letters = await client.xrange(keys.DEAD_LETTERS)
+        await store.start()
+        letters = await _journal(store).letters()
+    except RedisUnavailable as error:
+        return _without_redis(error)
     finally:
         await store.close()
-    for entry, fields in letters:
-        item = msgspec.json.decode(fields[b"item"], type=Item)
-        increment = item.increment()
+    for letter in letters:
+        record = letter.record
+        requests, inputs, outputs = record.spent
         print(
-            f"{entry.decode()}  user={item.records[0].user}  model={increment.model}  "
-            f"requests={increment.ai_requests}  input={increment.ai_input_tokens}  output={increment.ai_output_tokens}  since={increment.timestamp}  "
-            f"reason={fields[b'reason'].decode()}"
+            f"{letter.partition}/{letter.entry}  user={record.user}  model={record.model}  requests={requests}  "
+            f"input={inputs}  output={outputs}  since={rfc3339(record.at_ms)}  reason={letter.reason}"
         )
     print(f"{len(letters)} dead letters")
     return int(bool(letters))
 
 
 async def replay(settings: Settings) -> int:
-    """Send every dead letter to Zion again; those that it takes are gone. 1 if any is left."""
+    """Put every dead letter back into the outbox, and see it delivered; 1 if anything is left.
+
+    A letter moves in one step, and was refused for sure: this may be repeated and interrupted at will.
+    """
     store = open_store(settings.redis_url)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
-    taken = left = 0
     try:
-        client: Any = store.client
-        for entry, fields in await client.xrange(keys.DEAD_LETTERS):
-            item = msgspec.json.decode(fields[b"item"], type=Item)
-            answer = await zion.report_one(item.increment(), f"dead-letter-{entry.decode()}")
-            if answer.taken:
-                await client.xdel(keys.DEAD_LETTERS, entry)
-                taken += 1
-            else:
-                left += 1
+        await store.start()
+        journal = _journal(store)
+        letters = await journal.letters()
+        moved = [(letter.partition, entry) for letter in letters if (entry := await journal.requeue(letter))]
+        outbox = Outbox(_ledger(store), zion, flush_seconds=0.2, calls_per_second=settings.zion_calls_per_second)
+        waiting = await _delivered(outbox, journal, moved)
+        left = waiting + len(await journal.letters())
+    except RedisUnavailable as error:
+        return _without_redis(error)
     finally:
         await zion.close()
         await store.close()
-    print(f"{taken} dead letters sent, {left} left")
+    print(f"{len(moved)} dead letters sent again, {left} left")
     return int(left > 0)
+
+
+async def _delivered(outbox: Outbox, journal: Journal, entries: list[tuple[int, str]]) -> int:
+    """Wait until these records have left the outbox; returns how many have not. If nobody delivers, we do."""
+    tasks = Tasks()
+    tasks.start(outbox.beat(), "heartbeat")
+    tasks.start(outbox.run(), "outbox")
+    deadline = monotonic() + _REPLAY_SECONDS
+    while entries and monotonic() < deadline:
+        entries = [(p, entry) for p, entry in entries if await journal.is_waiting(p, entry)]
+        await pause(0.1)
+    await outbox.stop(1)
+    await tasks.cancel()
+    return len(entries)
+
+
+def _ledger(store: Store) -> RedisLedger:
+    return RedisLedger(store, Policy((), None, 1000, 1000, 1000))
+
+
+def _journal(store: Store) -> Journal:
+    return Journal(_ledger(store))

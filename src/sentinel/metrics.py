@@ -6,10 +6,12 @@ sums over their files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets before
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from sentinel.clock import monotonic
 from sentinel.proxy.logging import RequestContext
@@ -24,7 +26,9 @@ class Metrics:
     """The metrics of one process. multiprocess: the values of all workers are summed when read."""
 
     def __init__(self, *, multiprocess: bool = False) -> None:
-        self._multiprocess = multiprocess
+        # Another server than ours may run several workers without the folder; each then tells of itself.
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # noqa: TID251 (where prometheus-client has its files)
+        self._folder = Path(folder) if multiprocess and folder else None
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("sentinel_requests", "Requests that ended", ["status", "model"], registry=registry)
         self.duration = Histogram(
@@ -79,9 +83,12 @@ class Metrics:
         self.usage_delivered = Counter(
             "sentinel_usage_delivered", "Usage records by what became of them", ["result"], registry=registry
         )
+        self.lines_dropped = Counter(
+            "sentinel_log_lines_dropped", "Log lines that stdout did not take", registry=registry
+        )
         self.zion_failures = Counter("sentinel_zion_report_failures", "Usage reports that failed", registry=registry)
         self.ambiguous = Counter(
-            "sentinel_usage_ambiguous", "Batches of which nobody knows whether Zion took them", registry=registry
+            "sentinel_usage_ambiguous", "Usage items sent again although Zion may have taken them", registry=registry
         )
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
@@ -126,11 +133,21 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         self.flush()
-        if not self._multiprocess:
+        if self._folder is None:
             return generate_latest(self.registry)
+        _forget_dead_workers(self._folder)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """Drop the gauges of workers that died: nobody else tells prometheus-client, and they would count for ever."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class _Added:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -37,6 +38,7 @@ KEEP_ALIVE_SECONDS = 75
 _LINGER_SECONDS = 1.0
 _DEFAULT_HEAD_SECONDS = 10.0
 _DEFAULT_BODY_SECONDS = 30.0
+_DEFAULT_STALL_SECONDS = 60.0
 _BACKLOG = 4096
 _PR_SET_PDEATHSIG = 1
 
@@ -52,10 +54,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_open = False
         self._head_bytes = 0
+        self._heads = 0
         self._head_timer: TimerHandle | None = None
         self._head_too_large = False
         self._body_open = False
         self._refused = False
+        self._stall_timer: TimerHandle | None = None
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
 
@@ -67,21 +71,49 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock, and tell whoever is serving the client."""
         self._disarm()
+        self._unwatch_reader()
         super().connection_lost(exc)
         self.gone = True
         if self.on_gone is not None:
             self.on_gone()
 
+    def pause_writing(self) -> None:
+        """The client reads too slowly: whoever serves it waits, as long as it reads at all."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._unwatch_reader()
+        super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        seconds = self.app_state.get("stall_seconds", _DEFAULT_STALL_SECONDS)
+        unread = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(seconds, self._look_at_reader, unread)
+
+    def _unwatch_reader(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _look_at_reader(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._watch_reader()
+        else:
+            # Closing in good order would wait for the client to read the rest.
+            self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that stays unfinished is on the clock, one that is too large is refused."""
         if self._refused:
             return
-        went_on = self._head_open
+        begins_in_head, heads = not self._body_open, self._heads
         super().data_received(data)
         if self.transport.is_closing() or not self._head_open:
             return
-        # What came before the first byte of this head belongs to another request.
-        self._head_bytes = self._head_bytes + len(data) if went_on and self._head_bytes else 1
+        # Where another request ended in these bytes, how many of them are of this head is not known.
+        self._head_bytes += len(data) if begins_in_head and heads == self._heads else 1
         if self._head_bytes > MOST_HEAD_BYTES:
             self.refuse(HeadersTooLarge("The request line and headers are too large."))
         elif self._head_timer is None:
@@ -95,6 +127,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there; one that came in a single read is measured here."""
         self._head_open, self._head_bytes, self._body_open = False, 0, True
+        self._heads += 1
         self._disarm()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MOST_HEAD_BYTES:
@@ -107,6 +140,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle.scope["method"] == "POST":
             app = _in_one_write(app, cycle)
         super()._start_asgi_task(cycle, app)
+
+    def keep_reading(self) -> None:
+        """Undo uvicorn's pause after a large body: an unread socket does not tell that its client has left."""
+        self.flow.resume_reading()
 
     @property
     def body_is_there(self) -> bool:
@@ -203,6 +240,9 @@ def _in_one_write(app: Any, cycle: RequestResponseCycle) -> Any:
             nonlocal head
             if message["type"] == "http.response.start":
                 head = message
+            elif head is None and cycle.chunked_encoding and message.get("more_body") and not cycle.flow.write_paused:
+                if (piece := message["body"]) and not cycle.disconnected:
+                    cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             elif head is None or cycle.disconnected:
                 await cycle.send(message)  # type: ignore[arg-type]
             else:
@@ -306,7 +346,8 @@ def serve(settings: Settings, path: str) -> int:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
         supervisor = Multiprocess(config, sockets=[listener])
         supervisor.run()
-    return max((process.exitcode or 0 for process in supervisor.processes), default=0)
+    # A worker that a signal ended has a negative code; one that could not start, a positive one.
+    return max(0, *(process.exitcode or 0 for process in supervisor.processes))
 
 
 def run(server: uvicorn.Server, listener: socket.socket) -> int:
@@ -322,3 +363,7 @@ def die_with_parent() -> None:
     """End this worker when its supervisor is killed: a worker of nobody would hold the port (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and os.getppid() != supervisor.pid:
+        # It was killed before we asked to be told.
+        raise SystemExit(1)

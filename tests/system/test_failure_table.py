@@ -52,7 +52,9 @@ def token(stack: Stack, sentinel: SentinelProcess) -> str:
     return token
 
 
-def ask(sentinel: SentinelProcess, token: str, text: str = "Say hello", **fields: Any) -> tuple[int, dict[str, str], Any]:
+def ask(
+    sentinel: SentinelProcess, token: str, text: str = "Say hello", **fields: Any
+) -> tuple[int, dict[str, str], Any]:
     """One chat request over a connection of its own."""
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     status, answered, body = sentinel.request("POST", CHAT, json.dumps(say(text, **fields)).encode(), headers)

@@ -23,7 +23,7 @@ def _table(text: str, heading: str) -> str:
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     """A setting without a row, a row without a setting, or a wrong default fails."""
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", _table(README, "### Settings"), re.M))
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", _table(README, "### Settings"), re.MULTILINE))
     assert set(rows) == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
@@ -32,7 +32,7 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 
 def test_the_metrics_page_lists_every_metric() -> None:
     """Names and types, as Prometheus sees them."""
-    rows = dict(re.findall(r"^\| `(sentinel_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.M))
+    rows = dict(re.findall(r"^\| `(sentinel_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
     found = {}
     for metric in vars(Metrics()).values():
         if hasattr(metric, "describe"):
@@ -46,7 +46,7 @@ def test_the_readme_lists_every_error_code() -> None:
     table = _table(README, "### Errors")
     classes = [c for _, c in inspect.getmembers(error, inspect.isclass) if issubclass(c, error.AppError)]
     for status, code in {(c.status, c.code) for c in classes if not c.__name__.startswith("_")}:
-        assert re.search(rf"^\| {status} \|.*`{code}`", table, re.M), code
+        assert re.search(rf"^\| {status} \|.*`{code}`", table, re.MULTILINE), code
 
 
 @pytest.mark.parametrize("page", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.name)

@@ -15,7 +15,7 @@ import uvicorn
 
 from sentinel import logs, server
 from sentinel.app import App
-from sentinel.config import Settings, load_settings, settings_given
+from sentinel.config import ConfigError, Settings, load_settings, settings_given
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.dev.store import EmbeddedStore
 
@@ -63,7 +63,11 @@ PYTHON
 
 def simulate() -> int:
     """Run only the simulators, on all addresses, until a signal comes."""
-    with start_simulators("0.0.0.0", ZION_PORT, OPENAI_PORT) as simulators:
+    try:
+        running = start_simulators("0.0.0.0", ZION_PORT, OPENAI_PORT)
+    except OSError as error:
+        raise ConfigError([f"ports {ZION_PORT} and {OPENAI_PORT} are for the simulators: {error.strerror}"]) from None
+    with running as simulators:
         print(
             f"Zion at port {ZION_PORT} (key {simulators.zion_key}), OpenAI at port {OPENAI_PORT}/v1 "
             f"(key {simulators.openai_key})\nThe demo user's token:\n{simulators.demo_token}",
@@ -85,8 +89,7 @@ def run(data: str) -> int:
         if not given >= {"zion_api_url", "openai_api_key"}:
             simulators = stack.enter_context(start_simulators())
         if "redis_url" not in given:
-            store = stack.enter_context(EmbeddedStore(Path(data) / "store"))
-            overrides["redis_url"] = store.url
+            overrides["redis_url"] = stack.enter_context(_store(Path(data) / "store")).url
         if simulators and "zion_api_url" not in given:
             overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
         if simulators and "openai_api_key" not in given:
@@ -97,6 +100,13 @@ def run(data: str) -> int:
             overrides["sentinel_host"] = "127.0.0.1"
         settings = load_settings(**overrides)
         return _serve(settings, simulators if "zion_api_url" in overrides else None)
+
+
+def _store(folder: Path) -> EmbeddedStore:
+    try:
+        return EmbeddedStore(folder).start()
+    except ModuleNotFoundError as error:
+        raise ConfigError([f"REDIS_URL is not set, and {error.name} is missing: install sentinel[dev]"]) from None
 
 
 def _serve(settings: Settings, simulators: Simulators | None) -> int:

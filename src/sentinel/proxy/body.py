@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,10 +16,12 @@ from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 
 Body = ChatRequest | CompletionRequest
+T = TypeVar("T")
 
 _chat = msgspec.json.Decoder(ChatRequest)
 _completion = msgspec.json.Decoder(CompletionRequest)
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_anything = msgspec.json.Decoder(msgspec.Raw)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 _WHITE_SPACE = b" \t\r\n"
@@ -28,36 +30,34 @@ _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 
 def read_chat(body: bytes) -> ChatRequest:
     """The body of POST /v1/chat/completions. Raises InvalidJson, InvalidType, MissingParameter."""
-    try:
-        request = _chat.decode(body)
-        _check_utf8(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _ours(error) from error
-    return request
+    return _read(_chat, body)
 
 
 def read_completion(body: bytes) -> CompletionRequest:
     """The body of POST /v1/completions. Raises InvalidJson, InvalidType, MissingParameter."""
-    try:
-        request = _completion.decode(body)
-        _check_utf8(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _ours(error) from error
+    request = _read(_completion, body)
     if request.prompt is None:
         raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
     return request
 
 
-def _check_utf8(body: bytes) -> None:
-    """Raise UnicodeDecodeError for bytes that msgspec did not look at, since they are in fields that we do not need."""
-    if not body.isascii():
-        body.decode()
+def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        # msgspec does not look at the text in fields that we do not need.
+        if not body.isascii():
+            body.decode()
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            # It stopped there; what follows may not even be JSON.
+            _anything.decode(body)
+            raise _misfit(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson("We could not parse the JSON body of your request.") from error
 
 
-def _ours(error: Exception) -> AppError:
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidJson("We could not parse the JSON body of your request.")
-    text = str(error)
+def _misfit(text: str) -> AppError:
+    """What msgspec says of JSON that does not fit, as an error of ours."""
     path = found["path"] if (found := _PATH.search(text)) else ""
     if missing := _MISSING.search(text):
         param = f"{path}.{missing['field']}" if path else missing["field"]
@@ -126,8 +126,8 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
 def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
     """The body with fields added at its end: nothing is parsed, nothing of the client's is touched.
 
-    A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names. Should
-    the client have written its name in escapes, ours is still the last, and that is the one that counts.
+    A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names.
+    Should the client have written its name in escapes, ours is still the last, and that is the one that counts.
     """
     more = []
     if changes.ask_usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ class ModelCatalog:
         self._body = b""
         self._models: Mapping[str, bytes] = {}
         self._fresh_until = 0.0
+        self._fetching = asyncio.Lock()
         self.healthy: bool | None = None
 
     def label(self, model: str) -> str:
@@ -46,12 +48,19 @@ class ModelCatalog:
     async def listing(self, request_id: str) -> bytes:
         """The body of GET /models. Raises UpstreamError, UpstreamTimeout where there was never an answer."""
         if monotonic() >= self._fresh_until or not self._body:
-            try:
-                await self._fetch(request_id)
-            except AppError:
-                if not self._body:
-                    raise
+            async with self._fetching:
+                await self._fetch_if_old(request_id)
         return self._body
+
+    async def _fetch_if_old(self, request_id: str) -> None:
+        # Somebody else may have fetched it while we waited for our turn.
+        if monotonic() < self._fresh_until and self._body:
+            return
+        try:
+            await self._fetch(request_id)
+        except AppError:
+            if not self._body:
+                raise
 
     async def one(self, model: str, request_id: str) -> bytes:
         """The body of GET /models/{id}. Raises ModelNotFound, UpstreamError, UpstreamTimeout."""
@@ -72,7 +81,8 @@ class ModelCatalog:
     async def refresh(self) -> None:
         """Fetch the list anew; a failure leaves the old one."""
         try:
-            await self._fetch("req_catalog")
+            async with self._fetching:
+                await self._fetch("req_catalog")
         except AppError as error:
             log.warning("the list of models stays as it was", reason=error.code)
 

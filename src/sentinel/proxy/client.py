@@ -85,6 +85,7 @@ class ClientSide:
         if self._connection is None:
             self._watch = tasks.start(self._until_gone(task), "watch client")
             return
+        self._connection.keep_reading()
         self._connection.on_gone = lambda: self._leave(task)
         if self._connection.gone:
             self._leave(task)

@@ -7,20 +7,23 @@ the client go what describes the body and the provider's timing; its organisatio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from sentinel.error import Header
 
 TO_PROVIDER = frozenset({b"content-type", b"accept", b"user-agent", b"openai-beta", b"idempotency-key"})
-TO_CLIENT = (
-    "content-type",
-    "content-encoding",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-    "openai-processing-ms",
-    "openai-version",
+TO_CLIENT = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-should-retry",
+        b"openai-processing-ms",
+        b"openai-version",
+    }
 )
+UPSTREAM_ID = b"x-request-id"
+"""Ours on the way to the provider, the provider's on the way back; the client gets that as x-upstream-request-id."""
 EXPOSED = (
     b"x-request-id, x-upstream-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
@@ -31,20 +34,14 @@ EXPOSED = (
 STREAM: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
-def to_provider(headers: Iterable[Header], request_id: str) -> list[tuple[str, str]]:
+def to_provider(headers: Iterable[Header], request_id: str) -> list[Header]:
     """The headers that accompany a request to the provider, without its key. Names are lower case."""
-    passed = [_text(header) for header in headers if header[0] in TO_PROVIDER]
-    if all(name != "content-type" for name, _ in passed):
+    passed = [header for header in headers if header[0] in TO_PROVIDER]
+    if value_of(passed, b"content-type") is None:
         # The body has been read as JSON by now, so that is what it is.
-        passed.append(("content-type", "application/json"))
-    passed.append(("x-request-id", request_id))
+        passed.append((b"content-type", b"application/json"))
+    passed.append((UPSTREAM_ID, request_id.encode()))
     return passed
-
-
-@lru_cache(maxsize=1024)
-def _text(header: Header) -> tuple[str, str]:
-    """The same few headers come with every request of an application."""
-    return header[0].decode("ascii"), header[1].decode("latin-1")
 
 
 def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:

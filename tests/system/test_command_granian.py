@@ -1,0 +1,81 @@
+"""Another ASGI server: granian serves the same application, without the bounds that ours adds to uvicorn."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.surface import CHAT, chat, post, send
+
+
+@pytest.fixture(scope="module")
+def sentinel(stack: Stack) -> Iterator[SentinelProcess]:
+    sentinel = stack.sentinel(start=False)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(sentinel.folder), **sentinel.environment}
+    arguments = ["--interface", "asgi", "--factory", "--host", "127.0.0.1", "--port", str(sentinel.port)]
+    with (sentinel.folder / "stdout").open("wb") as out, (sentinel.folder / "stderr").open("wb") as err:
+        sentinel.process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "granian"), *arguments, "sentinel.app:from_environment"],
+            env=environment,
+            cwd=sentinel.folder,
+            stdout=out,
+            stderr=err,
+        )
+
+    def ready() -> bool:
+        try:
+            return sentinel.get("/health/ready")[0] == 200
+        except OSError:
+            return False
+
+    wait_until(ready, 20, "granian")
+    yield sentinel
+    assert sentinel.stop() == 0
+    assert [line["event"] for line in sentinel.log()][-1] == "sentinel has stopped"
+
+
+async def test_granian_serves_answers_and_streams(stack: Stack, sentinel: SentinelProcess) -> None:
+    """The SDK gets whole and streamed answers, and usage is reported once."""
+    _, token = stack.user("granian@corp.test")
+    async with sdk(sentinel, token) as client:
+        answer = await client.chat.completions.create(**say("[[tokens=4]]"))
+        stream = await client.chat.completions.create(**say("[[tokens=9 delay=0.01]]", stream=True))
+        text = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+    assert len("".join(text).split()) == 9
+    assert stack.booked(2, "granian@corp.test")["ai_output_tokens"] == 13
+
+
+def test_granian_serves_errors_and_operators(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Errors, large bodies, health and metrics are the same."""
+    _, token = stack.user("granian2@corp.test")
+    assert post(sentinel, None, chat()).is_error(401, "missing_api_key")
+    assert post(sentinel, token, b"{").is_error(400, "invalid_json")
+    assert send(sentinel, "GET", "/v1/nope", token).is_error(404, "unknown_url")
+    assert post(sentinel, token, chat("word " * 300_000)).status == 200
+    assert send(sentinel, "GET", "/health").json["status"] == "healthy"
+    assert b"sentinel_requests_total" in send(sentinel, "GET", "/metrics").body
+    assert send(sentinel, "OPTIONS", CHAT, Origin="https://a.test").status == 200
+
+
+def test_granian_tells_of_a_client_that_leaves(stack: Stack, sentinel: SentinelProcess) -> None:
+    """An abandoned stream ends at the provider, and is charged what was delivered."""
+    _, token = stack.user("granian3@corp.test")
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+    body = json.dumps(chat("[[tokens=900 delay=0.05]]", stream=True))
+    connection.request("POST", CHAT, body, {"Authorization": f"Bearer {token}"})
+    answer = connection.getresponse()
+    assert answer.readline().startswith(b"data: ")
+    answer.close()
+    connection.close()
+    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", 5, "the end at the provider")
+    assert stack.booked(1, "granian3@corp.test")["ai_output_tokens"] < 200
