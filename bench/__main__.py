@@ -1,0 +1,137 @@
+"""The command `python -m bench` (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import machine, pictures, report, scenarios
+from bench.scenarios import QUICK, Plan
+from bench.servers import ROOT
+
+RESULTS = ROOT / "bench" / "results"
+DOCS = ROOT / "docs"
+PARTS = ("throughput", "latency", "streams", "prompts", "workers", "idle")
+QUICK_PARTS = ("throughput", "streams", "idle")
+CALM = 0.05
+"""More use of the machine than this before the start is somebody else's work, and spoils the comparison."""
+
+_BEGIN, _END = "<!-- figures: written by make bench ARGS=--publish -->", "<!-- end of figures -->"
+
+
+def main() -> None:
+    options = _options()
+    plan = QUICK if options.quick else Plan()
+    data: dict[str, Any] = {"machine": machine.describe(), "date": time.strftime("%Y-%m-%d"), "quick": options.quick}
+    if data["machine"]["busy_before"] > CALM:
+        _say(f"this machine is busy ({data['machine']['busy_before']:.0%}): the figures will be too low")
+    machine.step_aside()
+    machine.allow_many_files()
+    for part in options.only:
+        _say(f"{part} ...")
+        _MEASURES[part](plan, data)
+    table = report.rows(data)
+    print(report.as_text(table))
+    _write(data)
+    if options.publish:
+        _publish(data, table)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measures Sentinel beside nginx on this machine.")
+    parser.add_argument("--quick", action="store_true", help="a minute instead of many, fewer figures")
+    parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--publish", action="store_true", help="write the figures into docs/")
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else QUICK_PARTS if options.quick else PARTS
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    options.only = chosen
+    return options
+
+
+def _throughput(plan: Plan, data: dict[str, Any]) -> None:
+    data["throughput"] = scenarios.throughput(plan)
+
+
+def _latency(plan: Plan, data: dict[str, Any]) -> None:
+    """Half of what Sentinel carried at 64 connections, in this run."""
+    if "throughput" not in data:
+        _throughput(QUICK, data)
+    level = next(level for level in data["throughput"]["levels"] if level["connections"] == 64)
+    data["latency"] = scenarios.latency(plan, round(level["sentinel"]["per_second"] / 2, -2))
+
+
+def _streams(plan: Plan, data: dict[str, Any]) -> None:
+    data["streams"] = [scenarios.streams(plan, count, rate) for count, rate in plan.streams]
+
+
+def _prompts(plan: Plan, data: dict[str, Any]) -> None:
+    data["prompts"] = scenarios.prompts(plan)
+
+
+def _workers(plan: Plan, data: dict[str, Any]) -> None:
+    data["workers"] = scenarios.workers(plan)
+
+
+def _idle(plan: Plan, data: dict[str, Any]) -> None:
+    data["idle"] = scenarios.idle(plan)
+
+
+_MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
+    "throughput": _throughput,
+    "latency": _latency,
+    "streams": _streams,
+    "prompts": _prompts,
+    "workers": _workers,
+    "idle": _idle,
+}
+
+
+def _say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _write(data: dict[str, Any]) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    file.write_text(json.dumps(_rounded(data), indent=1) + "\n")
+    print(f"written to {file.relative_to(ROOT)}")
+    return file
+
+
+def _publish(data: dict[str, Any], table: list[report.Row]) -> None:
+    """Put the figures, the table and the pictures into the documentation."""
+    (DOCS / "performance.json").write_text(json.dumps(_rounded(data), indent=1) + "\n")
+    about = data["machine"]
+    where = f"{about['cores']} x {about['cpu']}, Linux {about['kernel']}, Python {about['python']}"
+    parts = [
+        f"{data['date']}, {where}; all numbers of the run are in [performance.json](performance.json).",
+        report.as_markdown(table),
+    ]
+    levels = data.get("throughput", {}).get("levels", [])
+    if len(levels) > 1:
+        (DOCS / "img").mkdir(exist_ok=True)
+        (DOCS / "img" / "throughput.svg").write_text(pictures.throughput(levels))
+        (DOCS / "img" / "latency.svg").write_text(pictures.latency(levels))
+        parts.append("![Requests per second against connections](img/throughput.svg)")
+        parts.append("![Latency against connections](img/latency.svg)")
+    page = DOCS / "performance.md"
+    before, _, rest = page.read_text().partition(_BEGIN)
+    page.write_text("\n\n".join([before + _BEGIN, *parts, _END]) + rest.partition(_END)[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The requests and answers of the benchmark."""
+
+from __future__ import annotations
+
+import json
+
+USERS = 1000
+MODEL = "gpt-4o-mini"
+
+# As long as Zion's tokens are (a header, claims and an HS256 signature), and different only at its end.
+_TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJzdWIiOiJiZW5jaCIsImlzcyI6Inppb24iLCJhdWQiOiJzZW50aW5lbCJ9" * 4
+
+_SENTENCE = "The quick brown fox, having read the contract twice, still wonders what clause seven was meant to say. "
+
+QUESTION = (
+    "Summarise the attached notes of yesterday's planning meeting for somebody who was not there: what was decided, "
+    "who does what until when, and what was left open. Keep it under two hundred words, in plain English, without any "
+    "headings or lists."
+)
+ANSWER = (
+    "The team agreed to ship the new importer in the second week of March. Ana writes the migration guide by Friday, "
+    "Piotr measures the nightly job again and reports on Monday. Left open: whether old exports stay readable after "
+    "June, and who pays for the larger store. The next meeting is on Wednesday."
+)
+
+
+def user(number: int) -> str:
+    """The id, external id and name of a user."""
+    return f"user-{number:06d}"
+
+
+def token(number: int) -> str:
+    """The JWT of a user."""
+    return f"{_TOKEN}.{user(number)}"
+
+
+def chat(text: str = QUESTION, **fields: object) -> bytes:
+    """The body of a chat completion; about 420 bytes with the usual question."""
+    messages = [
+        {"role": "system", "content": "You answer briefly and to the point."},
+        {"role": "user", "content": text},
+    ]
+    return json.dumps({"model": MODEL, "messages": messages, "temperature": 0.2, **fields}).encode()
+
+
+def prompt_of(size_bytes: int) -> str:
+    """Ordinary English of this length."""
+    return (_SENTENCE * (size_bytes // len(_SENTENCE) + 1))[:size_bytes]
+
+
+def http_request(port: int, number: int, body: bytes) -> bytes:
+    """A whole HTTP request of a user, as the official SDK sends it in essence."""
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token(number)}\r\n"
+        f"Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: OpenAI/Python 1.99.0\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def completion() -> str:
+    """The provider's whole answer; about 700 bytes."""
+    message: dict[str, object] = {"role": "assistant", "content": ANSWER, "refusal": None, "annotations": []}
+    answer = {
+        "id": "chatcmpl-CbV3kq9X0QmF1aYHkz2cQe7rWn5Tj",
+        "object": "chat.completion",
+        "created": 1764000000,
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 65, "completion_tokens": 68, "total_tokens": 133},
+        "service_tier": "default",
+        "system_fingerprint": "fp_560af6e559",
+    }
+    return json.dumps(answer)

@@ -1,0 +1,137 @@
+"""Opens streams and times their chunks: the delay from the stamp that the provider wrote to its arrival here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import uvloop
+
+from bench import messages
+from bench.steady import quantile
+from bench.stream_server import STAMP, STAMP_DIGITS
+
+OPEN_AT_ONCE = 50
+OPEN_SECONDS = 60.0
+SETTLE_SECONDS = 1.0
+CLOSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What came within the measured seconds."""
+
+    chunks: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+
+class _Seen:
+    """The chunks of all streams. A stamp that is cut in two by a read is counted, but not timed."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.ended = 0
+        self.refusal = b""
+        self.chunks = 0
+        self.delays_us = array("q")
+        self.changed = asyncio.Event()
+
+    def started(self) -> None:
+        self.open += 1
+        self.changed.set()
+
+    def take(self, data: bytes) -> None:
+        now_us = time.monotonic_ns() // 1000
+        at = data.find(STAMP)
+        while at >= 0:
+            self.chunks += 1
+            start = at + len(STAMP)
+            stamp = data[start : start + STAMP_DIGITS]
+            if len(stamp) == STAMP_DIGITS:
+                self.delays_us.append(now_us - int(stamp))
+            at = data.find(STAMP, start)
+
+    def forget(self) -> None:
+        self.chunks, self.delays_us = 0, array("q")
+
+    async def wait_for(self, count: int) -> None:
+        """Until so many streams have begun. Raises RuntimeError if one is refused or ends."""
+        while self.open < count:
+            if self.ended:
+                raise RuntimeError(f"{self.ended} streams ended, one with {self.refusal[:400]!r}")
+            self.changed.clear()
+            await self.changed.wait()
+
+
+class _Client(asyncio.Protocol):
+    """One stream; a refusal is noted, as a stream that ended."""
+
+    def __init__(self, request: bytes, seen: _Seen) -> None:
+        self._request = request
+        self._seen = seen
+        self._started = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self._started:
+            self._seen.take(data)
+        elif data.startswith(b"HTTP/1.1 200"):
+            self._started = True
+            self._seen.started()
+            self._seen.take(data)
+        else:
+            self._seen.refusal = data
+            self.transport.abort()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._seen.ended += 1
+        self._seen.changed.set()
+
+
+async def _open(port: int, streams: int, seen: _Seen) -> list[_Client]:
+    """Open the streams, some at once, as users in turn."""
+    loop = asyncio.get_running_loop()
+    body = messages.chat(stream=True)
+    clients: list[_Client] = []
+    for number in range(streams):
+        client = _Client(messages.http_request(port, number % messages.USERS, body), seen)
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+        clients.append(client)
+        if len(clients) % OPEN_AT_ONCE == 0:
+            await seen.wait_for(len(clients))
+    await seen.wait_for(streams)
+    return clients
+
+
+async def _measure(port: int, streams: int, seconds: float, look: Callable[[], None]) -> Streamed:
+    loop = asyncio.get_running_loop()
+    seen = _Seen()
+    async with asyncio.timeout(OPEN_SECONDS):
+        clients = await _open(port, streams, seen)
+    await asyncio.sleep(SETTLE_SECONDS)
+    look()
+    seen.forget()
+    started = loop.time()
+    await asyncio.sleep(seconds)
+    chunks, took, delays = seen.chunks, loop.time() - started, sorted(seen.delays_us)
+    look()
+    if seen.ended:
+        raise RuntimeError(f"{seen.ended} of {streams} streams ended by themselves")
+    for client in clients:
+        client.transport.abort()
+    await asyncio.sleep(CLOSE_SECONDS)
+    return Streamed(chunks, took, quantile(delays, 0.5) / 1000, quantile(delays, 0.99) / 1000)
+
+
+def run(port: int, streams: int, seconds: float, look: Callable[[], None] = lambda: None) -> Streamed:
+    """Open the streams and count for so many seconds; `look` is called before and after. Raises if a stream ends."""
+    return uvloop.run(_measure(port, streams, seconds, look))

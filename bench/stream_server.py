@@ -1,0 +1,94 @@
+"""A provider that streams: each stream gets a chunk every so often, with the moment of its sending inside.
+
+Usage: python -m bench.stream_server PORT CHUNKS_PER_SECOND. One ticker serves all streams, spread evenly, so that the
+provider never limits: about 5 us a chunk. A stream ends when the client leaves. GET /v1/models answers, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import cast
+
+import uvloop
+
+from bench import messages
+
+TICK_SECONDS = 0.002
+STAMP = b'"fp_'
+STAMP_DIGITS = 16
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_5d1fd1b8c7b64e0f9a3c\r\n"
+    b"openai-processing-ms: 212\r\nopenai-version: 2020-10-01\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+_MODELS = b'{"object":"list","data":[{"id":"%b","object":"model"}]}' % messages.MODEL.encode()
+_WORDS = [b" " + word.encode() for word in messages.ANSWER.split() if word.isalpha()]
+
+
+def _frames() -> list[tuple[bytes, bytes]]:
+    """What stands before and after the stamp, for each word; sizes as chunked transfer wants them."""
+    frames = []
+    for word in _WORDS:
+        before = (
+            b'data: {"id":"chatcmpl-CbV3kq9X0QmF1aYHkz2cQe7rWn5Tj","object":"chat.completion.chunk",'
+            b'"created":1764000000,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":'
+            + STAMP
+        )
+        after = b'","choices":[{"index":0,"delta":{"content":"%b"},"logprobs":null,"finish_reason":null}]}\n\n' % word
+        size = len(before) + STAMP_DIGITS + len(after)
+        frames.append((b"%x\r\n%b" % (size, before), after + b"\r\n"))
+    return frames
+
+
+class Stream(asyncio.Protocol):
+    """One connection."""
+
+    open: set[Stream] = set()  # noqa: RUF012 (one server, one set)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.sent = 0
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET"):
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(_MODELS), _MODELS))
+        elif data.startswith(b"POST"):
+            self.transport.write(_HEAD)
+            self.open.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.open.discard(self)
+
+
+async def _tick(per_second: float) -> None:
+    """Give each open stream its chunks: the streams in turn, so many in each tick."""
+    frames, loop = _frames(), asyncio.get_running_loop()
+    turn: list[Stream] = []
+    owed, before = 0.0, loop.time()
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        now = loop.time()
+        owed, before = owed + (now - before) * per_second * len(Stream.open), now
+        while owed >= 1:
+            owed -= 1
+            if not turn:
+                turn = list(Stream.open)
+            if not turn:
+                break
+            stream = turn.pop()
+            if stream in Stream.open:
+                head, tail = frames[stream.sent % len(frames)]
+                stream.sent += 1
+                stream.transport.write(b"%b%016d%b" % (head, time.monotonic_ns() // 1000, tail))
+
+
+async def main(port: int, per_second: float) -> None:
+    server = await asyncio.get_running_loop().create_server(Stream, "127.0.0.1", port, backlog=4096)
+    async with server:
+        await _tick(per_second)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2])))
