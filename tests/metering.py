@@ -124,13 +124,14 @@ async def open_books(store_url: str, zion_url: str, simulator: ZionSimulator) ->
 
 @asynccontextmanager
 async def empty_store(url: str) -> AsyncIterator[Store]:
-    """An empty Redis."""
+    """An empty Redis, which is left empty for others."""
     with patient_redis():
         store = redis.open_store(url)
         await store.start()
         await store.client.flushall()
         try:
             yield store
+            await store.client.flushall()
         finally:
             await store.close()
 

@@ -169,7 +169,7 @@ class Running:
         self._tasks.start(self._outbox.beat(), "heartbeat")
         self._delivery = self._tasks.start(self._outbox.run(), "outbox")
         self._tasks.start(self._leases.run(), "leases")
-        self._tasks.start(self._tracker.run(lambda: self._store.available), "replay")
+        self._tasks.start(self._tracker.run(self._store), "replay")
         self._tasks.start(reaper.run(self._ledger), "reaper")
         self._tasks.start(self._measure(), "gauges")
         self._tasks.start(self._catalog.refresh(), "models")

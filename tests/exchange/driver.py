@@ -66,7 +66,9 @@ class Provider:
     closed: int = 0
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
+        await asyncio.sleep(0)  # As a connection is made.
         self.requests.append(request)
+        request.on_sent()
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
@@ -74,7 +76,9 @@ class Provider:
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
+        await asyncio.sleep(0)  # As a connection is made.
         self.requests.append(request)
+        request.on_sent()
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
+from sentinel.cache import keys
 from sentinel.dev.server import Server
 from sentinel.dev.zion import ZionSimulator
+from sentinel.error import RedisUnavailable
 from sentinel.usage import deliverers
 from sentinel.usage.outbox import Outbox
 from tests.metering import Books, Stepped, open_books, quick_retries, until
@@ -223,6 +226,24 @@ async def test_a_redis_that_lost_its_last_moments(books: Books, read: bool) -> N
     if read:
         await books.store.client.xreadgroup("zion", "deliverer", {stream: ">"})
         outbox._known = False
+    await books.told(outbox)
+    assert books.booked() == books.owed
+
+
+async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Books) -> None:
+    """Zion's yes counts although Redis was cut off before it could be written down, and has forgotten the batch."""
+    outbox = books.outbox()
+    await books.spend(ANA)
+    note = outbox._journal.note_answer
+
+    async def cut_off(*_: Any) -> None:
+        await books.store.client.delete(keys.BATCHES)
+        raise RedisUnavailable("away")
+
+    outbox._journal.note_answer = cut_off  # type: ignore[method-assign]
+    with pytest.raises(RedisUnavailable):
+        await outbox.flush()
+    outbox._journal.note_answer = note  # type: ignore[method-assign]
     await books.told(outbox)
     assert books.booked() == books.owed
 

@@ -76,7 +76,8 @@ class Caller:
     def holds_nothing(self) -> bool:
         """Whether no reservation and no slot of theirs is left."""
         with redis.Redis.from_url(self.stack.store.url) as client:
-            account = read_account(client.get(keys.account_keys(self.name).account))
+            packed = client.get(keys.account_keys(self.name).account)
+            account = read_account(packed) if packed else {"held": [0, 0, 0], "open": 0}
             leases = client.hlen(keys.account_keys(self.name).leases)
         return account["held"] == [0, 0, 0] and account["open"] == 0 and leases == 0
 
@@ -137,6 +138,27 @@ def test_leaving_before_the_first_byte(stack: Stack, sentinel: SentinelProcess, 
     wait_until(lambda: caller.bill.state == "cancelled", 3, "the end of the provider's answer")
     assert caller.booked() == (caller.bill.prompt_tokens, 0)
     wait_until(caller.holds_nothing, 5, "the reservation's return")
+
+
+def test_leaving_while_the_provider_cannot_be_reached(stack: Stack) -> None:
+    """What was not sent on costs nothing."""
+    with socket.socket() as deaf, contextlib.ExitStack() as queue:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            # The kernel takes a connection or two for it, and lets all others wait.
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        away = stack.sentinel(OPENAI_API_URL=f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
+        caller = Caller(stack, "unsent")
+        with closing(caller.ask(away, "hello", stream=True)):
+            wait_until(lambda: not caller.holds_nothing(), 5, "the reservation")
+        wait_until(caller.holds_nothing, 5, "the reservation's return")
+        assert caller.outcome(away) == "client_gone"
+        (line,) = [line for line in away.ended() if line["user_id"] == "unsent"]
+        assert (line["input_tokens"], line["tokens_from"]) == (0, "none")
+        away.kill()
 
 
 def test_leaving_after_the_last_byte(stack: Stack, sentinel: SentinelProcess) -> None:

@@ -118,11 +118,12 @@ class _Connection(asyncio.Protocol):
 
 
 class Link:
-    """A connection that is made anew whenever it is lost."""
+    """A connection that is made anew whenever it is lost. connects: how often it was made."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection: _Connection | None = None
+        self.connects = 0
         self._tasks = Tasks()
         self._attempted = asyncio.Event()
 
@@ -150,6 +151,7 @@ class Link:
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             self._connection = connection
+            self.connects += 1
             self._attempted.set()
             log.info("redis is there")
             told = False

@@ -63,6 +63,10 @@ class Store(Protocol):
     def available(self) -> bool:
         """False while calls fail at once."""
 
+    @property
+    def connects(self) -> int:
+        """Changes whenever a connection was made anew: what is there now may have lost its last moments."""
+
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
@@ -168,6 +172,11 @@ class ClusterStore:
     def available(self) -> bool:
         """Whether any node can be reached; users of a node that cannot are refused all the same."""
         return any(link.available for link in self._links.values())
+
+    @property
+    def connects(self) -> int:
+        """Connections made to all nodes."""
+        return sum(link.connects for link in self._links.values())
 
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""

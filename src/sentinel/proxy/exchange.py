@@ -99,6 +99,7 @@ class Exchange:
         self.context = context
         self.spent = Spent()
         self.relay: Relay | None = None
+        self.sent = False
         self.refused = False
         self.settled = False
 
@@ -196,6 +197,7 @@ class Exchange:
             self.kind.path,
             passing.to_provider(self.client.headers, self.context.id),
             await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
+            self._is_sent,
         )
         held = self.parts.leases.hold(ask, verdict)
         self.client.watch(self.parts.tasks)
@@ -208,8 +210,8 @@ class Exchange:
             else:
                 await self._whole(upstream, ask, verdict)
         except asyncio.CancelledError:
-            # The request was sent on: its input is charged, unless the provider has refused it.
-            if self.client.gone and self.relay is None and not self.refused and not self.settled:
+            # What was sent on is charged with its input, unless the provider has refused it.
+            if self.client.gone and self.sent and self.relay is None and not self.refused and not self.settled:
                 self.spent = self._bill(None, 0)
             raise
         finally:
@@ -217,6 +219,9 @@ class Exchange:
                 self.context.provider_seconds = monotonic() - self.context.sent
             self.client.unwatch()
             self.parts.leases.release(held)
+
+    def _is_sent(self) -> None:
+        self.sent = True
 
     async def _whole(self, upstream: ProviderRequest, ask: Ask, verdict: Verdict) -> None:
         answer = await self.parts.provider.post(upstream)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -59,13 +59,22 @@ class Http1Client:
         self._tasks = Tasks()
         self._ticking = False
 
-    async def send(self, method: bytes, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Http1Answer:
+    async def send(
+        self,
+        method: bytes,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
-        headers: without host and content-length; no value may have a line end. The answer must be read to its end, or
-        closed.
+        headers: without host and content-length; no value may have a line end. on_sent: called once there is a
+        connection. The answer must be read to its end, or closed.
         """
         connection = self._reuse() or await self._connect()
+        if on_sent is not None:
+            on_sent()
         self._busy.add(connection)
         pieces = [method, b" ", (self._prefix + path).encode("ascii"), b" HTTP/1.1\r\nhost: ", self._host_header]
         for name, value in headers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -34,13 +34,12 @@ class OpenAIProvider:
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.headers, request.body)
-        return await _whole(answer)
+        return await _whole(await self._post(request))
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.headers, request.body)
+        answer = await self._post(request)
         try:
             yield _Stream(answer)
         finally:
@@ -50,7 +49,7 @@ class OpenAIProvider:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
         try:
             async with asyncio.timeout(_GET_SECONDS):
-                return await _whole(await self._send(b"GET", path, [(UPSTREAM_ID, request_id.encode())], b""))
+                return await _whole(await self._send(b"GET", path, [(UPSTREAM_ID, request_id.encode())]))
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error
 
@@ -58,10 +57,20 @@ class OpenAIProvider:
         """Close all connections."""
         await self._client.close()
 
-    async def _send(self, method: bytes, path: str, headers: list[Header], body: bytes) -> Http1Answer:
+    async def _post(self, request: ProviderRequest) -> Http1Answer:
+        return await self._send(b"POST", request.path, request.headers, request.body, request.on_sent)
+
+    async def _send(
+        self,
+        method: bytes,
+        path: str,
+        headers: list[Header],
+        body: bytes = b"",
+        on_sent: Callable[[], None] | None = None,
+    ) -> Http1Answer:
         for attempt in range(CONNECT_RETRIES + 1):
             try:
-                return await self._client.send(method, path, [self._key, *headers], body)
+                return await self._client.send(method, path, [self._key, *headers], body, on_sent)
             except ConnectFailed as error:
                 if attempt == CONNECT_RETRIES:
                     raise _ours(error) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,11 +12,15 @@ from sentinel.error import Header
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`."""
+    """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
+
+    on_sent: called when the provider may know of it from now on, and bill it.
+    """
 
     path: str
     headers: list[Header]
     body: bytes
+    on_sent: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ _SUM = struct.Struct("<5d")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One usage record as it lies in the outbox of a partition. at_ms: when it was spent."""
+    """One usage record as it lies in the outbox of a partition. id: of its request. at_ms: when it was spent."""
 
     partition: int
     entry: str
+    id: str
     user: str
     email: str
     model: str
@@ -47,11 +48,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
         Raises KeyError, ValueError or struct.error for what is no record of ours.
         """
-        _, user, email, model = _who(fields[b"who"])
+        id_, user, email, model = _who(fields[b"who"])
         requests, inputs, outputs, period, at = _SUM.unpack(fields[b"sum"])
         return cls(
             partition=partition,
             entry=entry.decode(),
+            id=id_,
             user=user,
             email=email,
             model=model,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sentinel.limits.policy import Triple
 from sentinel.usage.batch import Item, plus
+from sentinel.zion.models import ItemResult
 
 MOST_QUESTIONS = 24
 """A batch of so many users is asked for in full: then items that Zion has refused one by one show, too. Halving 1,000
@@ -24,6 +25,7 @@ class Doubt:
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
         self._told: list[bool | None] = [None] * len(items)
+        self._used: dict[str, Triple] = {}
         self._questions = MOST_QUESTIONS
         self._places: dict[str, list[int]] = {}
         for place, item in enumerate(items):
@@ -38,6 +40,13 @@ class Doubt:
         return [
             told if told is not None else True if place < last else False if place >= end else None
             for place, told in enumerate(self._told)
+        ]
+
+    def results(self) -> list[ItemResult | None]:
+        """What Zion would have said to each item, as far as its user was asked for."""
+        return [
+            ItemResult.of(self._used[item.user]) if told and item.user in self._used else None
+            for item, told in zip(self._items, self._told, strict=True)
         ]
 
     def _span(self) -> tuple[int, int]:
@@ -69,6 +78,7 @@ class Doubt:
         before = self._items[places[0]].before
         if used is None or before is None:
             return
+        self._used[user] = used
         growth = (used[0] - before[0], used[1] - before[1], used[2] - before[2])
         if min(growth) < 0:
             # The period has ended, or somebody has corrected the numbers.

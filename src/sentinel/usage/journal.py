@@ -29,7 +29,7 @@ from sentinel.zion.models import ItemResult
 
 log = structlog.get_logger()
 
-_CONSUMER = "deliverer"
+_CONSUMER = b"deliverer"
 MOST_RECORDS = 4096
 """Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
 
@@ -39,7 +39,7 @@ _AT_ONCE, _EACH = 8, 64
 _ACKNOWLEDGED_AT_ONCE = 500
 """Records that one script drops: half a millisecond in which Redis does nothing else."""
 
-_REMEMBER_SECONDS = 10.0
+_REMEMBER_SECONDS = 5.0
 """So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""
 
 _ANSWER = b":answer"
@@ -67,11 +67,12 @@ class Journal:
         self._ledger = ledger
         self._store = ledger.store
         folder = resources.files(__package__)
-        self._prepare, self._requeue = (
-            Script.of(name, folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue")
+        self._prepare, self._read_some, self._requeue = (
+            Script.of(name, folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "read", "requeue")
         )
         self._sweep: list[int] = []
-        self._taken: tuple[set[tuple[int, str]], set[tuple[int, str]]] = (set(), set())
+        self._on_its_way: dict[tuple[int, str], int] = {}
+        self._taken: tuple[set[int], set[int]] = (set(), set())
         self._taken_since = 0.0
 
     # ------------------------------------------------------------------------------------------------------- records
@@ -104,6 +105,7 @@ class Journal:
 
     async def pending(self, partitions: Iterable[int], known: set[tuple[int, str]]) -> list[Item]:
         """Records that were read before and are not among the known (partition, entry), as items."""
+        self._on_its_way.clear()
         found = Items()
         after = dict.fromkeys(sorted(partitions), "0")
         while after:
@@ -115,18 +117,21 @@ class Journal:
         return found.items
 
     async def _read(self, partition: int, after: str, count: int) -> list[Record]:
-        answer = await self._store.command(
-            *("XREADGROUP", "GROUP", keys.GROUP, _CONSUMER, "COUNT", count, "STREAMS", keys.outbox(partition), after)
-        )
+        words = (keys.GROUP.encode(), _CONSUMER, b"%d" % count, after.encode())
+        answer = await self._store.script(self._read_some, (keys.outbox(partition),), *words)
         found = [read_record(partition, entry, fields) for entry, fields in _entries(answer)]
         records = [record for record in found if record is not None]
-        if any(self._was_taken(record) for record in records):
-            await self._drop([record for record in records if self._was_taken(record)])
-            records = [record for record in records if not self._was_taken(record)]
+        again = []
+        for record in records:
+            # The record of a request may come back under another name, when it was settled again.
+            what = hash((record.id, record.spent))
+            self._on_its_way[record.partition, record.entry] = what
+            if record.id and (what in self._taken[0] or what in self._taken[1]):
+                again.append(record)
+        if again:
+            await self._drop(again)
+            records = [record for record in records if record not in again]
         return records
-
-    def _was_taken(self, record: Record) -> bool:
-        return any((record.partition, record.entry) in taken for taken in self._taken)
 
     async def _drop(self, records: Sequence[Record]) -> None:
         """Zion has these already: this Redis has lost its last moments."""
@@ -156,6 +161,15 @@ class Journal:
             item.before = used
         await self._store.command("HSET", keys.BATCHES, batch.key, msgspec.json.encode(batch))
 
+    def remember_taken(self, items: Iterable[Item]) -> None:
+        """Zion has taken these: whatever becomes of Redis, they are not given out again."""
+        if monotonic() - self._taken_since > _REMEMBER_SECONDS:
+            self._taken, self._taken_since = (set(), self._taken[0]), monotonic()
+        for item in items:
+            for entry in item.entries:
+                if what := self._on_its_way.pop((item.partition, entry), None):
+                    self._taken[0].add(what)
+
     async def note_answer(self, batch: Batch, refusals: Refusals) -> None:
         """Write down what Zion said to a batch."""
         await self._store.command("HSET", keys.BATCHES, batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
@@ -178,10 +192,8 @@ class Journal:
         return found
 
     async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
-        """Zion has taken these items; returns how many records were still there."""
-        if monotonic() - self._taken_since > _REMEMBER_SECONDS:
-            self._taken, self._taken_since = (set(), self._taken[0]), monotonic()
-        self._taken[0].update((item.partition, entry) for item in items for entry in item.entries)
+        """Drop the records of items that Zion has taken; returns how many were still there."""
+        self.remember_taken(items)
         gone = 0
         for first in range(0, len(items), 100):
             some = zip(items[first : first + 100], results[first : first + 100], strict=True)
@@ -201,6 +213,8 @@ class Journal:
 
     async def bury(self, item: Item) -> int:
         """Move the records of a refused item to the dead letters, as one; returns how many there were."""
+        for entry in item.entries:
+            self._on_its_way.pop((item.partition, entry), None)
         letter = Letter(Ask("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
         return await self._ledger.acknowledge(
             item.user, item.entries, item.spent, item.period, _UNKNOWN, _UNTOLD, letter=letter

@@ -210,6 +210,8 @@ class Outbox:
             known.update((item.partition, entry) for item in batch.items for entry in item.entries)
             if batch.home in owned:
                 self._queue.held.append(Held(batch, sent=True, doubt=True, due=monotonic() + DOUBT_SECONDS))
+        # What is left of these is of batches that Redis has forgotten.
+        self._answers.clear()
         self._queue.loose = await self._journal.pending(owned, known)
         if not self._queue.empty:
             log.info("deliveries are taken up again", batches=len(self._queue.held), items=len(self._queue.loose))
@@ -269,12 +271,16 @@ class Outbox:
             if result is not None and not result.success
         }
         # From here on we know, whatever happens to Redis; and so does our successor, once it is written down.
-        self._answers[batch.key] = refusals
-        await self._journal.note_answer(batch, refusals)
+        await self._note(batch, refusals)
         await self._take_yes(batch, refusals, each)
         self._queue.taken(held)
         for place, reason in refusals.items():
             await self._refuse(batch.items[place], reason)
+
+    async def _note(self, batch: Batch, refusals: Refusals) -> None:
+        self._answers[batch.key] = refusals
+        self._journal.remember_taken(item for place, item in enumerate(batch.items) if place not in refusals)
+        await self._journal.note_answer(batch, refusals)
 
     async def _take_yes(self, batch: Batch, refusals: Refusals, each: Sequence[ItemResult | None] | None) -> None:
         """Drop what Zion has taken. Everything in here may be done again."""
@@ -312,7 +318,8 @@ class Outbox:
         if item.refusals < REFUSALS_ALLOWED:
             self._queue.hold([item], due=monotonic() + backoff_seconds(item.refusals, _jitter()))
             return
-        log.error("usage goes to the dead letters", user_id=item.user, reason=reason)
+        # Not the reason: Zion's words may name the e-mail address.
+        log.error("usage goes to the dead letters", user_id=item.user)
         self.delivered.dead += await self._journal.bury(item)
 
     def _failed(self, held: Held, answer: Reported, *, doubt: bool) -> None:
@@ -340,7 +347,7 @@ class Outbox:
                 break
             else:
                 doubt.tell(user, quota.used)
-        await self._resolved(held, doubt.taken())
+        await self._resolved(held, doubt)
 
     async def _impatient(self, held: Held) -> bool:
         """Whether Zion is there and has not told what it has booked for too long. While it is away we can wait."""
@@ -350,16 +357,16 @@ class Outbox:
         await self._zion.ping()
         return self._zion.reachable
 
-    async def _resolved(self, held: Held, each: Sequence[bool | None]) -> None:
+    async def _resolved(self, held: Held, doubt: Doubt) -> None:
+        each = doubt.taken()
         batch, unknown, taken = held.batch, each.count(None), each.count(True)
         log.warning("an unanswered batch", items=len(each), taken=taken, unknown=unknown)
         self.delivered.ambiguous += unknown
         held.doubt, held.sent = False, unknown > 0
         if taken:
             untaken = {place: "" for place, is_taken in enumerate(each) if not is_taken}
-            self._answers[batch.key] = untaken
-            await self._journal.note_answer(batch, untaken)
-            await self._take_yes(batch, untaken, None)
+            await self._note(batch, untaken)
+            await self._take_yes(batch, untaken, doubt.results())
             self._queue.replace(held, [[batch.items[place] for place in untaken]] if untaken else [])
         elif held.suspect and (not unknown or held.attempts >= GIVE_UP_AFTER):
             await self._refused(held, "it fails while others pass")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Protocol
 
 import structlog
 
-from sentinel.clock import now_ms
+from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Ask, Triple
 from sentinel.tasks import Tasks, pause
@@ -16,7 +18,13 @@ from sentinel.usage.spool import Settlement, Spool
 
 log = structlog.get_logger()
 
-_REPLAY_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+_REPLAY_EVERY = 4
+_AT_ONCE = 64
+
+REMEMBER_SECONDS = 2.5
+_MOST_REMEMBERED = 50_000
+"""What was settled lately is settled again when Redis comes back: with `appendfsync everysec` it may have lost that."""
 
 
 class SettlingLedger(Protocol):
@@ -24,6 +32,18 @@ class SettlingLedger(Protocol):
 
     async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
         """Replace the reservation by what was spent, durably; False if that was done before."""
+
+
+class Connected(Protocol):
+    """What is to be known of the connection to Redis."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it stands."""
+
+    @property
+    def connects(self) -> int:
+        """How often it was made."""
 
 
 class BatchingUsageTracker:
@@ -38,6 +58,7 @@ class BatchingUsageTracker:
         self._spool = spool
         self._tasks = tasks
         self._on_lost = on_lost
+        self._recent: deque[tuple[float, Ask, Triple, int]] = deque(maxlen=_MOST_REMEMBERED)
 
     @property
     def spooled(self) -> int:
@@ -48,11 +69,27 @@ class BatchingUsageTracker:
         """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself."""
         try:
             await self._ledger.settle(ask, spent, started_ms)
+            self._remember(ask, spent, started_ms)
         except RedisUnavailable:
             await self._spool_it(Settlement.of(ask, spent, started_ms))
         except asyncio.CancelledError:
             self._tasks.start(self.settle(ask, spent, started_ms), "settle")
             raise
+
+    def _remember(self, ask: Ask, spent: Triple, started_ms: int) -> None:
+        recent, now = self._recent, monotonic()
+        while recent and recent[0][0] < now - REMEMBER_SECONDS:
+            recent.popleft()
+        recent.append((now, ask, spent, started_ms))
+
+    async def settle_again(self) -> None:
+        """Settle once more what was settled lately; what Redis still knows of, it takes for what it is."""
+        again = list(self._recent)
+        for start in range(0, len(again), _AT_ONCE):
+            some = again[start : start + _AT_ONCE]
+            done = await asyncio.gather(*(self._ledger.settle(ask, spent, ms) for _, ask, spent, ms in some))
+            if any(done):
+                log.warning("redis had lost settlements", count=sum(done))
 
     def give_back(self, ask: Ask) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
@@ -85,12 +122,18 @@ class BatchingUsageTracker:
             log.info("spooled usage is replayed", settlements=taken)
         return taken
 
-    async def run(self, available: Callable[[], bool]) -> None:
-        """Replay whenever the ledger is there and something waits, for ever."""
-        while True:
-            if available() and self._spool.waiting_files():
-                try:
+    async def run(self, store: Connected) -> None:
+        """For ever: replay whenever the ledger is there and something waits; settle again when it has come back."""
+        connects = store.connects
+        for turn in count():
+            try:
+                if store.available and store.connects != connects:
+                    await self.settle_again()
+                    connects = store.connects
+                if turn % _REPLAY_EVERY == 0 and store.available and self._spool.waiting_files():
                     await self.replay()
-                except OSError as error:
-                    log.warning("the spool cannot be replayed", reason=str(error))
-            await pause(_REPLAY_SECONDS)
+            except RedisUnavailable:
+                log.debug("redis is away again")
+            except OSError as error:
+                log.warning("the spool cannot be replayed", reason=str(error))
+            await pause(_LOOK_SECONDS)

@@ -74,6 +74,12 @@ class ItemResult(msgspec.Struct, rename="camel"):
     ai_input_tokens: MetricResult | None = None
     ai_output_tokens: MetricResult | None = None
 
+    @classmethod
+    def of(cls, used: Triple) -> ItemResult:
+        """A yes after which Zion has booked so much."""
+        requests, inputs, outputs = (MetricResult(new_value=value) for value in used)
+        return cls(True, ai_requests=requests, ai_input_tokens=inputs, ai_output_tokens=outputs)
+
     def new_values(self) -> Triple:
         """Zion's value of each metric afterwards, -1 where not told."""
         r, i, o = (_known(m.new_value if m.new_value is not None else m.used) if m else -1 for m in self._metrics())

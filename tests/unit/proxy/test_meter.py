@@ -1,0 +1,148 @@
+"""What a stream has cost is read from a copy of its bytes, wherever they are cut; the bytes do not change."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
+from sentinel.tokens.answer import Usage
+from sentinel.tokens.bpe import count_for
+
+MODEL = "gpt-4o-mini"
+DONE = b"data: [DONE]\n\n"
+count = count_for(MODEL)
+
+
+def event(text: str | None = None, **fields: Any) -> bytes:
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    return b"data: " + json.dumps({"choices": choices, **fields}, ensure_ascii=False).encode() + b"\n\n"
+
+
+def usage(completion: int) -> dict[str, int]:
+    return {"prompt_tokens": 9, "completion_tokens": completion, "total_tokens": 9 + completion}
+
+
+def through(meter: StreamMeter, data: bytes, sizes: list[int]) -> bytes:
+    """What the client gets of these bytes, cut into pieces of these sizes; [DONE] at its place."""
+    out, start = b"", 0
+    for size in [*sizes, len(data)]:
+        block = meter.feed(data[start : start + size])
+        meter.delivered(block)
+        out += block
+        start += size
+    block = meter.rest()
+    meter.delivered(block)
+    return out + block + meter.done
+
+
+texts = st.lists(st.text(min_size=1, max_size=12), max_size=12)
+cuts = st.lists(st.integers(1, 50), max_size=40)
+
+
+@given(texts, cuts, st.booleans(), st.booleans())
+def test_bytes_and_numbers_are_the_same_wherever_they_are_cut(
+    words: list[str], sizes: list[int], withhold: bool, properly: bool
+) -> None:
+    """All bytes pass but the usage chunk that only we asked for; texts and usage are read in any case."""
+    chunks = b"".join(event(word) for word in words)
+    ours = event(usage=usage(77))
+    end = DONE if properly else DONE.rstrip()
+    meter = StreamMeter(MODEL, withhold_usage=withhold)
+    assert through(meter, chunks + ours + end, sizes) == chunks + (b"" if withhold else ours) + end
+    assert meter.usage == Usage(9, 77, 86)
+    assert meter.count() == count("".join(words))
+    assert meter.malformed == 0
+
+
+@pytest.mark.parametrize("withhold", [True, False])
+def test_usage_beside_content_stays(withhold: bool) -> None:
+    """A chunk that has text and usage is the client's, whatever it asked for; the last usage counts."""
+    chunks = event("one", usage=usage(1)) + event(" two", usage=usage(2))
+    meter = StreamMeter(MODEL, withhold_usage=withhold)
+    assert through(meter, chunks, []) == chunks
+    assert meter.usage == Usage(9, 2, 11)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"data: not json\n\n",
+        b'data: {"choices":7}\n\n',
+        b": ping\n\n",
+        b"data: \xff\xfe\n\n",
+        b"event: x\ndata: {}\n\n",
+    ],
+)
+def test_odd_events_pass(odd: bytes) -> None:
+    """What we cannot read is relayed all the same, and stops nothing."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    data = event("one") + odd + event(" two")
+    assert through(meter, data, []) == data
+    assert meter.count() == 2
+
+
+def test_what_cannot_be_read_is_counted() -> None:
+    """Malformed events show in a metric."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    through(meter, b"data: not json\n\n" + event("one") + b'data: {"choices":7}\n\n', [])
+    meter.count()
+    assert meter.malformed == 2
+
+
+def test_a_text_that_speaks_of_done_and_usage_is_text() -> None:
+    """Only the events themselves count, not what they talk about."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    data = event('[DONE] and "usage": {"prompt_tokens": 5}')
+    assert through(meter, data, []) == data
+    assert (meter.done, meter.usage) == (b"", None)
+
+
+@given(st.lists(st.text(max_size=30), max_size=30), st.integers(0, 400))
+def test_a_no_is_never_wrong(words: list[str], room: int) -> None:
+    """Where it says that the room cannot be exceeded, it is not."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    for word in words:
+        meter.delivered(event(word))
+        if not meter.could_exceed(room):
+            assert StreamMeter.count(meter) <= room
+
+
+def test_little_is_kept() -> None:
+    """However long a stream is, what waits to be counted stays small."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    for _ in range(2000):
+        meter.delivered(event(" word" * 20))
+        assert meter._pending_bytes <= MOST_PENDING_BYTES
+    assert meter.count() == 40_000
+
+
+def test_the_ending_at_a_limit() -> None:
+    """Choices that are still open end with `length`, under the stream's own head; then usage if wanted, and [DONE]."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    first = event("one", id="c1", object="chat.completion.chunk", created=5, model="m", system_fingerprint="f")
+    done = {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}
+    through(meter, first + b"data: " + json.dumps(done).encode() + b"\n\n", [])
+    meter.count()
+    *events, last = meter.ending(choices=3, usage=Usage(9, 1, 10)).split(b"\n\n")[:-1]
+    head = {"id": "c1", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f"}
+    ends = [{"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2)]
+    assert [json.loads(event[6:]) for event in events] == [
+        {**head, "choices": ends},
+        {**head, "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}},
+    ]
+    assert last == b"data: [DONE]"
+
+
+def test_the_ending_of_a_completion() -> None:
+    """Legacy completions have a text instead of a delta."""
+    meter = StreamMeter(MODEL, withhold_usage=True)
+    through(meter, b'data: {"object":"text_completion","choices":[{"index":0,"text":"a"}]}\n\n', [])
+    (ending, _) = meter.ending(choices=1, usage=None).split(b"\n\n")[:-1]
+    assert json.loads(ending[6:])["choices"] == [
+        {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"},
+    ]
