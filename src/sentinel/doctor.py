@@ -115,7 +115,7 @@ async def _scripts(store: Store) -> Finding:
         return Finding(
             "redis scripts",
             f"refused ({error.__cause__})",
-            "allow EVALSHA and EVAL with the libraries cmsgpack and struct",
+            "allow FUNCTION LOAD, FCALL, SCRIPT LOAD and EVALSHA",
         )
     return Finding("redis scripts", "run")
 

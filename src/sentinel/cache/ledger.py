@@ -1,7 +1,7 @@
-"""The ledger in Redis: the scripts of `limits/`, called for one user at a time.
+"""The ledger in Redis: the functions of `limits/`, called for one user at a time.
 
 Moments are Redis' own. Every method raises RedisUnavailable; whether the call was carried out is then unknown, and each
-script is made so that calling it again is safe.
+of them is made so that calling it again is safe.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import asyncio
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import msgspec
 
 from sentinel.cache import keys
+from sentinel.cache.link import Arg
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
 from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, verdict_of
 
-_pack = msgspec.msgpack.Encoder().encode
+_msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
+_five, _eleven = struct.Struct("<5d").pack, struct.Struct("<11d").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Letter:
 
 
 class RedisLedger:
-    """Reserve, extend, settle, and what Zion says, as atomic scripts.
+    """Reserve, extend, settle, and what Zion says, as atomic functions in Redis.
 
     now_ms: 0 = the clock of Redis; tests turn it by setting another value.
     """
@@ -42,27 +45,17 @@ class RedisLedger:
         self.store = store
         self.policy = policy
         self.now_ms = 0
-        text = policy.lua()
-        self._reserve = Script.load("reserve", text)
-        self._extend = Script.load("extend", text)
-        self._settle = Script.load("settle", text)
-        self._expire = Script.load("expire", text)
-        self._due = Script.load("due", text)
-        self._refresh = Script.load("refresh", text)
-        self._acknowledge = Script.load("acknowledge", text)
+        library = Script.library(resources.files("sentinel.limits"), "ledger", policy.lua())
+        self._reserve, self._settle, self._extend = library["reserve"], library["settle"], library["extend"]
+        self._expire, self._due = library["expire"], library["due"]
+        self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
-        call = {
-            "now": self.now_ms,
-            "id": ask.id,
-            "user": ask.user,
-            "who": _who(ask),
-            "cost": (1, ask.input_tokens, ask.output_tokens),
-            "least": ask.least_output,
-            "fair": ask.fair_output,
-        }
-        answer = await self.store.script(self._reserve, keys.account_keys(ask.user).all, _pack(call))
+        numbers = _five(self.now_ms, ask.input_tokens, ask.output_tokens, ask.least_output, ask.fair_output)
+        answer = await self.store.script(
+            self._reserve, keys.account_keys(ask.user).all, ask.id, ask.user, _who(ask), numbers
+        )
         return verdict_of(list(map(int, struct.unpack(f"<{len(answer) // 8}d", answer))), self.policy)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
@@ -71,54 +64,32 @@ class RedisLedger:
         held_output: what the reservation holds so far, should its lease have ended. sent: -1 before the first byte.
         started_ms: the moment of the verdict.
         """
-        call = {
-            "now": self.now_ms,
-            "id": ask.id,
-            "user": ask.user,
-            "who": _who(ask),
-            "cost": (1, ask.input_tokens, held_output),
-            "more": more,
-            "sent": sent,
-        }
-        account = keys.account_keys(ask.user)
-        return int(await self.store.script(self._extend, account.settle(started_ms), _pack(call)))
+        numbers = _five(self.now_ms, ask.input_tokens, held_output, more, sent)
+        touched = keys.account_keys(ask.user).settle(started_ms)
+        return int(await self.store.script(self._extend, touched, ask.id, ask.user, _who(ask), numbers))
 
     async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
         """Replace the reservation by what was spent and append the usage record; False if that was done before.
 
         started_ms: the moment of the verdict. at_ms: when it was spent, 0 = now.
         """
-        call = {
-            "now": self.now_ms,
-            "id": ask.id,
-            "user": ask.user,
-            "who": _who(ask),
-            "cost": spent,
-            "at": at_ms,
-        }
-        return bool(await self.store.script(self._settle, keys.account_keys(ask.user).settle(started_ms), _pack(call)))
+        numbers = _five(self.now_ms, at_ms, *spent)
+        touched = keys.account_keys(ask.user).settle(started_ms)
+        return bool(await self.store.script(self._settle, touched, ask.id, _who(ask), numbers))
 
     async def expire(self, user: str) -> int:
         """End the user's leases that are due; returns how many reservations came back."""
-        call = {"now": self.now_ms, "user": user}
-        return int(await self.store.script(self._expire, keys.account_keys(user).all, _pack(call)))
+        return int(await self.store.script(self._expire, keys.account_keys(user).all, self.now_ms, user))
 
     async def due(self, partition: int, most: int) -> list[str]:
         """Users of this partition whose leases may be due, at most so many."""
-        call = {"now": self.now_ms, "most": most}
-        users = await self.store.script(self._due, (keys.index(partition),), _pack(call))
+        users = await self.store.script(self._due, (keys.index(partition),), self.now_ms, most)
         return [user.decode() for user in users]
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what Zion says about a user's limits. seq: of the verdict that led to asking, -1 = take it as it is."""
-        call = {
-            "now": self.now_ms,
-            "limit": quota.limit,
-            "used": quota.used,
-            "ends": quota.ends_ms,
-            "seq": seq,
-        }
-        await self.store.script(self._refresh, keys.account_keys(user).all, _pack(call))
+        numbers = _eleven(self.now_ms, seq, *quota.limit, *quota.used, *quota.ends_ms)
+        await self.store.script(self._refresh, keys.account_keys(user).all, numbers)
 
     async def acknowledge(
         self,
@@ -136,18 +107,11 @@ class RedisLedger:
         letter: it has refused them for good, and this takes their place.
         """
         account = keys.account_keys(user)
-        call = {
-            "now": self.now_ms,
-            "group": keys.GROUP,
-            "ids": entries,
-            "cost": spent,
-            "period": period,
-            "new": new,
-            "limit": limit,
-            "letter": letter and {"who": _who(letter.of), "at": letter.at_ms, "reason": letter.reason},
-        }
         touched = (*account.all, keys.dead_letters(account.partition))
-        return int(await self.store.script(self._acknowledge, touched, _pack(call)))
+        words: list[Arg] = [keys.GROUP, _eleven(self.now_ms, period, *spent, *new, *limit), _msgpack(entries)]
+        if letter is not None:
+            words += (_who(letter.of), letter.at_ms, letter.reason)
+        return int(await self.store.script(self._acknowledge, touched, *words))
 
     async def known_used(self, users: Sequence[str]) -> list[Triple | None]:
         """What Zion has booked for each user, as far as we know: its last word, and what it took since.
@@ -181,17 +145,18 @@ def read_account(packed: bytes) -> dict[str, Any]:
     triples = zip(("held", "pend", "blind", "rolled"), range(6, 18, 3), strict=True)
     account |= {name: v[place : place + 3] for name, place in triples}
     account["q"] = {"at": v[18], "limit": v[19:22], "used": v[22:25], "ends": v[25:28]} if v[18] >= 0 else None
-    rest = [int(number) for (number,) in struct.iter_unpack("<d", packed[_HEAD.size :])]
-    account["w"] = {}
-    while rest:
-        window, count = rest[:2]
-        account["w"][window], rest = rest[2 : 2 + count], rest[2 + count :]
+    account["w"], at = {}, _HEAD.size
+    while at < len(packed):
+        window, size, first, _ = (int(number) for number in struct.unpack_from("<4d", packed, at))
+        at += 32
+        slices = struct.unpack_from(f"<{size // 8}d", packed, at)
+        account["w"][window], at = [first, *map(int, slices)], at + size
     return account
 
 
-def _who(ask: Ask) -> str:
-    """Whose a usage record is. The scripts keep it as it is; MessagePack's type for bytes is unknown to them."""
-    return _json((ask.id, ask.user, ask.email, ask.model)).decode()
+def _who(ask: Ask) -> bytes:
+    """Whose a usage record is. The functions in Redis keep it as it is."""
+    return _json((ask.id, ask.user, ask.email, ask.model))
 
 
 def _used_of(packed: bytes | None, now: int) -> Triple | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
 import structlog
@@ -26,8 +26,11 @@ log = structlog.get_logger()
 
 DEADLINE_SECONDS = 0.25
 MOST_PENDING = 20_000
+MOST_IN_ONE_WRITE = 8
+"""Redis shall begin with the first calls of a busy turn while we are still at the others."""
 RECONNECT_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 0.02
+_UNKNOWN = (b"NOSCRIPT", b"ERR Function not found")
 _AWAY = (b"READONLY", b"LOADING", b"MASTERDOWN", b"NOREPLICAS")
 
 Arg = bytes | str | int
@@ -100,10 +103,12 @@ class _Connection(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
+        if len(self._out) == MOST_IN_ONE_WRITE:
+            self._flush()
         return future
 
     def _flush(self) -> None:
-        if self._transport is not None:
+        if self._out and self._transport is not None:
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
@@ -202,13 +207,14 @@ class Link:
         connection = self._connection
         if connection is None:
             raise away()
-        return self._result(await connection.call(_pack(args)), connection)
+        reply = await connection.call(_pack(args))
+        if isinstance(reply, Exception):
+            self._refused(reply, connection)
+        return reply
 
-    def _result(self, reply: Any, connection: _Connection) -> Any:
-        if not isinstance(reply, Exception):
-            return reply
+    def _refused(self, reply: Exception, connection: _Connection) -> NoReturn:
         reason = str(reply).encode()
-        if reason.startswith(b"NOSCRIPT"):
+        if reason.startswith(_UNKNOWN):
             raise NoScriptError(str(reply))
         if reason.startswith(b"MOVED "):
             raise Moved(reply)

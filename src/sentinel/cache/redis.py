@@ -12,7 +12,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -35,23 +35,36 @@ _LEARN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and the SHA-1 by which Redis knows it."""
+    """What runs inside of Redis. words: how it is called; load: the command that makes it known there."""
 
-    name: str
-    text: str
-    sha: str
-
-    @classmethod
-    def load(cls, name: str, policy: str) -> Script:
-        """Read `limits/<name>.lua`, with the policy (a Lua table) and the common part in front."""
-        folder = resources.files("sentinel.limits")
-        parts = (folder.joinpath(f"{part}.lua").read_text() for part in ("ledger", name))
-        return cls.of(name, f"local POLICY = {policy}\n" + "".join(parts))
+    words: tuple[str, str]
+    load: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, text: str) -> Script:
+    def of(cls, text: str) -> Script:
         """A script that stands for itself."""
-        return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+        return cls(("EVALSHA", _sha1(text)), ("SCRIPT", "LOAD", text))
+
+    @classmethod
+    def library(cls, folder: Traversable, common: str, policy: str) -> dict[str, Script]:
+        """The `*.lua` files of a folder as functions of KEYS and ARGV, by their names.
+
+        policy: a Lua table; common: the file that all build on. Redis compiles a library once, where a script makes its
+        tables and functions anew in each call. The names have a hash of it all, so that a replica with other settings
+        or of another version can be served beside this one.
+        """
+        texts = {path.name.removesuffix(".lua"): path.read_text() for path in folder.iterdir() if ".lua" in path.name}
+        head = f"local POLICY = {policy}\n{texts.pop(common)}"
+        version = _sha1(head + "".join(texts[name] for name in sorted(texts)))[:12]
+        parts = [f"#!lua name=sentinel_{version}\n{head}"]
+        for name, text in sorted(texts.items()):
+            parts.append(f"redis.register_function('{name}_{version}', function(KEYS, ARGV)\nstart()\n{text}end)\n")
+        load = ("FUNCTION", "LOAD", "REPLACE", "".join(parts))
+        return {name: cls(("FCALL", f"{name}_{version}"), load) for name in texts}
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class Store(Protocol):
@@ -70,7 +83,7 @@ class Store(Protocol):
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
-    async def script(self, script: Script, keys: Sequence[bytes], *args: bytes) -> Any:
+    async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script. Raises RedisUnavailable."""
 
     async def command(self, *args: Arg) -> Any:
@@ -124,12 +137,14 @@ class SingleStore(Link):
         super().__init__(address)
         self.client: Redis | RedisCluster = address.client
 
-    async def script(self, script: Script, keys: Sequence[bytes], *args: bytes) -> Any:
-        """Run a script by its SHA-1, or by its text where Redis does not know it yet."""
+    async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
+        """Run a script, which is loaded first where Redis does not know it."""
+        call = (*script.words, len(keys), *keys, *args)
         try:
-            return await self.command("EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self.command(*call)
         except NoScriptError:
-            return await self.command("EVAL", script.text, len(keys), *keys, *args)
+            await self.command(*script.load)
+            return await self.command(*call)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -220,12 +235,14 @@ class ClusterStore:
         for node in nodes:
             await self._links.pop(node).close()
 
-    async def script(self, script: Script, keys: Sequence[bytes], *args: bytes) -> Any:
+    async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
+        call = (*script.words, len(keys), *keys, *args)
         try:
-            return await self._call(keys[0], "EVALSHA", script.sha, len(keys), *keys, *args)
+            return await self._call(keys[0], *call)
         except NoScriptError:
-            return await self._call(keys[0], "EVAL", script.text, len(keys), *keys, *args)
+            await self._call(keys[0], *script.load)
+            return await self._call(keys[0], *call)
 
     async def command(self, *args: Arg) -> Any:
         """Run one command on the node that holds its key."""

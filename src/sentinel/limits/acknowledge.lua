@@ -1,39 +1,39 @@
 -- Units: see ledger.lua. Zion has taken usage of one user: drop the records and move the sum from pending to used.
--- KEYS: account, leases, lease index, outbox, dead letters. ARGV: call, as MessagePack; call.new: Zion's new values,
--- -1 = not told; call.limit: Zion's limits, -2 = not told; call.letter: if given, Zion has refused the usage for good,
--- and a dead letter takes the place of its records. Answer: records dropped, 0 when somebody did it before.
+-- KEYS: account, leases, lease index, outbox, dead letters. ARGV: consumer group, as doubles: now (0 = this Redis'
+-- clock), quota period of the records, their sum, Zion's new values (-1 = not told), Zion's limits (-2 = not told);
+-- then the records' entries, one after the other, and if Zion has refused the usage for good, what the dead letter that
+-- takes its place has: who, when, reason. Answer: records dropped, 0 when somebody did it before.
 local EARLY_MS = 60000 -- So early, by our clock, Zion may begin a period.
-local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
-local dropped = redis.call('XACK', KEYS[4], call.group, unpack(call.ids))
-redis.call('XDEL', KEYS[4], unpack(call.ids))
+local told = doubles(ARGV[2], 1, 11)
+local period, T_SUM, T_NEW, T_LIMIT = told[2], 2, 5, 8
+local entries = cmsgpack.unpack(ARGV[3])
+local dropped = redis.call('XACK', KEYS[4], ARGV[1], unpack(entries))
+redis.call('XDEL', KEYS[4], unpack(entries))
 if dropped == 0 then return 0 end
-local now = clock(call.now)
-local a = load(policy, now)
-a.seq = a.seq + 1
-add(a.pend, call.cost, -1)
-local letter, c = call.letter, call.cost
-if letter then
+local now = clock(told[1])
+local a = load(KEYS, now)
+a[SEQ] = a[SEQ] + 1
+add(a, PEND, -1, told, T_SUM)
+if ARGV[4] then
   -- A record of no period: our own books are done with it, whenever it is sent again.
-  redis.call('XADD', KEYS[5], '*', 'who', letter.who, 'sum', struct.pack('<ddddd', c[1], c[2], c[3], -1, letter.at),
-    'reason', letter.reason)
-  save(a, policy.ttl)
+  local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], -1, tonumber(ARGV[5]))
+  redis.call('XADD', KEYS[5], '*', 'who', ARGV[4], 'sum', sum, 'reason', ARGV[6])
+  save(a, KEYS)
   return dropped
 end
 -- A value tells nothing if it belongs to another period than `used`: where the usage was of an earlier one, and close to
 -- the end, for Zion may have begun the next one. Then, and where a limit has changed, Zion is asked again soon.
-local q, again = a.q, call.period ~= a.n
+local known, again = a[AT] >= 0, period ~= a[N]
 for d = 1, 3 do
-  local new = call.period == a.n and q and call.new[d] or -1
-  if new >= 0 and q.ends[d] > 0 and now > q.ends[d] - EARLY_MS then new, again = -1, true end
+  local new, limit = period == a[N] and known and told[T_NEW + d] or -1, told[T_LIMIT + d]
+  if new >= 0 and a[ENDS + d] > 0 and now > a[ENDS + d] - EARLY_MS then new, again = -1, true end
   if new >= 0 then
-    q.used[d] = max(q.used[d], new)
+    a[USED + d] = max(a[USED + d], new)
   else
-    a.blind[d] = a.blind[d] + call.cost[d]
+    a[BLIND + d] = a[BLIND + d] + told[T_SUM + d]
   end
-  if q and call.limit[d] >= 0 and call.limit[d] ~= q.limit[d] then
-    q.limit[d], again = call.limit[d], true
-  end
+  if known and limit >= 0 and limit ~= a[LIMIT + d] then a[LIMIT + d], again = limit, true end
 end
-if q and again then a.ask = min(a.ask, q.at + CLAIM_MS) end
-save(a, policy.ttl)
+if known and again then a[ASK] = min(a[ASK], a[AT] + CLAIM_MS) end
+save(a, KEYS)
 return dropped

@@ -1,4 +1,3 @@
 -- Units: see ledger.lua. The users of one partition whose leases may be due, by this Redis' clock, the oldest first.
--- KEYS: lease index. ARGV: call, as MessagePack; call.most: so many at once.
-local call = cmsgpack.unpack(ARGV[1])
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', clock(call.now), 'LIMIT', 0, call.most)
+-- KEYS: lease index. ARGV: now (0 = this Redis' clock), so many at once.
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', clock(tonumber(ARGV[1])), 'LIMIT', 0, ARGV[2])

@@ -1,11 +1,10 @@
 -- Units: see ledger.lua. End the leases of one user that are due; the reaper calls it for users nobody else touches.
--- KEYS: account, leases, lease index, outbox. ARGV: call, as MessagePack. Answer: reservations returned.
-local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
-local now = clock(call.now)
-local a, dirty = load(policy, now)
-local lease = a.lease
-local count = expire(a, policy, call.user, now)
+-- KEYS: account, leases, lease index, outbox. ARGV: now (0 = this Redis' clock), user. Answer: reservations returned.
+local now, user = clock(tonumber(ARGV[1])), ARGV[2]
+local a, dirty = load(KEYS, now)
+local lease = a[LEASE]
+local count = expire(a, KEYS, user, now)
 -- The index may still name a user whose account has been forgotten.
-if a.lease == 0 then redis.call('ZREM', KEYS[3], call.user) end
-if dirty or a.lease ~= lease then save(a, policy.ttl) end
+if a[LEASE] == 0 then redis.call('ZREM', KEYS[3], user) end
+if dirty or a[LEASE] ~= lease then save(a, KEYS) end
 return count

@@ -1,48 +1,47 @@
 -- Units: see ledger.lua. Keep a lease alive, note what its stream has delivered, and reserve more output for it.
--- KEYS: account, leases, lease index, outbox, settled ids. ARGV: call, as MessagePack.
+-- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, user, who, and as doubles: now (0 = this Redis'
+-- clock), input and output of the reservation, more output, output delivered.
 -- Answer: output tokens added to the reservation, 0 when nothing is left. A lease that had ended is taken up again,
 -- unless its request is settled: a renewal that comes after the end must not open it anew.
-local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
-if redis.call('SISMEMBER', KEYS[5], call.id) == 1 then return 0 end
-local now = clock(call.now)
-local a = load(policy, now)
-expire(a, policy, call.user, now)
+local id, user, who = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('SISMEMBER', KEYS[5], id) == 1 then return 0 end
+local now, input, output, more, sent = unpack_from('<ddddd', ARGV[4])
+now = clock(now)
+local a = load(KEYS, now)
+expire(a, KEYS, user, now)
 
-local packed = redis.call('HGET', KEYS[2], call.id)
-local lease = packed and cmsgpack.unpack(packed)
-if not lease then
+local packed = redis.call('HGET', KEYS[2], id)
+local l, taken
+if packed then
+  l, taken, who = read_lease(packed)
+else
   -- Its windows have given back all but what was billed.
-  local billed = billed_before(call.id)
-  lease = {
-    at = now, cost = { 1, call.cost[2], call.cost[3] }, sent = -1, billed = billed,
-    who = call.who,
-  }
-  a.open = a.open + 1
-  add(a.held, lease.cost, 1)
-  correct(a, policy.windows, { cost = { 1, billed[2], billed[3] }, at = now }, lease.cost, now)
+  local b = billed_before(KEYS, id)
+  l = { 0, now, 1, input, output, -1, b[1], b[2], b[3], 0 }
+  a[OPEN] = a[OPEN] + 1
+  add(a, HELD, 1, l, COST)
+  correct(a, { 0, now, 1, b[2], b[3], -1, 0, 0, 0, 0 }, nil, { 1, input, output }, now)
 end
 
-local more, room, windowed = call.more, left(a, 3), false
+local room, windowed = left(a, 3), false
 if room then more = min(more, room) end
-for _, p in ipairs(policy.windows) do
+for k, p in ipairs(windows) do
   if p.dim == 3 then
-    local _, total = live(a, p, now)
+    local _, total = live(a, k, now)
     more, windowed = min(more, p.limit - total), true
   end
 end
+local extensions = ''
+for i = 1, l[L_MORE], 2 do extensions = extensions .. pack('<dd', taken[i], taken[i + 1]) end
 if more > 0 then
-  for _, p in ipairs(policy.windows) do
-    if p.dim == 3 then charge(a.w[p.id], slice_of(p, now), more) end
+  for k, p in ipairs(windows) do
+    if p.dim == 3 then charge(a[WINDOWS][k], slice_of(p, now), more) end
   end
-  if windowed then
-    local taken = lease.more or {}
-    taken[#taken + 1], taken[#taken + 2] = now, more
-    lease.more = taken
-  end
-  lease.cost[3], a.held[3] = lease.cost[3] + more, a.held[3] + more
+  if windowed then extensions, l[L_MORE] = extensions .. pack('<dd', now, more), l[L_MORE] + 2 end
+  l[COST + 3], a[HELD + 3] = l[COST + 3] + more, a[HELD + 3] + more
 end
-lease.sent, lease.ends = max(lease.sent, call.sent), now + policy.lease
-redis.call('HSET', KEYS[2], call.id, cmsgpack.pack(lease))
-index(a, call.user, a.lease == 0 and lease.ends or min(a.lease, lease.ends))
-save(a, policy.ttl)
+l[SENT], l[L_ENDS] = max(l[SENT], sent), now + policy.lease
+redis.call('HSET', KEYS[2], id, pack(LEASE_HEAD, unpack(l, 1, L_MORE)) .. extensions .. who)
+index(a, KEYS, user, a[LEASE] == 0 and l[L_ENDS] or min(a[LEASE], l[L_ENDS]))
+save(a, KEYS)
 return max(0, more)

@@ -1,23 +1,54 @@
 -- Units: milliseconds since the Unix epoch on this Redis' clock; requests; tokens. Twin of limits/ledger.py.
--- The common part of every script here: Sentinel puts it before the script's own text when it loads it, and before it
--- the policy as a table named POLICY.
+-- The common part of the library that Sentinel loads into Redis: before it comes the policy as a table named POLICY,
+-- after it each other file of this folder as a function of KEYS and ARGV, which calls `start` first.
 --
--- One user's account is a row of doubles under KEYS[1]; `decode` has their order. As a table:
---   w      id of a window -> {first slice, amount, amount, ...}: what was admitted in this slice and in each after it
---   q      what Zion last said: at, limit (-1 = none), used, ends (0 = never or unknown); nil until it said something
---   held   reserved by requests in flight        pend   settled, not yet acknowledged by Zion
---   blind  acknowledged by a Zion that did not tell its new value; counts until Zion is asked the next time
---   n      number of the quota period            rolled ends of the last periods that are over
---   seq    how often Zion has said something     ask    from this moment on Zion is to be asked for the limits
---   open   requests in flight                    lease  no lease ends before this moment (0 = no lease)
---   last   the moment of this state
--- Triples are {requests, input tokens, output tokens}. KEYS[2] has the leases, id -> MessagePack map; `who` in them is
--- whose they are, [request id, user, e-mail, model] in JSON, which no script looks into.
+-- One user's account is a row of doubles under the first key, and in Lua an array with these places (a triple takes
+-- three: of requests, input tokens, output tokens; its place is that before the first):
+local LAST = 1    -- the moment of this state
+local N = 2       -- number of the quota period
+local SEQ = 3     -- how often Zion has said something
+local ASK = 4     -- from this moment on Zion is to be asked for the limits
+local OPEN = 5    -- requests in flight
+local LEASE = 6   -- no lease ends before this moment (0 = no lease)
+local HELD = 6    -- triple: reserved by requests in flight
+local PEND = 9    -- triple: settled, not yet acknowledged by Zion
+local BLIND = 12  -- triple: acknowledged by a Zion that did not tell its new value; counts until Zion is asked again
+local ROLLED = 15 -- triple: ends of the last periods that are over
+local AT = 19     -- when Zion last told the limits (-1 = never), and then what it said, as three triples:
+local LIMIT = 19  -- -1 = none
+local USED = 22
+local ENDS = 25   -- 0 = never or unknown
+local SIZE = 28
+-- After it, for each window that holds something: its id, bytes of its slices, first slice, sum of all, the slices. In
+-- Lua they are tables, in the order of the policy, in one more place of the account. What an account has of windows that
+-- this policy does not know is kept as it is.
+local WINDOWS = 29
+local OTHERS = 30
+local FIRST, SUM, SLICE = 1, 2, 3
+
+-- A lease is a row of doubles, too: when it ends, when it began, what it reserved, output delivered so far (-1 = not
+-- begun), what was billed when an earlier lease of the same request ended, how many doubles follow: {moment, tokens}
+-- of each extension. Then whose it is, which no script looks into. A note 'x:<id>' has when it ends, and a bill.
+local L_ENDS, L_AT, COST, SENT, BILLED, L_MORE, L_REST = 1, 2, 2, 6, 6, 10, 11
 
 local SLICES = 60
 local CLAIM_MS = 5000
 local REMEMBER_EXPIRED_MS = 3600000
-local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+local HEAD, WINDOW, LEASE_HEAD, NOTE = '<dddddddddddddddddddddddddddd', '<dddd', '<dddddddddd', '<dddd'
+local NOT_BILLED = { 0, 0, 0 }
+local policy, windows, places = POLICY, POLICY.windows, {}
+
+-- While a library is being loaded it has none of Lua's own functions. This takes them at the first call.
+local pack, unpack_from, rep, ceil, floor, max, min, NOTHING, NO_ACCOUNT, ANSWER
+local function start()
+  if pack then return end
+  pack, unpack_from, rep = struct.pack, struct.unpack, string.rep
+  ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+  NOTHING = pack('<d', 0)
+  NO_ACCOUNT = rep(NOTHING, AT - 1) .. rep(pack('<d', -1), 4) .. rep(NOTHING, 6)
+  ANSWER = '<' .. rep('d', 15 + 2 * #windows)
+  for k, p in ipairs(windows) do places[p.id] = k end
+end
 
 local function clock(given)
   if given > 0 then return given end
@@ -29,208 +60,218 @@ end
 local function slice_of(p, moment) return floor(moment * SLICES / p.window) end
 local function gone(p, slice) return ceil((slice + SLICES + 1) * p.window / SLICES) end
 
+local function doubles(packed, from, count)
+  return { unpack_from('<' .. rep('d', count), packed, from) }
+end
+
 -- Add to a slice; an amount below zero gives back, never more than is there.
 local function charge(w, slice, amount)
-  local i = slice - (w[1] or slice) + 2
+  local slices = w[SLICE]
+  if slices == '' then w[FIRST] = slice end
+  local at, size = (slice - w[FIRST]) * 8, #slices
   if amount > 0 then
-    w[1] = w[1] or slice
-    for gap = #w + 1, i do w[gap] = 0 end
-    w[i] = w[i] + amount
-  elseif amount < 0 and i > 1 and w[i] then
-    w[i] = max(0, w[i] + amount)
-    while #w > 1 and w[#w] == 0 do table.remove(w) end
+    if at >= size then
+      slices = slices .. rep(NOTHING, (at - size) / 8) .. pack('<d', amount)
+    else
+      slices = slices:sub(1, at) .. pack('<d', unpack_from('<d', slices, at + 1) + amount) .. slices:sub(at + 9)
+    end
+    w[SLICE], w[SUM] = slices, w[SUM] + amount
+  elseif amount < 0 and at >= 0 and at < size then
+    local held = unpack_from('<d', slices, at + 1)
+    local left = max(0, held + amount)
+    slices = slices:sub(1, at) .. pack('<d', left) .. slices:sub(at + 9)
+    while slices ~= '' and slices:sub(-8) == NOTHING do slices = slices:sub(1, -9) end
+    w[SLICE], w[SUM] = slices, w[SUM] + left - held
   end
+end
+
+-- Take slices away, from the byte `from` to the byte `to`; returns what they held.
+local function cut(w, from, to)
+  local slices, sum = w[SLICE], 0
+  local out = doubles(slices, from, (to - from + 1) / 8)
+  for i = 1, #out - 1 do sum = sum + out[i] end
+  w[SLICE], w[SUM] = slices:sub(1, from - 1) .. slices:sub(to + 1), w[SUM] - sum
+  return sum
 end
 
 -- The clock went back, as it may when another node takes over. What is noted for later than now counts from now on:
 -- no window forgets early, and nobody waits longer than a window or a lease.
-local function rewind(a, policy, now)
-  for _, p in ipairs(policy.windows) do
-    local w, current, ahead = a.w[p.id] or {}, slice_of(p, now), 0
-    while #w > 1 and w[1] + #w - 2 > current do ahead = ahead + table.remove(w) end
-    if #w == 1 then w[1] = nil end
-    charge(w, current, ahead)
+local function rewind(a, keys, now)
+  for k, p in ipairs(windows) do
+    local w, current = a[WINDOWS][k], slice_of(p, now)
+    local keep = max(0, (current - w[FIRST] + 1) * 8)
+    if keep < #w[SLICE] then charge(w, current, cut(w, keep + 1, #w[SLICE])) end
   end
-  local all = redis.call('HGETALL', KEYS[2])
+  local all = redis.call('HGETALL', keys[2])
   for i = 1, #all, 2 do
-    local lease = cmsgpack.unpack(all[i + 1])
-    if lease.cost then
-      lease.ends, lease.at = min(lease.ends, now + policy.lease), min(lease.at, now)
-      for k = 1, #(lease.more or {}), 2 do lease.more[k] = min(lease.more[k], now) end
-      redis.call('HSET', KEYS[2], all[i], cmsgpack.pack(lease))
+    if all[i]:sub(1, 2) ~= 'x:' then
+      local packed = all[i + 1]
+      local l = { unpack_from(LEASE_HEAD, packed) }
+      local more, rest = doubles(packed, l[L_REST], l[L_MORE]), packed:sub(l[L_REST] + 8 * l[L_MORE])
+      local head = pack('<dd', min(l[L_ENDS], now + policy.lease), min(l[L_AT], now)) .. packed:sub(17, l[L_REST] - 1)
+      for j = 1, l[L_MORE], 2 do head = head .. pack('<dd', min(more[j], now), more[j + 1]) end
+      redis.call('HSET', keys[2], all[i], head .. rest)
     end
   end
-  if a.q then a.q.at = min(a.q.at, now) end
-  a.ask, a.lease = min(a.ask, now), min(a.lease, now)
+  if a[AT] >= 0 then a[AT] = min(a[AT], now) end
+  a[ASK], a[LEASE] = min(a[ASK], now), min(a[LEASE], now)
 end
 
--- MessagePack would take 10 us both ways, this takes 4, and every script does both.
 local function decode(packed)
-  local size = #packed / 8
-  local v = { struct.unpack('<' .. string.rep('d', size), packed) }
-  local a = {
-    last = v[1], n = v[2], seq = v[3], ask = v[4], open = v[5], lease = v[6],
-    held = { v[7], v[8], v[9] }, pend = { v[10], v[11], v[12] }, blind = { v[13], v[14], v[15] },
-    rolled = { v[16], v[17], v[18] }, w = {},
-  }
-  if v[19] >= 0 then
-    a.q = {
-      at = v[19], limit = { v[20], v[21], v[22] }, used = { v[23], v[24], v[25] }, ends = { v[26], v[27], v[28] },
-    }
+  local a, others, list = { unpack_from(HEAD, packed) }, '', {}
+  local at = a[SIZE + 1]
+  for k = 1, #windows do list[k] = { 0, 0, '' } end
+  while at < #packed do
+    local start, id, bytes, first, sum = at
+    id, bytes, first, sum, at = unpack_from(WINDOW, packed, at)
+    local k = places[id]
+    if k then
+      local w = list[k]
+      w[FIRST], w[SUM], w[SLICE] = first, sum, packed:sub(at, at + bytes - 1)
+    else
+      others = others .. packed:sub(start, at + bytes - 1)
+    end
+    at = at + bytes
   end
-  local i = 29
-  while i < size do
-    local w, count = {}, v[i + 1]
-    for k = 1, count do w[k] = v[i + 1 + k] end
-    a.w[v[i]], i = w, i + 2 + count
-  end
+  a[WINDOWS], a[OTHERS] = list, others
   return a
 end
 
-local NOTHING_YET = { at = -1, limit = { -1, -1, -1 }, used = { 0, 0, 0 }, ends = { 0, 0, 0 } }
-
-local function encode(a)
-  local h, p, b, r, q = a.held, a.pend, a.blind, a.rolled, a.q or NOTHING_YET
-  local l, u, e = q.limit, q.used, q.ends
-  local v = {
-    a.last, a.n, a.seq, a.ask, a.open, a.lease, h[1], h[2], h[3], p[1], p[2], p[3], b[1], b[2], b[3], r[1], r[2], r[3],
-    q.at, l[1], l[2], l[3], u[1], u[2], u[3], e[1], e[2], e[3],
-  }
-  local i = 28
-  for id, w in pairs(a.w) do
-    local count = #w
-    if count > 0 then
-      v[i + 1], v[i + 2] = id, count
-      for k = 1, count do v[i + 2 + k] = w[k] end
-      i = i + 2 + count
-    end
+local function save(a, keys)
+  local packed = pack(HEAD, unpack(a, 1, SIZE))
+  for k, p in ipairs(windows) do
+    local w = a[WINDOWS][k]
+    local slices = w[SLICE]
+    if slices ~= '' then packed = packed .. pack(WINDOW, p.id, #slices, w[FIRST], w[SUM]) .. slices end
   end
-  return struct.pack('<' .. string.rep('d', i), unpack(v, 1, i))
+  redis.call('SET', keys[1], packed .. a[OTHERS], 'PX', policy.ttl)
 end
 
 -- The account now, and whether it must be saved although nothing happens to it.
-local function load(policy, now)
-  local packed = redis.call('GET', KEYS[1])
-  local a = packed and decode(packed) or {
-    w = {}, held = { 0, 0, 0 }, pend = { 0, 0, 0 }, blind = { 0, 0, 0 }, n = 0, rolled = { 0, 0, 0 }, seq = 0,
-    ask = 0, open = 0, lease = 0, last = 0,
-  }
-  local back = a.last > now
-  if back then rewind(a, policy, now) end
-  a.last = now
-  local q, over = a.q, false
-  for d = 1, q and 3 or 0 do
-    if q.ends[d] > 0 and now >= q.ends[d] then
-      a.rolled[d], q.ends[d], q.used[d], over = q.ends[d], 0, 0, true
+local function load(keys, now)
+  local a = decode(redis.call('GET', keys[1]) or NO_ACCOUNT)
+  local back, over = a[LAST] > now, false
+  if back then rewind(a, keys, now) end
+  a[LAST] = now
+  if a[AT] >= 0 then
+    for d = 1, 3 do
+      local ends = a[ENDS + d]
+      if ends > 0 and now >= ends then
+        a[ROLLED + d], a[ENDS + d], a[USED + d], over = ends, 0, 0, true
+      end
     end
   end
   -- Zion says when the new period ends. What it has not told to be booked in the old one may count in the new one, so
-  -- `pend` and `blind` stay.
-  if over then a.n, a.ask = a.n + 1, 0 end
+  -- what is pending and blind stays.
+  if over then a[N], a[ASK] = a[N] + 1, 0 end
   return a, back or over
 end
 
-local function save(a, ttl)
-  redis.call('SET', KEYS[1], encode(a), 'PX', ttl)
-end
-
--- Drop what has left the window, and add up the rest. A slice counts whole until the last instant it holds is older
--- than the window.
-local function live(a, p, now)
-  local w = a.w[p.id] or {}
-  local old, size, total = slice_of(p, now) - SLICES - (w[1] or 0), #w, 0
-  if size > 1 and old > 0 then
-    for i = 2, size do w[i] = w[i + old] end
-    w[1] = w[1] + old
+-- Drop what has left the window; returns the window and its sum. A slice counts whole until the last instant it holds
+-- is older than the window.
+local function live(a, k, now)
+  local w = a[WINDOWS][k]
+  local old, bytes = slice_of(windows[k], now) - SLICES - w[FIRST], #w[SLICE]
+  if bytes > 0 and old > 0 then
+    cut(w, 1, min(bytes, old * 8))
+    w[FIRST] = w[FIRST] + old
   end
-  for i = 2, #w do total = total + w[i] end
-  if total == 0 then w = {} end
-  a.w[p.id] = w
-  return w, total
+  if w[SUM] == 0 then w[SLICE] = '' end
+  return w, w[SUM]
 end
 
 -- Replace what a lease reserved by what was spent: give back where it was taken, charge the excess now.
-local function correct(a, windows, lease, spent, now)
-  for _, p in ipairs(windows) do
-    local excess = spent[p.dim] - lease.cost[p.dim]
+-- more: {moment, tokens} of the lease's extensions, one after the other.
+local function correct(a, l, more, spent, now)
+  for k, p in ipairs(windows) do
+    local excess = spent[p.dim] - l[COST + p.dim]
     if excess ~= 0 then
-      local w, more = live(a, p, now), p.dim == 3 and lease.more or {}
-      for i = #more - 1, 1, -2 do
+      local w = live(a, k, now)
+      for i = p.dim == 3 and l[L_MORE] - 1 or 0, 1, -2 do
         local back = min(0, max(excess, -more[i + 1]))
         charge(w, slice_of(p, more[i]), back)
         excess = excess - back
       end
-      charge(w, slice_of(p, excess < 0 and lease.at or now), excess)
+      charge(w, slice_of(p, excess < 0 and l[L_AT] or now), excess)
     end
   end
 end
 
-local function add(triple, other, sign)
-  for d = 1, 3 do triple[d] = max(0, triple[d] + sign * other[d]) end
+-- Add to a triple of an account what stands in three places of another array; never below zero.
+local function add(a, triple, sign, from, place)
+  for d = 1, 3 do a[triple + d] = max(0, a[triple + d] + sign * from[place + d]) end
 end
 
--- Write the usage record, less what was billed when an earlier lease of the same request ended.
-local function bill(a, who, total, billed, at)
-  local spent = { 0, 0, 0 }
-  for d = 1, 3 do spent[d] = max(0, total[d] - billed[d]) end
-  if spent[1] + spent[2] + spent[3] == 0 then return end
-  add(a.pend, spent, 1)
-  redis.call('XADD', KEYS[4], '*', 'who', who, 'sum', struct.pack('<ddddd', spent[1], spent[2], spent[3], a.n, at))
+-- Write the usage record, less what was billed before.
+local function bill(a, keys, who, total, billed, place, at)
+  local r, i = max(0, total[1] - billed[place + 1]), max(0, total[2] - billed[place + 2])
+  local o = max(0, total[3] - billed[place + 3])
+  if r + i + o == 0 then return end
+  a[PEND + 1], a[PEND + 2], a[PEND + 3] = a[PEND + 1] + r, a[PEND + 2] + i, a[PEND + 3] + o
+  redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at))
 end
 
 -- The earliest end of a lease moved: tell the partition's index, which the reaper reads.
-local function index(a, user, earliest)
-  if a.lease == earliest then return end
-  a.lease = earliest
-  if earliest == 0 then redis.call('ZREM', KEYS[3], user) else redis.call('ZADD', KEYS[3], earliest, user) end
+local function index(a, keys, user, earliest)
+  if a[LEASE] == earliest then return end
+  a[LEASE] = earliest
+  if earliest == 0 then redis.call('ZREM', keys[3], user) else redis.call('ZADD', keys[3], earliest, user) end
 end
 
 -- What a request was billed when its lease ended; the note is taken away with the answer.
-local function billed_before(id)
-  local packed = redis.call('HGET', KEYS[2], 'x:' .. id)
-  if not packed then return { 0, 0, 0 } end
-  redis.call('HDEL', KEYS[2], 'x:' .. id)
-  return cmsgpack.unpack(packed).spent
+local function billed_before(keys, id)
+  local packed = redis.call('HGET', keys[2], 'x:' .. id)
+  if not packed then return NOT_BILLED end
+  redis.call('HDEL', keys[2], 'x:' .. id)
+  local _, r, i, o = unpack_from(NOTE, packed)
+  return { r, i, o }
+end
+
+-- A lease's doubles, those of its extensions, whose it is.
+local function read_lease(packed)
+  local l = { unpack_from(LEASE_HEAD, packed) }
+  local count = l[L_MORE]
+  return l, count > 0 and doubles(packed, l[L_REST], count), packed:sub(l[L_REST] + 8 * count)
 end
 
 -- End one lease. What a stream had delivered by its last checkpoint is billed; the note 'x:<id>' says so, should the
 -- request turn out to live. Returns when that note ends.
-local function expire_one(a, windows, id, lease, now)
-  local spent = lease.sent < 0 and { 1, 0, 0 } or { 1, lease.cost[2], lease.sent }
-  correct(a, windows, lease, spent, now)
-  add(a.held, lease.cost, -1)
-  a.open = max(0, a.open - 1)
-  redis.call('HDEL', KEYS[2], id)
-  if lease.sent < 0 then return nil end
-  bill(a, lease.who, spent, lease.billed, 0)
+local function expire_one(a, keys, id, packed, now)
+  local l, more, who = read_lease(packed)
+  local spent = l[SENT] < 0 and { 1, 0, 0 } or { 1, l[COST + 2], l[SENT] }
+  correct(a, l, more, spent, now)
+  add(a, HELD, -1, l, COST)
+  a[OPEN] = max(0, a[OPEN] - 1)
+  redis.call('HDEL', keys[2], id)
+  if l[SENT] < 0 then return nil end
+  bill(a, keys, who, spent, l, BILLED, 0)
   local ends = now + REMEMBER_EXPIRED_MS
-  redis.call('HSET', KEYS[2], 'x:' .. id, cmsgpack.pack({ ends = ends, spent = spent }))
+  redis.call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))
   return ends
 end
 
 -- Return the reservations of processes that died, and say how many. All leases are looked at, so that happens at most
 -- every twentieth of a lease: many that end one by one must not cost a look each.
-local function expire(a, policy, user, now)
-  if a.lease == 0 or now < a.lease then return 0 end
-  local earliest, count, all = nil, 0, redis.call('HGETALL', KEYS[2])
+local function expire(a, keys, user, now)
+  if a[LEASE] == 0 or now < a[LEASE] then return 0 end
+  local earliest, count, all = nil, 0, redis.call('HGETALL', keys[2])
   for i = 1, #all, 2 do
-    local id, lease = all[i], cmsgpack.unpack(all[i + 1])
-    local note = not lease.cost
-    local ends = lease.ends
-    if ends <= now and note then
-      redis.call('HDEL', KEYS[2], id)
+    local id, packed = all[i], all[i + 1]
+    local ends = unpack_from('<d', packed)
+    if ends <= now and id:sub(1, 2) == 'x:' then
+      redis.call('HDEL', keys[2], id)
       ends = nil
     elseif ends <= now then
-      ends, count = expire_one(a, policy.windows, id, lease, now), count + 1
+      ends, count = expire_one(a, keys, id, packed, now), count + 1
     end
     if ends then earliest = min(earliest or ends, ends) end
   end
-  index(a, user, earliest and max(earliest, now + floor(policy.lease / 20)) or 0)
+  index(a, keys, user, earliest and max(earliest, now + floor(policy.lease / 20)) or 0)
   return count
 end
 
+-- What is left of the quota of a dimension; nil where it has no limit.
 local function left(a, d)
-  local q = a.q
-  if not q or q.limit[d] < 0 then return nil end
-  return q.limit[d] - q.used[d] - a.blind[d] - a.pend[d] - a.held[d]
+  if a[AT] < 0 or a[LIMIT + d] < 0 then return nil end
+  return a[LIMIT + d] - a[USED + d] - a[BLIND + d] - a[PEND + d] - a[HELD + d]
 end

@@ -95,7 +95,7 @@ class Policy:
         )
 
     def lua(self) -> str:
-        """The policy as a Lua table: part of every script's text, so that no call has to carry it."""
+        """The policy as a Lua table: part of the library in Redis, so that no call has to carry it."""
         return _lua(self._fields())
 
     def _fields(self) -> dict[str, Any]:

@@ -1,34 +1,34 @@
 -- Units: see ledger.lua. Take what Zion says about a user's limits.
--- KEYS: account, leases, lease index, outbox. ARGV: call, as MessagePack; call.seq: the account's when
--- Zion was asked, -1 = take it as it is. Answer: 1.
+-- KEYS: account, leases, lease index, outbox. ARGV: as doubles: now (0 = this Redis' clock), the account's number of
+-- Zion's words when Zion was asked (-1 = take this as it is), limits, used, ends. Answer: 1.
 local LATE_MS = 3600000 -- So late Zion may begin a period; past that, what it says is meant.
-local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
-local now = clock(call.now)
-local a = load(policy, now)
+local told = doubles(ARGV[1], 1, 11)
+local now, seq, T_LIMIT, T_USED, T_ENDS = clock(told[1]), told[2], 2, 5, 8
+local a = load(KEYS, now)
 -- An acknowledgement that came meanwhile may be in Zion's `used` or not, and another answer may be younger than this
 -- one. Then what is more counts, for `used` only grows within a period, and Zion is asked again soon.
-local q, clean = a.q, call.seq == a.seq or call.seq < 0
-local used, ends, ask = call.used, call.ends, now + (call.seq == a.seq and policy.fresh or CLAIM_MS)
-local early = false
+local known, clean = a[AT] >= 0, seq == a[SEQ] or seq < 0
+local ask, early = now + (seq == a[SEQ] and policy.fresh or CLAIM_MS), false
 for d = 1, 3 do
-  if q and ends[d] > 0 and ends[d] <= a.rolled[d] and now < a.rolled[d] + LATE_MS then
+  local used, ends = told[T_USED + d], told[T_ENDS + d]
+  if known and ends > 0 and ends <= a[ROLLED + d] and now < a[ROLLED + d] + LATE_MS then
     -- Zion speaks of a period that is over. Ask again, less and less often, when the new one ends.
-    used[d], ends[d], ask = q.used[d], q.ends[d], min(ask, now + max(CLAIM_MS, now - a.rolled[d]))
-  elseif q and q.ends[d] > 0 and ends[d] > q.ends[d] then
+    used, ends, ask = a[USED + d], a[ENDS + d], min(ask, now + max(CLAIM_MS, now - a[ROLLED + d]))
+  elseif known and a[ENDS + d] > 0 and ends > a[ENDS + d] then
     -- Zion has begun the next one before our clock did.
-    a.rolled[d], early = q.ends[d], true
-    if clean then a.blind[d] = 0 end
+    a[ROLLED + d], early = a[ENDS + d], true
+    if clean then a[BLIND + d] = 0 end
   elseif clean then
-    a.blind[d] = 0
-  elseif q then
-    used[d] = max(used[d], q.used[d])
+    a[BLIND + d] = 0
+  elseif known then
+    used = max(used, a[USED + d])
   end
-  if ends[d] > 0 and ends[d] <= now then
-    ask, ends[d] = min(ask, now + max(CLAIM_MS, now - ends[d])), 0
+  if ends > 0 and ends <= now then
+    ask, ends = min(ask, now + max(CLAIM_MS, now - ends)), 0
   end
+  a[LIMIT + d], a[USED + d], a[ENDS + d] = told[T_LIMIT + d], used, ends
 end
-if early then a.n = a.n + 1 end
-a.seq = a.seq + 1
-a.q, a.ask = { at = now, ends = ends, limit = call.limit, used = used }, ask
-save(a, policy.ttl)
+if early then a[N] = a[N] + 1 end
+a[SEQ], a[AT], a[ASK] = a[SEQ] + 1, now, ask
+save(a, KEYS)
 return 1

@@ -1,26 +1,29 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
--- KEYS: account, leases, lease index, outbox, settled ids. ARGV: call, as MessagePack.
--- Answer: 1 settled now, 0 was settled before.
-local policy, call = POLICY, cmsgpack.unpack(ARGV[1])
-if redis.call('SADD', KEYS[5], call.id) == 0 then return 0 end
+-- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, who, and as doubles: now (0 = this Redis' clock),
+-- when it was spent (0 = now), requests, input, output. Answer: 1 settled now, 0 was settled before.
+local id, who = ARGV[1], ARGV[2]
+if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
 redis.call('PEXPIRE', KEYS[5], policy.remember)
-local now = clock(call.now)
-local a = load(policy, now)
+local now, at, requests, input, output = unpack_from('<ddddd', ARGV[3])
+now = clock(now)
+local a = load(KEYS, now)
 
-local spent, packed = call.cost, redis.call('HGET', KEYS[2], call.id)
-local lease
+local packed = redis.call('HGET', KEYS[2], id)
+local l, more
 if packed then
-  lease = cmsgpack.unpack(packed)
-  redis.call('HDEL', KEYS[2], call.id)
-  add(a.held, lease.cost, -1)
-  a.open = max(0, a.open - 1)
+  l, more = read_lease(packed)
+  redis.call('HDEL', KEYS[2], id)
+  add(a, HELD, -1, l, COST)
+  a[OPEN] = max(0, a[OPEN] - 1)
 else
   -- The lease ended before, or this Redis has forgotten it.
-  local billed = billed_before(call.id)
-  lease = { at = now, cost = { 1, billed[2], billed[3] }, billed = billed }
+  local b = billed_before(KEYS, id)
+  l = { 0, now, 1, b[2], b[3], -1, b[1], b[2], b[3], 0 }
 end
+local spent = { 1, input, output }
 -- An admitted request stays in the window of requests even if it cost nothing in the end.
-correct(a, policy.windows, lease, { 1, spent[2], spent[3] }, now)
-bill(a, call.who, spent, lease.billed, call.at)
-save(a, policy.ttl)
+correct(a, l, more, spent, now)
+spent[1] = requests
+bill(a, KEYS, who, spent, l, BILLED, at)
+save(a, KEYS)
 return 1

@@ -34,7 +34,7 @@ class Deliverers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._script = Script.of("deliverers", resources.files(__package__).joinpath("deliverers.lua").read_text())
+        self._script = Script.of(resources.files(__package__).joinpath("deliverers.lua").read_text())
         self._sure_until = 0.0
         self._members: list[str] = []
         self.name = f"{_where()}|{os.getpid()}|{secrets.token_hex(3)}"

@@ -68,7 +68,7 @@ class Journal:
         self._store = ledger.store
         folder = resources.files(__package__)
         self._prepare, self._read_some, self._requeue = (
-            Script.of(name, folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "read", "requeue")
+            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "read", "requeue")
         )
         self._sweep: list[int] = []
         self._on_its_way: dict[tuple[int, str], int] = {}
