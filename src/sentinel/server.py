@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 from asyncio import TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httptools
@@ -26,7 +26,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import Multiprocess
 
 from sentinel.config import ConfigError, Settings
-from sentinel.error import AppError, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
+from sentinel.error import AppError, Header, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
 from sentinel.proxy.logging import new_request_id
 
 log = structlog.get_logger()
@@ -136,19 +136,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {"sentinel.connection": self}  # type: ignore[dict-item]
-        if cycle.scope["method"] == "POST":
-            app = _in_one_write(app, cycle)
-        super()._start_asgi_task(cycle, app)
-
-    def keep_reading(self) -> None:
-        """Undo uvicorn's pause after a large body: an unread socket does not tell that its client has left."""
-        self.flow.resume_reading()
-
-    @property
-    def body_is_there(self) -> bool:
-        """Whether the whole body of the current request has come."""
-        return not self.cycle.more_body
+        connection = ClientConnection(self, cycle)
+        cycle.scope["extensions"] = {"sentinel.connection": connection}  # type: ignore[dict-item]
+        connection.task = self.loop.create_task(cycle.run_asgi(app))
+        connection.task.add_done_callback(connection.end)
+        self.tasks.add(connection.task)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
@@ -226,65 +218,99 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _in_one_write(app: Any, cycle: RequestResponseCycle) -> Any:
-    """The application with a `send` that puts the head of an answer and its first piece into one write.
+class ClientConnection:
+    """One request's hold on its connection: ASGI's `receive` and `send` without their messages and coroutines.
 
-    uvicorn writes them apart, which is a system call more, and checks every header with regular expressions. Ours come
-    from constants, numbers and the provider's answer, which has been through an HTTP parser.
+    `send_head` puts the head of an answer and its first piece into one write. uvicorn writes them apart, which is a
+    system call more, and checks every header with regular expressions. Ours come from constants, numbers and the
+    provider's answer, which has been through an HTTP parser.
     """
 
-    async def wrapped(scope: Any, receive: Any, _: Any) -> None:
-        head: dict[str, Any] | None = None
+    __slots__ = ("_cycle", "_protocol", "_transport", "task")
 
-        async def send(message: dict[str, Any]) -> None:
-            nonlocal head
-            if message["type"] == "http.response.start":
-                head = message
-            elif head is None and cycle.chunked_encoding and message.get("more_body") and not cycle.flow.write_paused:
-                if (piece := message["body"]) and not cycle.disconnected:
-                    cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            elif head is None or cycle.disconnected:
-                await cycle.send(message)  # type: ignore[arg-type]
-            else:
-                first, head = head, None
-                _write_first(cycle, first, message)
+    def __init__(self, protocol: BoundedHttpProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._transport = protocol.transport
+        self.task: asyncio.Task[None] | None = None
 
-        await app(scope, receive, send)
+    def end(self, task: asyncio.Task[None]) -> None:
+        """The request is over. No circle of references shall be left for the collector of garbage."""
+        self._protocol.tasks.discard(task)
+        self._cycle.scope.pop("extensions", None)
+        self.task = None
 
-    return wrapped
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+        return self._protocol.gone
 
+    def on_gone(self, tell: Callable[[], None] | None) -> None:
+        """Whom to tell when the connection is closed."""
+        # uvicorn has paused reading after a large body, and an unread socket does not tell that its client has left.
+        self._protocol.flow.resume_reading()
+        self._protocol.on_gone = tell
 
-def _write_first(cycle: RequestResponseCycle, head: dict[str, Any], message: dict[str, Any]) -> None:
-    """What RequestResponseCycle.send does for a head and a first piece."""
-    body, more = message.get("body", b""), message.get("more_body", False)
-    pieces = [STATUS_LINE[head["status"]]]
-    cycle.chunked_encoding = True
-    for name, value in head["headers"]:
-        pieces += (name, b": ", value, b"\r\n")
-        if name == b"content-length":
-            cycle.chunked_encoding = False
-            cycle.expected_content_length = int(value) - len(body)
-        elif name == b"connection":
-            cycle.keep_alive = False
-    if not cycle.keep_alive:
-        pieces.append(b"connection: close\r\n")
-    if cycle.chunked_encoding:
-        pieces.append(b"transfer-encoding: chunked\r\n\r\n")
-        if body:
-            pieces += (b"%x\r\n" % len(body), body, b"\r\n")
-        if not more:
-            pieces.append(b"0\r\n\r\n")
-    else:
-        pieces += (b"\r\n", body)
-    cycle.response_started = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(pieces))
-    if not more:
-        cycle.response_complete = True
-        cycle.message_event.set()
+    @property
+    def body_is_there(self) -> bool:
+        """Whether the whole body has come."""
+        return not self._cycle.more_body
+
+    def take_body(self) -> bytes:
+        """What has come of the body."""
+        body, self._cycle.body = bytes(self._cycle.body), bytearray()
+        return body
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client should read before it gets more."""
+        return self._protocol.flow.write_paused
+
+    async def has_room(self) -> None:
+        """Wait until the client has read, or has left."""
+        await self._protocol.flow.drain()
+
+    def send_head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
+        """The head of an answer, and the first piece of its body. Names of headers in lower case."""
+        cycle = self._cycle
+        pieces = [STATUS_LINE[status]]
+        cycle.chunked_encoding = True
+        for name, value in headers:
+            pieces += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                cycle.chunked_encoding = False
+            elif name == b"connection":
+                cycle.keep_alive = False
         if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+            pieces.append(b"connection: close\r\n")
+        if cycle.chunked_encoding:
+            pieces.append(b"transfer-encoding: chunked\r\n")
+        pieces.append(b"\r\n")
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        self._send(pieces, body, more=more)
+
+    def send_piece(self, piece: bytes, *, more: bool) -> None:
+        """A further piece of the body."""
+        self._send([], piece, more=more)
+
+    def _send(self, pieces: list[bytes], body: bytes, *, more: bool) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        if not cycle.chunked_encoding:
+            pieces.append(body)
+        else:
+            if body:
+                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+            if not more:
+                pieces.append(b"0\r\n\r\n")
+        self._transport.write(b"".join(pieces))
+        if not more:
+            cycle.response_complete = True
+            cycle.message_event.set()
+            if not cycle.keep_alive:
+                self._transport.close()
+            cycle.on_response()
 
 
 class _TooLarge(httptools.HttpParserError):

@@ -117,55 +117,55 @@ class _Answer:
 
 
 class Connection:
-    """What the server tells of the client's connection."""
+    """The client's connection, as the server shows it. is_full: so that every write waits once."""
 
-    body_is_there = True
+    body_is_there = is_full = True
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
         self.gone = False
-        self.on_gone: Any = None
+        self.tell: Any = None
+        self.task: asyncio.Task[None] | None = None
+        self._client = client
 
-    def keep_reading(self) -> None:
-        """There is no socket here."""
+    def on_gone(self, tell: Any) -> None:
+        self.tell = tell
+
+    def take_body(self) -> bytes:
+        return self._client.body
+
+    async def has_room(self) -> None:
+        await asyncio.sleep(0)
+
+    def send_head(self, status: int, headers: Any, body: bytes, *, more: bool) -> None:
+        self._client.status = status
+        self.send_piece(body, more=more)
+
+    def send_piece(self, piece: bytes, *, more: bool) -> None:
+        client = self._client
+        client.got += piece
+        client.complete = not more
+        if client.complete:
+            client.watched_to_the_end = self.tell is not None
 
 
 class Client:
-    """A client that sends one chat request; `got` is what reached it."""
+    """A client that sends one chat request; `got` is what reached it, complete: also the last piece did."""
 
     def __init__(self, **fields: Any) -> None:
-        self.connection = Connection()
-        self.messages: list[Any] = []
-        self.watched_to_the_end = False
+        self.connection = Connection(self)
+        self.status: int | None = None
+        self.got = b""
+        self.complete = self.watched_to_the_end = False
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], **fields}
-        self._body = json.dumps(body).encode()
+        self.body = json.dumps(body).encode()
         scope = {
             "headers": [(b"authorization", b"Bearer token"), (b"content-type", b"application/json")],
             "extensions": {"sentinel.connection": self.connection},
         }
-        self.side = ClientSide(scope, self._receive, self._send, [])
+        self.side = ClientSide(scope, self._never, self._never, [])
 
-    async def _receive(self) -> Any:
-        await asyncio.sleep(0)
-        return {"type": "http.request", "body": self._body, "more_body": False}
-
-    async def _send(self, message: Any) -> None:
-        await asyncio.sleep(0)
-        self.messages.append(message)
-        if self.complete:
-            self.watched_to_the_end = self.connection.on_gone is not None
-
-    @property
-    def status(self) -> int | None:
-        return next((message["status"] for message in self.messages if "status" in message), None)
-
-    @property
-    def got(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.messages)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last piece of the answer came."""
-        return any(message["type"].endswith("body") and not message.get("more_body") for message in self.messages)
+    async def _never(self, *_: Any) -> Any:
+        raise AssertionError("with a connection nothing is sent or received as a message")
 
     @property
     def text(self) -> str:

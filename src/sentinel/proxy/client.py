@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from sentinel.error import Header, InvalidType, RequestTimeout, RequestTooLarge
 from sentinel.proxy.headers import value_of
@@ -21,6 +21,39 @@ Send = Callable[[Message], Awaitable[None]]
 
 class ClientGone(Exception):
     """The client has closed its connection."""
+
+
+class Connection(Protocol):
+    """What our own server gives an application beside ASGI (server.py). task: that serves the request."""
+
+    task: asyncio.Task[None] | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+
+    def on_gone(self, tell: Callable[[], None] | None) -> None:
+        """Whom to tell when the connection is closed."""
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether the whole body has come."""
+
+    def take_body(self) -> bytes:
+        """What has come of the body."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client should read before it gets more."""
+
+    async def has_room(self) -> None:
+        """Wait until the client has read, or has left."""
+
+    def send_head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
+        """The head of an answer, and the first piece of its body."""
+
+    def send_piece(self, piece: bytes, *, more: bool) -> None:
+        """A further piece of the body."""
 
 
 class ClientSide:
@@ -39,7 +72,8 @@ class ClientSide:
         self._receive = receive
         self._send = send
         self._watch: asyncio.Task[None] | None = None
-        self._connection: Any = scope.get("extensions", {}).get("sentinel.connection")
+        # Another server than ours has none, and is spoken to in ASGI alone.
+        self._connection: Connection | None = scope.get("extensions", {}).get("sentinel.connection")
 
     @property
     def headers(self) -> Iterable[Header]:
@@ -55,7 +89,10 @@ class ClientSide:
         if value_of(self.headers, b"content-encoding") not in (None, b"identity"):
             raise InvalidType("Request bodies must not be compressed.", param="content-encoding")
         if self._connection is not None and self._connection.body_is_there:
-            return await self._read(most_bytes)
+            body = self._connection.take_body()
+            if len(body) > most_bytes:
+                raise _too_large(most_bytes)
+            return body
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._read(most_bytes)
@@ -80,44 +117,38 @@ class ClientSide:
 
     def watch(self, tasks: Tasks) -> None:
         """Cancel the current task when the client leaves, until `unwatch`; `gone` then says why."""
-        task = asyncio.current_task()
-        assert task is not None
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
+            task = asyncio.current_task()
+            assert task is not None
             self._watch = tasks.start(self._until_gone(task), "watch client")
             return
-        self._connection.keep_reading()
-        self._connection.on_gone = lambda: self._leave(task)
-        if self._connection.gone:
-            self._leave(task)
+        connection.on_gone(self._leave)
+        if connection.gone:
+            self._leave()
 
     async def _until_gone(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._leave(task)
-
-    def _leave(self, task: asyncio.Task[Any]) -> None:
         self.gone = True
         task.cancel()
+
+    def _leave(self) -> None:
+        self.gone = True
+        if self._connection is not None and self._connection.task is not None:
+            self._connection.task.cancel()
 
     def unwatch(self) -> None:
         """Stop watching."""
         if self._connection is not None:
-            self._connection.on_gone = None
+            self._connection.on_gone(None)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
     async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         """Send a whole answer."""
-        self.started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*headers, *self.extra, (b"content-length", b"%d" % len(body))],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body})
+        await self._head(status, [*headers, (b"content-length", b"%d" % len(body))], body, more=False)
 
     async def answer_early(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         """Send a whole answer while the client is still sending, then close the connection.
@@ -135,18 +166,36 @@ class ClientSide:
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Send the head of an answer whose body follows in pieces."""
-        self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra]})
-        # An empty piece: the head goes out now, although the first bytes of the body may be long in coming.
-        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+        # The head goes out now, although the first bytes of the body may be long in coming.
+        await self._head(status, headers, b"", more=True)
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the client does not read."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._piece(piece, more=True)
 
     async def end(self, piece: bytes = b"") -> None:
         """Send the last piece."""
-        await self._send({"type": "http.response.body", "body": piece})
+        await self._piece(piece, more=False)
+
+    async def _head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
+        self.started = True
+        connection, headers = self._connection, [*headers, *self.extra]
+        if connection is None:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._piece(body, more=more)
+            return
+        if connection.is_full:
+            await connection.has_room()
+        connection.send_head(status, headers, body, more=more)
+
+    async def _piece(self, piece: bytes, *, more: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            return
+        if connection.is_full:
+            await connection.has_room()
+        connection.send_piece(piece, more=more)
 
 
 def _too_large(most_bytes: int) -> RequestTooLarge:
