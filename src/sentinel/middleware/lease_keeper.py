@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from sentinel.clock import monotonic
@@ -31,8 +31,7 @@ PATIENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
 
 
-@dataclass(slots=True, eq=False)
-class Held:
+class Held(msgspec.Struct, eq=False):
     """An open reservation. output: tokens reserved for output. sent: tells the output delivered so far, exactly."""
 
     ask: Ask
@@ -40,7 +39,7 @@ class Held:
     output: int
     sent: Callable[[], int] | None = None
     noted: int = -1
-    renewed: float = field(default_factory=monotonic)
+    renewed: float = 0.0
 
 
 class LeaseKeeper:
@@ -57,7 +56,7 @@ class LeaseKeeper:
 
     def hold(self, ask: Ask, verdict: Verdict) -> Held:
         """Keep this reservation from now on."""
-        held = Held(ask, verdict.now_ms, verdict.granted_output)
+        held = Held(ask, verdict.now_ms, verdict.granted_output, renewed=monotonic())
         self._open.add(held)
         return held
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
 from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
 
-_SHORT = {"ai_requests": b"requests", "ai_input_tokens": b"input-tokens", "ai_output_tokens": b"output-tokens"}
-_NAMES = {
-    name: (b"x-ratelimit-limit-" + name, b"x-ratelimit-remaining-" + name, b"x-ratelimit-reset-" + name)
-    for name in _SHORT.values()
-}
+_NAMES = [
+    (b"x-ratelimit-limit-" + name, b"x-ratelimit-remaining-" + name, b"x-ratelimit-reset-" + name)
+    for name in (b"requests", b"input-tokens", b"output-tokens")
+]
+"""In the order of limits.policy.DIMENSIONS."""
 _NO_RETRY: Header = (b"x-should-retry", b"false")
 DEGRADED: Header = (b"x-sentinel-degraded", b"redis")
 """Goes with every answer that was admitted without Redis."""
@@ -97,39 +98,45 @@ def headers_of(verdict: Verdict) -> list[Header]:
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
     tightest window of each dimension, with reset as a duration.
     """
-    tightest: dict[bytes, WindowStats] = {}
-    first: WindowStats | None = None
+    tightest: list[WindowStats | None] = [None, None, None]
+    room, least, first = [2.0, 2.0, 2.0], 2.0, None
     for stats in verdict.windows:
-        name = _SHORT[stats.window.metric]
-        known = tightest.get(name)
-        if known is None or _room(stats) < _room(known):
-            tightest[name] = stats
-            if first is None or _room(stats) < _room(first):
-                first = stats
+        window = stats.window
+        left = stats.remaining / window.limit if window.limit else 0.0
+        if left < room[window.dimension]:
+            room[window.dimension], tightest[window.dimension] = left, stats
+            if left < least:
+                least, first = left, stats
     if first is None:
         return []
     headers: list[Header] = [
-        (b"x-ratelimit-limit", b"%d" % first.window.limit),
+        (b"x-ratelimit-limit", _decimal(first.window.limit)),
         (b"x-ratelimit-remaining", b"%d" % first.remaining),
-        (b"x-ratelimit-reset", b"%d" % -(-first.reset_ms // 1000)),
+        (b"x-ratelimit-reset", _decimal(-(-first.reset_ms // 1000))),
     ]
-    for name, stats in tightest.items():
-        limit, remaining, reset = _NAMES[name]
-        headers.append((limit, b"%d" % stats.window.limit))
-        headers.append((remaining, b"%d" % stats.remaining))
-        headers.append((reset, duration(max(0, stats.reset_ms - verdict.now_ms))))
+    for dimension, tight in enumerate(tightest):
+        if tight is not None:
+            limit, remaining, reset = _NAMES[dimension]
+            wait = tight.reset_ms - verdict.now_ms
+            headers.append((limit, _decimal(tight.window.limit)))
+            headers.append((remaining, b"%d" % tight.remaining))
+            headers.append((reset, _long(-(-wait // 1000)) if wait >= 1000 else b"%dms" % max(0, wait)))
     return headers
 
 
-def _room(stats: WindowStats) -> float:
-    return stats.remaining / stats.window.limit if stats.window.limit else 0.0
+@lru_cache(maxsize=1024)
+def _decimal(number: int) -> bytes:
+    """For numbers that come again and again."""
+    return b"%d" % number
 
 
 def duration(ms: int) -> bytes:
     """A duration as OpenAI writes it: `850ms`, `12s`, `6m0s`, `2h3m4s`; seconds are rounded up."""
-    if ms < 1000:
-        return b"%dms" % ms
-    seconds = -(-ms // 1000)
+    return b"%dms" % ms if ms < 1000 else _long(-(-ms // 1000))
+
+
+@lru_cache(maxsize=1024)
+def _long(seconds: int) -> bytes:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -7,7 +7,6 @@ its own bytes, for only the top level is taken apart.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +24,7 @@ _anything = msgspec.json.Decoder(msgspec.Raw)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 _WHITE_SPACE = b" \t\r\n"
-_ASK_USAGE = b'"stream_options":{"include_usage":true}'
+_ASK_USAGE = b'"stream_options":{"include_usage":true},'
 
 
 def read_chat(body: bytes) -> ChatRequest:
@@ -83,7 +82,11 @@ def client_max(request: Body) -> int | None:
 
     Of two bounds the larger: which of them a provider obeys is its own affair.
     """
-    return max(_bounds(request).values(), default=None)
+    one = request.max_tokens
+    other = request.max_completion_tokens if isinstance(request, ChatRequest) else None
+    if one is None or other is None:
+        return one if other is None else other
+    return max(one, other)
 
 
 def _bounds(request: Body) -> dict[str, int]:
@@ -93,13 +96,7 @@ def _bounds(request: Body) -> dict[str, int]:
     return {name: bound for name, bound in named.items() if bound is not None}
 
 
-def _max_field(request: Body) -> str:
-    """The field in which we bound the output of a request that does not do so itself."""
-    return "max_completion_tokens" if isinstance(request, ChatRequest) else "max_tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True, gc=False):
     """What the provider must be told. output_max: tokens of one choice, None = leave it."""
 
     ask_usage: bool = False
@@ -110,16 +107,18 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
     """The body with these changes; the client's own bytes where there are none."""
     if not changes.ask_usage and changes.output_max is None:
         return body
-    has_options, bounds = request.stream_options is not None, _bounds(request)
-    if (not changes.ask_usage or not has_options) and (changes.output_max is None or not bounds):
+    has_options = request.stream_options is not None
+    if not (changes.ask_usage and has_options) and (changes.output_max is None or client_max(request) is None):
         return _with_more(body, request, changes)
+    bounds = _bounds(request)
     fields: dict[str, Any] = dict(_top_level.decode(body))
     if changes.ask_usage:
         options: dict[str, Any] = dict(_top_level.decode(fields["stream_options"])) if has_options else {}
         fields["stream_options"] = {**options, "include_usage": True}
     if changes.output_max is not None:
         lowered = {name: min(bound, changes.output_max) for name, bound in bounds.items()}
-        fields |= lowered or {_max_field(request): changes.output_max}
+        name = "max_completion_tokens" if isinstance(request, ChatRequest) else "max_tokens"
+        fields |= lowered or {name: changes.output_max}
     return msgspec.json.encode(fields)
 
 
@@ -129,14 +128,14 @@ def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
     A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names.
     Should the client have written its name in escapes, ours is still the last, and that is the one that counts.
     """
-    more = []
+    more, there = b"", False
     if changes.ask_usage:
-        more.append(_ASK_USAGE)
+        more, there = _ASK_USAGE, b'"stream_options"' in body
     if changes.output_max is not None:
-        more.append(b'"%b":%d' % (_max_field(request).encode(), changes.output_max))
-    if any(field.partition(b":")[0] in body for field in more):
+        name = b'"max_completion_tokens"' if isinstance(request, ChatRequest) else b'"max_tokens"'
+        more, there = b"%b%b:%d," % (more, name, changes.output_max), there or name in body
+    if there:
         fields: dict[str, Any] = dict(_top_level.decode(body))
-        for field in more:
-            fields.update(msgspec.json.decode(b"{" + field + b"}"))
+        fields.update(msgspec.json.decode(b"{" + more[:-1] + b"}"))
         return msgspec.json.encode(fields)
-    return body.rstrip(_WHITE_SPACE)[:-1] + b"," + b",".join(more) + b"}"
+    return b"%b,%b}" % (body.rstrip(_WHITE_SPACE)[:-1], more[:-1])

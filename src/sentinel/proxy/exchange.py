@@ -81,8 +81,7 @@ class Parts:
     on_end: Callable[[RequestContext], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """What an exchange cost. source: `provider`, `count`, or `none` where nothing was spent."""
 
     tokens: Triple = (0, 0, 0)

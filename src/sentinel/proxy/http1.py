@@ -50,8 +50,8 @@ class Http1Client:
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path
-        self._host_header = parts.netloc.rpartition("@")[2].encode()
+        self._prefix = parts.path.encode("ascii")
+        self._rest_of_line = b" HTTP/1.1\r\nhost: %b\r\n" % parts.netloc.rpartition("@")[2].encode()
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._idle: deque[_Connection] = deque()
@@ -76,12 +76,12 @@ class Http1Client:
         if on_sent is not None:
             on_sent()
         self._busy.add(connection)
-        pieces = [method, b" ", (self._prefix + path).encode("ascii"), b" HTTP/1.1\r\nhost: ", self._host_header]
+        pieces = [b"%b %b%b%b" % (method, self._prefix, path.encode("ascii"), self._rest_of_line)]
         for name, value in headers:
-            pieces += (b"\r\n", name, b": ", value)
+            pieces += (name, b": ", value, b"\r\n")
         if body or method != b"GET":
-            pieces.append(b"\r\ncontent-length: %d" % len(body))
-        pieces += (b"\r\n\r\n", body)
+            pieces.append(b"content-length: %d\r\n" % len(body))
+        pieces += (b"\r\n", body)
         answer = Http1Answer(connection)
         try:
             await connection.start(answer, b"".join(pieces))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
 
 import msgspec
 
@@ -23,8 +22,7 @@ def new_request_id() -> str:
     return f"req_{_bits(96):024x}"
 
 
-@dataclass(slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct):
     """Facts gathered while a request passes its phases. Moments are monotonic seconds, 0 = not reached.
 
     outcome: `ok`, `refused` (by us, before anything was spent), `upstream_error`, `broken`, `client_gone`, `limit`
@@ -83,7 +81,7 @@ class RequestContext:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
+    return int(seconds * 100_000 + 0.5) / 100
 
 
 class RequestLine(msgspec.Struct, frozen=True, gc=False):

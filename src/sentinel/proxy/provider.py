@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from sentinel.error import Header
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRequest:
+class ProviderRequest(msgspec.Struct, frozen=True):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
     on_sent: called when the provider may know of it from now on, and bill it.
@@ -23,8 +23,7 @@ class ProviderRequest:
     on_sent: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderAnswer:
+class ProviderAnswer(msgspec.Struct, frozen=True):
     """A whole answer. headers: only what proxy/headers.py lets pass, and `x-request-id`; names in lower case."""
 
     status: int
