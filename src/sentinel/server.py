@@ -28,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from sentinel.config import ConfigError, Settings
 from sentinel.error import AppError, Header, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
 from sentinel.proxy.logging import new_request_id
+from sentinel.turn import end_of_turn
 
 log = structlog.get_logger()
 
@@ -54,12 +55,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_open = False
         self._head_bytes = 0
+        self._read_bytes = 0
         self._heads = 0
         self._head_timer: TimerHandle | None = None
         self._head_too_large = False
         self._body_open = False
         self._refused = False
         self._stall_timer: TimerHandle | None = None
+        self.turn = end_of_turn(self.loop)
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
 
@@ -109,6 +112,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         begins_in_head, heads = not self._body_open, self._heads
+        self._read_bytes = len(data)
         super().data_received(data)
         if self.transport.is_closing() or not self._head_open:
             return
@@ -126,13 +130,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there; one that came in a single read is measured here."""
+        came = self._head_bytes + self._read_bytes
         self._head_open, self._head_bytes, self._body_open = False, 0, True
         self._heads += 1
         self._disarm()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MOST_HEAD_BYTES:
-            self._head_too_large = True
-            raise _TooLarge
+        if came > MOST_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MOST_HEAD_BYTES:
+                self._head_too_large = True
+                raise _TooLarge
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -190,8 +196,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
         ]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + body)
+        # As an answer that is whole, and may be waiting for the end of the turn.
+        self.turn.write(self.transport, STATUS_LINE[error.status] + head + b"\r\n" + body)
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def shutdown(self) -> None:
+        """The server stops: an answer that is whole goes out before its connection is closed."""
+        self.turn.flush()
+        super().shutdown()
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -287,13 +299,13 @@ class ClientConnection:
             pieces.append(b"transfer-encoding: chunked\r\n")
         pieces.append(b"\r\n")
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        self._send(pieces, body, more=more)
+        self._send(pieces, body, head=True, more=more)
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
-        self._send([], piece, more=more)
+        self._send([], piece, head=False, more=more)
 
-    def _send(self, pieces: list[bytes], body: bytes, *, more: bool) -> None:
+    def _send(self, pieces: list[bytes], body: bytes, *, head: bool, more: bool) -> None:
         cycle = self._cycle
         if cycle.disconnected:
             return
@@ -304,7 +316,12 @@ class ClientConnection:
                 pieces += (b"%x\r\n" % len(body), body, b"\r\n")
             if not more:
                 pieces.append(b"0\r\n\r\n")
-        self._transport.write(b"".join(pieces))
+        data = b"".join(pieces)
+        if head and not more and cycle.keep_alive:
+            self._protocol.turn.write(self._transport, data)
+        else:
+            # A chunk shall not wait, and a close would not.
+            self._transport.write(data)
         if not more:
             cycle.response_complete = True
             cycle.message_event.set()

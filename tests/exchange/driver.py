@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +100,7 @@ class _Answer:
         self._provider = provider
         self._pieces = iter(provider.pieces)
         self.status = provider.status
-        self.headers: Mapping[bytes, bytes] = {b"content-type": b"text/event-stream", b"x-request-id": b"up_1"}
+        self.headers: dict[bytes, bytes] = {b"content-type": b"text/event-stream", b"x-request-id": b"up_1"}
 
     async def read(self) -> bytes | None:
         await asyncio.sleep(0)

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from sentinel.error import Header, InvalidType, RequestTimeout, RequestTooLarge
-from sentinel.proxy.headers import value_of
 from sentinel.tasks import Tasks
 
 _LINGER_SECONDS = 1.0
@@ -83,10 +82,11 @@ class ClientSide:
 
     async def read_body(self, most_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body. Raises RequestTooLarge, RequestTimeout, InvalidType (compressed bodies), ClientGone."""
-        declared = value_of(self.headers, b"content-length")
+        names = dict(self.headers)
+        declared = names.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > most_bytes:
             raise _too_large(most_bytes)
-        if value_of(self.headers, b"content-encoding") not in (None, b"identity"):
+        if names.get(b"content-encoding", b"identity") != b"identity":
             raise InvalidType("Request bodies must not be compressed.", param="content-encoding")
         if self._connection is not None and self._connection.body_is_there:
             body = self._connection.take_body()

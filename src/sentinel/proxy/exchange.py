@@ -9,7 +9,7 @@ upstream, a broken stream, a client that left, and at shutdown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -330,23 +330,21 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------ answers
 
-    def _upstream_came(self, headers: Mapping[bytes, bytes]) -> None:
+    def _upstream_came(self, headers: dict[bytes, bytes]) -> None:
         context = self.context
         context.first_byte = monotonic()
         context.provider_seconds = context.first_byte - context.sent
-        upstream_id = headers.get(passing.UPSTREAM_ID)
+        upstream_id = headers.pop(passing.UPSTREAM_ID, None)
         context.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
-    def _answer_headers(self, headers: Mapping[bytes, bytes]) -> list[Header]:
-        return [*(header for header in headers.items() if header[0] != passing.UPSTREAM_ID), *self._traces()]
+    def _answer_headers(self, headers: dict[bytes, bytes]) -> list[Header]:
+        return [*headers.items(), *self._traces()]
 
     def _traces(self) -> list[Header]:
         """What helps to find a request again, on every answer."""
-        traces: list[Header] = []
-        if self.context.upstream_request_id:
-            traces.append((b"x-upstream-request-id", self.context.upstream_request_id.encode("latin-1")))
-        traces.append((b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000)))
-        return traces
+        overhead = (b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000))
+        upstream_id = self.context.upstream_request_id
+        return [(b"x-upstream-request-id", upstream_id.encode("latin-1")), overhead] if upstream_id else [overhead]
 
     async def _refused_upstream(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
         """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key."""

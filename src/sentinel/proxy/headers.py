@@ -36,8 +36,12 @@ STREAM: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffer
 
 def to_provider(headers: Iterable[Header], request_id: str) -> list[Header]:
     """The headers that accompany a request to the provider, without its key. Names are lower case."""
-    passed = [header for header in headers if header[0] in TO_PROVIDER]
-    if value_of(passed, b"content-type") is None:
+    passed, typed = [], False
+    for header in headers:
+        if header[0] in TO_PROVIDER:
+            passed.append(header)
+            typed = typed or header[0] == b"content-type"
+    if not typed:
         # The body has been read as JSON by now, so that is what it is.
         passed.append((b"content-type", b"application/json"))
     passed.append((UPSTREAM_ID, request_id.encode()))

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from sentinel.tasks import Tasks, pause
+from sentinel.turn import end_of_turn
 
 MOST_UNREAD_BYTES = 256 * 1024
 """When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
@@ -201,6 +202,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, client: Http1Client) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
+        self._turn = end_of_turn(self._loop)
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Http1Answer | None = None
@@ -221,7 +223,7 @@ class _Connection(asyncio.Protocol):
         self._answer, self._complete, self._counted, self._head_bytes = answer, False, False, 0
         self.moved_at = self._loop.time()
         assert self._transport is not None
-        self._transport.write(request)
+        self._turn.write(self._transport, request)
         while answer.status == 0:
             await self.more()
 

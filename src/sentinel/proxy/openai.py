@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -110,7 +110,7 @@ async def _whole(answer: Http1Answer) -> ProviderAnswer:
     return ProviderAnswer(answer.status, _passed(answer), body)
 
 
-def _passed(answer: Http1Answer) -> Mapping[bytes, bytes]:
+def _passed(answer: Http1Answer) -> dict[bytes, bytes]:
     return {name: value for name, value in answer.headers if name in TO_CLIENT or name == UPSTREAM_ID}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -27,7 +27,7 @@ class ProviderAnswer(msgspec.Struct, frozen=True):
     """A whole answer. headers: only what proxy/headers.py lets pass, and `x-request-id`; names in lower case."""
 
     status: int
-    headers: Mapping[bytes, bytes]
+    headers: dict[bytes, bytes]
     body: bytes
 
 
@@ -39,7 +39,7 @@ class ProviderStream(Protocol):
         """The HTTP status."""
 
     @property
-    def headers(self) -> Mapping[bytes, bytes]:
+    def headers(self) -> dict[bytes, bytes]:
         """As in ProviderAnswer."""
 
     async def read(self) -> bytes | None:

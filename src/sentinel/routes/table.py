@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sentinel.clock import monotonic
 from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, UnknownUrl, body_of, headers_of
 from sentinel.middleware import auth
-from sentinel.proxy.client import Message, Receive, Scope, Send
-from sentinel.proxy.exchange import CHAT, COMPLETION
+from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
+from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
 from sentinel.proxy.headers import EXPOSED, value_of
-from sentinel.proxy.logging import new_request_id
+from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.routes import models, operations
-from sentinel.routes.exchange import exchange
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -130,7 +130,8 @@ class Routes:
         common.append((b"x-request-id", request_id.encode()))
         kind = _HOT.get(scope["path"])
         if kind is not None and scope["method"] == "POST":
-            await exchange(self._parts, kind, request_id, common, scope, receive, send)
+            client = ClientSide(scope, receive, send, common)
+            await Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
         elif scope["method"] == "OPTIONS":
             headers = [*self._cors.preflight(scope), *common]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
