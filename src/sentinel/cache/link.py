@@ -202,12 +202,16 @@ class Link:
                 log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
                 return
 
-    async def command(self, *args: Arg) -> Any:
+    async def command(self, *words: Arg) -> Any:
         """Run one command. Raises RedisUnavailable, NoScriptError, Moved."""
+        return await self.call(words)
+
+    async def call(self, words: tuple[Arg, ...]) -> Any:
+        """The same for words that are a tuple already."""
         connection = self._connection
         if connection is None:
             raise away()
-        reply = await connection.call(_pack(args))
+        reply = await connection.call(_pack(words))
         if isinstance(reply, Exception):
             self._refused(reply, connection)
         return reply

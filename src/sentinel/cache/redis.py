@@ -141,10 +141,10 @@ class SingleStore(Link):
         """Run a script, which is loaded first where Redis does not know it."""
         call = (*script.words, len(keys), *keys, *args)
         try:
-            return await self.command(*call)
+            return await self.call(call)
         except NoScriptError:
-            await self.command(*script.load)
-            return await self.command(*call)
+            await self.call(script.load)
+            return await self.call(call)
 
     async def close(self) -> None:
         """Close all connections."""
