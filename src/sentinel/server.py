@@ -282,8 +282,11 @@ class ClientConnection:
         """Wait until the client has read, or has left."""
         await self._protocol.flow.drain()
 
-    def send_head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
-        """The head of an answer, and the first piece of its body. Names of headers in lower case."""
+    def send_head(self, status: int, headers: Iterable[Header], lines: bytes, body: bytes, *, more: bool) -> None:
+        """The head of an answer, and the first piece of its body. Names of headers are in lower case.
+
+        lines: more headers, none of which is about the connection or the body.
+        """
         cycle = self._cycle
         pieces = [STATUS_LINE[status]]
         cycle.chunked_encoding = True
@@ -297,7 +300,7 @@ class ClientConnection:
             pieces.append(b"connection: close\r\n")
         if cycle.chunked_encoding:
             pieces.append(b"transfer-encoding: chunked\r\n")
-        pieces.append(b"\r\n")
+        pieces += (lines, b"\r\n")
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         self._send(pieces, body, head=True, more=more)
 

@@ -136,7 +136,7 @@ class Connection:
     async def has_room(self) -> None:
         await asyncio.sleep(0)
 
-    def send_head(self, status: int, headers: Any, body: bytes, *, more: bool) -> None:
+    def send_head(self, status: int, headers: Any, lines: bytes, body: bytes, *, more: bool) -> None:
         self._client.status = status
         self.send_piece(body, more=more)
 
@@ -162,7 +162,7 @@ class Client:
             "headers": [(b"authorization", b"Bearer token"), (b"content-type", b"application/json")],
             "extensions": {"sentinel.connection": self.connection},
         }
-        self.side = ClientSide(scope, self._never, self._never, [])
+        self.side = ClientSide(scope, self._never, self._never, b"")
 
     async def _never(self, *_: Any) -> Any:
         raise AssertionError("with a connection nothing is sent or received as a message")

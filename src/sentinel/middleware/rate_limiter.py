@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Protocol
 
 from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
 from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
 
-_NAMES = [
-    (b"x-ratelimit-limit-" + name, b"x-ratelimit-remaining-" + name, b"x-ratelimit-reset-" + name)
+_OVERALL = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
+_EACH = [
+    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n" % (name, name, name)
     for name in (b"requests", b"input-tokens", b"output-tokens")
 ]
 """In the order of limits.policy.DIMENSIONS."""
 _NO_RETRY: Header = (b"x-should-retry", b"false")
-DEGRADED: Header = (b"x-sentinel-degraded", b"redis")
+DEGRADED = b"x-sentinel-degraded: redis\r\n"
 """Goes with every answer that was admitted without Redis."""
 
 
@@ -92,8 +92,8 @@ def refusal_of(verdict: Verdict) -> AppError:
     )
 
 
-def headers_of(verdict: Verdict) -> list[Header]:
-    """The rate limit headers, from the verdict alone.
+def lines_of(verdict: Verdict) -> bytes:
+    """The rate limit headers as they go over the wire, from the verdict alone. Twelve pairs would cost twice as much.
 
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
     tightest window of each dimension, with reset as a duration.
@@ -107,36 +107,22 @@ def headers_of(verdict: Verdict) -> list[Header]:
             room[window.dimension], tightest[window.dimension] = left, stats
             if left < least:
                 least, first = left, stats
+    lines = DEGRADED if verdict.degraded else b""
     if first is None:
-        return []
-    headers: list[Header] = [
-        (b"x-ratelimit-limit", _decimal(first.window.limit)),
-        (b"x-ratelimit-remaining", b"%d" % first.remaining),
-        (b"x-ratelimit-reset", _decimal(-(-first.reset_ms // 1000))),
-    ]
+        return lines
+    lines += _OVERALL % (first.window.limit, first.remaining, -(-first.reset_ms // 1000))
     for dimension, tight in enumerate(tightest):
         if tight is not None:
-            limit, remaining, reset = _NAMES[dimension]
-            wait = tight.reset_ms - verdict.now_ms
-            headers.append((limit, _decimal(tight.window.limit)))
-            headers.append((remaining, b"%d" % tight.remaining))
-            headers.append((reset, _long(-(-wait // 1000)) if wait >= 1000 else b"%dms" % max(0, wait)))
-    return headers
-
-
-@lru_cache(maxsize=1024)
-def _decimal(number: int) -> bytes:
-    """For numbers that come again and again."""
-    return b"%d" % number
+            wait = duration(max(0, tight.reset_ms - verdict.now_ms))
+            lines += _EACH[dimension] % (tight.window.limit, tight.remaining, wait)
+    return lines
 
 
 def duration(ms: int) -> bytes:
     """A duration as OpenAI writes it: `850ms`, `12s`, `6m0s`, `2h3m4s`; seconds are rounded up."""
-    return b"%dms" % ms if ms < 1000 else _long(-(-ms // 1000))
-
-
-@lru_cache(maxsize=1024)
-def _long(seconds: int) -> bytes:
+    if ms < 1000:
+        return b"%dms" % ms
+    seconds = -(-ms // 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

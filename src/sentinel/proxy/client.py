@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from sentinel.error import Header, InvalidType, RequestTimeout, RequestTooLarge
+from sentinel.proxy.headers import pairs_of
 from sentinel.tasks import Tasks
 
 _LINGER_SECONDS = 1.0
@@ -48,8 +49,8 @@ class Connection(Protocol):
     async def has_room(self) -> None:
         """Wait until the client has read, or has left."""
 
-    def send_head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
-        """The head of an answer, and the first piece of its body."""
+    def send_head(self, status: int, headers: Iterable[Header], lines: bytes, body: bytes, *, more: bool) -> None:
+        """The head of an answer, some of its headers as lines; and the first piece of its body."""
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
@@ -58,14 +59,14 @@ class Connection(Protocol):
 class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
-    extra: headers that every answer of this request carries.
+    lines: headers that every answer of this request carries, as they go over the wire.
     """
 
-    __slots__ = ("_connection", "_receive", "_send", "_watch", "extra", "gone", "scope", "started")
+    __slots__ = ("_connection", "_receive", "_send", "_watch", "gone", "lines", "scope", "started")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, extra: list[Header]) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, lines: bytes) -> None:
         self.scope = scope
-        self.extra = extra
+        self.lines = lines
         self.started = False
         self.gone = False
         self._receive = receive
@@ -179,14 +180,15 @@ class ClientSide:
 
     async def _head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
         self.started = True
-        connection, headers = self._connection, [*headers, *self.extra]
+        connection = self._connection
         if connection is None:
+            headers = [*headers, *pairs_of(self.lines)]
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._piece(body, more=more)
             return
         if connection.is_full:
             await connection.has_room()
-        connection.send_head(status, headers, body, more=more)
+        connection.send_head(status, headers, self.lines, body, more=more)
 
     async def _piece(self, piece: bytes, *, more: bool) -> None:
         connection = self._connection

@@ -179,9 +179,7 @@ class Exchange:
             self.parts.tracker.give_back(ask)
             raise
         self.context.verdict = verdict
-        self.client.extra += rate_limiter.headers_of(verdict)
-        if verdict.degraded:
-            self.client.extra.append(rate_limiter.DEGRADED)
+        self.client.lines += rate_limiter.lines_of(verdict)
         if not verdict.admitted:
             self.context.outcome = "refused"
             raise rate_limiter.refusal_of(verdict)

@@ -48,6 +48,17 @@ def to_provider(headers: Iterable[Header], request_id: str) -> list[Header]:
     return passed
 
 
+def lines_of(headers: Iterable[Header]) -> bytes:
+    """Headers as they go over the wire, each with its line end."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def pairs_of(lines: bytes) -> list[Header]:
+    """The opposite of `lines_of`."""
+    pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return [(name, value) for name, _, value in pairs]
+
+
 def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:
     """The value of the first header of this lower-case name."""
     for key, value in headers:

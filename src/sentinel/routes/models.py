@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from sentinel.limits.policy import Ask
 from sentinel.middleware import auth, rate_limiter
+from sentinel.proxy.headers import pairs_of
 from sentinel.routes.state import AppState
 
 
@@ -30,9 +31,7 @@ async def _admit(request: Request) -> None:
     user = await auth.identify(request.scope["headers"], parts.cache)
     ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
     verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
-    request.scope["common"] += rate_limiter.headers_of(verdict)
-    if verdict.degraded:
-        request.scope["common"].append(rate_limiter.DEGRADED)
+    request.scope["common"] += pairs_of(rate_limiter.lines_of(verdict))
     if not verdict.admitted:
         raise rate_limiter.refusal_of(verdict)
     await parts.tracker.settle(ask, (0, 0, 0), verdict.now_ms)

@@ -16,7 +16,7 @@ from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, Un
 from sentinel.middleware import auth
 from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
-from sentinel.proxy.headers import EXPOSED, value_of
+from sentinel.proxy.headers import EXPOSED, lines_of, value_of
 from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.routes import models, operations
 from sentinel.routes.state import AppState
@@ -90,6 +90,7 @@ class Cors:
     def __init__(self, origins: str) -> None:
         self._allowed = frozenset(origin.strip().encode() for origin in origins.split(","))
         self._any = b"*" in self._allowed
+        self._of_no_browser = lines_of(self.headers({"headers": []}))
 
     def headers(self, scope: Scope) -> list[Header]:
         """The headers of an answer to this request; what scripts may read is only of interest to browsers."""
@@ -103,6 +104,12 @@ class Cors:
         if origin is not None:
             headers.append((b"access-control-expose-headers", EXPOSED))
         return headers
+
+    def lines(self, scope: Scope) -> bytes:
+        """The same as lines; most callers are no browser, so theirs are ready."""
+        if value_of(scope["headers"], b"origin") is None:
+            return self._of_no_browser
+        return lines_of(self.headers(scope))
 
     def preflight(self, scope: Scope) -> list[Header]:
         """The headers of an answer to a preflight; it needs no token."""
@@ -126,13 +133,14 @@ class Routes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request_id = new_request_id()
-        common = self._cors.headers(scope)
-        common.append((b"x-request-id", request_id.encode()))
         kind = _HOT.get(scope["path"])
         if kind is not None and scope["method"] == "POST":
-            client = ClientSide(scope, receive, send, common)
+            lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(scope), request_id.encode())
+            client = ClientSide(scope, receive, send, lines)
             await Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
-        elif scope["method"] == "OPTIONS":
+            return
+        common = [*self._cors.headers(scope), (b"x-request-id", request_id.encode())]
+        if scope["method"] == "OPTIONS":
             headers = [*self._cors.preflight(scope), *common]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})

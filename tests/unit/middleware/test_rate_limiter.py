@@ -7,6 +7,7 @@ import pytest
 from sentinel.error import InsufficientQuota, RateLimitExceeded, headers_of
 from sentinel.limits.policy import Blocker, Verdict, Window, WindowStats
 from sentinel.middleware import rate_limiter
+from sentinel.proxy.headers import pairs_of
 
 NOW_MS = 1_800_000_000_000
 
@@ -39,14 +40,14 @@ def test_durations_are_written_as_openai_does(ms: int, text: bytes) -> None:
 
 def test_without_windows_there_are_no_headers() -> None:
     """Nothing is limited, so nothing is told."""
-    assert rate_limiter.headers_of(Verdict(True, NOW_MS)) == []
+    assert rate_limiter.lines_of(Verdict(True, NOW_MS)) == b""
 
 
 def test_the_headers_tell_the_tightest_window() -> None:
     """The plain three are of the tightest of all, OpenAI's names of the tightest of each dimension."""
     requests = stats(0, 100, 90, 500), stats(0, 1000, 100, 3_600_000, 3600)
     verdict = Verdict(True, NOW_MS, windows=(*requests, stats(1, 1000, 0, 12_001), stats(2, 10, 9, 0)))
-    assert dict(rate_limiter.headers_of(verdict)) == {
+    assert dict(pairs_of(rate_limiter.lines_of(verdict))) == {
         b"x-ratelimit-limit": b"1000",
         b"x-ratelimit-remaining": b"0",
         b"x-ratelimit-reset": b"1800000013",
@@ -65,7 +66,7 @@ def test_the_headers_tell_the_tightest_window() -> None:
 def test_a_limit_of_zero_is_the_tightest() -> None:
     """It divides nothing by zero."""
     verdict = Verdict(False, NOW_MS, windows=(stats(0, 100, 1, 0), stats(1, 0, 0, 0)))
-    assert dict(rate_limiter.headers_of(verdict))[b"x-ratelimit-limit"] == b"0"
+    assert dict(pairs_of(rate_limiter.lines_of(verdict)))[b"x-ratelimit-limit"] == b"0"
 
 
 def test_a_full_window_is_rate_limit_exceeded() -> None:
