@@ -53,10 +53,8 @@ class RedisLedger:
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
         numbers = _five(self.now_ms, ask.input_tokens, ask.output_tokens, ask.least_output, ask.fair_output)
-        answer = await self.store.script(
-            self._reserve, keys.account_keys(ask.user).all, ask.id, ask.user, _who(ask), numbers
-        )
-        return verdict_of(list(map(int, struct.unpack(f"<{len(answer) // 8}d", answer))), self.policy)
+        answer = await self.store.script(self._reserve, keys.account_keys(ask.user).all, ask.id, ask.user, numbers)
+        return verdict_of(struct.unpack(f"<{len(answer) // 8}q", answer), self.policy)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what was added.

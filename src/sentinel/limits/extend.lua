@@ -13,7 +13,7 @@ expire(a, KEYS, user, now)
 local packed = redis.call('HGET', KEYS[2], id)
 local l, taken
 if packed then
-  l, taken, who = read_lease(packed)
+  l, taken = read_lease(packed)
 else
   -- Its windows have given back all but what was billed.
   local b = billed_before(KEYS, id)

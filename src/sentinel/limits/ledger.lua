@@ -28,7 +28,8 @@ local FIRST, SUM, SLICE = 1, 2, 3
 
 -- A lease is a row of doubles, too: when it ends, when it began, what it reserved, output delivered so far (-1 = not
 -- begun), what was billed when an earlier lease of the same request ended, how many doubles follow: {moment, tokens}
--- of each extension. Then whose it is, which no script looks into. A note 'x:<id>' has when it ends, and a bill.
+-- of each extension. Then, once its stream has begun, whose it is, which no script looks into. A note 'x:<id>' has when it
+-- ends, and a bill.
 local L_ENDS, L_AT, COST, SENT, BILLED, L_MORE, L_REST = 1, 2, 2, 6, 6, 10, 11
 
 local SLICES = 60
@@ -46,7 +47,7 @@ local function start()
   ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
   NOTHING = pack('<d', 0)
   NO_ACCOUNT = rep(NOTHING, AT - 1) .. rep(pack('<d', -1), 4) .. rep(NOTHING, 6)
-  ANSWER = '<' .. rep('d', 15 + 2 * #windows)
+  ANSWER = '<' .. rep('i8', 15 + 2 * #windows)
   for k, p in ipairs(windows) do places[p.id] = k end
 end
 

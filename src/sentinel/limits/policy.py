@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -197,7 +198,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 _KINDS = {1: "window", 2: "concurrency", 3: "quota"}
 
 
-def verdict_of(answer: list[int], policy: Policy) -> Verdict:
+def verdict_of(answer: Sequence[int], policy: Policy) -> Verdict:
     """Read the answer of reserve.lua (its first lines say the order)."""
     code, now, granted, finite, refresh, stale, seq = answer[:7]
     if code == 2:
@@ -219,7 +220,7 @@ def verdict_of(answer: list[int], policy: Policy) -> Verdict:
     )
 
 
-def _blocker_of(answer: list[int], policy: Policy) -> Blocker:
+def _blocker_of(answer: Sequence[int], policy: Policy) -> Blocker:
     wait, kind, which, limit, used, remaining, reset = answer[7:14]
     if _KINDS[kind] == "concurrency":
         metric = "concurrency"

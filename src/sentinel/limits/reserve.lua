@@ -1,11 +1,11 @@
 -- Units: see ledger.lua. Admit one request over all dimensions at once, or refuse it and change nothing.
--- KEYS: account, leases, lease index, outbox. ARGV: id, user, who, and as doubles: now (0 = this Redis' clock), input,
--- output, least and fair output (policy.py, Ask).
--- Answer, as a row of doubles (a table would take 5 us more): code, now, granted, finite, refresh, stale, seq, wait, kind,
+-- KEYS: account, leases, lease index, outbox. ARGV: id, user, and as doubles: now (0 = this Redis' clock), input, output,
+-- least and fair output (policy.py, Ask).
+-- Answer, as a row of 64-bit integers (a table would take 5 us more): code, now, granted, finite, refresh, stale, seq, wait, kind,
 -- which, limit, used, left, reset, then remaining and reset for each window, then remaining concurrency or -1
 --   code 0 admitted, 1 refused, 2 no usable limits known; wait: ms until it would fit, -1 = never
 --   kind of the blocker: 1 window, 2 concurrency, 3 quota; which: window number or dimension
-local now, input, output, least, fair = unpack_from('<ddddd', ARGV[4])
+local now, input, output, least, fair = unpack_from('<ddddd', ARGV[3])
 now = clock(now)
 local user = ARGV[2]
 local a, dirty = load(KEYS, now)
@@ -13,7 +13,7 @@ local a, dirty = load(KEYS, now)
 local fresh_until = a[AT] + policy.fresh
 if a[AT] < 0 or now >= fresh_until + policy.stale then
   if dirty then save(a, KEYS) end
-  return pack('<ddddddd', 2, now, 0, 0, 1, 0, a[SEQ])
+  return pack('<i8i8i8i8i8i8i8', 2, now, 0, 0, 1, 0, a[SEQ])
 end
 local stale, refresh = now >= fresh_until and 1 or 0, 0
 if now >= a[ASK] then
@@ -77,7 +77,7 @@ if kind == 0 then
   add(a, HELD, 1, cost, 0)
   a[OPEN] = a[OPEN] + 1
   local ends = now + policy.lease
-  redis.call('HSET', KEYS[2], ARGV[1], pack(LEASE_HEAD, ends, now, 1, input, granted, -1, 0, 0, 0, 0) .. ARGV[3])
+  redis.call('HSET', KEYS[2], ARGV[1], pack(LEASE_HEAD, ends, now, 1, input, granted, -1, 0, 0, 0, 0))
   index(a, KEYS, user, a[LEASE] == 0 and ends or min(a[LEASE], ends))
 end
 if kind == 0 or dirty then save(a, KEYS) end
