@@ -306,7 +306,11 @@ class ClientConnection:
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
-        self._send([], piece, head=False, more=more)
+        cycle = self._cycle
+        if not more or not cycle.chunked_encoding:
+            self._send([], piece, head=False, more=more)
+        elif piece and not cycle.disconnected:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     def _send(self, pieces: list[bytes], body: bytes, *, head: bool, more: bool) -> None:
         cycle = self._cycle

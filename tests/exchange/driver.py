@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,17 +111,24 @@ class _Answer:
             self._provider.read.append(piece)
         return piece
 
+    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+        while (piece := await self.read()) is not None:
+            if (rest := take(piece)) is not None:
+                return rest
+        return None
+
     async def read_all(self) -> bytes:
         await asyncio.sleep(0)
         return self._provider.body
 
 
 class Connection:
-    """The client's connection, as the server shows it. is_full: so that every write waits once."""
+    """The client's connection, as the server shows it. is_full: every write waits once."""
 
-    body_is_there = is_full = True
+    body_is_there = True
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, is_full: bool) -> None:
+        self.is_full = is_full
         self.gone = False
         self.tell: Any = None
         self.task: asyncio.Task[None] | None = None
@@ -149,10 +156,13 @@ class Connection:
 
 
 class Client:
-    """A client that sends one chat request; `got` is what reached it, complete: also the last piece did."""
+    """A client that sends one chat request; `got` is what reached it, complete: also the last piece did.
 
-    def __init__(self, **fields: Any) -> None:
-        self.connection = Connection(self)
+    slow: it must be waited for.
+    """
+
+    def __init__(self, *, slow: bool = True, **fields: Any) -> None:
+        self.connection = Connection(self, is_full=slow)
         self.status: int | None = None
         self.got = b""
         self.complete = self.watched_to_the_end = False

@@ -170,6 +170,16 @@ class ClientSide:
         # The head goes out now, although the first bytes of the body may be long in coming.
         await self._head(status, headers, b"", more=True)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a write would wait, so that `pass_on` is not for now."""
+        return self._connection is None or self._connection.is_full
+
+    def pass_on(self, piece: bytes) -> None:
+        """Send a piece of the body at once."""
+        assert self._connection is not None
+        self._connection.send_piece(piece, more=True)
+
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the client does not read."""
         await self._piece(piece, more=True)

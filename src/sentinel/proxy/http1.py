@@ -43,6 +43,10 @@ class IdleTimeout(HttpError):
     """Nothing came for too long."""
 
 
+Take = Callable[[bytes], bytes | None]
+"""Takes bytes, and returns what it leaves to the task that waits for them; None: it has taken all, and wants more."""
+
+
 class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer."""
 
@@ -144,13 +148,14 @@ class Http1Client:
 class Http1Answer:
     """An answer whose head is there and whose body comes in pieces."""
 
-    __slots__ = ("_connection", "_ended", "_pieces", "_size", "headers", "status")
+    __slots__ = ("_connection", "_ended", "_pieces", "_size", "_take", "headers", "status")
 
     def __init__(self, connection: _Connection) -> None:
         self._connection: _Connection | None = connection
         self._pieces: list[bytes] = []
         self._size = 0
         self._ended = False
+        self._take: Take | None = None
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -159,6 +164,20 @@ class Http1Answer:
         self._pieces.append(piece)
         self._size += len(piece)
         return self._size
+
+    def pass_on(self) -> bool:
+        """Give what has come to whoever takes it right here; False if a task has to be woken for it."""
+        if self._take is None or self._ended:
+            return False
+        if not self._pieces:
+            return True
+        rest = self._take(self._gather())
+        if rest is not None:
+            self._pieces, self._size = [rest], len(rest)
+            return False
+        if self._connection is not None:
+            self._connection.resume()
+        return True
 
     def end(self) -> None:
         """The body is complete; the connection belongs to others now."""
@@ -172,10 +191,31 @@ class Http1Answer:
                 return None
             assert self._connection is not None
             await self._connection.more()
-        pieces = self._pieces
-        self._pieces, self._size = [], 0
         if self._connection is not None:
             self._connection.resume()
+        return self._gather()
+
+    async def flow(self, take: Take) -> bytes | None:
+        """Give what comes to `take` right where it comes, without waking a task; returns the first rest that it leaves.
+
+        None at the end. Raises HttpError, and what `take` raises.
+        """
+        self._take = take
+        try:
+            while not self._pieces or self.pass_on():
+                if self._ended:
+                    return None
+                assert self._connection is not None
+                await self._connection.more()
+        finally:
+            self._take = None
+        if self._connection is not None:
+            self._connection.resume()
+        return self._gather()
+
+    def _gather(self) -> bytes:
+        pieces = self._pieces
+        self._pieces, self._size = [], 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def read_all(self, most_bytes: int) -> bytes:
@@ -207,7 +247,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Http1Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._error: HttpError | None = None
+        self._error: Exception | None = None
         self._head_bytes = 0
         self._counted = False
         self._complete = False
@@ -250,7 +290,7 @@ class _Connection(asyncio.Protocol):
             self.moved_at = self._loop.time()
             self._transport.resume_reading()
 
-    def fail(self, error: HttpError) -> None:
+    def fail(self, error: Exception) -> None:
         """End the exchange with this error."""
         self._error = self._error or error
         self.abort()
@@ -289,7 +329,16 @@ class _Connection(asyncio.Protocol):
             return
         if self._complete:
             self._finish()
+        elif self._pass_on(self._answer):
+            return
         self._wake()
+
+    def _pass_on(self, answer: Http1Answer) -> bool:
+        try:
+            return answer.pass_on()
+        except Exception as error:  # noqa: BLE001 (it is raised where the answer is read)
+            self.fail(error)
+            return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

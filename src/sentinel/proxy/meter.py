@@ -56,6 +56,11 @@ class StreamMeter:
         self.done = b""
         self.malformed = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Of an event that has not come whole."""
+        return self._buffer.held_bytes
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the provider; return what the client may have of them, whole events only.
 

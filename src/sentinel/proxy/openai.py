@@ -11,7 +11,7 @@ import structlog
 
 from sentinel.error import AppError, Header, UpstreamError, UpstreamTimeout
 from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID
-from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout
+from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout, Take
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.tasks import pause
 
@@ -90,6 +90,12 @@ class _Stream:
     async def read(self) -> bytes | None:
         try:
             return await self._answer.read()
+        except HttpError as error:
+            raise _ours(error) from error
+
+    async def flow(self, take: Take) -> bytes | None:
+        try:
+            return await self._answer.flow(take)
         except HttpError as error:
             raise _ours(error) from error
 

@@ -45,6 +45,12 @@ class ProviderStream(Protocol):
     async def read(self) -> bytes | None:
         """The next bytes as they came, None at the end. Raises UpstreamError, UpstreamTimeout."""
 
+    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+        """Give the next bytes to `take` where they come, until it leaves some: these are returned; None at the end.
+
+        Raises as `read` does.
+        """
+
     async def read_all(self) -> bytes:
         """All that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
 

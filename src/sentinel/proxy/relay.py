@@ -40,12 +40,26 @@ class Relay:
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
-        while not self.meter.done and (data := await upstream.read()) is not None:
+        while not self.meter.done and (data := await upstream.flow(self._take)) is not None:
             await self._deliver(self.meter.feed(data))
             if self.at_limit:
                 return
         await self._deliver(self.meter.rest())
         self.ended = True
+
+    def _take(self, data: bytes) -> bytes | None:
+        """Deliver in passing what needs no waiting and no closer look: nearly all of a stream. Returns what is left."""
+        client, meter = self._client, self.meter
+        if client.is_full or client.gone or meter.done:
+            return data
+        if self._room is not None and meter.could_exceed(self._room - len(data) - meter.held_bytes):
+            return data
+        block = meter.feed(data)
+        if block:
+            client.pass_on(block)
+            meter.delivered(block)
+            self.moved = True
+        return b"" if self.meter.done else None
 
     async def _deliver(self, block: bytes) -> None:
         if not block:

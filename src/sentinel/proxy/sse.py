@@ -29,6 +29,11 @@ class EventBuffer:
         self._held = data[end:]
         return data[:end]
 
+    @property
+    def held_bytes(self) -> int:
+        """What is unfinished."""
+        return len(self._held)
+
     def rest(self) -> bytes:
         """The unfinished event at the end of the stream, usually nothing."""
         return self._held
