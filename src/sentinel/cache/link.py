@@ -131,6 +131,7 @@ class Link:
         self.connects = 0
         self._tasks = Tasks()
         self._attempted = asyncio.Event()
+        self._loading: dict[tuple[Arg, ...], asyncio.Task[None]] = {}
 
     @property
     def available(self) -> bool:
@@ -215,6 +216,29 @@ class Link:
         if isinstance(reply, Exception):
             self._refused(reply, connection)
         return reply
+
+    async def run(self, words: tuple[Arg, ...], load: tuple[Arg, ...]) -> Any:
+        """Run a script, which is loaded first where Redis does not know it. Raises RedisUnavailable, Moved."""
+        try:
+            return await self.call(words)
+        except NoScriptError:
+            # Of many calls that find it missing one loads it: Redis compiles for a millisecond each time.
+            loading = self._loading.get(load)
+            if loading is None:
+                loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
+            await asyncio.shield(loading)
+        try:
+            return await self.call(words)
+        except NoScriptError as error:
+            raise away() from error
+
+    async def _load(self, load: tuple[Arg, ...]) -> None:
+        try:
+            await self.call(load)
+        except RedisUnavailable:
+            log.debug("a script was not loaded")
+        finally:
+            del self._loading[load]
 
     def _refused(self, reply: Exception, connection: _Connection) -> NoReturn:
         reason = str(reply).encode()

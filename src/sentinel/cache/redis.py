@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any, Protocol
@@ -20,7 +20,6 @@ import structlog
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
-from redis.exceptions import NoScriptError
 
 from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Link, Moved, away
 from sentinel.error import RedisUnavailable
@@ -139,12 +138,7 @@ class SingleStore(Link):
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script, which is loaded first where Redis does not know it."""
-        call = (*script.words, len(keys), *keys, *args)
-        try:
-            return await self.call(call)
-        except NoScriptError:
-            await self.call(script.load)
-            return await self.call(call)
+        return await self.run((*script.words, len(keys), *keys, *args), script.load)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -237,29 +231,27 @@ class ClusterStore:
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
-        call = (*script.words, len(keys), *keys, *args)
-        try:
-            return await self._call(keys[0], *call)
-        except NoScriptError:
-            await self._call(keys[0], *script.load)
-            return await self._call(keys[0], *call)
+        words = (*script.words, len(keys), *keys, *args)
+        return await self._on_its_node(keys[0], lambda link: link.run(words, script.load))
 
     async def command(self, *args: Arg) -> Any:
         """Run one command on the node that holds its key."""
         key = args[1]
-        return await self._call(key if isinstance(key, bytes) else str(key).encode(), *args)
+        return await self._on_its_node(
+            key if isinstance(key, bytes) else str(key).encode(), lambda link: link.command(*args)
+        )
 
-    async def _call(self, key: bytes, *args: Arg) -> Any:
+    async def _on_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
         slot = key_slot(key)
         link = self._links.get(self._slots[slot])
         try:
             if link is None:
                 raise away()
-            return await link.command(*args)
+            return await call(link)
         except Moved as moved:
             self._learn_soon.set()
             self._slots[slot] = moved.address
-            return await (await self._link(moved.address)).command(*args)
+            return await call(await self._link(moved.address))
         except RedisUnavailable:
             self._learn_soon.set()
             raise

@@ -37,6 +37,7 @@ class Relay:
         self._room = room
         self._extend = extend
         self._capped: int | None = None
+        self._plenty = False
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
@@ -65,12 +66,27 @@ class Relay:
         if not block:
             return
         if self._room is not None and self.meter.could_exceed(self._room - len(block)):
-            await self._deliver_within(block, self._room)
-            return
+            room = await self._room_for(len(block), self._room)
+            if self.meter.could_exceed(room - len(block)):
+                await self._deliver_within(block, room)
+                return
         await self._client.write(block)
         # Not sooner: a client that reads too slowly and leaves has not got what waited for it.
         self.meter.delivered(block)
         self.moved = True
+
+    async def _room_for(self, tokens: int, room: int) -> int:
+        """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
+        sent = self.meter.count()
+        if self._plenty and sent + tokens > room:
+            return await self._extended(room, max(EXTENSION_TOKENS, tokens), sent)
+        return room
+
+    async def _extended(self, room: int, more: int, sent: int) -> int:
+        added = await self._extend(more, sent)
+        self._plenty = added == more
+        self._room = room + added
+        return self._room
 
     async def _deliver_within(self, block: bytes, room: int) -> None:
         """Deliver the part of the block that the reservation covers, extended where possible."""
@@ -92,8 +108,7 @@ class Relay:
             self.meter.delivered(event)
             after = self.meter.count()
             if after > room:
-                room += await self._extend(max(EXTENSION_TOKENS, after - room), before)
-                self._room = room
+                room = await self._extended(room, max(EXTENSION_TOKENS, after - room), before)
             if after > room:
                 self.at_limit, self._capped = True, before
                 break
