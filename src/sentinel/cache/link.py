@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
 import structlog
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from sentinel.error import RedisUnavailable
 from sentinel.tasks import Tasks, pause
@@ -30,8 +30,8 @@ MOST_IN_ONE_WRITE = 8
 """Redis shall begin with the first calls of a busy turn while we are still at the others."""
 RECONNECT_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 0.02
-_UNKNOWN = (b"NOSCRIPT", b"ERR Function not found")
-_AWAY = (b"READONLY", b"LOADING", b"MASTERDOWN", b"NOREPLICAS")
+_UNKNOWN = ("NOSCRIPT", "ERR Function not found")
+_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
 
 Arg = bytes | str | int
 
@@ -204,7 +204,7 @@ class Link:
                 return
 
     async def command(self, *words: Arg) -> Any:
-        """Run one command. Raises RedisUnavailable, NoScriptError, Moved."""
+        """Run one command. Raises RedisUnavailable, Moved."""
         return await self.call(words)
 
     async def call(self, words: tuple[Arg, ...]) -> Any:
@@ -219,18 +219,20 @@ class Link:
 
     async def run(self, words: tuple[Arg, ...], load: tuple[Arg, ...]) -> Any:
         """Run a script, which is loaded first where Redis does not know it. Raises RedisUnavailable, Moved."""
-        try:
-            return await self.call(words)
-        except NoScriptError:
-            # Of many calls that find it missing one loads it: Redis compiles for a millisecond each time.
-            loading = self._loading.get(load)
-            if loading is None:
-                loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
-            await asyncio.shield(loading)
-        try:
-            return await self.call(words)
-        except NoScriptError as error:
-            raise away() from error
+        connection = self._connection
+        if connection is None:
+            raise away()
+        reply = await connection.call(_pack(words))
+        if not isinstance(reply, Exception):
+            return reply
+        if not str(reply).startswith(_UNKNOWN):
+            self._refused(reply, connection)
+        # Of many calls that find it missing one loads it: Redis compiles for a millisecond each time.
+        loading = self._loading.get(load)
+        if loading is None:
+            loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
+        await asyncio.shield(loading)
+        return await self.call(words)
 
     async def _load(self, load: tuple[Arg, ...]) -> None:
         try:
@@ -241,12 +243,10 @@ class Link:
             del self._loading[load]
 
     def _refused(self, reply: Exception, connection: _Connection) -> NoReturn:
-        reason = str(reply).encode()
-        if reason.startswith(_UNKNOWN):
-            raise NoScriptError(str(reply))
-        if reason.startswith(b"MOVED "):
+        reason = str(reply)
+        if reason.startswith("MOVED "):
             raise Moved(reply)
-        log.warning("redis refuses a command", reason=str(reply)[:200])
+        log.warning("redis refuses a command", reason=reason[:200])
         if reason.startswith(_AWAY):
             connection.abort()
         raise RedisUnavailable("The store refuses.", retry_after_seconds=1) from reply

@@ -89,7 +89,9 @@ class Http1Client:
         pieces += (b"\r\n", body)
         answer = Http1Answer(connection)
         try:
-            await connection.start(answer, b"".join(pieces))
+            connection.start(answer, b"".join(pieces))
+            while answer.status == 0:
+                await connection.more()
         except BaseException:
             connection.abort()
             raise
@@ -258,14 +260,12 @@ class _Connection(asyncio.Protocol):
 
     # --------------------------------------------------------------------------------------------- for the client
 
-    async def start(self, answer: Http1Answer, request: bytes) -> None:
-        """Send a request; returns when the head of its answer is there."""
+    def start(self, answer: Http1Answer, request: bytes) -> None:
+        """Send a request."""
         self._answer, self._complete, self._counted, self._head_bytes = answer, False, False, 0
         self.moved_at = self._loop.time()
         assert self._transport is not None
         self._turn.write(self._transport, request)
-        while answer.status == 0:
-            await self.more()
 
     async def more(self) -> None:
         """Wait until something has come. Raises HttpError when nothing will."""

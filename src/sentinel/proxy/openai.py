@@ -34,12 +34,12 @@ class OpenAIProvider:
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        return await _whole(await self._post(request))
+        return await _whole(await self._send(b"POST", request.path, request.headers, request.body, request.on_sent))
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._post(request)
+        answer = await self._send(b"POST", request.path, request.headers, request.body, request.on_sent)
         try:
             yield _Stream(answer)
         finally:
@@ -56,9 +56,6 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-
-    async def _post(self, request: ProviderRequest) -> Http1Answer:
-        return await self._send(b"POST", request.path, request.headers, request.body, request.on_sent)
 
     async def _send(
         self,
