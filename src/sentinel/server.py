@@ -7,9 +7,11 @@ connection of a request in the scope's extensions, as `sentinel.connection`; und
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -41,6 +43,8 @@ _DEFAULT_HEAD_SECONDS = 10.0
 _DEFAULT_BODY_SECONDS = 30.0
 _DEFAULT_STALL_SECONDS = 60.0
 _BACKLOG = 4096
+_MOST_FILES = 65_536
+"""Open files of a process: 30,000 streams, with a socket on either side. A process that holds more has other limits."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -387,6 +391,7 @@ def serve(settings: Settings, path: str) -> int:
 
     path: the import string of a function that makes the application.
     """
+    allow_many_files()
     listener = listener_for(settings)
     config = config_for(path, settings, factory=True)
     if settings.sentinel_workers == 1:
@@ -398,6 +403,20 @@ def serve(settings: Settings, path: str) -> int:
         supervisor.run()
     # A worker that a signal ended has a negative code; one that could not start, a positive one.
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))
+
+
+def allow_many_files() -> None:
+    """Let this process, and the workers that it starts, have as many open files as the hard limit allows.
+
+    The soft limit is 1024 in most places, for the sake of programs that call select(); clients that connect and say
+    nothing would keep all others out.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # Some systems have a maximum that getrlimit does not tell; fewer files are no reason not to start.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def run(server: uvicorn.Server, listener: socket.socket) -> int:

@@ -1,0 +1,94 @@
+"""Ten thousand clients that connect and say nothing: they harm nobody, cost little, and are shown out."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.stack import SentinelProcess, Stack, wait_until
+from tests.surface import chat, post
+
+MOST, LEAST = 10_000, 2_000
+SPARE_FILES = 600
+"""What this process holds open besides."""
+USUAL_SOFT_LIMIT = 1024
+HEAD_SECONDS = 8
+"""Several times what it takes to open them all."""
+PROMPT_SECONDS = 2
+"""Measured were 0.003 s."""
+SOME_FILES = 10
+"""Connections to Redis, Zion and the provider may come and go."""
+CONNECTION_BYTES = 14_000
+"""Resident memory for a connection that sends nothing; measured were 6,800."""
+NOISE_BYTES = 8_000_000
+"""By which a process may grow for other reasons, among them its first request."""
+
+
+@contextmanager
+def soft_limit(files: int) -> Iterator[None]:
+    """How many files this process, and what it starts, may hold open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def open_files(sentinel: SentinelProcess) -> int:
+    return len(list(Path(f"/proc/{sentinel.pid}/fd").iterdir()))
+
+
+def rss_bytes(sentinel: SentinelProcess) -> int:
+    return int(Path(f"/proc/{sentinel.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@contextmanager
+def idle_connections(sentinel: SentinelProcess, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections that Sentinel has accepted."""
+    before = open_files(sentinel)
+    connections: list[socket.socket] = []
+    try:
+        connections += (socket.create_connection(("127.0.0.1", sentinel.port), timeout=15) for _ in range(count))
+        wait_until(lambda: open_files(sentinel) >= before + count - SOME_FILES, 5, f"{count} accepted connections")
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_ten_thousand_idle_connections() -> None:
+    """Others are served meanwhile, also where 1024 open files are the custom; memory is bounded and used again."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = MOST if hard == resource.RLIM_INFINITY else min(MOST, hard - SPARE_FILES)
+    if count < LEAST:
+        pytest.skip(f"the hard limit of open files is {hard}")
+    with Stack(REQUEST_HEADER_TIMEOUT_SECONDS=str(HEAD_SECONDS)) as stack:
+        with soft_limit(USUAL_SOFT_LIMIT):
+            sentinel = stack.sentinel()
+        _, token = stack.user()
+        assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+        files, memory = open_files(sentinel), rss_bytes(sentinel)
+
+        with soft_limit(count + SPARE_FILES), idle_connections(sentinel, count) as connections:
+            held = rss_bytes(sentinel) - memory
+            assert held < count * CONNECTION_BYTES + NOISE_BYTES
+            for stream in (False, True):
+                started = time.monotonic()
+                assert post(sentinel, token, chat("[[tokens=1]]", stream=stream)).status == 200
+                assert time.monotonic() - started < PROMPT_SECONDS
+            wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, HEAD_SECONDS + 5, "the end of them all")
+            assert {connection.recv(1) for connection in connections} == {b""}
+
+        # What they had is there for the next ones, whoever closes first. The allocator keeps most of it for them.
+        with soft_limit(count + SPARE_FILES), idle_connections(sentinel, count):
+            assert rss_bytes(sentinel) - memory < held + NOISE_BYTES
+        wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, 5, "the end of what clients closed")
+        assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+        assert sentinel.stop() == 0
