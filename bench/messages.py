@@ -40,12 +40,34 @@ def chat(text: str = QUESTION, **fields: object) -> bytes:
         {"role": "system", "content": "You answer briefly and to the point."},
         {"role": "user", "content": text},
     ]
+    return _chat(messages, **fields)
+
+
+def _chat(messages: list[dict[str, str]], **fields: object) -> bytes:
     return json.dumps({"model": MODEL, "messages": messages, "temperature": 0.2, **fields}).encode()
 
 
 def prompt_of(size_bytes: int) -> str:
     """Ordinary English of this length."""
     return (_SENTENCE * (size_bytes // len(_SENTENCE) + 1))[:size_bytes]
+
+
+def hostile() -> dict[str, bytes]:
+    """Bodies of a megabyte each that are costly to read or to count, and that a provider might still take."""
+    nested = json.loads("[" * 300 + "]" * 300)
+    schema = {"type": "object", "properties": {"a": {"type": "string", "description": "first"}}}
+    function = {"type": "function", "function": {"name": "look_up", "description": "Looks.", "parameters": schema}}
+    bodies = {
+        "100,000 x A": chat("A" * 100_000),
+        "1 MB of A": chat("A" * 1_000_000),
+        "1 MB of dashes": chat("-" * 1_000_000),
+        "escapes": chat("\x00" * 166_000),
+        "33,000 messages": _chat([{"role": "user", "content": "a"}] * 33_000),
+        "8,000 tools": chat(tools=[function] * 8_000),
+        "333,000 empty tools": chat(tools=[{}] * 333_000),
+        "300 levels": chat(tools=[{"type": "custom", "custom": [nested] * 1_600}]),
+    }
+    return {name: body.replace(b", ", b",").replace(b": ", b":") for name, body in bodies.items()}
 
 
 def http_request(port: int, number: int, body: bytes) -> bytes:

@@ -128,11 +128,10 @@ def _streams(data: Data) -> list[Row]:
 
 
 def _prompts(data: Data) -> list[Row]:
-    size = f"{data['bytes'] // 1000:,} KB prompt"
     nginx, ours = data["nginx"], data["sentinel"]
     growth = ours["small"]["p99_ms"] / ours["calm"]["p99_ms"]
     return [
-        Row(f"latency p50 / p99, {size}", _ms(nginx["large"]), _ms(ours["large"])),
+        Row(f"latency p50 / p99, {data['prompt']}", _ms(nginx["large"]), _ms(ours["large"])),
         Row(
             f"p99 of small requests beside it (calm {ours['calm']['p99_ms']:.2f} ms)",
             f"{nginx['small']['p99_ms']:.2f} ms",

@@ -30,6 +30,7 @@ class Plan:
     seconds: float = 5.0
     streams: tuple[tuple[int, float], ...] = ((256, 20), (256, 100), (2000, 4), (2000, 10))
     prompts: tuple[tuple[int, float], ...] = ((10_000, 50), (100_000, 20), (1_000_000, 8))
+    hostile_per_second: float = 2.0
     starts: int = 5
 
 
@@ -151,16 +152,20 @@ def _streamed(stand: Rig, subject: Subject, count: int, seconds: float) -> Data:
 
 
 def prompts(plan: Plan) -> list[Data]:
-    """Latency of large prompts, and of small requests beside them."""
+    """Latency of large prompts, ordinary and hostile ones, and of small requests beside them."""
+    bodies = [
+        (f"{size // 1000:,} KB prompt", messages.chat(messages.prompt_of(size)), rate) for size, rate in plan.prompts
+    ]
+    bodies += [(f"hostile, {name}", body, plan.hostile_per_second) for name, body in messages.hostile().items()]
     with rig() as stand, stand.subjects() as subjects:
         ports = {"direct": stand.upstream, **{subject.name: subject.port for subject in subjects}}
         calm = {name: _small(port, plan) for name, port in ports.items()}
         return [
             {
-                "bytes": size,
-                **{name: {"calm": calm[name], **_beside(port, size, rate, plan)} for name, port in ports.items()},
+                "prompt": what,
+                **{name: {"calm": calm[name], **_beside(port, body, rate, plan)} for name, port in ports.items()},
             }
-            for size, rate in plan.prompts
+            for what, body, rate in bodies
         ]
 
 
@@ -168,8 +173,7 @@ def _small(port: int, plan: Plan) -> Data:
     return asdict(steady.run(port, SMALL_PER_SECOND, messages.chat(), plan.seconds))
 
 
-def _beside(port: int, size: int, per_second: float, plan: Plan) -> Data:
-    body = messages.chat(messages.prompt_of(size))
+def _beside(port: int, body: bytes, per_second: float, plan: Plan) -> Data:
     with ThreadPoolExecutor(2) as pool:
         large = pool.submit(steady.run, port, per_second, body, plan.seconds, 4)
         small = pool.submit(_small, port, plan)

@@ -68,7 +68,9 @@ class Steady:
     """A load of so many requests a second with one body, users in turn."""
 
     def __init__(self, port: int, per_second: float, body: bytes, connections: int) -> None:
-        self._requests = [messages.http_request(port, number, body) for number in range(messages.USERS)]
+        # Large bodies from fewer users: a copy for each of them would fill the memory.
+        users = messages.USERS if len(body) < 50_000 else 8
+        self._requests = [messages.http_request(port, number, body) for number in range(users)]
         self._idle = deque(_Connection(socket.create_connection(("127.0.0.1", port))) for _ in range(connections))
         self._all = list(self._idle)
         self.busy: dict[int, _Connection] = {}
@@ -88,7 +90,7 @@ class Steady:
             connection = self._idle.popleft()
             connection.due = self._waiting.popleft()
             self.busy[connection.socket.fileno()] = connection
-            connection.socket.sendall(self._requests[self._turn % messages.USERS])
+            connection.socket.sendall(self._requests[self._turn % len(self._requests)])
             self._turn += 1
 
     def take(self, fd: int) -> None:

@@ -52,6 +52,7 @@ class SentinelProcess:
         self.port = int(environment.setdefault("SENTINEL_PORT", str(free_port())))
         self.environment = environment
         self.folder = folder
+        self.command = [sys.executable, "-m", "sentinel", "serve"]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,7 +73,7 @@ class SentinelProcess:
         passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with (self.folder / "stdout").open("ab") as out, (self.folder / "stderr").open("ab") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sentinel", "serve"],
+                self.command,
                 env={**passed, **self.environment},
                 cwd=self.folder,
                 stdout=out,

@@ -66,6 +66,16 @@ def _misfit(text: str) -> AppError:
     return InvalidType(f"Invalid type for '{param or 'body'}': {reason}.", param=param)
 
 
+def forget_prompt(request: Body) -> None:
+    """Free what was read to be counted; all that is decided later, and the bytes that are sent on, stay."""
+    if isinstance(request, CompletionRequest):
+        request.prompt = request.suffix = None
+        return
+    request.messages = []
+    request.tools = request.functions = None
+    request.tool_choice = request.function_call = request.response_format = None
+
+
 def asks_usage(request: Body) -> bool:
     """Whether the client wants the usage chunk of its stream."""
     return bool(request.stream_options and request.stream_options.include_usage)

@@ -15,12 +15,11 @@ from typing import Final
 from sentinel.tokens.answer import Chunk, Delta, ToolCallDelta
 from sentinel.tokens.bpe import Count, count_for
 
-# A text is folded when its tail reaches this many characters. Ordinary text then costs 25 us per fold; the worst
-# (dashes) 3 ms, within the 5 ms that one step may take.
-FOLD_CHARS: Final = 8_192
-# Without a safe point up to here (a run of dashes, of one letter) the tail is counted as it is: a cut inside such a run
-# miscounts by a few tokens per 16,384 characters, and only there.
-HARD_FOLD_CHARS: Final = 16_384
+# A text is folded when its tail reaches this many characters. Ordinary text then costs 13 us per fold; the worst
+# (dashes) 3 ms, a third of it to look for a safe point, within the 5 ms that one step may take.
+FOLD_CHARS: Final = 4_096
+# Without a safe point (in a run of dashes, of one letter) the tail is counted as it is: a cut inside such a run
+# miscounts by a few tokens per 4,096 characters, and only there.
 # One stream has a text per choice, kind and tool call. A provider that invents more than this gets the rest counted as
 # one text, which may miscount by a token per delta.
 MAX_TEXTS: Final = 256
@@ -49,14 +48,13 @@ def _utf8_bytes(text: str) -> int:
 class _Text:
     """One growing text: tokens of what was let go, and the tail that is still kept."""
 
-    __slots__ = ("_bytes", "_chars", "_counted", "_fold_at", "_pieces", "_tail_tokens")
+    __slots__ = ("_bytes", "_chars", "_counted", "_pieces", "_tail_tokens")
 
     def __init__(self) -> None:
         self._counted = 0
         self._pieces: list[str] = []
         self._chars = 0
         self._bytes = 0
-        self._fold_at = FOLD_CHARS
         self._tail_tokens: int | None = 0
 
     def add(self, piece: str, count: Count) -> None:
@@ -64,7 +62,7 @@ class _Text:
         self._chars += len(piece)
         self._bytes += _utf8_bytes(piece)
         self._tail_tokens = None
-        if self._chars >= self._fold_at:
+        if self._chars >= FOLD_CHARS:
             self._fold(count)
 
     def tokens(self, count: Count) -> int:
@@ -81,15 +79,13 @@ class _Text:
 
     def _fold(self, count: Count) -> None:
         tail = "".join(self._pieces)
-        at = safe_point(tail) or (len(tail) if len(tail) >= HARD_FOLD_CHARS else 0)
+        at = safe_point(tail) or (len(tail) if len(tail) >= FOLD_CHARS else 0)
         if at:
             self._counted += count(tail[:at])
             tail = tail[at:]
         self._pieces = [tail]
         self._chars = len(tail)
         self._bytes = _utf8_bytes(tail)
-        # Nothing to cut yet: look again when the tail has grown by an eighth, not at every delta.
-        self._fold_at = max(FOLD_CHARS, len(tail) + FOLD_CHARS // 8)
 
 
 class DeliveredText:

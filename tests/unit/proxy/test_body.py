@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.error import InvalidJson, InvalidType, MissingParameter
-from sentinel.proxy.body import Changes, asks_usage, changed, choices_of, client_max, read_chat, read_completion
+from sentinel.proxy.body import (
+    Changes,
+    asks_usage,
+    changed,
+    choices_of,
+    client_max,
+    forget_prompt,
+    read_chat,
+    read_completion,
+)
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 
@@ -157,3 +166,13 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             reader(data)
         except (InvalidJson, InvalidType, MissingParameter):
             continue
+
+
+def test_a_forgotten_prompt_changes_no_decision() -> None:
+    """Once it is counted, what was read of a prompt may go: the changes and the bytes sent on are the same."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{}],"n":2,"max_tokens":9,"stream":true}'
+    request, changes = read_chat(body), Changes(ask_usage=True, output_max=5)
+    before = (changed(body, request, changes), choices_of(request), client_max(request), asks_usage(request))
+    forget_prompt(request)
+    assert (request.messages, request.tools) == ([], None)
+    assert (changed(body, request, changes), choices_of(request), client_max(request), asks_usage(request)) == before

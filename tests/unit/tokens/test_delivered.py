@@ -97,8 +97,8 @@ def test_a_run_without_safe_points_stays_bounded(run: str) -> None:
     stream = DeliveredText("gpt-4o")
     for _ in range(1_000):
         stream.feed(content(run * 100))
-    assert max(text._chars for text in stream._texts.values()) <= delivered.HARD_FOLD_CHARS + 100
-    assert abs(stream.count() - true_count(run * 100_000, "o200k_base")) <= 4 * 100_000 // delivered.HARD_FOLD_CHARS
+    assert max(text._chars for text in stream._texts.values()) <= FOLD_CHARS + 100
+    assert abs(stream.count() - true_count(run * 100_000, "o200k_base")) <= 4 * 100_000 // FOLD_CHARS
 
 
 def test_every_kind_of_text_counts() -> None:

@@ -1,0 +1,92 @@
+"""No callback holds the event loop for more than 5 ms of CPU time, whatever is sent (docs/guarantees.md, P6)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import messages
+from tests import stopwatch
+from tests.crowd import post
+from tests.stack import SentinelProcess, Stack, say
+
+MOST_MS = 5.0
+CLIENTS = 6
+LEAST_SMALL = 300
+
+# Just small enough to be read and counted in the loop's own thread: what is slowest there.
+SMALL = {
+    "dashes": messages.chat("-" * 5_700),
+    "properties": messages.chat(
+        tools=[{"function": {"name": "f", "parameters": {"properties": {f"p{n}": {} for n in range(400)}}}}]
+    ),
+    "roles": b'{"model":"gpt-4o-mini","messages":[%b]}' % b",".join([b'{"role":"u"}'] * 450),
+}
+REFUSED = {
+    "500,000 levels": b'{"model":"gpt-4o-mini","messages":[],"x":%b}' % (b"[" * 500_000 + b"]" * 500_000),
+    "wrong at its end": b'{"model":"gpt-4o-mini","messages":[%b,1]}' % b",".join([b'{"role":"u"}'] * 77_000),
+    "no end": messages.chat("A" * 1_000_000)[:-9],
+}
+
+
+class Watched:
+    """A Sentinel whose long callbacks are written down."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.sentinel: SentinelProcess = stack.sentinel(start=False, RATE_LIMITS="ai_output_tokens=1000000000/60s")
+        self._file = self.sentinel.folder / "callbacks"
+        self._file.touch()
+        self.sentinel.command = [sys.executable, str(Path(stopwatch.__file__)), str(self._file)]
+        self.sentinel.start()
+
+    def callbacks(self, since: float) -> list[tuple[float, str]]:
+        """CPU time in ms and name of the callbacks that were noted since this moment, longest first."""
+        lines = [json.loads(line) for line in self._file.read_text().splitlines()]
+        return sorted(((line["ms"], line["what"]) for line in lines if line["at"] >= since), reverse=True)
+
+
+@pytest.fixture(scope="module")
+def watched(stack: Stack) -> Watched:
+    return Watched(stack)
+
+
+async def test_hostile_megabytes_hold_nobody_up(stack: Stack, watched: Watched) -> None:
+    """Beside small answers and streams come large prompts of every costly shape; no callback takes over 5 ms."""
+    _, token = stack.user("hostile@corp.test")
+    _, other = stack.user("small@corp.test")
+    since, ended = time.monotonic(), asyncio.Event()
+
+    async def beside(stream: bool) -> int:
+        answers = 0
+        while not ended.is_set() or answers < LEAST_SMALL // CLIENTS:
+            answer = await post(watched.sentinel, other, say("[[tokens=50]]", stream=stream))
+            assert answer.status == 200
+            answers += 1
+        return answers
+
+    small = [asyncio.create_task(beside(client % 2 == 0)) for client in range(CLIENTS)]
+    statuses: dict[str, int] = {}
+    for name, body in {**messages.hostile(), **SMALL, **REFUSED}.items():
+        statuses[name] = (await _send(watched, token, body))[0]
+    ended.set()
+    assert sum(await asyncio.gather(*small)) >= LEAST_SMALL
+    assert {name for name, status in statuses.items() if status == 400} >= set(REFUSED)
+    assert all(status in (200, 400) for status in statuses.values()), statuses
+    longest = watched.callbacks(since)[:5]
+    assert not longest or longest[0][0] <= MOST_MS, longest
+
+
+def test_the_stopwatch_runs(watched: Watched) -> None:
+    """It has noted the long callbacks of the start, so it would note those of a request."""
+    assert watched.callbacks(0.0)
+
+
+async def _send(watched: Watched, token: str, body: bytes) -> Any:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    return await asyncio.to_thread(watched.sentinel.request, "POST", "/v1/chat/completions", body, headers)
