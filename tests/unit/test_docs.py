@@ -5,16 +5,23 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import yaml
 from prometheus_client import Counter
+from starlette.routing import Route
 
 from sentinel import error
 from sentinel.config import Settings
 from sentinel.metrics import Metrics
+from sentinel.routes.state import AppState
+from sentinel.routes.table import rest
+from sentinel.tokens import request
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+OPENAPI: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
 
 
 def _table(text: str, heading: str) -> str:
@@ -54,3 +61,40 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of every page names a file that is there."""
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_openapi_page_has_every_route() -> None:
+    """Paths and methods, whatever their parameters are called."""
+    routes = [route for route in rest(cast("AppState", None)).routes if isinstance(route, Route)]
+    ours = {(method, re.sub(r"{.*?}", "{}", route.path)) for route in routes for method in route.methods or ()}
+    page = {
+        (method.upper(), re.sub(r"{.*?}", "{}", path)) for path, item in OPENAPI["paths"].items() for method in item
+    }
+    assert page == {(method, path) for method, path in ours if method != "HEAD"}
+
+
+def test_the_openapi_page_has_every_error_code() -> None:
+    """Each class of the tree has the schema of its code, and there is no other."""
+    classes = [c for _, c in inspect.getmembers(error, inspect.isclass) if issubclass(c, error.AppError)]
+    page = set(re.findall(r"code: { enum: \[(.*?)\] }", (ROOT / "docs/openapi.yaml").read_text()))
+    assert {code for codes in page for code in codes.split(", ")} == {
+        c.code for c in classes if not c.__name__.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    "struct",
+    [
+        *(request.ChatRequest, request.CompletionRequest, request.Message, request.Part, request.StreamOptions),
+        *(request.FunctionCall, request.ToolCall, request.Function, request.Tool),
+    ],
+    ids=lambda struct: struct.__name__,
+)
+def test_the_openapi_page_has_every_field_that_is_decided_on(struct: type[Any]) -> None:
+    """Names of fields and which of them are required; any other may be there."""
+    schema = OPENAPI["components"]["schemas"][struct.__name__]
+    assert list(schema["properties"]) == list(struct.__struct_fields__)
+    needed = set(struct.__struct_fields__[: len(struct.__struct_fields__) - len(struct.__struct_defaults__)])
+    # A prompt that is not there is told apart later, as a missing parameter.
+    assert set(schema.get("required", [])) - {"prompt"} == needed
+    assert schema["additionalProperties"] is True

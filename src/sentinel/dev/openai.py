@@ -227,14 +227,13 @@ def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, *, 
 
 
 def _wanted_tool(body: dict[str, Any], directive: Directive) -> dict[str, Any] | None:
-    tools, choice = body.get("tools"), body.get("tool_choice")
+    tools = [tool for tool in body.get("tools") or [] if tool.get("type") != "custom"]
+    choice = body.get("tool_choice")
     if not tools:
         return None
     if isinstance(choice, dict):
-        name = choice.get("function", {}).get("name")
-        named: dict[str, Any] | None = next(
-            (tool for tool in tools if tool.get("function", {}).get("name") == name), None
-        )
+        name = choice["function"].get("name")
+        named: dict[str, Any] | None = next((tool for tool in tools if tool["function"]["name"] == name), None)
         if named is None:
             raise Refused(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
         return named

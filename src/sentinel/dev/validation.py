@@ -92,6 +92,7 @@ def check_chat(body: dict[str, Any]) -> None:
         raise Refused(400, message, param="messages", code="empty_array")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
+    _check_tools(body)
     if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
         raise Refused(400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
 
@@ -120,6 +121,27 @@ def _check_message(message: Any, place: str) -> None:
         raise _wrong_type(f"{place}.content", "a string or an array", content)
     if content is None and role != "assistant":
         raise _missing(f"{place}.content")
+
+
+def _check_tools(body: dict[str, Any]) -> None:
+    tools = body.get("tools")
+    if not isinstance(tools, list | None):
+        raise _wrong_type("tools", "an array of objects", tools)
+    for index, tool in enumerate(tools or []):
+        if not isinstance(tool, dict):
+            raise _wrong_type(f"tools[{index}]", "an object", tool)
+        if tool.get("type") == "custom":
+            continue
+        function = tool.get("function")
+        if not isinstance(function, dict):
+            raise _missing(f"tools[{index}].function")
+        if not isinstance(function.get("name"), str):
+            raise _missing(f"tools[{index}].function.name")
+        if not isinstance(function.get("parameters"), dict | None):
+            raise _wrong_type(f"tools[{index}].function.parameters", "an object", function["parameters"])
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and not isinstance(choice.get("function"), dict):
+        raise _missing("tool_choice.function")
 
 
 def _check_numbers(body: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sentinel.error import AccessDenied, InvalidApiKey
+from sentinel.error import AccessDenied, InvalidApiKey, UserNotFound
 from sentinel.middleware import auth
 from sentinel.routes.state import AppState
 
@@ -56,5 +56,9 @@ async def refresh_user(request: Request) -> Response:
         raise InvalidApiKey("Incorrect admin key provided.")
     user = request.path_params["user"]
     await state.parts.cache.forget_user(user)
-    await state.parts.cache.refresh_limits(user, -1)
+    try:
+        await state.parts.cache.refresh_limits(user, -1)
+    except AccessDenied as error:
+        # For a caller that is a refusal; the operator is told what it is about.
+        raise UserNotFound(f"No limits are known for the user '{user[:96]}'.") from error
     return _json({"user": user, "refreshed": True})

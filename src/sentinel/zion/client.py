@@ -104,6 +104,9 @@ class ZionClient:
 
         Raises AccessDenied where Zion knows no subscription for the user, ZionUnavailable.
         """
+        # An empty name or dots would be another path at Zion.
+        if not user.strip("."):
+            raise AccessDenied("No subscription is known for this user.")
         status, body = await self._look_up(self._with_key("GET", f"/api/v1/limits/external/{quote(user, safe='')}"))
         if status in (401, 403):
             log.error("zion refuses our api key", status=status)
