@@ -15,7 +15,7 @@ from bench.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
-PARTS = ("throughput", "latency", "streams", "prompts", "workers", "idle")
+PARTS = ("throughput", "latency", "streams", "prompts", "users", "workers", "idle")
 QUICK_PARTS = ("throughput", "streams", "idle")
 CALM = 0.05
 """More use of the machine than this before the start is somebody else's work, and spoils the comparison."""
@@ -74,6 +74,10 @@ def _prompts(plan: Plan, data: dict[str, Any]) -> None:
     data["prompts"] = scenarios.prompts(plan)
 
 
+def _users(plan: Plan, data: dict[str, Any]) -> None:
+    data["users"] = scenarios.users(plan)
+
+
 def _workers(plan: Plan, data: dict[str, Any]) -> None:
     data["workers"] = scenarios.workers(plan)
 
@@ -87,6 +91,7 @@ _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "latency": _latency,
     "streams": _streams,
     "prompts": _prompts,
+    "users": _users,
     "workers": _workers,
     "idle": _idle,
 }

@@ -39,6 +39,8 @@ def rows(data: Data) -> list[Row]:
         found += _streams(each)
     for each in data.get("prompts", ()):
         found += _prompts(each)
+    if "users" in data:
+        found += _users(data["users"])
     if "workers" in data:
         found += _workers(data["workers"])
     if "idle" in data:
@@ -140,6 +142,34 @@ def _prompts(data: Data) -> list[Row]:
             holds=growth <= 3,
         ),
     ]
+
+
+def _users(data: Data) -> list[Row]:
+    levels = data["levels"]
+    # Few users cost least: memory knows their tokens, and what they spend in a second is told to Zion as one item.
+    least = levels[0]["cpu_us"]
+    found = [
+        Row(
+            f"CPU of a request / memory, {level['users']:,} users",
+            "",
+            f"{_us(level['cpu_us'])} / {level['memory_mb']:.0f} MB",
+            f"{level['cpu_us'] / least:.2f}",
+            "<= 1.5 x the first" if level is not levels[0] else "",
+            level["cpu_us"] <= 1.5 * least if level is not levels[0] else None,
+        )
+        for level in levels
+    ]
+    found += [
+        Row(
+            f"{cache['name']}, {cache['fed']:,} fed",
+            "",
+            f"{cache['kept']:,} kept, {cache['memory_mb']:.0f} MB, {cache['us']:.2f} us each",
+            budget=f"<= {cache['bound']:,}",
+            holds=cache["kept"] <= cache["bound"],
+        )
+        for cache in data["caches"]
+    ]
+    return found
 
 
 def _workers(data: Data) -> list[Row]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench import messages, servers, steady, stream_client, wrk
+from bench import caches, messages, servers, steady, stream_client, wrk
 from bench.machine import cpu_seconds_of, wait_until
 from bench.rig import Rig, rig
 from bench.servers import Subject
@@ -31,6 +31,7 @@ class Plan:
     streams: tuple[tuple[int, float], ...] = ((256, 20), (256, 100), (2000, 4), (2000, 10))
     prompts: tuple[tuple[int, float], ...] = ((10_000, 50), (100_000, 20), (1_000_000, 8))
     hostile_per_second: float = 2.0
+    users: tuple[int, ...] = (10, 1_000, 10_000, 100_000)
     starts: int = 5
 
 
@@ -61,9 +62,9 @@ def _level(stand: Rig, subjects: list[Subject], connections: int, plan: Plan) ->
     return {"connections": connections, **result, "ratio": median(s["per_second"] / n["per_second"] for n, s in pairs)}
 
 
-def _round(stand: Rig, subject: Subject, connections: int, seconds: float) -> Data:
+def _round(stand: Rig, subject: Subject, connections: int, seconds: float, users: int = messages.USERS) -> Data:
     cpu, store = subject.process.cpu_seconds(), cpu_seconds_of(stand.store.pid)
-    load = wrk.run(subject.port, connections, seconds, stand.folder)
+    load = wrk.run(subject.port, connections, seconds, stand.folder, users)
     cpu_us = (subject.process.cpu_seconds() - cpu) / load.requests * 1e6
     return {
         "per_second": load.per_second,
@@ -178,6 +179,24 @@ def _beside(port: int, body: bytes, per_second: float, plan: Plan) -> Data:
         large = pool.submit(steady.run, port, per_second, body, plan.seconds, 4)
         small = pool.submit(_small, port, plan)
         return {"large": asdict(large.result()), "small": small.result()}
+
+
+# --------------------------------------------------------------------------------------------------------------- users
+
+_LEAST_PER_SECOND = 1_500
+"""Slower than this no new user is taken up; so long a walk through all of them is given."""
+
+
+def users(plan: Plan) -> Data:
+    """What a request costs, and what memory is used, by how many users are known; and the caches with a million."""
+    levels: list[Data] = []
+    with rig() as stand, stand.sentinel() as subject:
+        for count in plan.users:
+            # Everybody is looked up once; whose turn comes within 5 s is still in memory then, others are in Redis.
+            wrk.run(subject.port, 64, max(3.0, count / _LEAST_PER_SECOND), stand.folder, count)
+            rounds = [_round(stand, subject, 64, plan.seconds, count) for _ in range(plan.rounds)]
+            levels.append({"users": count, **_medians(rounds), "memory_mb": subject.process.memory_bytes() / 1e6})
+    return {"levels": levels, "caches": caches.measure()}
 
 
 # ------------------------------------------------------------------------------------------------- workers, idle, start

@@ -46,10 +46,10 @@ class Load:
     p99_ms: float
 
 
-def run(port: int, connections: int, seconds: float, folder: Path) -> Load:
-    """Load the port with the usual request of all users. Raises RuntimeError for any answer that is no 2xx."""
+def run(port: int, connections: int, seconds: float, folder: Path, users: int = messages.USERS) -> Load:
+    """Load the port with the usual request of so many users. Raises RuntimeError for any answer that is no 2xx."""
     script = folder / "load.lua"
-    script.write_text(_SCRIPT.format(body=messages.chat().decode(), users=messages.USERS, token=messages.token(0)))
+    script.write_text(_SCRIPT.format(body=messages.chat().decode(), users=users, token=messages.token(0)))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script)]
     done = subprocess.run(
         [*command, f"http://127.0.0.1:{port}/v1/chat/completions"], capture_output=True, text=True, check=True

@@ -16,7 +16,7 @@ ENOUGH = 5
 """With fewer answers than this the default is as good a guess."""
 
 MOST_PAIRS = 10_000
-"""Of users and models: about 4 MB. The pair that was not heard of for the longest time is forgotten first."""
+"""Of users and models: about 6 MB. The pair that was not heard of for the longest time is forgotten first."""
 
 
 class TypicalOutput:

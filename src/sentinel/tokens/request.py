@@ -15,6 +15,9 @@ TokenLimit = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ChoiceCount = Annotated[int, Meta(ge=1, le=128)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
+# The longest names are those of fine-tuned models, about 100 characters. What is kept by model must not grow by names.
+ModelName = Annotated[str, Meta(max_length=256)]
+
 Prompt: TypeAlias = str | list[str | TokenId | list[TokenId]] | None
 
 
@@ -108,7 +111,7 @@ class Tool(Struct, gc=False):
 class ChatRequest(Struct, gc=False):
     """The body of POST /v1/chat/completions, as far as Sentinel decides on it."""
 
-    model: str
+    model: ModelName
     messages: list[Message]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -125,7 +128,7 @@ class ChatRequest(Struct, gc=False):
 class CompletionRequest(Struct, gc=False):
     """The body of POST /v1/completions, as far as Sentinel decides on it."""
 
-    model: str
+    model: ModelName
     prompt: Prompt = None
     suffix: str | None = None
     stream: bool | None = None
