@@ -124,11 +124,15 @@ def _lua(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What Zion grants, per dimension. limit: -1 = not limited. ends_ms: of the period, 0 = never or not known."""
+    """What Zion grants, per dimension. limit: -1 = not limited. ends_ms: of the period, 0 = never or not known.
+
+    told: whether Zion says how much is used; of a metric that is not in the subscription it says nothing.
+    """
 
     limit: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
     used: Triple = (0, 0, 0)
     ends_ms: Triple = (0, 0, 0)
+    told: tuple[bool, bool, bool] = (True, True, True)
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):

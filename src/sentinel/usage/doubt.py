@@ -69,25 +69,31 @@ class Doubt:
         middle = (start + end - 1) / 2
         return self._askable[min(places, key=lambda place: abs(place - middle))]
 
-    def tell(self, user: str, used: Triple | None) -> None:
-        """Take what Zion says that the user has used now; None = it does not say."""
+    def tell(self, user: str, used: Triple | None, told: Sequence[bool] = (True, True, True)) -> None:
+        """Take what Zion says that the user has used now, of the metrics that are told; None = it does not say."""
         self._questions -= 1
         places = self._places[user]
         for place in places:
             self._askable.pop(place, None)
         before = self._items[places[0]].before
-        if used is None or before is None:
+        known = [d for d in range(3) if told[d]]
+        if used is None or before is None or not known:
             return
-        self._used[user] = used
-        growth = (used[0] - before[0], used[1] - before[1], used[2] - before[2])
+        requests, inputs, outputs = (used[d] if told[d] else -1 for d in range(3))
+        self._used[user] = (requests, inputs, outputs)
+        growth = [used[d] - before[d] for d in known]
         if min(growth) < 0:
             # The period has ended, or somebody has corrected the numbers.
             return
         total: Triple = (0, 0, 0)
         for number, place in enumerate(places):
             total = plus(total, self._items[place].spent)
-            if growth == total:
+            needed = [total[d] for d in known]
+            if not any(self._items[place].spent[d] for d in known):
+                # It would not show.
+                continue
+            if growth == needed:
                 for earlier in places[: number + 1]:
                     self._told[earlier] = True
-            elif any(grown < needed for grown, needed in zip(growth, total, strict=True)):
+            elif any(grown < least for grown, least in zip(growth, needed, strict=True)):
                 self._told[place] = False

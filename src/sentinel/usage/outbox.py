@@ -48,7 +48,7 @@ _SINGLY_SECONDS = 300.0
 _LAST_TRIES = 4
 """When the process ends: a Zion that fails so often in a row is left to the next process."""
 
-DOUBT_SECONDS = 1.0
+DOUBT_SECONDS = 2.0
 """So long Zion gets to finish what it may still be doing for a call whose answer will not come."""
 
 _PATIENCE_SECONDS = 30.0
@@ -346,7 +346,7 @@ class Outbox:
                     return
                 break
             else:
-                doubt.tell(user, quota.used)
+                doubt.tell(user, quota.used, quota.told)
         await self._resolved(held, doubt)
 
     async def _impatient(self, held: Held) -> bool:

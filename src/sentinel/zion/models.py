@@ -41,10 +41,11 @@ class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False):
 
 
 class UserLimit(msgspec.Struct, frozen=True):
-    """One metric of one limit. limit: -1 = not limited."""
+    """One metric of one limit. limit: -1 = not limited. told: Zion says how much is used."""
 
     limit: int = NOT_LIMITED
     used: int = 0
+    told: bool = False
 
 
 class _Envelope(msgspec.Struct):
@@ -76,8 +77,8 @@ class ItemResult(msgspec.Struct, rename="camel"):
 
     @classmethod
     def of(cls, used: Triple) -> ItemResult:
-        """A yes after which Zion has booked so much."""
-        requests, inputs, outputs = (MetricResult(new_value=value) for value in used)
+        """A yes after which Zion has booked so much; -1 = it does not tell."""
+        requests, inputs, outputs = (MetricResult(new_value=value) if value >= 0 else None for value in used)
         return cls(True, ai_requests=requests, ai_input_tokens=inputs, ai_output_tokens=outputs)
 
     def new_values(self) -> Triple:
@@ -159,16 +160,17 @@ def read_quota(body: bytes, now_ms: int) -> Quota | None:
         limit=(each[0].limit, each[1].limit, each[2].limit),
         used=(each[0].used, each[1].used, each[2].used),
         ends_ms=(ends[0], ends[1], ends[2]),
+        told=(each[0].told, each[1].told, each[2].told),
     )
 
 
 def _limit(metric: dict[str, Any]) -> UserLimit:
     limit, used, remaining = (_number(metric.get(name)) for name in ("limit", "used", "remaining"))
     if limit is None or limit < 0 or limit > EXACT:
-        return UserLimit(NOT_LIMITED, _bounded(used or 0))
-    if used is None:
-        used = 0 if remaining is None else limit - remaining
-    return UserLimit(limit, _bounded(used))
+        return UserLimit(NOT_LIMITED, _bounded(used or 0), used is not None)
+    if used is None and remaining is not None:
+        used = limit - remaining
+    return UserLimit(limit, _bounded(used or 0), used is not None)
 
 
 def _bounded(number: int) -> int:

@@ -33,19 +33,27 @@ def stories(draw: st.DrawFn) -> tuple[list[Item], int, dict[str, Triple]]:
     return items, taken, used
 
 
-def found(items: list[Item], used: dict[str, Triple]) -> tuple[list[bool | None], int]:
+ALL = (True, True, True)
+
+
+def found(
+    items: list[Item], used: dict[str, Triple], told: dict[str, tuple[bool, bool, bool]] | None = None
+) -> tuple[list[bool | None], int]:
     doubt, questions = Doubt(items), 0
     while (user := doubt.next_user()) is not None:
         questions += 1
-        doubt.tell(user, used[user])
+        doubt.tell(user, used[user], (told or {}).get(user, ALL))
     return doubt.taken(), questions
 
 
-@given(stories())
-def test_it_is_never_wrong(story: tuple[list[Item], int, dict[str, Triple]]) -> None:
-    """Whatever is not known of users, and whatever strangers spend: what it says for sure is so."""
+@given(stories(), st.dictionaries(st.sampled_from(USERS), st.tuples(st.booleans(), st.just(True), st.booleans())))
+def test_it_is_never_wrong(
+    story: tuple[list[Item], int, dict[str, Triple]], told: dict[str, tuple[bool, bool, bool]]
+) -> None:
+    """Whatever is not known of users and metrics, and whatever strangers spend: what it says for sure is so."""
     items, taken, used = story
-    each, questions = found(items, used)
+    seen = {user: tuple(n if t else 0 for n, t in zip(used[user], told.get(user, ALL), strict=True)) for user in used}
+    each, questions = found(items, seen, told)  # type: ignore[arg-type]
     assert all(told is None or told == (place < taken) for place, told in enumerate(each))
     assert questions <= MOST_QUESTIONS
 
@@ -99,3 +107,13 @@ def test_neighbours_decide_for_those_whose_numbers_tell_nothing() -> None:
     items = [Item(0, user, "", "", 0, [], (1, 10, 10), before=(0, 0, 0)) for user in "abcdef"]
     used: dict[str, Triple] = dict.fromkeys("abcdef", (9, 99, 99)) | {"b": (1, 10, 10), "e": (0, 0, 0)}
     assert found(items, used)[0] == [True, True, None, None, False, False]
+
+
+def test_metrics_that_are_not_in_the_subscription_say_nothing() -> None:
+    """Zion tells of the requests alone: what it does not tell of is no sign that nothing was taken."""
+    spent: list[Triple] = [(1, 21, 4), (2, 34, 22), (1, 15, 6)]
+    items = [Item(0, "ana", "ana@x.y", f"m{place}", 0, [], each, before=(0, 0, 0)) for place, each in enumerate(spent)]
+    doubt = Doubt(items)
+    doubt.tell("ana", (4, 0, 0), (True, False, False))
+    assert doubt.taken() == [True, True, True]
+    assert [result and result.new_values() for result in doubt.results()] == [(4, -1, -1)] * 3
