@@ -164,9 +164,7 @@ class Running:
     async def start(self) -> None:
         """Everything that must be there before the first request."""
         # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
-        count = await asyncio.to_thread(count_for, "gpt-4o")
-        # The first text that a thread counts takes it 9 ms more; the loop's thread takes them now.
-        count("Hello")
+        await asyncio.to_thread(count_for, "gpt-4o")
         await self._store.start()
         self._tasks.start(self._outbox.beat(), "heartbeat")
         self._delivery = self._tasks.start(self._outbox.run(), "outbox")

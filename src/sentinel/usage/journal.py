@@ -33,8 +33,10 @@ _CONSUMER = b"deliverer"
 MOST_RECORDS = 4096
 """Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
 
-_AT_ONCE, _EACH = 8, 64
-"""So many partitions in one turn, so many records of each: 512 records are decoded in 3 ms."""
+_AT_ONCE, _EACH = 4, 64
+"""So many partitions in one turn, so many records of each: 256 records are decoded in 2 ms."""
+_USERS_AT_ONCE = 16
+"""Acknowledged in one go: half a millisecond in which no request's call comes between."""
 
 _ACKNOWLEDGED_AT_ONCE = 500
 """Records that one script drops: half a millisecond in which Redis does nothing else."""
@@ -198,8 +200,8 @@ class Journal:
         """Drop the records of items that Zion has taken; returns how many were still there."""
         self.remember_taken(items)
         gone = 0
-        for first in range(0, len(items), 100):
-            some = zip(items[first : first + 100], results[first : first + 100], strict=True)
+        for first in range(0, len(items), _USERS_AT_ONCE):
+            some = zip(items[first : first + _USERS_AT_ONCE], results[first : first + _USERS_AT_ONCE], strict=True)
             gone += sum(await asyncio.gather(*(self._acknowledge(item, result) for item, result in some)))
         return gone
 
