@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from sentinel.cache.redis import Store
 from sentinel.dev.store import EmbeddedStore
+from tests.metering import empty_store
 from tests.stack import SentinelProcess, Stack
 
 # The same examples in every run: a commit must not fail for what another one has done. HYPOTHESIS_PROFILE=search looks
@@ -25,6 +27,13 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("store")
     with EmbeddedStore(folder, appendonly="no") as store:
         yield store.url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """A connection to it, empty."""
+    async with empty_store(store_url) as store:
+        yield store
 
 
 @pytest.fixture(scope="module")

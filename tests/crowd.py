@@ -7,29 +7,14 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
+from tests import surface
 from tests.stack import SentinelProcess, Stack
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(surface.Answer):
     """What came back. body: of a stream all its bytes, without HTTP's chunks."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body of a whole answer."""
-        return json.loads(self.body)
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The error that a refusal carries."""
-        return dict(self.json["error"])
 
     @property
     def events(self) -> list[Any]:

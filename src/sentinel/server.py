@@ -29,6 +29,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sentinel.config import ConfigError, Settings
 from sentinel.error import AppError, Header, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
+from sentinel.proxy.headers import lines_of
 from sentinel.proxy.logging import new_request_id
 from sentinel.turn import end_of_turn
 
@@ -199,9 +200,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             (b"connection", b"close"),
             (b"content-length", b"%d" % len(body)),
         ]
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
         # As an answer that is whole, and may be waiting for the end of the turn.
-        self.turn.write(self.transport, STATUS_LINE[error.status] + head + b"\r\n" + body)
+        self.turn.write(self.transport, STATUS_LINE[error.status] + lines_of(headers) + b"\r\n" + body)
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def shutdown(self) -> None:

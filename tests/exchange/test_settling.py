@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sentinel.cache.redis import Store
 from sentinel.error import RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
-from tests.metering import Stepped, empty_store
+from tests.metering import Stepped
 
 WORDS = [" one", " two", " three", " four"]
 STREAM = [event(word) for word in WORDS]
@@ -23,12 +23,6 @@ WHOLE = json.dumps(
 ).encode()
 
 count = count_for("gpt-4o-mini")
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    async with empty_store(store_url) as store:
-        yield store
 
 
 @pytest.fixture

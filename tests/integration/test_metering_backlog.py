@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 
-from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, ZionSimulator
 from tests.metering import Books, open_books, until
 
 USERS, REQUESTS = 250, 25_000
 RECORD_BYTES = 300
 """What a record may cost in Redis: about 200 in the stream, and 16 while it is on its way."""
-
-
-@pytest.fixture(scope="module")
-def simulator() -> ZionSimulator:
-    return ZionSimulator()
-
-
-@pytest.fixture(scope="module")
-def zion_url(simulator: ZionSimulator) -> Iterator[str]:
-    server = Server(simulator.app, "127.0.0.1", 0).start()
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

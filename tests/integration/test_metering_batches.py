@@ -9,25 +9,12 @@ from typing import Any
 
 import pytest
 
-from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.usage.journal import Journal
 from sentinel.zion.client import ZionClient
 from tests.metering import Books, open_books, other_zion, quick_retries, scripted, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
-
-
-@pytest.fixture(scope="module")
-def simulator() -> ZionSimulator:
-    return ZionSimulator()
-
-
-@pytest.fixture(scope="module")
-def zion_url(simulator: ZionSimulator) -> Iterator[str]:
-    server = Server(simulator.app, "127.0.0.1", 0).start()
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

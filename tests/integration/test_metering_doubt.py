@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,18 +17,6 @@ from tests.metering import Books, open_books, other_zion, quick_retries, scripte
 
 ANA, BO, CY, DI, ED = (f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed"))
 EMAILS = (ANA, BO, CY, DI, ED)
-
-
-@pytest.fixture(scope="module")
-def simulator() -> ZionSimulator:
-    return ZionSimulator()
-
-
-@pytest.fixture(scope="module")
-def zion_url(simulator: ZionSimulator) -> Iterator[str]:
-    server = Server(simulator.app, "127.0.0.1", 0).start()
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

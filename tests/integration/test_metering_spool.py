@@ -9,7 +9,6 @@ import sys
 import textwrap
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.error import RedisUnavailable
 from sentinel.usage.spool import Settlement, Spool
-from tests.metering import empty_store, until
+from tests.metering import until
 
 WRITER = textwrap.dedent(
     """
@@ -243,12 +242,6 @@ REPLAYER = textwrap.dedent(
     asyncio.run(main(*sys.argv[1:]))
     """
 )
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
-    async with empty_store(store_url) as store:
-        yield store
 
 
 def replayer(store_url: str, folder: Path) -> subprocess.Popen[bytes]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from sentinel.cache import keys
-from sentinel.dev.server import Server
 from sentinel.dev.zion import ZionSimulator
 from sentinel.error import RedisUnavailable
 from sentinel.usage import deliverers
@@ -22,18 +21,6 @@ NOBODY = 99_999_999
 """A process id that no process has."""
 
 ALIVE_SECONDS = 0.6
-
-
-@pytest.fixture(scope="module")
-def simulator() -> ZionSimulator:
-    return ZionSimulator()
-
-
-@pytest.fixture(scope="module")
-def zion_url(simulator: ZionSimulator) -> Iterator[str]:
-    server = Server(simulator.app, "127.0.0.1", 0).start()
-    yield server.url
-    server.stop()
 
 
 @pytest.fixture

@@ -72,11 +72,6 @@ def sentinel(stack: Stack) -> SentinelProcess:
     )
 
 
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
 def please_the_provider(body: dict[str, Any], model: str) -> None:
     """Change what fits the page, but would get no further than a 400 of the provider; most of the time."""
     if isinstance(name := body.get("model"), str) and len(name) % 4:

@@ -28,11 +28,6 @@ def sentinel(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
     return stack.sentinel(OPENAI_API_URL=provider.url)
 
 
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
 # -------------------------------------------------------------------------------------------------------- requests
 
 MESSAGE = rb'"messages" : [ {"role":"user", "content":"caf\u00e9 \ud83d\ude00 \/"} ]'

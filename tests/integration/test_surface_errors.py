@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
 from tests.surface import CHAT, COMPLETIONS, chat, events, head, post, read_answer, send
 
+pytestmark = pytest.mark.usefixtures("no_faults")
+
 DEPTH = 100_000
-
-
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
-@pytest.fixture(autouse=True)
-def _no_faults(stack: Stack) -> Iterator[None]:
-    yield
-    stack.simulators.zion.faults.clear()
-    stack.simulators.openai.faults.clear()
 
 
 def provider_calls(stack: Stack) -> int:

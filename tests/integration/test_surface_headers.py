@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from threading import Thread
 
@@ -12,6 +11,8 @@ import pytest
 
 from tests.stack import SentinelProcess, Stack, wait_until
 from tests.surface import CHAT, COMPLETIONS, Answer, chat, events, post, send
+
+pytestmark = pytest.mark.usefixtures("no_faults")
 
 RATE = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 NAMES = ("requests", "input-tokens", "output-tokens")
@@ -21,18 +22,6 @@ WINDOWS = "ai_requests=1000/60s,ai_input_tokens=900000/60s,ai_output_tokens=8000
 @pytest.fixture(scope="module")
 def sentinel(stack: Stack) -> SentinelProcess:
     return stack.sentinel(RATE_LIMITS=WINDOWS, LOG_LEVEL="debug", MAX_BODY_BYTES="100000")
-
-
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
-@pytest.fixture(autouse=True)
-def _no_faults(stack: Stack) -> Iterator[None]:
-    yield
-    stack.simulators.zion.faults.clear()
-    stack.simulators.openai.faults.clear()
 
 
 # ------------------------------------------------------------------------------------------------ headers of answers

@@ -19,22 +19,12 @@ from tests.scripted import Script, ScriptedProvider
 from tests.stack import SentinelProcess, Stack, wait_until
 from tests.surface import CHAT, COMPLETIONS, chat, post, send
 
+pytestmark = pytest.mark.usefixtures("no_faults")
+
 
 @pytest.fixture(scope="module")
 def sentinel(stack: Stack) -> SentinelProcess:
     return stack.sentinel(REDIS_DOWN="refuse")
-
-
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
-@pytest.fixture(autouse=True)
-def _no_faults(stack: Stack) -> Iterator[None]:
-    yield
-    stack.simulators.zion.faults.clear()
-    stack.simulators.openai.faults.clear()
 
 
 # ----------------------------------------------------------------------------------------------------------- health

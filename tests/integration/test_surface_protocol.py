@@ -19,11 +19,6 @@ def sentinel(stack: Stack) -> SentinelProcess:
     return stack.sentinel(REQUEST_HEADER_TIMEOUT_SECONDS="0.5")
 
 
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
 def whole(token: str, body: bytes) -> bytes:
     return head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]) + body
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import openai
 import pytest
 
 from tests.stack import SentinelProcess, Stack, say, sdk
 
-
-@pytest.fixture(scope="module")
-def token(stack: Stack) -> str:
-    return stack.user("ana@corp.test")[1]
-
-
-@pytest.fixture(autouse=True)
-def _no_faults(stack: Stack) -> Iterator[None]:
-    yield
-    stack.simulators.zion.faults.clear()
-    stack.simulators.openai.faults.clear()
+pytestmark = pytest.mark.usefixtures("no_faults")
 
 
 @pytest.mark.parametrize(

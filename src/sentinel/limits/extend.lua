@@ -31,17 +31,19 @@ for k, p in ipairs(windows) do
     more, windowed = min(more, p.limit - total), true
   end
 end
-local extensions = ''
-for i = 1, l[L_MORE], 2 do extensions = extensions .. pack('<dd', taken[i], taken[i + 1]) end
 if more > 0 then
   for k, p in ipairs(windows) do
     if p.dim == 3 then charge(a[WINDOWS][k], slice_of(p, now), more) end
   end
-  if windowed then extensions, l[L_MORE] = extensions .. pack('<dd', now, more), l[L_MORE] + 2 end
+  if windowed then
+    local count = l[L_MORE]
+    taken = taken or {}
+    taken[count + 1], taken[count + 2], l[L_MORE] = now, more, count + 2
+  end
   l[COST + 3], a[HELD + 3] = l[COST + 3] + more, a[HELD + 3] + more
 end
 l[SENT], l[L_ENDS] = max(l[SENT], sent), now + policy.lease
-redis.call('HSET', KEYS[2], id, pack(LEASE_HEAD, unpack(l, 1, L_MORE)) .. extensions .. who)
+save_lease(KEYS, id, l, taken, who)
 index(a, KEYS, user, a[LEASE] == 0 and l[L_ENDS] or min(a[LEASE], l[L_ENDS]))
 save(a, KEYS)
 return max(0, more)

@@ -95,6 +95,20 @@ local function cut(w, from, to)
   return sum
 end
 
+-- A lease's doubles, those of its extensions, whose it is.
+local function read_lease(packed)
+  local l = { unpack_from(LEASE_HEAD, packed) }
+  local count = l[L_MORE]
+  return l, count > 0 and doubles(packed, l[L_REST], count), packed:sub(l[L_REST] + 8 * count)
+end
+
+-- The opposite of read_lease.
+local function save_lease(keys, id, l, more, who)
+  local packed = pack(LEASE_HEAD, unpack(l, 1, L_MORE))
+  for i = 1, l[L_MORE], 2 do packed = packed .. pack('<dd', more[i], more[i + 1]) end
+  redis.call('HSET', keys[2], id, packed .. who)
+end
+
 -- The clock went back, as it may when another node takes over. What is noted for later than now counts from now on:
 -- no window forgets early, and nobody waits longer than a window or a lease.
 local function rewind(a, keys, now)
@@ -106,12 +120,10 @@ local function rewind(a, keys, now)
   local all = redis.call('HGETALL', keys[2])
   for i = 1, #all, 2 do
     if all[i]:sub(1, 2) ~= 'x:' then
-      local packed = all[i + 1]
-      local l = { unpack_from(LEASE_HEAD, packed) }
-      local more, rest = doubles(packed, l[L_REST], l[L_MORE]), packed:sub(l[L_REST] + 8 * l[L_MORE])
-      local head = pack('<dd', min(l[L_ENDS], now + policy.lease), min(l[L_AT], now)) .. packed:sub(17, l[L_REST] - 1)
-      for j = 1, l[L_MORE], 2 do head = head .. pack('<dd', min(more[j], now), more[j + 1]) end
-      redis.call('HSET', keys[2], all[i], head .. rest)
+      local l, more, who = read_lease(all[i + 1])
+      l[L_ENDS], l[L_AT] = min(l[L_ENDS], now + policy.lease), min(l[L_AT], now)
+      for j = 1, l[L_MORE], 2 do more[j] = min(more[j], now) end
+      save_lease(keys, all[i], l, more, who)
     end
   end
   if a[AT] >= 0 then a[AT] = min(a[AT], now) end
@@ -226,13 +238,6 @@ local function billed_before(keys, id)
   redis.call('HDEL', keys[2], 'x:' .. id)
   local _, r, i, o = unpack_from(NOTE, packed)
   return { r, i, o }
-end
-
--- A lease's doubles, those of its extensions, whose it is.
-local function read_lease(packed)
-  local l = { unpack_from(LEASE_HEAD, packed) }
-  local count = l[L_MORE]
-  return l, count > 0 and doubles(packed, l[L_REST], count), packed:sub(l[L_REST] + 8 * count)
 end
 
 -- End one lease. What a stream had delivered by its last checkpoint is billed; the note 'x:<id>' says so, should the

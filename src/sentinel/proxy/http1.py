@@ -47,6 +47,10 @@ Take = Callable[[bytes], bytes | None]
 """Takes bytes, and returns what it leaves to the task that waits for them; None: it has taken all, and wants more."""
 
 
+def _leave(data: bytes) -> bytes:
+    return data
+
+
 class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer."""
 
@@ -188,14 +192,7 @@ class Http1Answer:
 
     async def read(self) -> bytes | None:
         """What has come since the last read, at least a byte; None at the end. Raises HttpError."""
-        while not self._pieces:
-            if self._ended:
-                return None
-            assert self._connection is not None
-            await self._connection.more()
-        if self._connection is not None:
-            self._connection.resume()
-        return self._gather()
+        return await self.flow(_leave)
 
     async def flow(self, take: Take) -> bytes | None:
         """Give what comes to `take` right where it comes, without waking a task; returns the first rest that it leaves.
@@ -228,8 +225,7 @@ class Http1Answer:
                 raise HttpError("the body is too large")
             self._connection.resume()
             await self._connection.more()
-        pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._gather()
 
     def close(self) -> None:
         """Give up what has not been read, and the connection with it. Does nothing after the end."""

@@ -1,0 +1,38 @@
+"""Fixtures shared by the integration tests: a caller, faults that end with their test, a Zion without a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sentinel.dev.zion import ZionSimulator
+from tests.metering import other_zion
+from tests.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def token(stack: Stack) -> str:
+    """Of a caller without limits."""
+    return stack.user("ana@corp.test")[1]
+
+
+@pytest.fixture
+def no_faults(stack: Stack) -> Iterator[None]:
+    """What a test has switched on is off for the next."""
+    yield
+    stack.simulators.zion.faults.clear()
+    stack.simulators.openai.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def simulator() -> ZionSimulator:
+    """A Zion for deliverers in the test's own process."""
+    return ZionSimulator()
+
+
+@pytest.fixture(scope="module")
+def zion_url(simulator: ZionSimulator) -> Iterator[str]:
+    """Where it listens."""
+    with other_zion(simulator.app) as url:
+        yield url
