@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from sentinel.dev.zion import BATCH, ZionSimulator
+from sentinel.usage.outbox import Outbox
 from tests.metering import Books, open_books, until
 
 USERS, REQUESTS = 250, 25_000
@@ -75,3 +76,22 @@ async def test_one_caller_with_a_long_backlog(books: Books) -> None:
         tracemalloc.stop()
     assert books.booked() == books.owed
     assert len(books.reports()) <= 4
+
+
+async def test_a_delivery_that_has_time_holds_up_nobody(books: Books) -> None:
+    """Usage of many users goes in small batches while there is time, and in full ones when a delivery is behind."""
+    emails = [f"u{number}@corp.test" for number in range(600)]
+    for email in emails:
+        await books.user(email)
+    sizes = []
+    outbox = Outbox(books.ledger, books.zion, flush_seconds=5.0, calls_per_second=1000.0)
+    for begin in (outbox._pace.begin, outbox._pace.hurry):
+        books.simulator.calls.clear()
+        await asyncio.gather(*map(books.spend, emails))
+        begin()
+        await books.told(outbox)
+        sizes.append([len(call.body["increments"]) for call in books.reports()])
+    assert books.booked() == books.owed
+    small, full = sizes
+    assert max(small) < 300
+    assert full == [600]

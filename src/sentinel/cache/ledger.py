@@ -6,7 +6,6 @@ of them is made so that calling it again is safe.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,21 @@ from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, verdict_
 
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
-_five, _eleven = struct.Struct("<5d").pack, struct.Struct("<11d").pack
+_five, _ten, _eleven = struct.Struct("<5d").pack, struct.Struct("<10d").pack, struct.Struct("<11d").pack
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    """Usage of one user that Zion has taken. entries: its records in the outbox; spent: what they come to.
+
+    new: Zion's values after that, -1 = not told. limit: Zion's limits, -1 = none, -2 = not told.
+    """
+
+    user: str
+    entries: Sequence[str]
+    spent: Triple
+    period: int
+    new: Triple = (-1, -1, -1)
+    limit: Triple = (-2, -2, -2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,47 +102,30 @@ class RedisLedger:
         numbers = _eleven(self.now_ms, seq, *quota.limit, *quota.used, *quota.ends_ms)
         await self.store.script(self._refresh, keys.account_keys(user).all, numbers)
 
-    async def acknowledge(
-        self,
-        user: str,
-        entries: Sequence[str],
-        spent: Triple,
-        period: int,
-        new: Triple,
-        limit: Triple,
-        *,
-        letter: Letter | None = None,
-    ) -> int:
-        """Zion has taken these outbox entries of one user; returns how many were still there.
+    async def acknowledge(self, items: Sequence[Taken], letter: Letter | None = None) -> int:
+        """Zion has taken these items, of users of one partition; returns how many of their records were still there.
 
-        letter: it has refused them for good, and this takes their place.
+        letter: it has refused the one item for good, and this takes its place.
         """
-        account = keys.account_keys(user)
-        touched = (*account.all, keys.dead_letters(account.partition))
-        words: list[Arg] = [keys.GROUP, _eleven(self.now_ms, period, *spent, *new, *limit), _msgpack(entries)]
+        accounts = [keys.account_keys(item.user) for item in items]
+        first = accounts[0]
+        touched = [first.index, first.outbox, keys.dead_letters(first.partition)]
+        words: list[Arg] = [keys.GROUP, self.now_ms]
+        for account, item in zip(accounts, items, strict=True):
+            touched += (account.account, account.leases)
+            words += (_ten(item.period, *item.spent, *item.new, *item.limit), _msgpack(item.entries))
         if letter is not None:
             words += (_who(letter.of), letter.at_ms, letter.reason)
         return int(await self.store.script(self._acknowledge, touched, *words))
 
     async def known_used(self, users: Sequence[str]) -> list[Triple | None]:
-        """What Zion has booked for each user, as far as we know: its last word, and what it took since.
+        """What Zion has booked for each of these users of one partition: its last word, and what it took since.
 
         None where it has not spoken yet, or of a period that is over.
         """
-        places: dict[int, list[int]] = {}
-        for place, user in enumerate(users):
-            places.setdefault(keys.account_keys(user).partition, []).append(place)
-        answers = await asyncio.gather(
-            *(
-                self.store.command("MGET", *(keys.account_keys(users[place]).account for place in some))
-                for some in places.values()
-            )
-        )
-        used: list[Triple | None] = [None] * len(users)
-        for some, packed in zip(places.values(), answers, strict=True):
-            for place, account in zip(some, packed, strict=True):
-                used[place] = _used_of(account, self.now_ms or now_ms())
-        return used
+        accounts = await self.store.command("MGET", *(keys.account_keys(user).account for user in users))
+        now = self.now_ms or now_ms()
+        return [_used_of(account, now) for account in accounts]
 
 
 _HEAD = struct.Struct("<28d")

@@ -1,39 +1,46 @@
--- Units: see ledger.lua. Zion has taken usage of one user: drop the records and move the sum from pending to used.
--- KEYS: account, leases, lease index, outbox, dead letters. ARGV: consumer group, as doubles: now (0 = this Redis'
--- clock), quota period of the records, their sum, Zion's new values (-1 = not told), Zion's limits (-2 = not told);
--- then the records' entries, one after the other, and if Zion has refused the usage for good, what the dead letter that
--- takes its place has: who, when, reason. Answer: records dropped, 0 when somebody did it before.
+-- Units: see ledger.lua. Zion has taken usage of users of one partition: drop the records, move the sums from pending to used.
+-- KEYS: lease index, outbox, dead letters, then account and leases for each item. ARGV: consumer group, now (0 = this
+-- Redis' clock), then for each item as doubles: quota period of its records, their sum, Zion's new values (-1 = not told),
+-- Zion's limits (-2 = not told), and its records' entries; then, if Zion has refused the one item for good, what the dead
+-- letter that takes its place has: who, when, reason. Answer: records dropped, without those that somebody dropped before.
 local EARLY_MS = 60000 -- So early, by our clock, Zion may begin a period.
-local told = doubles(ARGV[2], 1, 11)
-local period, T_SUM, T_NEW, T_LIMIT = told[2], 2, 5, 8
-local entries = cmsgpack.unpack(ARGV[3])
-local dropped = redis.call('XACK', KEYS[4], ARGV[1], unpack(entries))
-redis.call('XDEL', KEYS[4], unpack(entries))
-if dropped == 0 then return 0 end
-local now = clock(told[1])
-local a = load(KEYS, now)
-a[SEQ] = a[SEQ] + 1
-add(a, PEND, -1, told, T_SUM)
-if ARGV[4] then
-  -- A record of no period: our own books are done with it, whenever it is sent again.
-  local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], -1, tonumber(ARGV[5]))
-  redis.call('XADD', KEYS[5], '*', 'who', ARGV[4], 'sum', sum, 'reason', ARGV[6])
-  save(a, KEYS)
-  return dropped
-end
--- A value tells nothing if it belongs to another period than `used`: where the usage was of an earlier one, and close to
--- the end, for Zion may have begun the next one. Then, and where a limit has changed, Zion is asked again soon.
-local known, again = a[AT] >= 0, period ~= a[N]
-for d = 1, 3 do
-  local new, limit = period == a[N] and known and told[T_NEW + d] or -1, told[T_LIMIT + d]
-  if new >= 0 and a[ENDS + d] > 0 and now > a[ENDS + d] - EARLY_MS then new, again = -1, true end
-  if new >= 0 then
-    a[USED + d] = max(a[USED + d], new)
-  else
-    a[BLIND + d] = a[BLIND + d] + told[T_SUM + d]
+local T_SUM, T_NEW, T_LIMIT = 1, 4, 7
+local now, items, dropped = clock(tonumber(ARGV[2])), (#KEYS - 3) / 2, 0
+local letter = 2 * items + 3
+
+local function acknowledge(keys, told, entries)
+  local count = redis.call('XACK', keys[4], ARGV[1], unpack(entries))
+  redis.call('XDEL', keys[4], unpack(entries))
+  if count == 0 then return end
+  dropped = dropped + count
+  local a, period = load(keys, now), told[1]
+  a[SEQ] = a[SEQ] + 1
+  add(a, PEND, -1, told, T_SUM)
+  if ARGV[letter] then
+    -- A record of no period: our own books are done with it, whenever it is sent again.
+    local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], -1, tonumber(ARGV[letter + 1]))
+    redis.call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
+    return save(a, keys)
   end
-  if known and limit >= 0 and limit ~= a[LIMIT + d] then a[LIMIT + d], again = limit, true end
+  -- A value tells nothing if it belongs to another period than `used`: where the usage was of an earlier one, and close
+  -- to the end, for Zion may have begun the next one. Then, and where a limit has changed, Zion is asked again soon.
+  local known, again = a[AT] >= 0, period ~= a[N]
+  for d = 1, 3 do
+    local new, limit = period == a[N] and known and told[T_NEW + d] or -1, told[T_LIMIT + d]
+    if new >= 0 and a[ENDS + d] > 0 and now > a[ENDS + d] - EARLY_MS then new, again = -1, true end
+    if new >= 0 then
+      a[USED + d] = max(a[USED + d], new)
+    else
+      a[BLIND + d] = a[BLIND + d] + told[T_SUM + d]
+    end
+    if known and limit >= 0 and limit ~= a[LIMIT + d] then a[LIMIT + d], again = limit, true end
+  end
+  if known and again then a[ASK] = min(a[ASK], a[AT] + CLAIM_MS) end
+  save(a, keys)
 end
-if known and again then a[ASK] = min(a[ASK], a[AT] + CLAIM_MS) end
-save(a, KEYS)
+
+for i = 1, items do
+  local keys = { KEYS[2 * i + 2], KEYS[2 * i + 3], KEYS[1], KEYS[2] }
+  acknowledge(keys, doubles(ARGV[2 * i + 1], 1, 10), cmsgpack.unpack(ARGV[2 * i + 2]))
+end
 return dropped

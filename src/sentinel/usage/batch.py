@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -148,7 +149,12 @@ def plus(a: Triple, b: Triple) -> Triple:
 
 def rfc3339(ms: int) -> str:
     """A moment as Zion wants it: UTC, milliseconds, `Z`."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 class Items:

@@ -10,36 +10,41 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import Letter, RedisLedger
+from sentinel.cache.ledger import Letter, RedisLedger, Taken
 from sentinel.cache.redis import Script
 from sentinel.clock import monotonic
-from sentinel.limits.policy import Ask, Triple
+from sentinel.limits.policy import Ask
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS, Batch, Item, Items, Record
+from sentinel.usage.pace import Pace
 from sentinel.zion.models import ItemResult
 
 log = structlog.get_logger()
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 _CONSUMER = b"deliverer"
 MOST_RECORDS = 4096
 """Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
 
+_FEW_ITEMS = 200
+
 _AT_ONCE, _EACH = 4, 64
 """So many partitions in one turn, so many records of each: 256 records are decoded in 2 ms."""
-_USERS_AT_ONCE = 16
-"""Acknowledged in one go: half a millisecond in which no request's call comes between."""
 
-_ACKNOWLEDGED_AT_ONCE = 500
-"""Records that one script drops: half a millisecond in which Redis does nothing else."""
+_ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
+"""By one script at most: a fifth of a millisecond, or half of one, in which Redis does nothing else."""
+_ITEMS_LOOKED_UP = 16
 
 _REMEMBER_SECONDS = 5.0
 """So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""
@@ -48,8 +53,6 @@ _MOST_TAKEN = 100_000
 """Twice as many are known at most, 21 MB. At 30,000 a second, more than a process delivers, those are 3 s at least."""
 
 _ANSWER = b":answer"
-_UNKNOWN: Triple = (-1, -1, -1)
-_UNTOLD: Triple = (-2, -2, -2)
 
 Refusals = dict[int, str]
 """Zion's answer to a batch, as it is written down: the places of the items that it refused, with its reasons."""
@@ -66,10 +69,14 @@ class DeadLetter:
 
 
 class Journal:
-    """The outboxes, batches and dead letters of all partitions. Every method may raise RedisUnavailable."""
+    """The outboxes, batches and dead letters of all partitions. Every method may raise RedisUnavailable.
 
-    def __init__(self, ledger: RedisLedger) -> None:
+    pace: waits between the steps of what would hold up requests.
+    """
+
+    def __init__(self, ledger: RedisLedger, pace: Pace | None = None) -> None:
         self._ledger = ledger
+        self._pace = pace or Pace(0)
         self._store = ledger.store
         folder = resources.files(__package__)
         self._prepare, self._read_some, self._requeue = (
@@ -93,19 +100,23 @@ class Journal:
         self._sweep = sorted(partitions)
 
     async def take(self, owned: Collection[int]) -> list[Item]:
-        """The next items of the sweep: about MOST_ITEMS, of MOST_RECORDS records; none when it has come to its end.
+        """The next items of the sweep, none when it has come to its end.
 
-        A partition is read to its end, so that what one user spent meanwhile becomes one item, but in turn with others.
-        owned: the others are somebody else's now.
+        About MOST_ITEMS, of MOST_RECORDS records; fewer while there is time, for what is done for a batch as a whole
+        holds up requests. A partition is read to its end, so that what one user spent meanwhile becomes one item, but
+        in turn with others. owned: the others are somebody else's now.
         """
         self._sweep = [p for p in self._sweep if p in owned]
         found = Items()
-        while self._sweep and found.records < MOST_RECORDS and len(found.items) < MOST_ITEMS:
+        most = MOST_ITEMS if self._pace.is_over else _FEW_ITEMS
+        while self._sweep and found.records < MOST_RECORDS and len(found.items) < most:
             some, rest = self._sweep[:_AT_ONCE], self._sweep[_AT_ONCE:]
             reads = await asyncio.gather(*(self._read(p, ">", _EACH) for p in some))
             for read in reads:
                 found.add(read)
             self._sweep = rest + [p for p, read in zip(some, reads, strict=True) if len(read) == _EACH]
+            if any(reads):
+                await self._pace.step()
         return found.items
 
     async def pending(self, partitions: Iterable[int], known: set[tuple[int, str]]) -> list[Item]:
@@ -161,10 +172,21 @@ class Journal:
 
     async def note_sent(self, batch: Batch) -> None:
         """Write down that this batch is sent from now on, with what Zion's numbers are before that."""
-        before = await self._ledger.known_used([item.user for item in batch.items])
-        for item, used in zip(batch.items, before, strict=True):
-            item.before = used
+        await self._in_steps(self._look_up, _portions(batch.items, _ITEMS_LOOKED_UP, lambda item: item.partition))
         await self._store.command("HSET", keys.BATCHES, batch.key, msgspec.json.encode(batch))
+
+    async def _look_up(self, items: Sequence[Item]) -> None:
+        before = await self._ledger.known_used([item.user for item in items])
+        for item, used in zip(items, before, strict=True):
+            item.before = used
+
+    async def _in_steps(self, work: Callable[[T], Awaitable[R]], portions: Sequence[T]) -> list[R]:
+        """The results of this work on all portions: a few at once, at our pace."""
+        done: list[R] = []
+        for first in range(0, len(portions), _AT_ONCE):
+            done += await asyncio.gather(*map(work, portions[first : first + _AT_ONCE]))
+            await self._pace.step()
+        return done
 
     def remember_taken(self, items: Iterable[Item]) -> None:
         """Zion has taken these: whatever becomes of Redis, they are not given out again."""
@@ -199,20 +221,16 @@ class Journal:
     async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
         """Drop the records of items that Zion has taken; returns how many were still there."""
         self.remember_taken(items)
-        gone = 0
-        for first in range(0, len(items), _USERS_AT_ONCE):
-            some = zip(items[first : first + _USERS_AT_ONCE], results[first : first + _USERS_AT_ONCE], strict=True)
-            gone += sum(await asyncio.gather(*(self._acknowledge(item, result) for item, result in some)))
-        return gone
+        told = list(zip(items, results, strict=True))
+        return sum(
+            await self._in_steps(self._acknowledge, _portions(told, _ITEMS_DROPPED, lambda one: one[0].partition))
+        )
 
-    async def _acknowledge(self, item: Item, result: ItemResult | None) -> int:
-        new, limit = (result.new_values(), result.limits()) if result else (_UNKNOWN, _UNTOLD)
-        gone = 0
-        for first in range(0, len(item.entries), _ACKNOWLEDGED_AT_ONCE):
-            entries = item.entries[first : first + _ACKNOWLEDGED_AT_ONCE]
-            spent = (0, 0, 0) if first else item.spent
-            gone += await self._ledger.acknowledge(item.user, entries, spent, item.period, new, limit)
-        return gone
+    async def _acknowledge(self, told: Sequence[tuple[Item, ItemResult | None]]) -> int:
+        taken = [piece for item, result in told for piece in _pieces(item, result)]
+        if sum(len(piece.entries) for piece in taken) <= _RECORDS_DROPPED:
+            return await self._ledger.acknowledge(taken)
+        return sum([await self._ledger.acknowledge([piece]) for piece in taken])
 
     # -------------------------------------------------------------------------------------------------- dead letters
 
@@ -221,9 +239,7 @@ class Journal:
         for entry in item.entries:
             self._on_its_way.pop((item.partition, entry), None)
         letter = Letter(Ask("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
-        return await self._ledger.acknowledge(
-            item.user, item.entries, item.spent, item.period, _UNKNOWN, _UNTOLD, letter=letter
-        )
+        return await self._ledger.acknowledge([Taken(item.user, item.entries, item.spent, item.period)], letter)
 
     async def letters(self) -> list[DeadLetter]:
         """All dead letters, partition by partition."""
@@ -244,6 +260,27 @@ class Journal:
     async def is_waiting(self, partition: int, entry: str) -> bool:
         """Whether this record is still in its outbox."""
         return bool(await self._store.command("XRANGE", keys.outbox(partition), entry, entry))
+
+
+def _portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:
+    """What may go in one call each: things of one partition, at most so many."""
+    full: list[list[T]] = []
+    open_: dict[int, list[T]] = {}
+    for thing in things:
+        partition = partition_of(thing)
+        portion = open_.setdefault(partition, [])
+        portion.append(thing)
+        if len(portion) == most:
+            full.append(open_.pop(partition))
+    return [*full, *open_.values()]
+
+
+def _pieces(item: Item, result: ItemResult | None) -> Iterator[Taken]:
+    """An item, in pieces where it sums up too many records; the first of them has the sum."""
+    told = (result.new_values(), result.limits()) if result else ()
+    for first in range(0, len(item.entries), _RECORDS_DROPPED):
+        spent = (0, 0, 0) if first else item.spent
+        yield Taken(item.user, item.entries[first : first + _RECORDS_DROPPED], spent, item.period, *told)
 
 
 def read_record(partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record | None:

@@ -32,6 +32,7 @@ from sentinel.usage.batch import (
 from sentinel.usage.deliverers import BEAT_SECONDS, Deliverers
 from sentinel.usage.doubt import Doubt
 from sentinel.usage.journal import Journal, Refusals
+from sentinel.usage.pace import Pace
 from sentinel.usage.queue import GIVE_UP_AFTER, PROBE_AFTER, Held, Queue
 from sentinel.zion.client import Reported, ZionClient
 from sentinel.zion.models import ItemResult, read_increment, read_results, says_no
@@ -69,7 +70,8 @@ class Outbox:
     """The deliverer of one process."""
 
     def __init__(self, ledger: RedisLedger, zion: ZionClient, *, flush_seconds: float, calls_per_second: float) -> None:
-        self._journal = Journal(ledger)
+        self._pace = Pace(flush_seconds)
+        self._journal = Journal(ledger, self._pace)
         self._deliverers = Deliverers(ledger.store)
         self._zion = zion
         self._flush_seconds = flush_seconds
@@ -94,8 +96,10 @@ class Outbox:
     async def run(self) -> None:
         """Deliver until `stop`."""
         while not self._stopping.is_set():
+            due = monotonic() + self._flush_seconds
+            self._pace.begin()
             await self._flush_safely()
-            await self._rest(max(self._flush_seconds, self._queue.pause_until - monotonic()))
+            await self._rest(max(due, self._queue.pause_until) - monotonic())
 
     async def _flush_safely(self) -> bool:
         try:
@@ -121,6 +125,7 @@ class Outbox:
     async def stop(self, seconds: float) -> None:
         """Deliver what is there, for at most so long; what remains stays in Redis for whoever comes next."""
         self._stopping.set()
+        self._pace.hurry()
         deadline = monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):

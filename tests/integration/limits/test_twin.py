@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import RedisLedger, read_account
+from sentinel.cache.ledger import RedisLedger, Taken, read_account
 from sentinel.cache.redis import open_store
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
@@ -114,7 +114,7 @@ class Both:
         self.account.outbox.remove(bill)
         assert record_of(fields) == (bill.id, bill.spent, bill.period)
         twin.acknowledge(self.account, self.redis.policy, bill.spent, bill.period, new, limit, self.now)
-        assert await self.redis.acknowledge(USER, [entry.decode()], bill.spent, bill.period, new, limit) == 1
+        assert await self.redis.acknowledge([Taken(USER, [entry.decode()], bill.spent, bill.period, new, limit)]) == 1
 
     async def state(self) -> dict[str, Any]:
         packed = await self.redis.store.command("GET", keys.account_keys(USER).account)
