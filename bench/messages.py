@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 USERS = 1000
 MODEL = "gpt-4o-mini"
@@ -43,7 +44,7 @@ def chat(text: str = QUESTION, **fields: object) -> bytes:
     return _chat(messages, **fields)
 
 
-def _chat(messages: list[dict[str, str]], **fields: object) -> bytes:
+def _chat(messages: list[dict[str, Any]], **fields: object) -> bytes:
     return json.dumps({"model": MODEL, "messages": messages, "temperature": 0.2, **fields}).encode()
 
 
@@ -64,7 +65,7 @@ def hostile() -> dict[str, bytes]:
         "escapes": chat("\x00" * 166_000),
         "33,000 messages": _chat([{"role": "user", "content": "a"}] * 33_000),
         "8,000 tools": chat(tools=[function] * 8_000),
-        "333,000 empty tools": chat(tools=[{}] * 333_000),
+        "70,000 parts": _chat([{"role": "user", "content": [{"type": "a"}] * 70_000}]),
         "300 levels": chat(tools=[{"type": "custom", "custom": [nested] * 1_600}]),
     }
     return {name: body.replace(b", ", b",").replace(b": ", b":") for name, body in bodies.items()}

@@ -34,7 +34,7 @@ from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
 from sentinel.server import die_with_parent
-from sentinel.tasks import Tasks, pause
+from sentinel.tasks import Tasks, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.outbox import Outbox
@@ -48,6 +48,9 @@ _encode = msgspec.json.Encoder().encode
 _LAST_EXCHANGES_SECONDS = 5.0
 _FLUSH_SECONDS = 10.0
 _GAUGE_SECONDS = 1.0
+_COUNTING_THREADS = 4
+"""A thread that counts has tables of its own, 16 MB."""
+
 _GC_THRESHOLDS = (50_000, 20, 100)
 """A request leaves few cycles behind; the default of 700 new objects has the collector run at every tenth request."""
 
@@ -95,6 +98,7 @@ class Running:
         self._lines = lines if settings.log_level in ("debug", "info") else None
         self._tasks = Tasks()
         self._exchange_tasks = Tasks()
+        self._counting = patient_threads(_COUNTING_THREADS, "counting")
         self._metrics = Metrics(multiprocess=multiprocess)
         self._store: Store = open_store(settings.redis_url)
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
@@ -143,6 +147,7 @@ class Running:
             body_timeout_seconds=settings.request_body_timeout_seconds,
             typical=TypicalOutput(settings.default_output_tokens),
             drain_abandoned=settings.abandoned_streams == "drain",
+            counting=self._counting,
             on_end=self._ended,
         )
         probe = Probe(
@@ -178,6 +183,7 @@ class Running:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+        hand_over_soon()
         log.info("sentinel is ready", version=__version__, pid=os.getpid(), consumer=self._outbox.name)
 
     async def stop(self) -> None:
@@ -190,6 +196,7 @@ class Running:
         await self._outbox.stop(_FLUSH_SECONDS)
         await self._tasks.cancel()
         await self._cache.close()
+        self._counting.shutdown(wait=False, cancel_futures=True)
         await self._provider.close()
         await self._zion.close()
         await self._store.close()

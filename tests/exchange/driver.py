@@ -22,7 +22,7 @@ from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import CHAT, Exchange, Parts
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
-from sentinel.tasks import Tasks
+from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
@@ -50,6 +50,7 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
 
 
 DONE = b"data: [DONE]\n\n"
+COUNTING = patient_threads(1, "counting")
 
 
 @dataclass
@@ -227,6 +228,7 @@ class Stage:
             body_timeout_seconds=5,
             typical=TypicalOutput(default_output),
             drain_abandoned=drain,
+            counting=COUNTING,
             on_end=self.ended.append,
         )
         self._count = 0

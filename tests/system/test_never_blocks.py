@@ -31,6 +31,7 @@ SMALL = {
 REFUSED = {
     "500,000 levels": b'{"model":"gpt-4o-mini","messages":[],"x":%b}' % (b"[" * 500_000 + b"]" * 500_000),
     "wrong at its end": b'{"model":"gpt-4o-mini","messages":[%b,1]}' % b",".join([b'{"role":"u"}'] * 77_000),
+    "333,000 tools": messages.chat(tools=[{}] * 333_000),
     "no end": messages.chat("A" * 1_000_000)[:-9],
 }
 

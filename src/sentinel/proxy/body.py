@@ -73,7 +73,8 @@ def forget_prompt(request: Body) -> None:
         return
     request.messages = []
     request.tools = request.functions = None
-    request.tool_choice = request.function_call = request.response_format = None
+    # The others hold on to the bytes of the body.
+    request.tool_choice = request.function_call = request.response_format = msgspec.Raw()
 
 
 def asks_usage(request: Body) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import msgspec
@@ -75,7 +76,10 @@ COMPLETION = Kind("/completions", "/v1/completions", read_completion)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every exchange works with. on_end gets the finished context: it logs and measures."""
+    """What every exchange works with. counting: threads that count large prompts.
+
+    on_end gets the finished context: it logs and measures.
+    """
 
     cache: SubscriptionCache
     ledger: rate_limiter.Ledger
@@ -88,6 +92,7 @@ class Parts:
     body_timeout_seconds: float
     typical: TypicalOutput
     drain_abandoned: bool
+    counting: Executor
     on_end: Callable[[RequestContext], None]
 
 
@@ -150,7 +155,8 @@ class Exchange:
     async def count(self, body: bytes, request: Body) -> int:
         """The input tokens; those of a large prompt are counted off the event loop."""
         if is_large(len(body)):
-            tokens = await asyncio.to_thread(self._count_large, request)
+            loop = asyncio.get_running_loop()
+            tokens = await loop.run_in_executor(self.parts.counting, self._count_large, request)
         else:
             tokens = self._count(request)
         self.context.counted_input = tokens

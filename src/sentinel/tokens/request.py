@@ -5,9 +5,9 @@
 All structs are trees (never cyclic), hence `gc=False`: the garbage collector need not walk them.
 """
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 # OpenAI keeps these numbers in 32 bits; 0 is left to the provider, which knows where it is allowed.
 TokenLimit = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -17,6 +17,10 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 # The longest names are those of fine-tuned models, about 100 characters. What is kept by model must not grow by names.
 ModelName = Annotated[str, Meta(max_length=256)]
+
+# Only what is counted is taken apart, by tools.py, in pieces: a megabyte of nested lists read at once would hold up all
+# threads for 50 ms. No provider takes a hundredth of so many tools; each must become an object before it is counted.
+MOST_TOOLS = 10_000
 
 Prompt: TypeAlias = str | list[str | TokenId | list[TokenId]] | None
 
@@ -97,7 +101,7 @@ class Function(Struct, gc=False):
 
     name: str
     description: str | None = None
-    parameters: Any = None
+    parameters: Raw = Raw()
 
 
 class Tool(Struct, gc=False):
@@ -105,7 +109,7 @@ class Tool(Struct, gc=False):
 
     type: str | None = None
     function: Function | None = None
-    custom: Any = None
+    custom: Raw = Raw()
 
 
 class ChatRequest(Struct, gc=False):
@@ -118,11 +122,11 @@ class ChatRequest(Struct, gc=False):
     max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     n: ChoiceCount | None = None
-    tools: list[Tool] | None = None
-    functions: list[Function] | None = None
-    tool_choice: Any = None
-    function_call: Any = None
-    response_format: Any = None
+    tools: Annotated[list[Tool], Meta(max_length=MOST_TOOLS)] | None = None
+    functions: Annotated[list[Function], Meta(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Raw = Raw()
+    function_call: Raw = Raw()
+    response_format: Raw = Raw()
 
 
 class CompletionRequest(Struct, gc=False):

@@ -26,6 +26,9 @@ _PARALLEL_FRAME: Final = 19
 _PARALLEL_CALL_FRAME: Final = 8
 # A client may nest a schema as deep as it likes; below this depth the JSON itself is counted. OpenAI allows 10.
 _MAX_DEPTH: Final = 24
+# What is larger is counted as the JSON it is: to take it apart could hold up all threads for over 5 ms. OpenAI's own
+# bound for a schema is 120,000 characters of names and values, in 5,000 properties.
+_MOST_BYTES: Final = 150_000
 
 _SCALARS: Final = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
 _KINDS: Final = frozenset(_SCALARS) | {"array", "object"}
@@ -36,6 +39,25 @@ def _as_json(value: object) -> str:
         return msgspec.json.encode(value).decode()
     except RecursionError:  # Nested as deep as Python can hold at all; the provider will refuse it.
         return ""
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    """Read JSON, None where there is none. Raises ValueError for what is too large, too deep, or no Unicode."""
+    text = bytes(raw)
+    if len(text) > _MOST_BYTES:
+        raise ValueError("too large to be taken apart")
+    try:
+        return msgspec.json.decode(text) if text else None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError("not to be taken apart") from error
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """Return JSON without white space, and with few escapes where it can be taken apart."""
+    try:
+        return _as_json(_value(raw))
+    except ValueError:
+        return msgspec.json.format(bytes(raw), indent=-1).decode()
 
 
 def _type(schema: object, indent: int, depth: int) -> str:
@@ -84,7 +106,10 @@ def _is_text(value: object) -> bool:
 
 def _declaration(function: Function) -> str:
     comment = f"// {function.description}\n" if function.description else ""
-    schema = function.parameters
+    try:
+        schema = _value(function.parameters)
+    except ValueError:
+        return f"{comment}type {function.name} = (_: {_text(function.parameters)}) => any;\n"
     if isinstance(schema, dict) and schema.get("properties"):
         return f"{comment}type {function.name} = (_: {{\n{_properties(schema, 0, 0)}\n}}) => any;\n"
     return f"{comment}type {function.name} = () => any;\n"
@@ -100,8 +125,12 @@ def _functions(tools: Sequence[Tool]) -> list[Function]:
     return [tool.function for tool in tools if tool.function is not None]
 
 
-def _choice_tokens(choice: object, count: Count) -> int:
+def _choice_tokens(raw: msgspec.Raw, count: Count) -> int:
     """`none` costs 1, a named function 4 and its name, `auto` nothing (hmarr); of others nothing is known."""
+    try:
+        choice = _value(raw)
+    except ValueError:
+        return 0
     if choice == "none":
         return 1
     if isinstance(choice, dict):
@@ -123,12 +152,12 @@ def _system_tokens(messages: Sequence[Message], count: Count) -> int:
 def definition_tokens(request: ChatRequest, count: Count) -> int:
     """Return the input tokens of a request's tools or legacy functions, and of the choice among them."""
     functions = _functions(request.tools or []) + (request.functions or [])
-    customs = [tool.custom for tool in request.tools or [] if tool.custom is not None]
+    customs = [tool.custom for tool in request.tools or [] if bytes(tool.custom) not in (b"", b"null")]
     if not functions and not customs:
         return 0
     tokens = _DEFINITIONS_FRAME + _system_tokens(request.messages, count)
     tokens += count(definitions_text(functions)) if functions else 0
-    tokens += sum(count(_as_json(custom)) for custom in customs)
+    tokens += sum(count(_text(custom)) for custom in customs)
     return tokens + _choice_tokens(request.tool_choice, count) + _choice_tokens(request.function_call, count)
 
 
@@ -145,12 +174,16 @@ def call_tokens(calls: Sequence[ToolCall], count: Count) -> int:
     return tokens + _CALL_FRAME * len(calls)
 
 
-def response_format_tokens(response_format: object, count: Count) -> int:
+def response_format_tokens(raw: msgspec.Raw, count: Count) -> int:
     """Return the input tokens of a `json_schema` response format; other formats cost nothing.
 
     Source: OpenAI Harmony response format, section "Structured output" (cookbook.openai.com/articles/openai-harmony):
     `# Response Formats`, an empty line, `## name`, the description as a comment, the schema as JSON.
     """
+    try:
+        response_format = _value(raw)
+    except ValueError:
+        return count(_text(raw))
     if not isinstance(response_format, dict):
         return 0
     schema = response_format.get("json_schema")

@@ -81,7 +81,8 @@ BILLS = [
 
 
 def bill(model: str, messages: Any, **more: Any) -> int:
-    request = msgspec.convert({"model": model, "messages": messages, **more}, ChatRequest)
+    body = msgspec.json.encode({"model": model, "messages": messages, **more})
+    request = msgspec.json.decode(body, type=ChatRequest)
     return TokenCounter().count_chat(request, model)
 
 
@@ -181,6 +182,10 @@ def test_no_schema_raises(schema: Any, choice: Any, response_format: Any) -> Non
     assert bill("gpt-4o", HELLO, tools=tools, tool_choice=choice, response_format=response_format) > 0
 
 
+def _function(properties: dict[str, Any]) -> Function:
+    return Function(name="f", parameters=msgspec.Raw(msgspec.json.encode({"properties": properties})))
+
+
 @pytest.mark.parametrize("key", ["items", "properties"])
 def test_a_deep_schema_raises_nothing(key: str) -> None:
     """A schema nested beyond reason is counted as JSON, without recursion to the end of the stack."""
@@ -189,10 +194,29 @@ def test_a_deep_schema_raises_nothing(key: str) -> None:
         schema = (
             {"type": "array", "items": schema} if key == "items" else {"type": "object", "properties": {"a": schema}}
         )
-    assert "string" in definitions_text([Function(name="f", parameters={"properties": {"a": schema}})])
+    assert "string" in definitions_text([_function({"a": schema})])
 
 
 def test_repeated_kinds_do_not_multiply() -> None:
     """A schema that names its kind a thousand times is written once per kind."""
     schema = {"type": ["object"] * 1_000, "properties": {f"p{n}": STRING for n in range(100)}}
-    assert len(definitions_text([Function(name="f", parameters={"properties": {"a": schema}})])) < 5_000
+    assert len(definitions_text([_function({"a": schema})])) < 5_000
+
+
+def test_what_is_too_large_is_counted_as_the_json_it_is() -> None:
+    """It is not taken apart: not for its layout, and not for the white space and the escapes in it."""
+    many = {f"p{n}": {"type": "string", "description": "\\u00e9 " * 10} for n in range(5_000)}
+    text = msgspec.json.encode({"type": "object", "properties": many}).decode()
+    assert len(text) > 150_000
+    spaced = text.replace(":", ": ").replace("\\\\u00e9", "\\u00e9")
+    count = count_for("gpt-4o")
+    compact = spaced.replace(": ", ":")
+    for body, counted in (
+        (b'"tools":[{"function":{"name":"f","parameters":%b}}]', compact),
+        (b'"tools":[{"type":"custom","custom":%b}]', compact),
+        (b'"response_format":{"type":"json_schema","json_schema":{"schema":%b}}', compact),
+    ):
+        request = msgspec.json.decode(
+            b'{"model":"gpt-4o","messages":[],%b}' % (body % spaced.encode()), type=ChatRequest
+        )
+        assert 0 <= TokenCounter().count_chat(request, "gpt-4o") - count(counted) < 50
