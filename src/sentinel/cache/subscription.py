@@ -27,9 +27,10 @@ from sentinel.zion.models import AuthenticatedUser, MalformedAnswer, read_quota
 
 log = structlog.get_logger()
 
-MEMORY_SECONDS = 5.0
+MEMORY_SECONDS = 15.0
+"""So much longer than JWT_CACHE_TTL_SECONDS a revoked token may serve, where nobody says `forget`."""
 REFUSED_SECONDS = 5.0
-_LISTEN_SECONDS = 30.0
+_LISTEN_SECONDS, _LISTEN_AGAIN_SECONDS = 30.0, 5.0
 _LOOK_AT_ONCE = 2_000
 """Tokens looked at in one step of the loop: half a millisecond."""
 _FORGET_AT_ONCE = 4
@@ -75,39 +76,56 @@ class SubscriptionCache:
 
     def remembered(self, token: bytes) -> AuthenticatedUser | None:
         """The user of this token if memory knows, without waiting."""
-        found = self._users.get(keys.token_digest(token))
+        return self._remembered(keys.token_digest(token))
+
+    def _remembered(self, digest: bytes) -> AuthenticatedUser | None:
+        found = self._users.get(digest)
         return found[0] if found is not None and found[1] > monotonic() else None
 
     async def user(self, token: bytes) -> AuthenticatedUser:
         """The user of this token. Raises InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable."""
         digest = keys.token_digest(token)
-        found = self._users.get(digest)
-        if found is not None and found[1] > monotonic():
-            return found[0]
+        user = self._decided(digest)
+        if user is not None:
+            return user
+        user = await self._stored_user(keys.jwt(digest))
+        if user is None:
+            user = await self._single_flight(digest, lambda: self._ask_zion(digest, token))
+        elif self._remembered(digest) is None:
+            self._remember_user(digest, user)
+        assert user is not None
+        return user
+
+    def _decided(self, digest: bytes) -> AuthenticatedUser | None:
+        """What memory knows of a token, which may be that Zion has refused it."""
         refused = self._refused.get(digest)
         if refused is not None and refused[1] > monotonic():
             raise type(refused[0])(refused[0].message)
-        user: AuthenticatedUser = await self._single_flight(digest, lambda: self._find_user(digest, token))
+        return self._remembered(digest)
+
+    async def _ask_zion(self, digest: bytes, token: bytes) -> AuthenticatedUser:
+        # Somebody may have asked between our look into Redis and now.
+        user = self._decided(digest)
+        if user is not None:
+            return user
+        try:
+            user = await self._zion.user(token.decode("latin-1"))
+        except (InvalidApiKey, AccessDenied) as error:
+            _remember(self._refused, digest, error, REFUSED_SECONDS)
+            await self._write("DEL", keys.jwt_stale(digest))
+            raise
+        except ZionUnavailable:
+            user = await self._stored_user(keys.jwt_stale(digest))
+            if user is None:
+                raise
+            self._on_stale()
+        else:
+            await self._keep_user(digest, user)
+        self._remember_user(digest, user)
         return user
 
-    async def _find_user(self, digest: bytes, token: bytes) -> AuthenticatedUser:
-        user = await self._stored_user(keys.jwt(digest))
-        if user is None:
-            try:
-                user = await self._zion.user(token.decode("latin-1"))
-            except (InvalidApiKey, AccessDenied) as error:
-                _remember(self._refused, digest, error, REFUSED_SECONDS)
-                await self._write("DEL", keys.jwt_stale(digest))
-                raise
-            except ZionUnavailable:
-                user = await self._stored_user(keys.jwt_stale(digest))
-                if user is None:
-                    raise
-                self._on_stale()
-            else:
-                await self._keep_user(digest, user)
+    def _remember_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))
-        return user
 
     async def _stored_user(self, key: bytes) -> AuthenticatedUser | None:
         stored = await self._read(key)
@@ -215,7 +233,7 @@ class SubscriptionCache:
                             await self._forget_here(message["data"].decode())
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("the channel is lost", reason=type(error).__name__)
-                await pause(MEMORY_SECONDS)
+                await pause(_LISTEN_AGAIN_SECONDS)
 
     async def _single_flight(self, key: bytes, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         flight = self._flights.get(key)
