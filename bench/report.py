@@ -173,11 +173,10 @@ def _users(data: Data) -> list[Row]:
 
 
 def _workers(data: Data) -> list[Row]:
-    one, two = data["1"], data["2"]
-    costs = f"{one['cpu_us']:.0f} / {two['cpu_us']:.0f} us"
+    costs = f"{data['separate_us']:.0f} / {data['workers_us']:.0f} us"
     return [
-        Row("CPU of a request, 1 / 2 workers", "", costs),
-        Row("busier worker's share of 2", "", f"{two['busiest_share']:.2f}"),
+        Row("CPU of a request, 2 separate Sentinels / 2 workers", "", costs),
+        Row("busier worker's share of 2", "", f"{data['busiest_share']:.2f}"),
         Row("2 workers on two free cores carry", "", f"{data['scale']:.2f} x", "", ">= 1.8 x", data["scale"] >= 1.8),
     ]
 

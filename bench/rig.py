@@ -50,6 +50,12 @@ class Rig:
     def sentinel(self, *, provider: int | None = None, workers: int = 1) -> Iterator[Subject]:
         """Sentinel on its core; several workers have a core each as far as there are any."""
         cpus = [self.core, *self.rest][:workers]
+        with self.sentinel_on(cpus, provider=provider, workers=workers) as subject:
+            yield subject
+
+    @contextlib.contextmanager
+    def sentinel_on(self, cpus: list[int], *, provider: int | None = None, workers: int = 1) -> Iterator[Subject]:
+        """Sentinel on these cores."""
         with servers.sentinel(
             self.folder, self.store.url, self.upstream, provider or self.upstream, cpus, workers
         ) as subject:

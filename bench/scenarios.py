@@ -203,21 +203,45 @@ def users(plan: Plan) -> Data:
 
 
 def workers(plan: Plan) -> Data:
-    """What a request costs with one worker and with two.
+    """What a request costs in a Sentinel of two workers, and in two Sentinels beside one another that share nothing.
 
-    On a machine without two free cores the second worker shares its core with the load, so the throughput of two says
-    nothing; their CPU time per request does: scale = 2 x cost with one / cost with two.
+    On a machine without two free cores the second process takes turns with the load, and then a request costs more,
+    whoever serves it. Where cores are free two separate Sentinels, with a Redis each, carry twice what one carries; so
+    under the same load on the same cores scale = 2 x cost in the separate ones / cost in the workers.
     """
-    result: Data = {}
-    with rig() as stand:
-        for count in (1, 2):
-            with stand.sentinel(workers=count) as subject:
-                wrk.run(subject.port, 64, 3.0, stand.folder)
-                rounds = [_round(stand, subject, 64, plan.seconds) for _ in range(plan.rounds)]
-                shares = [cpu_seconds_of(pid) for pid in subject.process.children()]
-            result[str(count)] = {**_medians(rounds), "busiest_share": max(shares) / sum(shares) if shares else 1.0}
-    result["scale"] = 2 * result["1"]["cpu_us"] / result["2"]["cpu_us"]
-    return result
+    with rig() as stand, rig() as other:
+        cores = [stand.core, stand.rest[0]]
+        with stand.sentinel() as first, other.sentinel_on(cores[1:]) as second:
+            separate = _both([(stand, first), (other, second)], plan)
+        with stand.sentinel(workers=2) as together:
+            shared = _both([(stand, together), (stand, together)], plan)
+            shares = [cpu_seconds_of(pid) for pid in together.process.children()]
+    return {
+        "separate_us": separate,
+        "workers_us": shared,
+        "busiest_share": max(shares) / sum(shares),
+        "scale": 2 * separate / shared,
+    }
+
+
+def _both(places: list[tuple[Rig, Subject]], plan: Plan) -> float:
+    """CPU of a request in microseconds, of all processes, with 16 connections to each place at once."""
+
+    def load(seconds: float) -> int:
+        with ThreadPoolExecutor(2) as pool:
+            loads = pool.map(lambda place: wrk.run(place[1].port, 16, seconds, place[0].folder), places)
+        return sum(load.requests for load in loads)
+
+    def cpu() -> float:
+        return sum(process.cpu_seconds() for process in {id(s.process): s.process for _, s in places}.values())
+
+    load(3.0)
+    costs: list[float] = []
+    for _ in range(plan.rounds):
+        before = cpu()
+        requests = load(plan.seconds)
+        costs.append((cpu() - before) / requests * 1e6)
+    return median(costs)
 
 
 def idle(plan: Plan) -> Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from bench import messages
@@ -36,6 +37,9 @@ end
 """
 
 
+_numbers = count()
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What wrk saw. p50_ms, p99_ms: of the time from a request to its answer."""
@@ -48,7 +52,7 @@ class Load:
 
 def run(port: int, connections: int, seconds: float, folder: Path, users: int = messages.USERS) -> Load:
     """Load the port with the usual request of so many users. Raises RuntimeError for any answer that is no 2xx."""
-    script = folder / "load.lua"
+    script = folder / f"load-{next(_numbers)}.lua"
     script.write_text(_SCRIPT.format(body=messages.chat().decode(), users=users, token=messages.token(0)))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script)]
     done = subprocess.run(
