@@ -68,7 +68,7 @@ def rig() -> Iterator[Rig]:
     core, rest = cores()
     with (
         tempfile.TemporaryDirectory(prefix="sentinel-bench-") as name,
-        EmbeddedStore(Path(name) / "store") as store,
+        EmbeddedStore(Path(name) / "store", extra={"auto-aof-rewrite-min-size": "1gb"}) as store,
         servers.provider_and_zion(Path(name)) as upstream,
     ):
         yield Rig(Path(name), store, upstream, core, rest)

@@ -129,6 +129,8 @@ class RedisLedger:
 
 
 _HEAD = struct.Struct("<28d")
+_NARROW = 2**31
+"""A window whose sum is below has slices of four bytes."""
 
 
 def read_account(packed: bytes) -> dict[str, Any]:
@@ -141,9 +143,10 @@ def read_account(packed: bytes) -> dict[str, Any]:
     account["q"] = {"at": v[18], "limit": v[19:22], "used": v[22:25], "ends": v[25:28]} if v[18] >= 0 else None
     account["w"], at = {}, _HEAD.size
     while at < len(packed):
-        window, size, first, _ = (int(number) for number in struct.unpack_from("<4d", packed, at))
+        window, size, first, total = (int(number) for number in struct.unpack_from("<4d", packed, at))
         at += 32
-        slices = struct.unpack_from(f"<{size // 8}d", packed, at)
+        form, each = ("I", 4) if total < _NARROW else ("d", 8)
+        slices = struct.unpack_from(f"<{size // each}{form}", packed, at)
         account["w"][window], at = [first, *map(int, slices)], at + size
     return account
 

@@ -60,6 +60,8 @@ class EmbeddedStore:
             "appendonly": appendonly,
             "appendfsync": appendfsync,
             "maxmemory-policy": "noeviction",
+            # Written anew every few seconds it would slow everything down (deploy/redis.conf).
+            "auto-aof-rewrite-min-size": "256mb",
             **(extra or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None

@@ -19,12 +19,16 @@ local LIMIT = 19  -- -1 = none
 local USED = 22
 local ENDS = 25   -- 0 = never or unknown
 local SIZE = 28
--- After it, for each window that holds something: its id, bytes of its slices, first slice, sum of all, the slices. In
+-- After it, for each window that holds something: its id, bytes of its slices, first slice, sum of all, the slices: four
+-- bytes each while the sum is below NARROW, else doubles, for Redis writes all of it to its log twice for each request. In
 -- Lua they are tables, in the order of the policy, in one more place of the account. What an account has of windows that
 -- this policy does not know is kept as it is.
 local WINDOWS = 29
 local OTHERS = 30
-local FIRST, SUM, SLICE = 1, 2, 3
+local FIRST, SUM, SLICE, EACH = 1, 2, 3, 4
+local NARROW = 2147483648
+local FORM = { [4] = 'I4', [8] = 'd' }
+local NO_SLICE = { [4] = '\0\0\0\0', [8] = '\0\0\0\0\0\0\0\0' }
 
 -- A lease is a row of doubles, too: when it ends, when it began, what it reserved, output delivered so far (-1 = not
 -- begun), what was billed when an earlier lease of the same request ended, how many doubles follow: {moment, tokens}
@@ -65,23 +69,38 @@ local function doubles(packed, from, count)
   return { unpack_from('<' .. rep('d', count), packed, from) }
 end
 
+-- The amounts of a window's slices, from a byte on.
+local function amounts(w, from, count)
+  return { unpack_from('<' .. rep(FORM[w[EACH]], count), w[SLICE], from) }
+end
+
+-- Have slices as wide as this sum of them needs.
+local function fit(w, sum)
+  local each = sum < NARROW and 4 or 8
+  if w[EACH] == each then return end
+  local count = #w[SLICE] / w[EACH]
+  local all = amounts(w, 1, count)
+  w[EACH], w[SLICE] = each, count > 0 and pack('<' .. rep(FORM[each], count), unpack(all, 1, count)) or ''
+end
+
 -- Add to a slice; an amount below zero gives back, never more than is there.
 local function charge(w, slice, amount)
-  local slices = w[SLICE]
+  if amount > 0 then fit(w, w[SUM] + amount) end
+  local slices, each = w[SLICE], w[EACH]
   if slices == '' then w[FIRST] = slice end
-  local at, size = (slice - w[FIRST]) * 8, #slices
+  local form, at, size = '<' .. FORM[each], (slice - w[FIRST]) * each, #slices
   if amount > 0 then
     if at >= size then
-      slices = slices .. rep(NOTHING, (at - size) / 8) .. pack('<d', amount)
+      slices = slices .. rep('\0', at - size) .. pack(form, amount)
     else
-      slices = slices:sub(1, at) .. pack('<d', unpack_from('<d', slices, at + 1) + amount) .. slices:sub(at + 9)
+      slices = slices:sub(1, at) .. pack(form, unpack_from(form, slices, at + 1) + amount) .. slices:sub(at + each + 1)
     end
     w[SLICE], w[SUM] = slices, w[SUM] + amount
   elseif amount < 0 and at >= 0 and at < size then
-    local held = unpack_from('<d', slices, at + 1)
+    local held = unpack_from(form, slices, at + 1)
     local left = max(0, held + amount)
-    slices = slices:sub(1, at) .. pack('<d', left) .. slices:sub(at + 9)
-    while slices ~= '' and slices:sub(-8) == NOTHING do slices = slices:sub(1, -9) end
+    slices = slices:sub(1, at) .. pack(form, left) .. slices:sub(at + each + 1)
+    while slices:sub(-each) == NO_SLICE[each] do slices = slices:sub(1, -each - 1) end
     w[SLICE], w[SUM] = slices, w[SUM] + left - held
   end
 end
@@ -89,7 +108,7 @@ end
 -- Take slices away, from the byte `from` to the byte `to`; returns what they held.
 local function cut(w, from, to)
   local slices, sum = w[SLICE], 0
-  local out = doubles(slices, from, (to - from + 1) / 8)
+  local out = amounts(w, from, (to - from + 1) / w[EACH])
   for i = 1, #out - 1 do sum = sum + out[i] end
   w[SLICE], w[SUM] = slices:sub(1, from - 1) .. slices:sub(to + 1), w[SUM] - sum
   return sum
@@ -114,7 +133,7 @@ end
 local function rewind(a, keys, now)
   for k, p in ipairs(windows) do
     local w, current = a[WINDOWS][k], slice_of(p, now)
-    local keep = max(0, (current - w[FIRST] + 1) * 8)
+    local keep = max(0, (current - w[FIRST] + 1) * w[EACH])
     if keep < #w[SLICE] then charge(w, current, cut(w, keep + 1, #w[SLICE])) end
   end
   local all = redis.call('HGETALL', keys[2])
@@ -133,7 +152,7 @@ end
 local function decode(packed)
   local a, others, list = { unpack_from(HEAD, packed) }, '', {}
   local at = a[SIZE + 1]
-  for k = 1, #windows do list[k] = { 0, 0, '' } end
+  for k = 1, #windows do list[k] = { 0, 0, '', 4 } end
   while at < #packed do
     local start, id, bytes, first, sum = at
     id, bytes, first, sum, at = unpack_from(WINDOW, packed, at)
@@ -141,6 +160,7 @@ local function decode(packed)
     if k then
       local w = list[k]
       w[FIRST], w[SUM], w[SLICE] = first, sum, packed:sub(at, at + bytes - 1)
+      w[EACH] = sum < NARROW and 4 or 8
     else
       others = others .. packed:sub(start, at + bytes - 1)
     end
@@ -154,6 +174,7 @@ local function save(a, keys)
   local packed = pack(HEAD, unpack(a, 1, SIZE))
   for k, p in ipairs(windows) do
     local w = a[WINDOWS][k]
+    fit(w, w[SUM])
     local slices = w[SLICE]
     if slices ~= '' then packed = packed .. pack(WINDOW, p.id, #slices, w[FIRST], w[SUM]) .. slices end
   end
@@ -186,7 +207,7 @@ local function live(a, k, now)
   local w = a[WINDOWS][k]
   local old, bytes = slice_of(windows[k], now) - SLICES - w[FIRST], #w[SLICE]
   if bytes > 0 and old > 0 then
-    cut(w, 1, min(bytes, old * 8))
+    cut(w, 1, min(bytes, old * w[EACH]))
     w[FIRST] = w[FIRST] + old
   end
   if w[SUM] == 0 then w[SLICE] = '' end

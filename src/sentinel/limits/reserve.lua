@@ -53,8 +53,8 @@ for k, p in ipairs(windows) do
   local w, amount = a[WINDOWS][k], cost[p.dim]
   local missing = w[SUM] + amount - p.limit
   if missing > 0 and amount > 0 then
-    local at, freed, count = -1, 0, amount <= p.limit and #w[SLICE] / 8 or 0
-    local slices = doubles(w[SLICE], 1, count)
+    local at, freed, count = -1, 0, amount <= p.limit and #w[SLICE] / w[EACH] or 0
+    local slices = amounts(w, 1, count)
     for i = 1, count do
       freed = freed + slices[i]
       if freed >= missing then at = gone(p, w[FIRST] + i - 1) break end
@@ -88,7 +88,7 @@ local answer = {
 for k, p in ipairs(windows) do
   local w = a[WINDOWS][k]
   answer[13 + 2 * k] = max(0, p.limit - w[SUM])
-  answer[14 + 2 * k] = w[SLICE] ~= '' and gone(p, w[FIRST] + #w[SLICE] / 8 - 1) or now
+  answer[14 + 2 * k] = w[SLICE] ~= '' and gone(p, w[FIRST] + #w[SLICE] / w[EACH] - 1) or now
 end
 answer[15 + 2 * #windows] = policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1
 return pack(ANSWER, unpack(answer))

@@ -25,6 +25,7 @@ RATES = "ai_requests=7/60s,ai_requests=11/1h,ai_input_tokens=300/60s,ai_output_t
 
 ids = st.sampled_from([f"req_{n}" for n in range(12)])
 tokens = st.integers(0, 200)
+huge = st.sampled_from([0, 1, 5_000, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 7])
 triples = st.tuples(st.integers(0, 3), tokens, tokens)
 unknown = st.integers(-1, 600)
 steps = st.one_of(
@@ -163,6 +164,28 @@ def test_the_script_and_its_twin_agree(runner: tuple[asyncio.Runner, RedisLedger
         both = Both(ledger)
         await both.refresh((50, 5000, 5000), (0, 0, 0), (100_000, 100_000, 0), 0)
         for wait, step in story:
+            await both.step(wait, step)
+            await both.compare()
+
+    runner[0].run(play())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=st.lists(st.tuples(waits, st.tuples(st.sampled_from(["reserve", "settle"]), ids, huge)), max_size=30))
+def test_they_agree_on_sums_that_need_wider_slices(
+    runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]
+) -> None:
+    """Sums of a window go beyond 31 bits and back, and no slice loses a token."""
+    rates = "ai_requests=1000/60s,ai_input_tokens=20000000000/60s,ai_output_tokens=9000000000/1h"
+    policy = Policy.of(parse_rate_limits(rates), lease_seconds=30, fresh_seconds=300, stale_seconds=600)
+
+    async def play() -> None:
+        ledger = RedisLedger(runner[1].store, policy)
+        await ledger.store.command("FLUSHALL")
+        both = Both(ledger)
+        await both.refresh((-1, -1, -1), (0, 0, 0), (0, 0, 0), 0)
+        for wait, (kind, id_, amount) in story:
+            step = ("reserve", id_, amount, amount // 3, 1, 0) if kind == "reserve" else ("settle", id_, (1, amount, 1))
             await both.step(wait, step)
             await both.compare()
 
