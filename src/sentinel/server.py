@@ -67,6 +67,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_open = False
         self._refused = False
         self._stall_timer: TimerHandle | None = None
+        self._idle_timer: TimerHandle | None = None
+        self._idle_since = 0.0
         self.turn = end_of_turn(self.loop)
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
@@ -80,6 +82,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the clock, and tell whoever is serving the client."""
         self._disarm()
         self._unwatch_reader()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
         self.gone = True
         if self.on_gone is not None:
@@ -159,11 +163,36 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_open = False
 
     def on_response_complete(self) -> None:
-        """A client that got its answer early may send the rest of its body, but not for ever."""
-        super().on_response_complete()
+        """Go on to the next request, or wait for it, but not for ever; nor for the rest of a body that was answered."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._wait_idle()
         if self._body_open:
             seconds = self.app_state.get("body_seconds", _DEFAULT_BODY_SECONDS)
             self.loop.call_later(seconds, self._stop_reading, self.cycle)
+
+    def _wait_idle(self) -> None:
+        # Uvicorn sets a timer after each answer, and stops it with each request.
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_SECONDS, self._look_at_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = 0.0
+
+    def _look_at_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since == 0.0:
+            return
+        left = self._idle_since + KEEP_ALIVE_SECONDS - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_at_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _stop_reading(self, cycle: Any) -> None:
         if self._body_open and self.cycle is cycle:
@@ -364,7 +393,6 @@ def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicor
         date_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
     )
 
