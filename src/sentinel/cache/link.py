@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 DEADLINE_SECONDS = 0.25
 MOST_PENDING = 20_000
-MOST_IN_ONE_WRITE = 8
+MOST_IN_ONE_WRITE = 16
 """Redis shall begin with the first calls of a busy turn while we are still at the others."""
 RECONNECT_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
@@ -14,6 +15,8 @@ _EACH = [
     for name in (b"requests", b"input-tokens", b"output-tokens")
 ]
 """In the order of limits.policy.DIMENSIONS."""
+_LINES = [_OVERALL + b"".join(each for d, each in enumerate(_EACH) if which & 1 << d) for which in range(8)]
+"""By the dimensions that have a window, a bit for each."""
 _NO_RETRY: Header = (b"x-should-retry", b"false")
 DEGRADED = b"x-sentinel-degraded: redis\r\n"
 """Goes with every answer that was admitted without Redis."""
@@ -110,19 +113,22 @@ def lines_of(verdict: Verdict) -> bytes:
     lines = DEGRADED if verdict.degraded else b""
     if first is None:
         return lines
-    lines += _OVERALL % (first.window.limit, first.remaining, -(-first.reset_ms // 1000))
+    which = 0
+    numbers: list[int | bytes] = [first.window.limit, first.remaining, -(-first.reset_ms // 1000)]
     for dimension, tight in enumerate(tightest):
         if tight is not None:
-            wait = duration(max(0, tight.reset_ms - verdict.now_ms))
-            lines += _EACH[dimension] % (tight.window.limit, tight.remaining, wait)
-    return lines
+            which |= 1 << dimension
+            numbers += (tight.window.limit, tight.remaining, duration(max(0, tight.reset_ms - verdict.now_ms)))
+    return lines + _LINES[which] % tuple(numbers)
 
 
 def duration(ms: int) -> bytes:
     """A duration as OpenAI writes it: `850ms`, `12s`, `6m0s`, `2h3m4s`; seconds are rounded up."""
-    if ms < 1000:
-        return b"%dms" % ms
-    seconds = -(-ms // 1000)
+    return b"%dms" % ms if ms < 1000 else _whole_seconds(-(-ms // 1000))
+
+
+@lru_cache(maxsize=4096)
+def _whole_seconds(seconds: int) -> bytes:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
