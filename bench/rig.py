@@ -14,6 +14,7 @@ from bench.servers import Subject
 from sentinel.dev.store import EmbeddedStore
 
 WARM_UP_SECONDS = 3.0
+_AS_DEPLOYED = {"auto-aof-rewrite-min-size": "1gb"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,12 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig() -> Iterator[Rig]:
-    """Provider, Zion and an empty Valkey, in a temporary folder."""
+def rig(*, appendonly: str = "yes") -> Iterator[Rig]:
+    """Provider, Zion and an empty Valkey, in a temporary folder; appendonly: as in valkey.conf."""
     core, rest = cores()
     with (
         tempfile.TemporaryDirectory(prefix="sentinel-bench-") as name,
-        EmbeddedStore(Path(name) / "store", extra={"auto-aof-rewrite-min-size": "1gb"}) as store,
+        EmbeddedStore(Path(name) / "store", appendonly=appendonly, extra=_AS_DEPLOYED) as store,
         servers.provider_and_zion(Path(name)) as upstream,
     ):
         yield Rig(Path(name), store, upstream, core, rest)

@@ -209,7 +209,8 @@ def workers(plan: Plan) -> Data:
     whoever serves it. Where cores are free two separate Sentinels, with a Redis each, carry twice what one carries; so
     under the same load on the same cores scale = 2 x cost in the separate ones / cost in the workers.
     """
-    with rig() as stand, rig() as other:
+    # Two append-only files would share one disk.
+    with rig(appendonly="no") as stand, rig(appendonly="no") as other:
         cores = [stand.core, stand.rest[0]]
         with stand.sentinel() as first, other.sentinel_on(cores[1:]) as second:
             separate = _both([(stand, first), (other, second)], plan)
