@@ -13,13 +13,12 @@ from redis.exceptions import RedisError, ResponseError
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import Store, open_store
-from sentinel.clock import monotonic
+from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings
 from sentinel.error import AppError, RedisUnavailable
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
-from sentinel.usage.batch import rfc3339
 from sentinel.usage.journal import Journal
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import writable

@@ -50,8 +50,8 @@ class AccountKeys:
 def account_keys(user: str) -> AccountKeys:
     """The keys of `user` (Zion's external id)."""
     name = user.encode()
-    # The 3 is of what is in there: nobody shall read what an earlier version has written.
     p = crc32(name) % PARTITIONS
+    # The 3 is of what is in there: nobody shall read what an earlier version has written.
     return AccountKeys(
         b"sentinel:{%d}:account3:%b" % (p, name), b"sentinel:{%d}:leases3:%b" % (p, name), index(p), outbox(p), p
     )

@@ -91,7 +91,7 @@ class SubscriptionCache:
         user = await self._stored_user(keys.jwt(digest))
         if user is None:
             user = await self._single_flight(digest, lambda: self._ask_zion(digest, token))
-        elif self._remembered(digest) is None:
+        else:
             self._remember_user(digest, user)
         assert user is not None
         return user

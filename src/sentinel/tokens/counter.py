@@ -61,7 +61,7 @@ class TokenCounter:
             tokens += _message_tokens(message, count, model)
         if request.tools or request.functions:
             tokens += definition_tokens(request, count)
-        if bytes(request.response_format):
+        if request.response_format:
             tokens += response_format_tokens(request.response_format, count)
         return tokens
 

@@ -29,6 +29,7 @@ _MAX_DEPTH: Final = 24
 # What is larger is counted as the JSON it is: to take it apart could hold up all threads for over 5 ms. OpenAI's own
 # bound for a schema is 120,000 characters of names and values, in 5,000 properties.
 _MOST_BYTES: Final = 150_000
+_NOTHING: Final = (msgspec.Raw(), msgspec.Raw(b"null"))
 
 _SCALARS: Final = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
 _KINDS: Final = frozenset(_SCALARS) | {"array", "object"}
@@ -42,22 +43,25 @@ def _as_json(value: object) -> str:
 
 
 def _value(raw: msgspec.Raw) -> Any:
-    """Read JSON, None where there is none. Raises ValueError for what is too large, too deep, or no Unicode."""
-    text = bytes(raw)
-    if len(text) > _MOST_BYTES:
+    """Read JSON, None where there is none. Raises ValueError for what is too large, too deep, or beyond all range."""
+    if len(raw) > _MOST_BYTES:
         raise ValueError("too large to be taken apart")
     try:
-        return msgspec.json.decode(text) if text else None
+        return msgspec.json.decode(raw) if raw else None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError("not to be taken apart") from error
 
 
-def _text(raw: msgspec.Raw) -> str:
-    """Return JSON without white space, and with few escapes where it can be taken apart."""
+def _compact(raw: msgspec.Raw) -> str:
+    """Return JSON without white space, as it is else."""
+    return msgspec.json.format(raw, indent=-1).decode()
+
+
+def _custom_text(raw: msgspec.Raw) -> str:
     try:
         return _as_json(_value(raw))
     except ValueError:
-        return msgspec.json.format(bytes(raw), indent=-1).decode()
+        return _compact(raw)
 
 
 def _type(schema: object, indent: int, depth: int) -> str:
@@ -109,7 +113,7 @@ def _declaration(function: Function) -> str:
     try:
         schema = _value(function.parameters)
     except ValueError:
-        return f"{comment}type {function.name} = (_: {_text(function.parameters)}) => any;\n"
+        return f"{comment}type {function.name} = (_: {_compact(function.parameters)}) => any;\n"
     if isinstance(schema, dict) and schema.get("properties"):
         return f"{comment}type {function.name} = (_: {{\n{_properties(schema, 0, 0)}\n}}) => any;\n"
     return f"{comment}type {function.name} = () => any;\n"
@@ -152,12 +156,12 @@ def _system_tokens(messages: Sequence[Message], count: Count) -> int:
 def definition_tokens(request: ChatRequest, count: Count) -> int:
     """Return the input tokens of a request's tools or legacy functions, and of the choice among them."""
     functions = _functions(request.tools or []) + (request.functions or [])
-    customs = [tool.custom for tool in request.tools or [] if bytes(tool.custom) not in (b"", b"null")]
+    customs = [tool.custom for tool in request.tools or [] if tool.custom not in _NOTHING]
     if not functions and not customs:
         return 0
     tokens = _DEFINITIONS_FRAME + _system_tokens(request.messages, count)
     tokens += count(definitions_text(functions)) if functions else 0
-    tokens += sum(count(_text(custom)) for custom in customs)
+    tokens += sum(count(_custom_text(custom)) for custom in customs)
     return tokens + _choice_tokens(request.tool_choice, count) + _choice_tokens(request.function_call, count)
 
 
@@ -183,7 +187,7 @@ def response_format_tokens(raw: msgspec.Raw, count: Count) -> int:
     try:
         response_format = _value(raw)
     except ValueError:
-        return count(_text(raw))
+        return count(_compact(raw))
     if not isinstance(response_format, dict):
         return 0
     schema = response_format.get("json_schema")

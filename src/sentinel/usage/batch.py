@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from enum import Enum
-from functools import lru_cache
 
 import msgspec
 
+from sentinel.clock import rfc3339
 from sentinel.limits.policy import Triple
 from sentinel.zion.models import Increment, ItemResult
 
@@ -145,16 +144,6 @@ class Outcome(Enum):
 def plus(a: Triple, b: Triple) -> Triple:
     """The sum of two triples."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def rfc3339(ms: int) -> str:
-    """A moment as Zion wants it: UTC, milliseconds, `Z`."""
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 class Items:

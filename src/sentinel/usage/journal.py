@@ -38,6 +38,7 @@ MOST_RECORDS = 4096
 """Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
 
 _FEW_ITEMS = 200
+"""Taken at once while there is time: what is then done for a batch as a whole takes a millisecond or two."""
 
 _AT_ONCE, _EACH = 4, 64
 """So many partitions in one turn, so many records of each: 256 records are decoded in 2 ms."""
@@ -45,6 +46,7 @@ _AT_ONCE, _EACH = 4, 64
 _ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
 """By one script at most: a fifth of a millisecond, or half of one, in which Redis does nothing else."""
 _ITEMS_LOOKED_UP = 16
+"""In one call."""
 
 _REMEMBER_SECONDS = 5.0
 """So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""

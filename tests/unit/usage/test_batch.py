@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.clock import rfc3339
 from sentinel.usage.batch import (
     MOST_ENTRIES,
     Item,
@@ -18,7 +19,6 @@ from sentinel.usage.batch import (
     backoff_seconds,
     outcome_of,
     results_by_item,
-    rfc3339,
 )
 from sentinel.zion.models import ItemResult
 
