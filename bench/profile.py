@@ -21,6 +21,7 @@ import redis
 from bench import machine, servers, stream_client, wrk
 from bench.rig import Rig, rig
 from bench.servers import Subject
+from sentinel.server import allow_many_files
 
 SAMPLES_PER_SECOND = 1000
 STREAMS, CHUNKS_PER_SECOND = 256, 20.0
@@ -66,7 +67,7 @@ def read(stacks: str) -> Node:
 def main() -> None:
     options = _options()
     machine.step_aside()
-    machine.allow_many_files()
+    allow_many_files()
     with ExitStack() as stack:
         stand = stack.enter_context(rig())
         if options.streams:
