@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -28,7 +28,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from uvicorn.supervisors import Multiprocess
 
 from sentinel.config import ConfigError, Settings
-from sentinel.error import AppError, Header, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
+from sentinel.error import AppError, HeadersTooLarge, InvalidJson, RequestTimeout, body_of, headers_of
 from sentinel.proxy.headers import lines_of
 from sentinel.proxy.logging import new_request_id
 from sentinel.turn import end_of_turn
@@ -315,48 +315,42 @@ class ClientConnection:
         """Wait until the client has read, or has left."""
         await self._protocol.flow.drain()
 
-    def send_head(self, status: int, headers: Iterable[Header], lines: bytes, body: bytes, *, more: bool) -> None:
-        """The head of an answer, and the first piece of its body. Names of headers are in lower case.
+    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+        """The head of an answer, and the first piece of its body. length: of the body, None = to be seen.
 
-        lines: more headers, none of which is about the connection or the body.
+        lines: headers, none of which is about the connection or the body's length.
         """
         cycle = self._cycle
-        pieces = [STATUS_LINE[status]]
-        cycle.chunked_encoding = True
-        for name, value in headers:
-            pieces += (name, b": ", value, b"\r\n")
-            if name == b"content-length":
-                cycle.chunked_encoding = False
-            elif name == b"connection":
-                cycle.keep_alive = False
+        if length is None:
+            cycle.chunked_encoding, framing = True, b"transfer-encoding: chunked\r\n"
+        else:
+            cycle.chunked_encoding, framing = False, b"content-length: %d\r\n" % length
+        if close:
+            cycle.keep_alive = False
         if not cycle.keep_alive:
-            pieces.append(b"connection: close\r\n")
-        if cycle.chunked_encoding:
-            pieces.append(b"transfer-encoding: chunked\r\n")
-        pieces += (lines, b"\r\n")
+            framing += b"connection: close\r\n"
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        self._send(pieces, body, head=True, more=more)
+        self._send(b"%b%b%b\r\n" % (STATUS_LINE[status], lines, framing), body, head=True, more=more)
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
         cycle = self._cycle
         if not more or not cycle.chunked_encoding:
-            self._send([], piece, head=False, more=more)
+            self._send(b"", piece, head=False, more=more)
         elif piece and not cycle.disconnected:
             self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
-    def _send(self, pieces: list[bytes], body: bytes, *, head: bool, more: bool) -> None:
+    def _send(self, data: bytes, body: bytes, *, head: bool, more: bool) -> None:
         cycle = self._cycle
         if cycle.disconnected:
             return
         if not cycle.chunked_encoding:
-            pieces.append(body)
+            data += body
         else:
             if body:
-                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+                data += b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
-                pieces.append(b"0\r\n\r\n")
-        data = b"".join(pieces)
+                data += b"0\r\n\r\n"
         if head and not more and cycle.keep_alive:
             self._protocol.turn.write(self._transport, data)
         else:

@@ -73,7 +73,7 @@ class Provider:
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        return ProviderAnswer(self.status, {b"content-type": b"application/json"}, self.body)
+        return ProviderAnswer(self.status, b"content-type: application/json\r\n", None, self.body)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
@@ -101,7 +101,7 @@ class _Answer:
         self._provider = provider
         self._pieces = iter(provider.pieces)
         self.status = provider.status
-        self.headers: dict[bytes, bytes] = {b"content-type": b"text/event-stream", b"x-request-id": b"up_1"}
+        self.lines, self.id = b"content-type: text/event-stream\r\n", b"up_1"
 
     async def read(self) -> bytes | None:
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ class Connection:
     async def has_room(self) -> None:
         await asyncio.sleep(0)
 
-    def send_head(self, status: int, headers: Any, lines: bytes, body: bytes, *, more: bool) -> None:
+    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
         self._client.status = status
         self.send_piece(body, more=more)
 
@@ -169,11 +169,9 @@ class Client:
         self.complete = self.watched_to_the_end = False
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], **fields}
         self.body = json.dumps(body).encode()
-        scope = {
-            "headers": [(b"authorization", b"Bearer token"), (b"content-type", b"application/json")],
-            "extensions": {"sentinel.connection": self.connection},
-        }
-        self.side = ClientSide(scope, self._never, self._never, b"")
+        headers = {b"authorization": b"Bearer token", b"content-type": b"application/json"}
+        scope = {"extensions": {"sentinel.connection": self.connection}}
+        self.side = ClientSide(scope, self._never, self._never, headers, b"")
 
     async def _never(self, *_: Any) -> Any:
         raise AssertionError("with a connection nothing is sent or received as a message")

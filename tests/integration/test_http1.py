@@ -56,7 +56,7 @@ async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]
 
 
 async def post(client: Http1Client, body: bytes = b"{}") -> bytes:
-    answer = await client.send(b"POST", "/x", [(b"accept", b"*/*")], body)
+    answer = await client.send(b"POST", b"/x", b"accept: */*\r\n", body)
     assert answer.status == 200
     return await answer.read_all(1 << 20)
 
@@ -158,9 +158,11 @@ async def test_connection_close_is_obeyed() -> None:
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel",
         b"HTTP/1.1 200 OK\r\ncontent-le",
         b"this is no HTTP at all\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 1000) for n in range(1000)) + b"\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 200_000 + b"\r\n",
     ],
-    ids=["closed", "short", "chunk cut", "head cut", "no http", "huge head"],
+    ids=["closed", "short", "chunk cut", "head cut", "no http", "huge header", "many headers", "many trailers"],
 )
 async def test_a_broken_answer_is_an_error(broken: bytes) -> None:
     """Whatever breaks, the caller hears of it, and the client goes on."""
@@ -208,7 +210,7 @@ async def test_a_reader_who_rests_holds_the_provider_back() -> None:
             sent += 65536
 
     async with serving(serve, idle=0.3) as client:
-        answer = await client.send(b"POST", "/x", [], b"")
+        answer = await client.send(b"POST", b"/x", b"", b"")
         before = -1
         while before != sent:
             before = sent
@@ -235,7 +237,7 @@ async def test_giving_up_closes_the_connection() -> None:
             closed.put_nowait(None)
 
     async with serving(serve) as client:
-        answer = await client.send(b"POST", "/x", [], b"")
+        answer = await client.send(b"POST", b"/x", b"", b"")
         await came.get()
         answer.close()
         await asyncio.wait_for(closed.get(), 5)

@@ -41,7 +41,7 @@ class _Transport:
 
 
 async def _app(scope: Any, _: Any, __: Any) -> None:
-    scope["extensions"]["sentinel.connection"].send_head(200, [(b"content-length", b"0")], b"", b"", more=False)
+    scope["extensions"]["sentinel.connection"].send_head(200, b"", b"", 0, close=False, more=False)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, cast
 
 import hiredis
 import structlog
@@ -60,13 +60,18 @@ def away() -> RedisUnavailable:
     return RedisUnavailable("The store is away.", retry_after_seconds=1)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: calls out in order, replies in the same order."""
+_Call = tuple[asyncio.Future[Any], float, tuple[Arg, ...], tuple[Arg, ...] | None]
+"""A call that waits for its reply: the reply, when it was made, its words, the command that makes its script known."""
 
-    def __init__(self) -> None:
+
+class _Connection(asyncio.Protocol):
+    """One connection: calls out in order, replies in the same order. on_error is given calls that Redis refuses."""
+
+    def __init__(self, on_error: Callable[[_Connection, _Call, Exception], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._on_error = on_error
         self._reader = hiredis.Reader()
-        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._pending: deque[_Call] = deque()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self.lost = self._loop.create_future()
@@ -78,28 +83,33 @@ class _Connection(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
-                future, _ = self._pending.popleft()
-                if not future.done():
+                call = self._pending.popleft()
+                future = call[0]
+                if future.done():
+                    continue
+                if isinstance(reply, Exception):
+                    self._on_error(self, call, reply)
+                else:
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
         self._transport = None
-        for future, _ in self._pending:
+        for future, *_ in self._pending:
             if not future.done():
                 future.set_exception(away())
         self._pending.clear()
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def call(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send one packed command with the others of this turn."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+    def call(self, words: tuple[Arg, ...], load: tuple[Arg, ...] | None = None) -> asyncio.Future[Any]:
+        """Send one command with the others of this turn. Raises RedisUnavailable."""
         if self._transport is None or len(self._pending) >= MOST_PENDING:
-            future.set_exception(away())
-            return future
-        self._pending.append((future, self._loop.time()))
+            raise away()
+        packed = _pack(words)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.append((future, self._loop.time(), words, load))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
@@ -170,28 +180,27 @@ class Link:
     async def _connect(self) -> _Connection:
         options = await self._address.options()
         loop = asyncio.get_running_loop()
+
+        def protocol() -> _Connection:
+            return _Connection(self._on_error)
+
         if path := options.get("path"):
-            _, connection = await loop.create_unix_connection(_Connection, path)
+            _, connection = await loop.create_unix_connection(protocol, path)
         else:
             tls = True if "SSL" in getattr(options.get("connection_class"), "__name__", "") else None
             _, connection = await loop.create_connection(
-                _Connection, options.get("host", "localhost"), int(options.get("port", 6379)), ssl=tls
+                protocol, options.get("host", "localhost"), int(options.get("port", 6379)), ssl=tls
             )
         try:
             if password := options.get("password"):
-                await self._greet(connection, "AUTH", options.get("username") or "default", password)
+                await connection.call(("AUTH", options.get("username") or "default", password))
             if db := int(options.get("db") or 0):
-                await self._greet(connection, "SELECT", db)
-            await self._greet(connection, "PING")
+                await connection.call(("SELECT", db))
+            await connection.call(("PING",))
         except BaseException:
             connection.abort()
             raise
         return connection
-
-    async def _greet(self, connection: _Connection, *command: Arg) -> None:
-        reply = await connection.call(_pack(command))
-        if isinstance(reply, Exception):
-            raise RedisUnavailable(f"Redis refuses {command[0]!r}.") from reply
 
     async def _watch(self, connection: _Connection) -> None:
         while not connection.lost.done():
@@ -203,36 +212,51 @@ class Link:
                 log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
                 return
 
-    async def command(self, *words: Arg) -> Any:
+    def command(self, *words: Arg) -> Awaitable[Any]:
         """Run one command. Raises RedisUnavailable, Moved."""
-        return await self.call(words)
+        return self.call(words)
 
-    async def call(self, words: tuple[Arg, ...]) -> Any:
-        """The same for words that are a tuple already."""
-        connection = self._connection
-        if connection is None:
-            raise away()
-        reply = await connection.call(_pack(words))
-        if isinstance(reply, Exception):
-            self._refused(reply, connection)
-        return reply
+    def call(self, words: tuple[Arg, ...], load: tuple[Arg, ...] | None = None) -> Awaitable[Any]:
+        """The same for words that are a tuple already. load: the command that makes a script known to Redis.
 
-    async def run(self, words: tuple[Arg, ...], load: tuple[Arg, ...]) -> Any:
-        """Run a script, which is loaded first where Redis does not know it. Raises RedisUnavailable, Moved."""
-        connection = self._connection
-        if connection is None:
+        What is awaited is the reply's own future: on the way of every request each coroutine between them counts.
+        """
+        if self._connection is None:
             raise away()
-        reply = await connection.call(_pack(words))
-        if not isinstance(reply, Exception):
-            return reply
-        if not str(reply).startswith(_UNKNOWN):
-            self._refused(reply, connection)
-        # Of many calls that find it missing one loads it: Redis compiles for a millisecond each time.
-        loading = self._loading.get(load)
-        if loading is None:
-            loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
-        await asyncio.shield(loading)
-        return await self.call(words)
+        return self._connection.call(words, load)
+
+    def _on_error(self, connection: _Connection, call: _Call, error: Exception) -> None:
+        future, _, words, load = call
+        reason = str(error)
+        if load is not None and reason.startswith(_UNKNOWN):
+            self._tasks.start(self._load_and_call(future, words, load), "call again")
+            return
+        if reason.startswith("MOVED "):
+            future.set_exception(Moved(error))
+            return
+        log.warning("redis refuses a command", reason=reason[:200])
+        if reason.startswith(_AWAY):
+            connection.abort()
+        refused = RedisUnavailable("The store refuses.", retry_after_seconds=1)
+        refused.__cause__ = error
+        future.set_exception(refused)
+
+    async def _load_and_call(self, future: asyncio.Future[Any], words: tuple[Arg, ...], load: tuple[Arg, ...]) -> None:
+        """Call again once the script is loaded. Of many calls that miss it one loads it: Redis compiles for 1 ms."""
+        error = away()
+        try:
+            loading = self._loading.get(load)
+            if loading is None:
+                loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
+            await asyncio.shield(loading)
+            reply = await self.call(words)
+            if not future.done():
+                future.set_result(reply)
+        except RedisUnavailable as failed:
+            error = failed
+        finally:
+            if not future.done():
+                future.set_exception(error)
 
     async def _load(self, load: tuple[Arg, ...]) -> None:
         try:
@@ -241,15 +265,6 @@ class Link:
             log.debug("a script was not loaded")
         finally:
             del self._loading[load]
-
-    def _refused(self, reply: Exception, connection: _Connection) -> NoReturn:
-        reason = str(reply)
-        if reason.startswith("MOVED "):
-            raise Moved(reply)
-        log.warning("redis refuses a command", reason=reason[:200])
-        if reason.startswith(_AWAY):
-            connection.abort()
-        raise RedisUnavailable("The store refuses.", retry_after_seconds=1) from reply
 
     async def close(self) -> None:
         """Close the connection for good."""

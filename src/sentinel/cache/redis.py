@@ -82,10 +82,10 @@ class Store(Protocol):
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
-    async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
+    def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script. Raises RedisUnavailable."""
 
-    async def command(self, *args: Arg) -> Any:
+    def command(self, *args: Arg) -> Awaitable[Any]:
         """Run one command whose second word is its key. Raises RedisUnavailable."""
 
     async def close(self) -> None:
@@ -136,9 +136,9 @@ class SingleStore(Link):
         super().__init__(address)
         self.client: Redis | RedisCluster = address.client
 
-    async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
+    def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script, which is loaded first where Redis does not know it."""
-        return await self.run((*script.words, len(keys), *keys, *args), script.load)
+        return self.call((*script.words, len(keys), *keys, *args), script.load)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -232,7 +232,7 @@ class ClusterStore:
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
         words = (*script.words, len(keys), *keys, *args)
-        return await self._on_its_node(keys[0], lambda link: link.run(words, script.load))
+        return await self._on_its_node(keys[0], lambda link: link.call(words, script.load))
 
     async def command(self, *args: Arg) -> Any:
         """Run one command on the node that holds its key."""

@@ -131,7 +131,7 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     account.load(policy, now)
     q = account.quota
     if q is None or now >= q.at + policy.fresh_ms + policy.stale_ms:
-        return verdict_of([2, now, 0, 0, 1, 0, account.seq], policy)
+        return verdict_of((2, now, 0, 0, 1, 0, account.seq), policy)
     stale, refresh = now >= q.at + policy.fresh_ms, now >= account.ask
     if refresh:
         account.ask, account.last = now + CLAIM_MS, now
@@ -161,7 +161,7 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
         slices = account.windows[w.name]
         answer += [max(0, w.limit - total), w.gone_ms(max(slices)) if slices else now]
     answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
-    return verdict_of(answer, policy)
+    return verdict_of(tuple(answer), policy)
 
 
 def _blocker(account: Account, policy: Policy, totals: list[int], cost: list[int], now: int) -> list[int]:

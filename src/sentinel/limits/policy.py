@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -57,13 +56,24 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All that a reservation is decided by, except the user's own account. Durations in milliseconds."""
+    """All that a reservation is decided by, except the user's own account. Durations in milliseconds.
+
+    by_dimension: the dimensions that have windows, and for each window its place in Verdict.windows and its limit.
+    """
 
     windows: tuple[Window, ...]
     concurrency: int | None
     lease_ms: int
     fresh_ms: int
     stale_ms: int
+    by_dimension: list[tuple[int, list[tuple[int, int]]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the windows, once."""
+        by_dimension: dict[int, list[tuple[int, int]]] = {}
+        for k, window in enumerate(self.windows):
+            by_dimension.setdefault(window.dimension, []).append((2 * k, window.limit))
+        object.__setattr__(self, "by_dimension", sorted(by_dimension.items()))
 
     @property
     def account_ttl_ms(self) -> int:
@@ -153,14 +163,6 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     fair_output: int = 0
 
 
-class WindowStats(msgspec.Struct, frozen=True, gc=False):
-    """One window after the verdict. reset_ms: the moment at which all that it holds now has left it."""
-
-    window: Window
-    remaining: int
-    reset_ms: int
-
-
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """Why a request was refused. metric: a dimension or `concurrency`. reset_ms: 0 = never.
@@ -183,6 +185,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     granted_output: tokens; output_is_limited: some limit on output exists, so the provider may have to be told.
     refresh: the caller should ask Zion for the limits, nobody else does; stale: they are past their time to live.
     seq: how often Zion has said something, to be handed in with the refresh.
+    windows: for each window of the policy what remains of it, and the moment at which all that it holds has left it.
+    concurrency_remaining: -1 = not limited.
     """
 
     admitted: bool
@@ -194,37 +198,26 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     stale: bool = False
     seq: int = 0
     blocker: Blocker | None = None
-    windows: tuple[WindowStats, ...] = ()
-    concurrency_remaining: int | None = None
+    policy: Policy | None = None
+    windows: tuple[int, ...] = ()
+    concurrency_remaining: int = NOT_LIMITED
     degraded: bool = False
 
 
 _KINDS = {1: "window", 2: "concurrency", 3: "quota"}
 
 
-def verdict_of(answer: Sequence[int], policy: Policy) -> Verdict:
+def verdict_of(answer: tuple[int, ...], policy: Policy) -> Verdict:
     """Read the answer of reserve.lua (its first lines say the order)."""
     code, now, granted, finite, refresh, stale, seq = answer[:7]
     if code == 2:
         return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
     blocker = _blocker_of(answer, policy) if code else None
-    # A list and not a generator: this is on the way of every request.
-    stats = [WindowStats(window, answer[14 + 2 * k], answer[15 + 2 * k]) for k, window in enumerate(policy.windows)]
-    return Verdict(
-        admitted=code == 0,
-        now_ms=now,
-        granted_output=granted,
-        output_is_limited=finite == 1,
-        refresh=refresh == 1,
-        stale=stale == 1,
-        seq=seq,
-        blocker=blocker,
-        windows=tuple(stats),
-        concurrency_remaining=None if answer[-1] < 0 else answer[-1],
-    )
+    flags = finite == 1, True, refresh == 1, stale == 1
+    return Verdict(code == 0, now, granted, *flags, seq, blocker, policy, answer[14:-1], answer[-1])
 
 
-def _blocker_of(answer: Sequence[int], policy: Policy) -> Blocker:
+def _blocker_of(answer: tuple[int, ...], policy: Policy) -> Blocker:
     wait, kind, which, limit, used, remaining, reset = answer[7:14]
     if _KINDS[kind] == "concurrency":
         metric = "concurrency"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from sentinel.cache.subscription import SubscriptionCache
-from sentinel.error import Header, InvalidApiKey, MissingApiKey
-from sentinel.proxy.headers import value_of
+from sentinel.error import InvalidApiKey, MissingApiKey
 from sentinel.zion.models import AuthenticatedUser
 
 MOST_TOKEN_BYTES = 16 * 1024
 """A JWT is rarely over 2 KB; no header of this size is worth asking Zion about."""
 
 
-def bearer_token(headers: Iterable[Header]) -> bytes:
-    """The token of `Authorization: Bearer <token>`; the scheme in any case (RFC 9110, 11.1).
+def bearer_token(value: bytes | None) -> bytes:
+    """The token of `Authorization: Bearer <token>`; the scheme in any case (RFC 9110, 11.1). None: no such header.
 
     Raises MissingApiKey, InvalidApiKey (for what can be no token).
     """
-    value = value_of(headers, b"authorization")
     scheme, _, token = (value or b"").strip().partition(b" ")
     token = token.strip()
     if scheme.lower() != b"bearer" or not token:
@@ -31,10 +29,13 @@ def bearer_token(headers: Iterable[Header]) -> bytes:
     return token
 
 
-async def identify(headers: Iterable[Header], cache: SubscriptionCache) -> AuthenticatedUser:
-    """The caller. Raises MissingApiKey, InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable."""
-    value = value_of(headers, b"authorization")
+async def identify(headers: Mapping[bytes, bytes], cache: SubscriptionCache) -> AuthenticatedUser:
+    """The caller. headers: names in lower case.
+
+    Raises MissingApiKey, InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable.
+    """
+    value = headers.get(b"authorization")
     # What memory knows was a proper token when it came first.
     if value is not None and (user := cache.remembered(value[7:])) is not None and value[:7].lower() == b"bearer ":
         return user
-    return await cache.user(bearer_token(headers))
+    return await cache.user(bearer_token(value))

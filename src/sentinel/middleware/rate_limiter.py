@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
 from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
-from sentinel.limits.policy import Ask, Triple, Verdict, WindowStats
+from sentinel.limits.policy import Ask, Triple, Verdict
 
 _OVERALL = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
 _EACH = [
@@ -101,25 +102,24 @@ def lines_of(verdict: Verdict) -> bytes:
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
     tightest window of each dimension, with reset as a duration.
     """
-    tightest: list[WindowStats | None] = [None, None, None]
-    room, least, first = [2.0, 2.0, 2.0], 2.0, None
-    for stats in verdict.windows:
-        window = stats.window
-        left = stats.remaining / window.limit if window.limit else 0.0
-        if left < room[window.dimension]:
-            room[window.dimension], tightest[window.dimension] = left, stats
-            if left < least:
-                least, first = left, stats
     lines = DEGRADED if verdict.degraded else b""
-    if first is None:
+    if verdict.policy is None or not verdict.windows:
         return lines
-    which = 0
-    numbers: list[int | bytes] = [first.window.limit, first.remaining, -(-first.reset_ms // 1000)]
-    for dimension, tight in enumerate(tightest):
-        if tight is not None:
-            which |= 1 << dimension
-            numbers += (tight.window.limit, tight.remaining, duration(max(0, tight.reset_ms - verdict.now_ms)))
-    return lines + _LINES[which] % tuple(numbers)
+    windows, now = verdict.windows, verdict.now_ms
+    least, first, which = 2.0, (0, 0, 0), 0
+    numbers: list[int | bytes] = []
+    for dimension, own in verdict.policy.by_dimension:
+        place, limit = own[0] if len(own) == 1 else min(own, key=lambda window: _left(windows, *window))
+        remaining, reset_ms, left = windows[place], windows[place + 1], _left(windows, place, limit)
+        if left < least:
+            least, first = left, (limit, remaining, -(-reset_ms // 1000))
+        which |= 1 << dimension
+        numbers += (limit, remaining, duration(reset_ms - now))
+    return lines + _LINES[which] % (*first, *numbers)
+
+
+def _left(windows: Sequence[int], place: int, limit: int) -> float:
+    return windows[place] / limit if limit else 0.0
 
 
 def duration(ms: int) -> bytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from sentinel.error import Header, InvalidType, RequestTimeout, RequestTooLarge
+from sentinel.error import InvalidType, RequestTimeout, RequestTooLarge
 from sentinel.proxy.headers import pairs_of
 from sentinel.tasks import Tasks
 
@@ -49,8 +49,8 @@ class Connection(Protocol):
     async def has_room(self) -> None:
         """Wait until the client has read, or has left."""
 
-    def send_head(self, status: int, headers: Iterable[Header], lines: bytes, body: bytes, *, more: bool) -> None:
-        """The head of an answer, some of its headers as lines; and the first piece of its body."""
+    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+        """The head of an answer, and the first piece of its body. length: of the body, None = to be seen."""
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
@@ -59,13 +59,16 @@ class Connection(Protocol):
 class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
-    lines: headers that every answer of this request carries, as they go over the wire.
+    headers: the request's, names in lower case. lines: headers that every answer of this request carries, here and
+    below as they go over the wire.
     """
 
-    __slots__ = ("_connection", "_receive", "_send", "_watch", "gone", "lines", "scope", "started")
+    __slots__ = ("_connection", "_receive", "_send", "_watch", "gone", "headers", "lines", "started")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, lines: bytes) -> None:
-        self.scope = scope
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes], lines: bytes
+    ) -> None:
+        self.headers = headers
         self.lines = lines
         self.started = False
         self.gone = False
@@ -75,19 +78,12 @@ class ClientSide:
         # Another server than ours has none, and is spoken to in ASGI alone.
         self._connection: Connection | None = scope.get("extensions", {}).get("sentinel.connection")
 
-    @property
-    def headers(self) -> Iterable[Header]:
-        """The request's headers, names in lower case."""
-        headers: Iterable[Header] = self.scope["headers"]
-        return headers
-
     async def read_body(self, most_bytes: int, timeout_seconds: float) -> bytes:
         """The whole body. Raises RequestTooLarge, RequestTimeout, InvalidType (compressed bodies), ClientGone."""
-        names = dict(self.headers)
-        declared = names.get(b"content-length")
+        declared = self.headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > most_bytes:
             raise _too_large(most_bytes)
-        if names.get(b"content-encoding", b"identity") != b"identity":
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise InvalidType("Request bodies must not be compressed.", param="content-encoding")
         if self._connection is not None and self._connection.body_is_there:
             body = self._connection.take_body()
@@ -147,28 +143,27 @@ class ClientSide:
             self._watch.cancel()
             self._watch = None
 
-    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer."""
-        await self._head(status, [*headers, (b"content-length", b"%d" % len(body))], body, more=False)
+        await self._head(status, lines, body, len(body), more=False)
 
-    async def answer_early(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+    async def answer_early(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer while the client is still sending, then close the connection.
 
         A connection closed with unread bytes is reset, which can take the answer from the client: so what still
         comes is read and thrown away for a moment.
         """
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")])
-        await self.write(body)
+        await self._head(status, lines, body, len(body), close=True, more=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while (message := await self._receive())["type"] != "http.disconnect" and message.get("more_body"):
                     pass
         await self.end()
 
-    async def start(self, status: int, headers: Iterable[Header]) -> None:
+    async def start(self, status: int, lines: bytes) -> None:
         """Send the head of an answer whose body follows in pieces."""
         # The head goes out now, although the first bytes of the body may be long in coming.
-        await self._head(status, headers, b"", more=True)
+        await self._head(status, lines, b"", None, more=True)
 
     @property
     def is_full(self) -> bool:
@@ -188,17 +183,23 @@ class ClientSide:
         """Send the last piece."""
         await self._piece(piece, more=False)
 
-    async def _head(self, status: int, headers: Iterable[Header], body: bytes, *, more: bool) -> None:
+    async def _head(
+        self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool = False, more: bool
+    ) -> None:
         self.started = True
         connection = self._connection
         if connection is None:
-            headers = [*headers, *pairs_of(self.lines)]
+            headers = pairs_of(self.lines + lines)
+            if length is not None:
+                headers.append((b"content-length", b"%d" % length))
+            if close:
+                headers.append((b"connection", b"close"))
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._piece(body, more=more)
             return
         if connection.is_full:
             await connection.has_room()
-        connection.send_head(status, headers, self.lines, body, more=more)
+        connection.send_head(status, self.lines + lines, body, length, close=close, more=more)
 
     async def _piece(self, piece: bytes, *, more: bool) -> None:
         connection = self._connection

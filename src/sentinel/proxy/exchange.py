@@ -20,7 +20,6 @@ from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic
 from sentinel.error import (
     AppError,
-    Header,
     InternalError,
     RequestTimeout,
     RequestTooLarge,
@@ -65,13 +64,13 @@ log = structlog.get_logger()
 class Kind:
     """What differs between the routes: the path at the provider, the route's name, the reader of its body."""
 
-    path: str
+    path: bytes
     route: str
     read: Callable[[bytes], Body]
 
 
-CHAT = Kind("/chat/completions", "/v1/chat/completions", read_chat)
-COMPLETION = Kind("/completions", "/v1/completions", read_completion)
+CHAT = Kind(b"/chat/completions", "/v1/chat/completions", read_chat)
+COMPLETION = Kind(b"/completions", "/v1/completions", read_completion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,7 @@ class Exchange:
         change = (body, request, _changes(request, ask, verdict))
         upstream = ProviderRequest(
             self.kind.path,
-            passing.to_provider(self.client.headers, self.context.id),
+            passing.to_provider(self.client.headers, self.context.id.encode()),
             await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
             self._is_sent,
         )
@@ -244,7 +243,7 @@ class Exchange:
 
     async def _whole(self, upstream: ProviderRequest, ask: Ask, verdict: Verdict) -> None:
         answer = await self.parts.provider.post(upstream)
-        self._upstream_came(answer.headers)
+        self._upstream_came(answer.id)
         if answer.status != 200:
             await self._refused_upstream(answer, ask, verdict)
             return
@@ -253,16 +252,16 @@ class Exchange:
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
         await self.settle(ask, verdict)
         self.context.outcome, self.context.status = "ok", 200
-        await self.client.answer(200, self._answer_headers(answer.headers), answer.body)
+        await self.client.answer(200, answer.lines + self._traces(), answer.body)
 
     # -------------------------------------------------------------------------------------------------------- relay
 
     async def _stream(self, upstream: ProviderRequest, request: Body, held: Held, verdict: Verdict) -> None:
         async with self.parts.provider.stream(upstream) as answer:
-            self._upstream_came(answer.headers)
+            self._upstream_came(answer.id)
             if answer.status != 200:
                 self.refused = True
-                whole = ProviderAnswer(answer.status, answer.headers, await answer.read_all())
+                whole = ProviderAnswer(answer.status, answer.lines, answer.id, await answer.read_all())
                 await self._refused_upstream(whole, held.ask, verdict)
                 return
             meter = StreamMeter(request.model, withhold_usage=not asks_usage(request))
@@ -275,7 +274,7 @@ class Exchange:
             held.sent = relay.sent
             self.context.status = 200
             try:
-                await self.client.start(200, [*self._answer_headers(answer.headers), *passing.STREAM])
+                await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
                 await relay.run(answer)
             except asyncio.CancelledError:
                 if self.client.gone and self.parts.drain_abandoned:
@@ -350,21 +349,22 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------ answers
 
-    def _upstream_came(self, headers: dict[bytes, bytes]) -> None:
+    def _upstream_came(self, upstream_id: bytes | None) -> None:
         context = self.context
         context.first_byte = monotonic()
         context.provider_seconds = context.first_byte - context.sent
-        upstream_id = headers.pop(passing.UPSTREAM_ID, None)
         context.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
-    def _answer_headers(self, headers: dict[bytes, bytes]) -> list[Header]:
-        return [*headers.items(), *self._traces()]
-
-    def _traces(self) -> list[Header]:
+    def _traces(self) -> bytes:
         """What helps to find a request again, on every answer."""
-        overhead = (b"x-sentinel-overhead-ms", b"%.2f" % (self.context.overhead_seconds(monotonic()) * 1000))
+        overhead = self.context.overhead_seconds(monotonic()) * 1000
         upstream_id = self.context.upstream_request_id
-        return [(b"x-upstream-request-id", upstream_id.encode("latin-1")), overhead] if upstream_id else [overhead]
+        if upstream_id is None:
+            return b"x-sentinel-overhead-ms: %.2f\r\n" % overhead
+        return b"x-upstream-request-id: %b\r\nx-sentinel-overhead-ms: %.2f\r\n" % (
+            upstream_id.encode("latin-1"),
+            overhead,
+        )
 
     async def _refused_upstream(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
         """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key."""
@@ -374,7 +374,7 @@ class Exchange:
             raise UpstreamError("The model provider failed to process the request.")
         await self.settle(ask, verdict)
         self.context.status = answer.status
-        await self.client.answer(answer.status, self._answer_headers(answer.headers), answer.body)
+        await self.client.answer(answer.status, answer.lines + self._traces(), answer.body)
 
     async def fail(self, error: AppError) -> None:
         """Tell the client: as an answer, or as the last event of a stream that has begun."""
@@ -390,7 +390,7 @@ class Exchange:
         context.status = error.status
         early = isinstance(error, RequestTooLarge | RequestTimeout)
         send = self.client.answer_early if early else self.client.answer
-        await send(error.status, [*headers_of(error), *self._traces()], body_of(error))
+        await send(error.status, passing.lines_of(headers_of(error)) + self._traces(), body_of(error))
 
     async def cancelled(self) -> None:
         """A client that left needs no answer; one that is still there at shutdown gets an error.

@@ -6,11 +6,12 @@ the client go what describes the body and the provider's timing; its organisatio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from sentinel.error import Header
 
-TO_PROVIDER = frozenset({b"content-type", b"accept", b"user-agent", b"openai-beta", b"idempotency-key"})
+_TO_PROVIDER = (b"accept", b"user-agent", b"openai-beta", b"idempotency-key")
+"""Beside `content-type`, which is always there."""
 TO_CLIENT = frozenset(
     {
         b"content-type",
@@ -31,21 +32,43 @@ EXPOSED = (
     b"x-ratelimit-limit-output-tokens, x-ratelimit-remaining-output-tokens, x-ratelimit-reset-output-tokens, "
     b"x-sentinel-overhead-ms, x-sentinel-degraded"
 )
-STREAM: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
-def to_provider(headers: Iterable[Header], request_id: str) -> list[Header]:
+def by_name(headers: Collection[Header]) -> dict[bytes, bytes]:
+    """Headers by their names; those of one name are one list (RFC 9110, 5.3)."""
+    named = dict(headers)
+    if len(named) < len(headers):
+        named = {}
+        for name, value in headers:
+            named[name] = b"%b, %b" % (named[name], value) if name in named else value
+    return named
+
+
+def to_provider(headers: Mapping[bytes, bytes], request_id: bytes) -> bytes:
     """The headers that accompany a request to the provider, without its key. Names are lower case."""
-    passed, typed = [], False
-    for header in headers:
-        if header[0] in TO_PROVIDER:
-            passed.append(header)
-            typed = typed or header[0] == b"content-type"
-    if not typed:
-        # The body has been read as JSON by now, so that is what it is.
-        passed.append((b"content-type", b"application/json"))
-    passed.append((UPSTREAM_ID, request_id.encode()))
-    return passed
+    # The body has been read as JSON by now, so that is what it is.
+    lines = b"%b: %b\r\ncontent-type: %b\r\n" % (
+        UPSTREAM_ID,
+        request_id,
+        headers.get(b"content-type", b"application/json"),
+    )
+    for name in _TO_PROVIDER:
+        if name in headers:
+            lines += b"%b: %b\r\n" % (name, headers[name])
+    return lines
+
+
+def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
+    """The provider's headers that accompany its answer, and its `x-request-id`. Names may be in any case."""
+    lines, upstream_id = b"", None
+    for spelled, value in headers.items():
+        name = spelled.lower()
+        if name in TO_CLIENT:
+            lines += b"%b: %b\r\n" % (name, value)
+        elif name == UPSTREAM_ID:
+            upstream_id = value
+    return lines, upstream_id
 
 
 def lines_of(headers: Iterable[Header]) -> bytes:
@@ -57,11 +80,3 @@ def pairs_of(lines: bytes) -> list[Header]:
     """The opposite of `lines_of`."""
     pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
     return [(name, value) for name, _, value in pairs]
-
-
-def value_of(headers: Iterable[Header], name: bytes) -> bytes | None:
-    """The value of the first header of this lower-case name."""
-    for key, value in headers:
-        if key == name:
-            return value
-    return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ MOST_UNREAD_BYTES = 256 * 1024
 """When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
 
 MOST_HEAD_BYTES = 256 * 1024
+"""Of a head, or of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
 KEEP_ALIVE_SECONDS = 30.0
 _TICK_SECONDS = 0.25
@@ -52,15 +53,18 @@ def _leave(data: bytes) -> bytes:
 
 
 class Http1Client:
-    """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer."""
+    """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
-    def __init__(self, url: str, *, connect_seconds: float, idle_seconds: float) -> None:
+    lines: headers of every request, as they go over the wire.
+    """
+
+    def __init__(self, url: str, lines: bytes = b"", *, connect_seconds: float, idle_seconds: float) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.encode("ascii")
-        self._rest_of_line = b" HTTP/1.1\r\nhost: %b\r\n" % parts.netloc.rpartition("@")[2].encode()
+        self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b" % (parts.netloc.rpartition("@")[2].encode(), lines)
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._idle: deque[_Connection] = deque()
@@ -71,29 +75,26 @@ class Http1Client:
     async def send(
         self,
         method: bytes,
-        path: str,
-        headers: Iterable[tuple[bytes, bytes]],
+        path: bytes,
+        lines: bytes,
         body: bytes,
         on_sent: Callable[[], None] | None = None,
     ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
-        headers: without host and content-length; no value may have a line end. on_sent: called once there is a
+        lines: headers as they go over the wire, without host and content-length. on_sent: called once there is a
         connection. The answer must be read to its end, or closed.
         """
         connection = self._reuse() or await self._connect()
         if on_sent is not None:
             on_sent()
         self._busy.add(connection)
-        pieces = [b"%b %b%b%b" % (method, self._prefix, path.encode("ascii"), self._rest_of_line)]
-        for name, value in headers:
-            pieces += (name, b": ", value, b"\r\n")
-        if body or method != b"GET":
-            pieces.append(b"content-length: %d\r\n" % len(body))
-        pieces += (b"\r\n", body)
+        length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
         answer = Http1Answer(connection)
         try:
-            connection.start(answer, b"".join(pieces))
+            connection.start(
+                answer, b"%b %b%b%b%b%b\r\n%b" % (method, self._prefix, path, self._lines, lines, length, body)
+            )
             while answer.status == 0:
                 await connection.more()
         except BaseException:
@@ -152,7 +153,7 @@ class Http1Client:
 
 
 class Http1Answer:
-    """An answer whose head is there and whose body comes in pieces."""
+    """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled."""
 
     __slots__ = ("_connection", "_ended", "_pieces", "_size", "_take", "headers", "status")
 
@@ -163,7 +164,7 @@ class Http1Answer:
         self._ended = False
         self._take: Take | None = None
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}
 
     def came(self, piece: bytes) -> int:
         """Take a piece of the body; returns how many bytes wait."""
@@ -184,6 +185,12 @@ class Http1Answer:
         if self._connection is not None:
             self._connection.resume()
         return True
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its head says where the body ends."""
+        names = {name.lower() for name in self.headers}
+        return self.status in (204, 304) or b"content-length" in names or b"transfer-encoding" in names
 
     def end(self) -> None:
         """The body is complete; the connection belongs to others now."""
@@ -242,12 +249,14 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._turn = end_of_turn(self._loop)
         self._transport: asyncio.Transport | None = None
+        self._headers: dict[bytes, bytes] = {}
+        # The parser calls this for each header; a provider sends more than twenty, of which few are of interest.
+        self.on_header = self._headers.__setitem__
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Http1Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._head_bytes = 0
-        self._counted = False
         self._complete = False
         self._keep_alive = False
         self._surplus = False
@@ -258,18 +267,18 @@ class _Connection(asyncio.Protocol):
 
     def start(self, answer: Http1Answer, request: bytes) -> None:
         """Send a request."""
-        self._answer, self._complete, self._counted, self._head_bytes = answer, False, False, 0
+        self._answer, self._complete, self._head_bytes = answer, False, 0
         self.moved_at = self._loop.time()
         assert self._transport is not None
         self._turn.write(self._transport, request)
 
-    async def more(self) -> None:
-        """Wait until something has come. Raises HttpError when nothing will."""
+    def more(self) -> asyncio.Future[None]:
+        """To wait until something has come. Raises HttpError when nothing will."""
         if self._error is not None:
             raise self._error
         # The next request may be waiting here before this one has resumed, so everybody waits for their own future.
         waiter = self._waiter = self._loop.create_future()
-        await waiter
+        return waiter
 
     def usable(self) -> bool:
         """Whether another request may be sent."""
@@ -314,7 +323,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.moved_at = self._loop.time()
-        if self._answer is None:
+        answer = self._answer
+        if answer is None:
             # Nobody asked: this is no connection to send a request on.
             self.abort()
             return
@@ -323,9 +333,15 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.fail(HttpError(type(error).__name__))
             return
+        if answer.status == 0 or self._headers:
+            # A head that goes on, or trailers.
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.fail(HttpError("the head is too large"))
+                return
         if self._complete:
             self._finish()
-        elif self._pass_on(self._answer):
+        elif self._pass_on(answer):
             return
         self._wake()
 
@@ -341,7 +357,7 @@ class _Connection(asyncio.Protocol):
         answer = self._answer
         if answer is None:
             return
-        if exc is None and answer.status and not self._counted:
+        if exc is None and answer.status and not answer.is_counted:
             # A body without a length ends with its connection (RFC 9112, 6.3).
             self._answer = None
             answer.end()
@@ -363,27 +379,12 @@ class _Connection(asyncio.Protocol):
         # More than was asked for: whatever it is, it must not be taken for the next answer.
         self._surplus = self._complete
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._surplus:
-            return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MOST_HEAD_BYTES:
-            raise HttpError("the head is too large")
-        assert self._answer is not None
-        self._answer.headers.append((name.lower(), value))
-
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self._surplus:
-            return
-        assert self._answer is not None
-        if status < 200:
-            self._answer.headers.clear()
-            return
-        self._counted = status in (204, 304) or any(
-            name in (b"content-length", b"transfer-encoding") for name, _ in self._answer.headers
-        )
-        self._answer.status = status
+        headers, status = self._headers.copy(), self._parser.get_status_code()
+        self._headers.clear()
+        if status >= 200 and not self._surplus:
+            assert self._answer is not None
+            self._answer.headers, self._answer.status = headers, status
 
     def on_body(self, piece: bytes) -> None:
         if self._surplus or self._answer is None:

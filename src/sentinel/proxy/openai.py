@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from sentinel.error import AppError, Header, UpstreamError, UpstreamTimeout
-from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID
+from sentinel.error import AppError, UpstreamError, UpstreamTimeout
+from sentinel.proxy.headers import UPSTREAM_ID, to_client
 from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout, Take
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.tasks import pause
@@ -29,17 +29,21 @@ class OpenAIProvider:
     """Sends requests to `{url}{path}` with our key. Connect errors, when nothing was sent yet, are tried again."""
 
     def __init__(self, url: str, api_key: str, *, connect_timeout_seconds: float, idle_timeout_seconds: float) -> None:
-        self._client = Http1Client(url, connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
-        self._key: Header = (b"authorization", f"Bearer {api_key}".encode())
+        self._client = Http1Client(
+            url,
+            f"authorization: Bearer {api_key}\r\n".encode(),
+            connect_seconds=connect_timeout_seconds,
+            idle_seconds=idle_timeout_seconds,
+        )
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        return await _whole(await self._send(b"POST", request.path, request.headers, request.body, request.on_sent))
+        return await _whole(await self._send(b"POST", request.path, request.lines, request.body, request.on_sent))
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.headers, request.body, request.on_sent)
+        answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
         try:
             yield _Stream(answer)
         finally:
@@ -49,7 +53,8 @@ class OpenAIProvider:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
         try:
             async with asyncio.timeout(_GET_SECONDS):
-                return await _whole(await self._send(b"GET", path, [(UPSTREAM_ID, request_id.encode())]))
+                lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
+                return await _whole(await self._send(b"GET", path.encode("ascii"), lines))
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error
 
@@ -60,14 +65,14 @@ class OpenAIProvider:
     async def _send(
         self,
         method: bytes,
-        path: str,
-        headers: list[Header],
+        path: bytes,
+        lines: bytes,
         body: bytes = b"",
         on_sent: Callable[[], None] | None = None,
     ) -> Http1Answer:
         for attempt in range(CONNECT_RETRIES + 1):
             try:
-                return await self._client.send(method, path, [self._key, *headers], body, on_sent)
+                return await self._client.send(method, path, lines, body, on_sent)
             except ConnectFailed as error:
                 if attempt == CONNECT_RETRIES:
                     raise _ours(error) from error
@@ -81,7 +86,7 @@ class OpenAIProvider:
 class _Stream:
     def __init__(self, answer: Http1Answer) -> None:
         self.status = answer.status
-        self.headers = _passed(answer)
+        self.lines, self.id = to_client(answer.headers)
         self._answer = answer
 
     async def read(self) -> bytes | None:
@@ -110,11 +115,8 @@ async def _whole(answer: Http1Answer) -> ProviderAnswer:
         raise _ours(error) from error
     finally:
         answer.close()
-    return ProviderAnswer(answer.status, _passed(answer), body)
-
-
-def _passed(answer: Http1Answer) -> dict[bytes, bytes]:
-    return {name: value for name, value in answer.headers if name in TO_CLIENT or name == UPSTREAM_ID}
+    lines, upstream_id = to_client(answer.headers)
+    return ProviderAnswer(answer.status, lines, upstream_id, body)
 
 
 def _ours(error: HttpError) -> AppError:

@@ -8,26 +8,25 @@ from typing import Protocol
 
 import msgspec
 
-from sentinel.error import Header
-
 
 class ProviderRequest(msgspec.Struct, frozen=True):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
-    on_sent: called when the provider may know of it from now on, and bill it.
+    lines: headers as they go over the wire. on_sent: called when the provider may know of it from now on, and bill it.
     """
 
-    path: str
-    headers: list[Header]
+    path: bytes
+    lines: bytes
     body: bytes
     on_sent: Callable[[], None]
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):
-    """A whole answer. headers: only what proxy/headers.py lets pass, and `x-request-id`; names in lower case."""
+    """A whole answer. lines: the headers that proxy/headers.py lets pass, as they go over the wire; id: its own."""
 
     status: int
-    headers: dict[bytes, bytes]
+    lines: bytes
+    id: bytes | None
     body: bytes
 
 
@@ -39,7 +38,11 @@ class ProviderStream(Protocol):
         """The HTTP status."""
 
     @property
-    def headers(self) -> dict[bytes, bytes]:
+    def lines(self) -> bytes:
+        """As in ProviderAnswer."""
+
+    @property
+    def id(self) -> bytes | None:
         """As in ProviderAnswer."""
 
     async def read(self) -> bytes | None:

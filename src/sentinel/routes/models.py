@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from sentinel.limits.policy import Ask
 from sentinel.middleware import auth, rate_limiter
-from sentinel.proxy.headers import pairs_of
+from sentinel.proxy.headers import by_name, pairs_of
 from sentinel.routes.state import AppState
 
 
@@ -28,7 +28,7 @@ async def model(request: Request) -> Response:
 
 async def _admit(request: Request) -> None:
     parts = request.app.state.sentinel.parts
-    user = await auth.identify(request.scope["headers"], parts.cache)
+    user = await auth.identify(by_name(request.scope["headers"]), parts.cache)
     ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
     verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
     request.scope["common"] += pairs_of(rate_limiter.lines_of(verdict))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from sentinel.error import AccessDenied, InvalidApiKey, UserNotFound
 from sentinel.middleware import auth
+from sentinel.proxy.headers import by_name
 from sentinel.routes.state import AppState
 
 
@@ -51,7 +52,7 @@ async def refresh_user(request: Request) -> Response:
     key = state.settings.admin_key
     if key is None:
         raise AccessDenied("Administration is off: no ADMIN_KEY is set.")
-    token = auth.bearer_token(request.scope["headers"])
+    token = auth.bearer_token(by_name(request.scope["headers"]).get(b"authorization"))
     if not hmac.compare_digest(token, key.get_secret_value().encode()):
         raise InvalidApiKey("Incorrect admin key provided.")
     user = request.path_params["user"]

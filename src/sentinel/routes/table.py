@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from starlette.applications import Starlette
@@ -16,7 +16,7 @@ from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, Un
 from sentinel.middleware import auth
 from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
-from sentinel.proxy.headers import EXPOSED, lines_of, value_of
+from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.routes import models, operations
 from sentinel.routes.state import AppState
@@ -70,7 +70,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path, method = request.scope["path"], request.method
     if path.startswith("/v1/") or path == "/v1":
         try:
-            await auth.identify(request.scope["headers"], request.app.state.sentinel.parts.cache)
+            await auth.identify(by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache)
         except AppError as refused:
             return _render(request, refused)
     if error.status_code == 405:
@@ -90,11 +90,11 @@ class Cors:
     def __init__(self, origins: str) -> None:
         self._allowed = frozenset(origin.strip().encode() for origin in origins.split(","))
         self._any = b"*" in self._allowed
-        self._of_no_browser = lines_of(self.headers({"headers": []}))
+        self._of_no_browser = lines_of(self.headers({}))
 
-    def headers(self, scope: Scope) -> list[Header]:
-        """The headers of an answer to this request; what scripts may read is only of interest to browsers."""
-        origin = value_of(scope["headers"], b"origin")
+    def headers(self, request: Mapping[bytes, bytes]) -> list[Header]:
+        """The headers of an answer to a request with these; what scripts may read is only of interest to browsers."""
+        origin = request.get(b"origin")
         if self._any:
             headers: list[Header] = [(b"access-control-allow-origin", b"*")]
         elif origin and origin in self._allowed:
@@ -105,15 +105,13 @@ class Cors:
             headers.append((b"access-control-expose-headers", EXPOSED))
         return headers
 
-    def lines(self, scope: Scope) -> bytes:
+    def lines(self, request: Mapping[bytes, bytes]) -> bytes:
         """The same as lines; most callers are no browser, so theirs are ready."""
-        if value_of(scope["headers"], b"origin") is None:
-            return self._of_no_browser
-        return lines_of(self.headers(scope))
+        return lines_of(self.headers(request)) if b"origin" in request else self._of_no_browser
 
-    def preflight(self, scope: Scope) -> list[Header]:
+    def preflight(self, request: Mapping[bytes, bytes]) -> list[Header]:
         """The headers of an answer to a preflight; it needs no token."""
-        asked = value_of(scope["headers"], b"access-control-request-headers") or b"*"
+        asked = request.get(b"access-control-request-headers") or b"*"
         return [
             (b"access-control-allow-methods", _METHODS),
             (b"access-control-allow-headers", asked),
@@ -132,17 +130,17 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request_id = new_request_id()
+        request_id, headers = new_request_id(), by_name(scope["headers"])
         kind = _HOT.get(scope["path"])
         if kind is not None and scope["method"] == "POST":
-            lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(scope), request_id.encode())
-            client = ClientSide(scope, receive, send, lines)
+            lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
+            client = ClientSide(scope, receive, send, headers, lines)
             await Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
             return
-        common = [*self._cors.headers(scope), (b"x-request-id", request_id.encode())]
+        common = [*self._cors.headers(headers), (b"x-request-id", request_id.encode())]
         if scope["method"] == "OPTIONS":
-            headers = [*self._cors.preflight(scope), *common]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            answer = [*self._cors.preflight(headers), *common]
+            await send({"type": "http.response.start", "status": 200, "headers": answer})
             await send({"type": "http.response.body", "body": b""})
         else:
             scope["request_id"], scope["common"] = request_id, common

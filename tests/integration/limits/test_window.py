@@ -58,7 +58,10 @@ class Live:
         return self.runner.run(self.ledger.extend(self.mine(ask), held, more, 0, started_ms))
 
     def stored(self) -> bytes:
-        return bytes(self.runner.run(self.ledger.store.command("GET", keys.account_keys(self.user).account)))
+        async def get() -> bytes:
+            return bytes(await self.ledger.store.command("GET", keys.account_keys(self.user).account))
+
+        return self.runner.run(get())
 
 
 @dataclass

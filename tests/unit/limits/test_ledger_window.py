@@ -142,7 +142,7 @@ def test_all_dimensions_or_none() -> None:
         assert not twin.reserve(ask_of(2 + n, 1), START_MS).admitted
     verdict = twin.reserve(ask_of(20, 0), START_MS)
     assert verdict.admitted
-    assert [stats.remaining for stats in verdict.windows] == [98, 0]
+    assert list(verdict.windows[::2]) == [98, 0]
 
 
 def test_what_never_fits_is_told_so() -> None:

@@ -57,7 +57,7 @@ def test_a_refusal_names_its_blocker() -> None:
     rates = policy("ai_input_tokens=50/60s,concurrency=2")
     tail = [10, 1_000, 0]
     blockers = [
-        verdict_of([1, 0, 0, 0, 0, 0, 0, *fields, *tail], rates).blocker
+        verdict_of((1, 0, 0, 0, 0, 0, 0, *fields, *tail), rates).blocker
         for fields in ([5, 1, 1, 50, 50, 0, 9], [1000, 2, 0, 2, 2, 0, 9], [-1, 3, 3, 70, 70, 0, 0])
     ]
     assert [(b.is_quota, b.metric, b.wait_ms) for b in blockers if b] == [

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 
 from sentinel.error import InsufficientQuota, RateLimitExceeded, headers_of
-from sentinel.limits.policy import Blocker, Verdict, Window, WindowStats
+from sentinel.limits.policy import Blocker, Policy, Verdict, Window
 from sentinel.middleware import rate_limiter
 from sentinel.proxy.headers import pairs_of
 
 NOW_MS = 1_800_000_000_000
 
 
-def stats(dimension: int, limit: int, remaining: int, reset_in_ms: int, seconds: int = 60) -> WindowStats:
-    return WindowStats(Window("w", dimension, limit, seconds * 1000), remaining, NOW_MS + reset_in_ms)
+def lines_of(*windows: tuple[int, int, int, int]) -> dict[bytes, bytes]:
+    """The headers where such windows remain: dimension, limit, what remains, ms until all has left it."""
+    policy = Policy(tuple(Window("w", dimension, limit, 60_000) for dimension, limit, _, _ in windows), None, 1, 1, 1)
+    told = tuple(number for _, _, remaining, reset in windows for number in (remaining, NOW_MS + reset))
+    return dict(pairs_of(rate_limiter.lines_of(Verdict(True, NOW_MS, policy=policy, windows=told))))
 
 
 def refusal(**fields: object) -> RateLimitExceeded | InsufficientQuota:
@@ -41,13 +44,13 @@ def test_durations_are_written_as_openai_does(ms: int, text: bytes) -> None:
 def test_without_windows_there_are_no_headers() -> None:
     """Nothing is limited, so nothing is told."""
     assert rate_limiter.lines_of(Verdict(True, NOW_MS)) == b""
+    assert lines_of() == {}
 
 
 def test_the_headers_tell_the_tightest_window() -> None:
     """The plain three are of the tightest of all, OpenAI's names of the tightest of each dimension."""
-    requests = stats(0, 100, 90, 500), stats(0, 1000, 100, 3_600_000, 3600)
-    verdict = Verdict(True, NOW_MS, windows=(*requests, stats(1, 1000, 0, 12_001), stats(2, 10, 9, 0)))
-    assert dict(pairs_of(rate_limiter.lines_of(verdict))) == {
+    windows = (0, 100, 90, 500), (1, 1000, 0, 12_001), (0, 1000, 100, 3_600_000), (2, 10, 9, 0)
+    assert lines_of(*windows) == {
         b"x-ratelimit-limit": b"1000",
         b"x-ratelimit-remaining": b"0",
         b"x-ratelimit-reset": b"1800000013",
@@ -65,8 +68,7 @@ def test_the_headers_tell_the_tightest_window() -> None:
 
 def test_a_limit_of_zero_is_the_tightest() -> None:
     """It divides nothing by zero."""
-    verdict = Verdict(False, NOW_MS, windows=(stats(0, 100, 1, 0), stats(1, 0, 0, 0)))
-    assert dict(pairs_of(rate_limiter.lines_of(verdict)))[b"x-ratelimit-limit"] == b"0"
+    assert lines_of((0, 100, 1, 0), (1, 0, 0, 0), (1, 5, 1, 0))[b"x-ratelimit-limit"] == b"0"
 
 
 def test_a_full_window_is_rate_limit_exceeded() -> None:
