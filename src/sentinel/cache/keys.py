@@ -42,8 +42,13 @@ class AccountKeys:
 
     def settle(self, started_ms: int) -> tuple[bytes, ...]:
         """KEYS of extend.lua and settle.lua. started_ms: when it was reserved, by Redis' clock; the same on retries."""
-        bucket = b"sentinel:{%d}:settled:%d" % (self.partition, started_ms // _SETTLED_BUCKET_MS)
+        bucket = b"sentinel:{%d}:settled:%d" % (self.partition, settled_bucket(started_ms))
         return (self.account, self.leases, self.index, self.outbox, bucket)
+
+
+def settled_bucket(started_ms: int) -> int:
+    """The number of the set in which a request of this moment is noted once it is settled."""
+    return started_ms // _SETTLED_BUCKET_MS
 
 
 @lru_cache(maxsize=16_384)
@@ -51,9 +56,9 @@ def account_keys(user: str) -> AccountKeys:
     """The keys of `user` (Zion's external id)."""
     name = user.encode()
     p = crc32(name) % PARTITIONS
-    # The 3 is of what is in there: nobody shall read what an earlier version has written.
+    # The number is of what is in there: nobody shall read what an earlier version has written.
     return AccountKeys(
-        b"sentinel:{%d}:account3:%b" % (p, name), b"sentinel:{%d}:leases3:%b" % (p, name), index(p), outbox(p), p
+        b"sentinel:{%d}:account4:%b" % (p, name), b"sentinel:{%d}:leases4:%b" % (p, name), index(p), outbox(p), p
     )
 
 

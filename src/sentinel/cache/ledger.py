@@ -22,7 +22,8 @@ from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, verdict_
 
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
-_five, _ten, _eleven = struct.Struct("<5d").pack, struct.Struct("<10d").pack, struct.Struct("<11d").pack
+_five, _six = struct.Struct("<5d").pack, struct.Struct("<6d").pack
+_ten, _eleven = struct.Struct("<10d").pack, struct.Struct("<11d").pack
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +85,7 @@ class RedisLedger:
 
         started_ms: the moment of the verdict. at_ms: when it was spent, 0 = now.
         """
-        numbers = _five(self.now_ms, at_ms, *spent)
+        numbers = _six(self.now_ms, at_ms, *spent, keys.settled_bucket(started_ms))
         touched = keys.account_keys(ask.user).settle(started_ms)
         return bool(await self.store.script(self._settle, touched, ask.id, _who(ask), numbers))
 
@@ -128,9 +129,9 @@ class RedisLedger:
         return [_used_of(account, now) for account in accounts]
 
 
-_HEAD = struct.Struct("<28d")
+_HEAD = struct.Struct("<30d")
 _NARROW = 2**31
-"""A window whose sum is below has slices of four bytes."""
+"""A window whose sum is below has slices of four bytes (ledger.lua)."""
 
 
 def read_account(packed: bytes) -> dict[str, Any]:
@@ -141,13 +142,15 @@ def read_account(packed: bytes) -> dict[str, Any]:
     triples = zip(("held", "pend", "blind", "rolled"), range(6, 18, 3), strict=True)
     account |= {name: v[place : place + 3] for name, place in triples}
     account["q"] = {"at": v[18], "limit": v[19:22], "used": v[22:25], "ends": v[25:28]} if v[18] >= 0 else None
-    account["w"], at = {}, _HEAD.size
-    while at < len(packed):
-        window, size, first, total = (int(number) for number in struct.unpack_from("<4d", packed, at))
-        at += 32
+    (count,) = struct.unpack_from("<d", packed, _HEAD.size)
+    heads = [struct.unpack_from("<5d", packed, _HEAD.size + 8 + 40 * k) for k in range(int(count))]
+    account["w"], at = {}, _HEAD.size + 8 + 40 * len(heads)
+    for window, size, first, total, newest in heads:
         form, each = ("I", 4) if total < _NARROW else ("d", 8)
-        slices = struct.unpack_from(f"<{size // each}{form}", packed, at)
-        account["w"][window], at = [first, *map(int, slices)], at + size
+        older = struct.unpack_from(f"<{int(size) // each}{form}", packed, at)
+        at += int(size)
+        if total:
+            account["w"][int(window)] = [int(first), *map(int, older), int(newest)]
     return account
 
 

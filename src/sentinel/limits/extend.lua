@@ -25,15 +25,15 @@ end
 
 local room, windowed = left(a, 3), false
 if room then more = min(more, room) end
-for k, p in ipairs(windows) do
+for _, p in ipairs(windows) do
   if p.dim == 3 then
-    local _, total = live(a, k, now)
-    more, windowed = min(more, p.limit - total), true
+    live(a, p, now)
+    more, windowed = min(more, p.limit - a[p.base + SUM]), true
   end
 end
 if more > 0 then
-  for k, p in ipairs(windows) do
-    if p.dim == 3 then charge(a[WINDOWS][k], slice_of(p, now), more) end
+  for _, p in ipairs(windows) do
+    if p.dim == 3 then charge(a, p, slice_of(p, now), more) end
   end
   if windowed then
     local count = l[L_MORE]

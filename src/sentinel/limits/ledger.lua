@@ -2,33 +2,34 @@
 -- The common part of the library that Sentinel loads into Redis: before it comes the policy as a table named POLICY,
 -- after it each other file of this folder as a function of KEYS and ARGV, which calls `start` first.
 --
--- One user's account is a row of doubles under the first key, and in Lua an array with these places (a triple takes
--- three: of requests, input tokens, output tokens; its place is that before the first):
-local LAST = 1    -- the moment of this state
-local N = 2       -- number of the quota period
-local SEQ = 3     -- how often Zion has said something
-local ASK = 4     -- from this moment on Zion is to be asked for the limits
-local OPEN = 5    -- requests in flight
-local LEASE = 6   -- no lease ends before this moment (0 = no lease)
-local HELD = 6    -- triple: reserved by requests in flight
-local PEND = 9    -- triple: settled, not yet acknowledged by Zion
-local BLIND = 12  -- triple: acknowledged by a Zion that did not tell its new value; counts until Zion is asked again
-local ROLLED = 15 -- triple: ends of the last periods that are over
-local AT = 19     -- when Zion last told the limits (-1 = never), and then what it said, as three triples:
-local LIMIT = 19  -- -1 = none
-local USED = 22
-local ENDS = 25   -- 0 = never or unknown
-local SIZE = 28
--- After it, for each window that holds something: its id, bytes of its slices, first slice, sum of all, the slices: four
--- bytes each while the sum is below NARROW, else doubles, for Redis writes all of it to its log twice for each request. In
--- Lua they are tables, in the order of the policy, in one more place of the account. What an account has of windows that
--- this policy does not know is kept as it is.
-local WINDOWS = 29
-local OTHERS = 30
-local FIRST, SUM, SLICE, EACH = 1, 2, 3, 4
+-- One user's account is a row under the first key. In it are doubles, and in Lua they are an array with these places (a
+-- triple takes three: of requests, input tokens, output tokens; its place is that before the first):
+local TEXTS = 1   -- not in the row, see below
+local LAST = 2    -- the moment of this state
+local N = 3       -- number of the quota period
+local SEQ = 4     -- how often Zion has said something
+local ASK = 5     -- from this moment on Zion is to be asked for the limits
+local OPEN = 6    -- requests in flight
+local LEASE = 7   -- no lease ends before this moment (0 = no lease)
+local HELD = 7    -- triple: reserved by requests in flight
+local PEND = 10   -- triple: settled, not yet acknowledged by Zion
+local BLIND = 13  -- triple: acknowledged by a Zion that did not tell its new value; counts until Zion is asked again
+local ROLLED = 16 -- triple: ends of the last periods that are over
+local AT = 20     -- when Zion last told the limits (-1 = never), and then what it said, as three triples:
+local LIMIT = 20  -- -1 = none
+local USED = 23
+local ENDS = 26   -- 0 = never or unknown
+local BUCKET = 30 -- the set of settled ids that was last told how long to live, by its number; and when that was
+local TOLD = 31
+local COUNT = 32  -- how many windows follow; window k has five doubles, after the place `base(k)`:
+local ID, BYTES, FIRST, SUM, TOP = 1, 2, 3, 4, 5
+local function base(k) return COUNT - 5 + 5 * k end
+-- which window, bytes of its older slices, number of its oldest slice, sum of all, amount of its newest slice. A sum of 0
+-- has no slices. After the doubles come the older slices of each window, four bytes each while the sum is below NARROW,
+-- else doubles, for Redis writes all of it to its log twice for each request. In Lua they are strings, under TEXTS, from the
+-- second place on; the first is for the doubles.
+-- The windows of this policy come first, in its order; what an account has of others is kept as it is.
 local NARROW = 2147483648
-local FORM = { [4] = 'I4', [8] = 'd' }
-local NO_SLICE = { [4] = '\0\0\0\0', [8] = '\0\0\0\0\0\0\0\0' }
 
 -- A lease is a row of doubles, too: when it ends, when it began, what it reserved, output delivered so far (-1 = not
 -- begun), what was billed when an earlier lease of the same request ended, how many doubles follow: {moment, tokens}
@@ -38,21 +39,39 @@ local L_ENDS, L_AT, COST, SENT, BILLED, L_MORE, L_REST = 1, 2, 2, 6, 6, 10, 11
 
 local SLICES = 60
 local CLAIM_MS = 5000
+local TELL_MS = 60000
 local REMEMBER_EXPIRED_MS = 3600000
-local HEAD, WINDOW, LEASE_HEAD, NOTE = '<dddddddddddddddddddddddddddd', '<dddd', '<dddddddddd', '<dddd'
+local LEASE_HEAD, NOTE = '<dddddddddd', '<dddd'
 local NOT_BILLED = { 0, 0, 0 }
-local policy, windows, places = POLICY, POLICY.windows, {}
+local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {} }
 
--- While a library is being loaded it has none of Lua's own functions. This takes them at the first call.
-local pack, unpack_from, rep, ceil, floor, max, min, NOTHING, NO_ACCOUNT, ANSWER
+-- While a library is being loaded it has none of Lua's own functions. `start` takes them at the first call.
+local pack, unpack_from, unpack_all, rep, concat, floor, max, min, NO_ACCOUNT, ANSWER
+
+-- The form of so many numbers.
+local function form(of, count)
+  local known = forms[of][count]
+  if not known then
+    known = '<' .. rep(of, count)
+    forms[of][count] = known
+  end
+  return known
+end
+
+-- A window of the policy gets the places of what is its own in an account.
 local function start()
   if pack then return end
-  pack, unpack_from, rep = struct.pack, struct.unpack, string.rep
-  ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
-  NOTHING = pack('<d', 0)
-  NO_ACCOUNT = rep(NOTHING, AT - 1) .. rep(pack('<d', -1), 4) .. rep(NOTHING, 6)
-  ANSWER = '<' .. rep('i8', 15 + 2 * #windows)
-  for k, p in ipairs(windows) do places[p.id] = k end
+  pack, unpack_from, unpack_all, rep, concat = struct.pack, struct.unpack, unpack, string.rep, table.concat
+  floor, max, min = math.floor, math.max, math.min
+  local none = {}
+  for place = 2, COUNT + 5 * #windows do none[place] = 0 end
+  none[AT], none[LIMIT + 1], none[LIMIT + 2], none[LIMIT + 3], none[COUNT] = -1, -1, -1, -1, #windows
+  for k, p in ipairs(windows) do
+    p.base, p.text = base(k), k + 1
+    none[p.base + ID] = p.id
+  end
+  NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
+  ANSWER = form('i8', 15 + 2 * #windows)
 end
 
 local function clock(given)
@@ -62,56 +81,84 @@ local function clock(given)
 end
 
 -- The slice that a moment lies in, and the first moment at which a slice has left the window.
-local function slice_of(p, moment) return floor(moment * SLICES / p.window) end
-local function gone(p, slice) return ceil((slice + SLICES + 1) * p.window / SLICES) end
+local function slice_of(p, moment)
+  local slice = moment * SLICES / p.window
+  return slice - slice % 1
+end
+local function gone(p, slice)
+  local moment = (slice + SLICES + 1) * p.window / SLICES
+  local part = moment % 1
+  return part == 0 and moment or moment - part + 1
+end
 
 local function doubles(packed, from, count)
-  return { unpack_from('<' .. rep('d', count), packed, from) }
+  return { unpack_from(form('d', count), packed, from) }
 end
 
--- The amounts of a window's slices, from a byte on.
-local function amounts(w, from, count)
-  return { unpack_from('<' .. rep(FORM[w[EACH]], count), w[SLICE], from) }
+local function slices_form(sum, count) return form(sum < NARROW and 'I4' or 'd', count) end
+local function slice_bytes(sum) return sum < NARROW and 4 or 8 end
+
+-- The slices of a window that holds something, oldest first.
+local function slices(a, p)
+  local sum = a[p.base + SUM]
+  local count = a[p.base + BYTES] / slice_bytes(sum)
+  local all = { unpack_from(slices_form(sum, count), a[TEXTS][p.text]) }
+  all[count + 1] = a[p.base + TOP]
+  return all
 end
 
--- Have slices as wide as this sum of them needs.
-local function fit(w, sum)
-  local each = sum < NARROW and 4 or 8
-  if w[EACH] == each then return end
-  local count = #w[SLICE] / w[EACH]
-  local all = amounts(w, 1, count)
-  w[EACH], w[SLICE] = each, count > 0 and pack('<' .. rep(FORM[each], count), unpack(all, 1, count)) or ''
+local function keep_text(a, p, text)
+  a[TEXTS][p.text], a[p.base + BYTES] = text, #text
+end
+
+-- The opposite of `slices`.
+local function put(a, p, first, all)
+  local b, count, sum = p.base, #all, 0
+  while count > 0 and all[count] == 0 do count = count - 1 end
+  for i = 1, count do sum = sum + all[i] end
+  a[b + FIRST], a[b + SUM], a[b + TOP] = first, sum, all[count] or 0
+  keep_text(a, p, count > 1 and pack(slices_form(sum, count - 1), unpack_all(all, 1, count - 1)) or '')
 end
 
 -- Add to a slice; an amount below zero gives back, never more than is there.
-local function charge(w, slice, amount)
-  if amount > 0 then fit(w, w[SUM] + amount) end
-  local slices, each = w[SLICE], w[EACH]
-  if slices == '' then w[FIRST] = slice end
-  local form, at, size = '<' .. FORM[each], (slice - w[FIRST]) * each, #slices
-  if amount > 0 then
-    if at >= size then
-      slices = slices .. rep('\0', at - size) .. pack(form, amount)
-    else
-      slices = slices:sub(1, at) .. pack(form, unpack_from(form, slices, at + 1) + amount) .. slices:sub(at + each + 1)
-    end
-    w[SLICE], w[SUM] = slices, w[SUM] + amount
-  elseif amount < 0 and at >= 0 and at < size then
-    local held = unpack_from(form, slices, at + 1)
-    local left = max(0, held + amount)
-    slices = slices:sub(1, at) .. pack(form, left) .. slices:sub(at + each + 1)
-    while slices:sub(-each) == NO_SLICE[each] do slices = slices:sub(1, -each - 1) end
-    w[SLICE], w[SUM] = slices, w[SUM] + left - held
+local function charge(a, p, slice, amount)
+  local b = p.base
+  local first, sum, top = a[b + FIRST], a[b + SUM], a[b + TOP]
+  if sum == 0 then
+    if amount > 0 then a[b + FIRST], a[b + SUM], a[b + TOP] = slice, amount, amount end
+    return
+  end
+  local each, after = sum < NARROW and 4 or 8, sum + amount
+  local newest, same = first + a[b + BYTES] / each, (after < NARROW) == (each == 4)
+  if slice == newest and top + amount > 0 and same then
+    a[b + SUM], a[b + TOP] = after, top + amount
+  elseif slice > newest and amount > 0 and same then
+    local text = a[TEXTS][p.text] .. pack(each == 4 and '<I4' or '<d', top)
+    if slice > newest + 1 then text = text .. rep('\0', (slice - newest - 1) * each) end
+    keep_text(a, p, text)
+    a[b + SUM], a[b + TOP] = after, amount
+  elseif slice >= first and (slice <= newest or amount > 0) then
+    local all = slices(a, p)
+    for i = #all + 1, slice - first do all[i] = 0 end
+    all[slice - first + 1] = max(0, (all[slice - first + 1] or 0) + amount)
+    put(a, p, first, all)
   end
 end
 
--- Take slices away, from the byte `from` to the byte `to`; returns what they held.
-local function cut(w, from, to)
-  local slices, sum = w[SLICE], 0
-  local out = amounts(w, from, (to - from + 1) / w[EACH])
-  for i = 1, #out - 1 do sum = sum + out[i] end
-  w[SLICE], w[SUM] = slices:sub(1, from - 1) .. slices:sub(to + 1), w[SUM] - sum
-  return sum
+-- Drop what has left the window. A slice counts whole until the last instant it holds is older than the window.
+local function live(a, p, now)
+  local b = p.base
+  local sum, old = a[b + SUM], slice_of(p, now) - SLICES - a[b + FIRST]
+  if sum == 0 or old <= 0 then return end
+  local each, text = slice_bytes(sum), a[TEXTS][p.text]
+  if old > #text / each then return put(a, p, 0, {}) end
+  local out, left = { unpack_from(slices_form(sum, old), text) }, sum
+  for i = 1, old do left = left - out[i] end
+  if slice_bytes(left) ~= each then
+    return put(a, p, a[b + FIRST] + old, { unpack_all(slices(a, p), old + 1) })
+  end
+  keep_text(a, p, text:sub(old * each + 1))
+  a[b + FIRST], a[b + SUM] = a[b + FIRST] + old, left
 end
 
 -- A lease's doubles, those of its extensions, whose it is.
@@ -123,7 +170,7 @@ end
 
 -- The opposite of read_lease.
 local function save_lease(keys, id, l, more, who)
-  local packed = pack(LEASE_HEAD, unpack(l, 1, L_MORE))
+  local packed = pack(LEASE_HEAD, unpack_all(l, 1, L_MORE))
   for i = 1, l[L_MORE], 2 do packed = packed .. pack('<dd', more[i], more[i + 1]) end
   redis.call('HSET', keys[2], id, packed .. who)
 end
@@ -131,10 +178,16 @@ end
 -- The clock went back, as it may when another node takes over. What is noted for later than now counts from now on:
 -- no window forgets early, and nobody waits longer than a window or a lease.
 local function rewind(a, keys, now)
-  for k, p in ipairs(windows) do
-    local w, current = a[WINDOWS][k], slice_of(p, now)
-    local keep = max(0, (current - w[FIRST] + 1) * w[EACH])
-    if keep < #w[SLICE] then charge(w, current, cut(w, keep + 1, #w[SLICE])) end
+  for _, p in ipairs(windows) do
+    local first, current = a[p.base + FIRST], slice_of(p, now)
+    if a[p.base + SUM] > 0 then
+      local kept, moved = {}, 0
+      for i, amount in ipairs(slices(a, p)) do
+        if first + i - 1 <= current then kept[i] = amount else moved = moved + amount end
+      end
+      put(a, p, first, kept)
+      if moved > 0 then charge(a, p, current, moved) end
+    end
   end
   local all = redis.call('HGETALL', keys[2])
   for i = 1, #all, 2 do
@@ -146,39 +199,51 @@ local function rewind(a, keys, now)
     end
   end
   if a[AT] >= 0 then a[AT] = min(a[AT], now) end
-  a[ASK], a[LEASE] = min(a[ASK], now), min(a[LEASE], now)
+  a[ASK], a[LEASE], a[TOLD] = min(a[ASK], now), min(a[LEASE], now), min(a[TOLD], now)
+end
+
+-- Have the windows of this policy first, in its order.
+local function arrange(a)
+  local count, heads, texts, known = a[COUNT], {}, a[TEXTS], {}
+  for k = 1, count do heads[a[base(k) + ID]] = { texts[k + 1], unpack_all(a, base(k) + 1, base(k) + 5) } end
+  local order = {}
+  for k = 1, #windows do
+    local id = windows[k].id
+    order[k], known[id] = heads[id] or { '', id, 0, 0, 0, 0 }, true
+  end
+  for k = 1, count do
+    local id = a[base(k) + ID]
+    if not known[id] then order[#order + 1] = heads[id] end
+  end
+  a[COUNT], a[TEXTS] = #order, { '' }
+  for k = 1, #order do
+    a[TEXTS][k + 1] = order[k][1]
+    for i = 1, 5 do a[base(k) + i] = order[k][i + 1] end
+  end
+  return a
 end
 
 local function decode(packed)
-  local a, others, list = { unpack_from(HEAD, packed) }, '', {}
-  local at = a[SIZE + 1]
-  for k = 1, #windows do list[k] = { 0, 0, '', 4 } end
-  while at < #packed do
-    local start, id, bytes, first, sum = at
-    id, bytes, first, sum, at = unpack_from(WINDOW, packed, at)
-    local k = places[id]
-    if k then
-      local w = list[k]
-      w[FIRST], w[SUM], w[SLICE] = first, sum, packed:sub(at, at + bytes - 1)
-      w[EACH] = sum < NARROW and 4 or 8
-    else
-      others = others .. packed:sub(start, at + bytes - 1)
-    end
+  local count = unpack_from('<d', packed, 8 * (COUNT - 2) + 1)
+  -- The last that is unpacked is where the texts begin.
+  local a, texts = { 0, unpack_from(form('d', COUNT - 1 + 5 * count), packed) }, { '' }
+  local at = a[COUNT + 1 + 5 * count]
+  for k = 1, count do
+    local bytes = a[base(k) + BYTES]
+    texts[k + 1] = bytes > 0 and packed:sub(at, at + bytes - 1) or ''
     at = at + bytes
   end
-  a[WINDOWS], a[OTHERS] = list, others
+  a[TEXTS] = texts
+  for k = 1, #windows do
+    if k > count or a[windows[k].base + ID] ~= windows[k].id then return arrange(a) end
+  end
   return a
 end
 
 local function save(a, keys)
-  local packed = pack(HEAD, unpack(a, 1, SIZE))
-  for k, p in ipairs(windows) do
-    local w = a[WINDOWS][k]
-    fit(w, w[SUM])
-    local slices = w[SLICE]
-    if slices ~= '' then packed = packed .. pack(WINDOW, p.id, #slices, w[FIRST], w[SUM]) .. slices end
-  end
-  redis.call('SET', keys[1], packed .. a[OTHERS], 'PX', policy.ttl)
+  local texts, count = a[TEXTS], a[COUNT]
+  texts[1] = pack(form('d', COUNT - 1 + 5 * count), unpack_all(a, 2, COUNT + 5 * count))
+  redis.call('SET', keys[1], concat(texts), 'PX', policy.ttl)
 end
 
 -- The account now, and whether it must be saved although nothing happens to it.
@@ -201,45 +266,38 @@ local function load(keys, now)
   return a, back or over
 end
 
--- Drop what has left the window; returns the window and its sum. A slice counts whole until the last instant it holds
--- is older than the window.
-local function live(a, k, now)
-  local w = a[WINDOWS][k]
-  local old, bytes = slice_of(windows[k], now) - SLICES - w[FIRST], #w[SLICE]
-  if bytes > 0 and old > 0 then
-    cut(w, 1, min(bytes, old * w[EACH]))
-    w[FIRST] = w[FIRST] + old
-  end
-  if w[SUM] == 0 then w[SLICE] = '' end
-  return w, w[SUM]
-end
-
 -- Replace what a lease reserved by what was spent: give back where it was taken, charge the excess now.
 -- more: {moment, tokens} of the lease's extensions, one after the other.
 local function correct(a, l, more, spent, now)
-  for k, p in ipairs(windows) do
+  for k = 1, #windows do
+    local p = windows[k]
     local excess = spent[p.dim] - l[COST + p.dim]
     if excess ~= 0 then
-      local w = live(a, k, now)
+      live(a, p, now)
       for i = p.dim == 3 and l[L_MORE] - 1 or 0, 1, -2 do
         local back = min(0, max(excess, -more[i + 1]))
-        charge(w, slice_of(p, more[i]), back)
+        charge(a, p, slice_of(p, more[i]), back)
         excess = excess - back
       end
-      charge(w, slice_of(p, excess < 0 and l[L_AT] or now), excess)
+      charge(a, p, slice_of(p, excess < 0 and l[L_AT] or now), excess)
     end
   end
 end
 
 -- Add to a triple of an account what stands in three places of another array; never below zero.
 local function add(a, triple, sign, from, place)
-  for d = 1, 3 do a[triple + d] = max(0, a[triple + d] + sign * from[place + d]) end
+  for d = 1, 3 do
+    local sum = a[triple + d] + sign * from[place + d]
+    a[triple + d] = sum > 0 and sum or 0
+  end
 end
 
 -- Write the usage record, less what was billed before.
 local function bill(a, keys, who, total, billed, place, at)
-  local r, i = max(0, total[1] - billed[place + 1]), max(0, total[2] - billed[place + 2])
-  local o = max(0, total[3] - billed[place + 3])
+  local r, i, o = total[1] - billed[place + 1], total[2] - billed[place + 2], total[3] - billed[place + 3]
+  if r < 0 then r = 0 end
+  if i < 0 then i = 0 end
+  if o < 0 then o = 0 end
   if r + i + o == 0 then return end
   a[PEND + 1], a[PEND + 2], a[PEND + 3] = a[PEND + 1] + r, a[PEND + 2] + i, a[PEND + 3] + o
   redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at))
@@ -299,6 +357,7 @@ end
 
 -- What is left of the quota of a dimension; nil where it has no limit.
 local function left(a, d)
-  if a[AT] < 0 or a[LIMIT + d] < 0 then return nil end
-  return a[LIMIT + d] - a[USED + d] - a[BLIND + d] - a[PEND + d] - a[HELD + d]
+  local limit = a[LIMIT + d]
+  if limit < 0 or a[AT] < 0 then return nil end
+  return limit - a[USED + d] - a[BLIND + d] - a[PEND + d] - a[HELD + d]
 end

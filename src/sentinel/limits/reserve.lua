@@ -7,7 +7,7 @@
 --   kind of the blocker: 1 window, 2 concurrency, 3 quota; which: window number or dimension
 local now, input, output, least, fair = unpack_from('<ddddd', ARGV[3])
 now = clock(now)
-local user = ARGV[2]
+local user, windowed = ARGV[2], #windows
 local a, dirty = load(KEYS, now)
 
 local fresh_until = a[AT] + policy.fresh
@@ -25,70 +25,87 @@ dirty = dirty or a[LEASE] ~= lease
 
 -- How much output fits; the rest of the request is all or nothing.
 local room = left(a, 3)
-for k, p in ipairs(windows) do
-  local _, total = live(a, k, now)
-  if p.dim == 3 then room = min(room or p.limit, p.limit - total) end
+for k = 1, windowed do
+  local p = windows[k]
+  live(a, p, now)
+  if p.dim == 3 then
+    local free = p.limit - a[p.base + SUM]
+    if not room or free < room then room = free end
+  end
 end
 local granted, finite = output, room and 1 or 0
 if room then
-  granted = min(granted, room)
-  if fair > 0 then granted = min(granted, max(fair, floor(room / 4))) end
+  local most = fair > 0 and min(room, max(fair, floor(room / 4))) or room
+  if most < granted then granted = most > 0 and most or 0 end
 end
-granted = max(0, granted)
-local cost = { 1, input, max(granted, least) }
+local cost = { 1, input, granted > least and granted or least }
 
--- The blocker that is told: a quota before a window before concurrency, and of its kind the one that lasts longest.
-local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
-local function blocked(k, w, number, l, u, at)
-  local longer = wait >= 0 and (w < 0 or w > wait)
-  if kind == 0 or longer or (k == 3 and kind ~= 3) then
-    kind, which, limit, used, remaining, reset = k, number, l, u, max(0, l - u), at
-  end
-  if longer then wait = w end
-end
-if policy.concurrency >= 0 and a[OPEN] >= policy.concurrency then
-  blocked(2, 1000, 0, policy.concurrency, a[OPEN], now + 1000)
-end
-for k, p in ipairs(windows) do
-  local w, amount = a[WINDOWS][k], cost[p.dim]
-  local missing = w[SUM] + amount - p.limit
-  if missing > 0 and amount > 0 then
-    local at, freed, count = -1, 0, amount <= p.limit and #w[SLICE] / w[EACH] or 0
-    local slices = amounts(w, 1, count)
-    for i = 1, count do
-      freed = freed + slices[i]
-      if freed >= missing then at = gone(p, w[FIRST] + i - 1) break end
-    end
-    blocked(1, at < 0 and -1 or at - now, k, p.limit, w[SUM], at < 0 and now + p.window or at)
-  end
+local fits = policy.concurrency < 0 or a[OPEN] < policy.concurrency
+for k = 1, windowed do
+  local p = windows[k]
+  local amount = cost[p.dim]
+  if amount > 0 and a[p.base + SUM] + amount > p.limit then fits = false end
 end
 for d = 1, 3 do
-  local l, ends = left(a, d), a[ENDS + d]
-  if l and l < cost[d] and cost[d] > 0 then
-    -- Tokens that are only reserved come back, as a rule, long before the period ends.
-    local returns = d > 1 and l + a[HELD + d] >= cost[d]
-    blocked(3, returns and 1000 or ends > 0 and ends - now or -1, d, a[LIMIT + d], a[LIMIT + d] - l, ends)
-  end
+  local l = left(a, d)
+  if l and l < cost[d] and cost[d] > 0 then fits = false end
 end
 
-if kind == 0 then
+local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
+if fits then
   cost[3] = granted
-  for k, p in ipairs(windows) do charge(a[WINDOWS][k], slice_of(p, now), cost[p.dim]) end
+  for k = 1, windowed do
+    local p = windows[k]
+    if cost[p.dim] > 0 then charge(a, p, slice_of(p, now), cost[p.dim]) end
+  end
   add(a, HELD, 1, cost, 0)
   a[OPEN] = a[OPEN] + 1
   local ends = now + policy.lease
   redis.call('HSET', KEYS[2], ARGV[1], pack(LEASE_HEAD, ends, now, 1, input, granted, -1, 0, 0, 0, 0))
   index(a, KEYS, user, a[LEASE] == 0 and ends or min(a[LEASE], ends))
+else
+  -- The blocker that is told: a quota before a window before concurrency, and of its kind the one that lasts longest.
+  local function blocked(k, w, number, l, u, at)
+    local longer = wait >= 0 and (w < 0 or w > wait)
+    if kind == 0 or longer or (k == 3 and kind ~= 3) then
+      kind, which, limit, used, remaining, reset = k, number, l, u, max(0, l - u), at
+    end
+    if longer then wait = w end
+  end
+  if policy.concurrency >= 0 and a[OPEN] >= policy.concurrency then
+    blocked(2, 1000, 0, policy.concurrency, a[OPEN], now + 1000)
+  end
+  for k, p in ipairs(windows) do
+    local first, sum, amount = a[p.base + FIRST], a[p.base + SUM], cost[p.dim]
+    local missing = sum + amount - p.limit
+    if missing > 0 and amount > 0 then
+      local at, freed = -1, 0
+      for i, slice in ipairs(amount <= p.limit and sum > 0 and slices(a, p) or {}) do
+        freed = freed + slice
+        if freed >= missing then at = gone(p, first + i - 1) break end
+      end
+      blocked(1, at < 0 and -1 or at - now, k, p.limit, sum, at < 0 and now + p.window or at)
+    end
+  end
+  for d = 1, 3 do
+    local l, ends = left(a, d), a[ENDS + d]
+    if l and l < cost[d] and cost[d] > 0 then
+      -- Tokens that are only reserved come back, as a rule, long before the period ends.
+      local returns = d > 1 and l + a[HELD + d] >= cost[d]
+      blocked(3, returns and 1000 or ends > 0 and ends - now or -1, d, a[LIMIT + d], a[LIMIT + d] - l, ends)
+    end
+  end
 end
-if kind == 0 or dirty then save(a, KEYS) end
+if fits or dirty then save(a, KEYS) end
 
 local answer = {
-  kind == 0 and 0 or 1, now, granted, finite, refresh, stale, a[SEQ], wait, kind, which, limit, used, remaining, reset,
+  fits and 0 or 1, now, granted, finite, refresh, stale, a[SEQ], wait, kind, which, limit, used, remaining, reset,
 }
-for k, p in ipairs(windows) do
-  local w = a[WINDOWS][k]
-  answer[13 + 2 * k] = max(0, p.limit - w[SUM])
-  answer[14 + 2 * k] = w[SLICE] ~= '' and gone(p, w[FIRST] + #w[SLICE] / w[EACH] - 1) or now
+for k = 1, windowed do
+  local p = windows[k]
+  local b, sum = p.base, a[p.base + SUM]
+  answer[13 + 2 * k] = sum < p.limit and p.limit - sum or 0
+  answer[14 + 2 * k] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / slice_bytes(sum)) or now
 end
-answer[15 + 2 * #windows] = policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1
-return pack(ANSWER, unpack(answer))
+answer[15 + 2 * windowed] = policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1
+return pack(ANSWER, unpack_all(answer))

@@ -1,12 +1,16 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
 -- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, who, and as doubles: now (0 = this Redis' clock),
--- when it was spent (0 = now), requests, input, output. Answer: 1 settled now, 0 was settled before.
+-- when it was spent (0 = now), requests, input, output, number of the set of settled ids. Answer: 1 settled now, 0 was settled before.
 local id, who = ARGV[1], ARGV[2]
 if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
-redis.call('PEXPIRE', KEYS[5], policy.remember)
-local now, at, requests, input, output = unpack_from('<ddddd', ARGV[3])
+local now, at, requests, input, output, bucket = unpack_from('<dddddd', ARGV[3])
 now = clock(now)
 local a = load(KEYS, now)
+-- One command less for a user of whom the set has heard within the minute.
+if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
+  redis.call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)
+  a[BUCKET], a[TOLD] = bucket, now
+end
 
 local packed = redis.call('HGET', KEYS[2], id)
 local l, more
