@@ -152,7 +152,7 @@ async def test_a_settlement_is_remembered_long_after_the_last_one(make_ledger: M
     ledger = await make_ledger(policy_of())
     await caller.known(ledger)
     asks = [caller.ask() for _ in range(3)]
-    started_ms = [(await ledger.reserve(ask)).now_ms for ask in asks][0]
+    started_ms, *_ = [(await ledger.reserve(ask)).now_ms for ask in asks]
     bucket = keys.account_keys(caller.name).settle(started_ms)[-1]
     client, left_ms = ledger.store.client, []
     for ask, later_ms in zip(asks, (0, 50_000, 61_000), strict=True):

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from sentinel import server
+from sentinel import connection as connections
 from sentinel.config import Settings
-from sentinel.server import BoundedHttpProtocol, config_for
+from sentinel.connection import HttpProtocol
+from sentinel.server import config_for
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
 IDLE_SECONDS = 0.2
@@ -45,17 +46,17 @@ async def _app(scope: Any, _: Any, __: Any) -> None:
 
 
 @pytest.fixture
-async def connection(monkeypatch: pytest.MonkeyPatch) -> tuple[BoundedHttpProtocol, _Transport]:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", IDLE_SECONDS)
+async def connection(monkeypatch: pytest.MonkeyPatch) -> tuple[HttpProtocol, _Transport]:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", IDLE_SECONDS)
     settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
     config = config_for(_app, settings)
     config.load()
-    protocol, transport = BoundedHttpProtocol(config, ServerState(), {}), _Transport()
+    protocol, transport = HttpProtocol(config, ServerState(), {}), _Transport()
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol, transport
 
 
-async def _answered(protocol: BoundedHttpProtocol, transport: _Transport) -> float:
+async def _answered(protocol: HttpProtocol, transport: _Transport) -> float:
     transport.answered.clear()
     protocol.data_received(REQUEST)
     async with asyncio.timeout(5):
@@ -64,7 +65,7 @@ async def _answered(protocol: BoundedHttpProtocol, transport: _Transport) -> flo
 
 
 async def test_a_connection_is_closed_once_it_has_been_idle(
-    connection: tuple[BoundedHttpProtocol, _Transport],
+    connection: tuple[HttpProtocol, _Transport],
 ) -> None:
     """Not before: each request starts the time anew, though one timer serves for many of them."""
     protocol, transport = connection
@@ -78,7 +79,7 @@ async def test_a_connection_is_closed_once_it_has_been_idle(
     assert asyncio.get_running_loop().time() - last >= IDLE_SECONDS * 0.99
 
 
-async def test_a_connection_that_is_served_is_not_idle(connection: tuple[BoundedHttpProtocol, _Transport]) -> None:
+async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpProtocol, _Transport]) -> None:
     """However long the answer takes."""
     protocol, transport = connection
     await _answered(protocol, transport)

@@ -1,0 +1,550 @@
+"""A client's connection: HTTP/1.1 as uvicorn's server wants a protocol to speak it, with httptools' parser.
+
+Why not uvicorn's own protocol: it lacks bounds on slow and huge request heads, and what it does for a request was the
+largest part of one that was not ours (docs/adr/0009).
+
+The application says in its lifespan state, as `head_seconds`, `body_seconds` and `stall_seconds`, how long a client may
+take. It finds the request in the scope's extensions, as `sentinel.connection`, which is ASGI's `receive` and `send`
+without their messages; under another server it is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import TimerHandle
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+import structlog
+from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from sentinel.error import (
+    AppError,
+    Header,
+    HeadersTooLarge,
+    InternalError,
+    InvalidJson,
+    RequestTimeout,
+    body_of,
+    headers_of,
+)
+from sentinel.proxy.headers import lines_of
+from sentinel.proxy.logging import new_request_id
+from sentinel.turn import end_of_turn
+
+log = structlog.get_logger()
+
+MOST_HEAD_BYTES = 64 * 1024
+"""Request line and headers together. nginx takes 32 KB, and no JWT that anybody uses is over 16 KB."""
+
+KEEP_ALIVE_SECONDS = 75
+_LINGER_SECONDS = 1.0
+_HEAD_SECONDS, _BODY_SECONDS, _STALL_SECONDS = 10.0, 30.0, 60.0
+"""Where the application does not say."""
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection: requests in, answers out in the same order.
+
+    A head is open from its first byte to its blank line. What is wrong before the application is asked is answered
+    here, in OpenAI's shape and with a request id.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.turn = end_of_turn(self.loop)
+        self.transport: asyncio.Transport
+        self.flow: FlowControl
+        self.server_state = server_state
+        self._app = config.loaded_app
+        self._app_state = app_state
+        self._parser = httptools.HttpRequestParser(self)
+        # An answer to the first of two requests may say that it is the last; what follows is then not looked at.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._url = b""
+        self._headers: list[Header] = []
+        self._head_open = False
+        self._head_bytes = 0
+        self._read_bytes = 0
+        self._heads = 0
+        self._head_timer: TimerHandle | None = None
+        self._head_too_large = False
+        self._read: ServedRequest | None = None  # Its body is being read.
+        self._served: ServedRequest | None = None  # It is being answered; those behind it wait.
+        self._waiting: deque[ServedRequest] = deque()
+        self._refused = False
+        self._stall_timer: TimerHandle | None = None
+        self._idle_timer: TimerHandle | None = None
+        self._idle_since = 0.0
+
+    # -------------------------------------------------------------------------------------------------- for asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock: a connection that sends nothing is closed like one that sends too slowly."""
+        # uvloop's transports are no subclass of asyncio's.
+        self.transport = tcp = cast("asyncio.Transport", transport)
+        self.flow = FlowControl(tcp)
+        scheme = "https" if is_ssl(tcp) else "http"
+        self._address = {"server": get_local_addr(tcp), "client": get_remote_addr(tcp), "scheme": scheme}
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
+        """Stop the clock, and tell whoever is serving the client."""
+        self.server_state.connections.discard(self)
+        self._disarm()
+        self._unwatch_reader()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self.flow.resume_writing()
+        for request in (self._served, *self._waiting):
+            if request is not None:
+                request.lost()
+        self._waiting.clear()
+        # Parser and protocol know each other, and the collector of garbage shall not have to part them.
+        del self._parser
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: whoever serves it waits, as long as it reads at all."""
+        self.flow.pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._unwatch_reader()
+        self.flow.resume_writing()
+
+    def _watch_reader(self) -> None:
+        seconds = self._app_state.get("stall_seconds", _STALL_SECONDS)
+        unread = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(seconds, self._look_at_reader, unread)
+
+    def _unwatch_reader(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _look_at_reader(self, unread: int) -> None:
+        if self.transport.get_write_buffer_size() < unread:
+            self._watch_reader()
+        else:
+            # Closing in good order would wait for the client to read the rest.
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a head that stays unfinished is on the clock, one that is too large is refused."""
+        if self._refused:
+            return
+        self._idle_since = 0.0
+        begins_in_head, heads = self._read is None, self._heads
+        self._read_bytes = len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._is_malformed()
+        except httptools.HttpParserUpgrade:
+            log.debug("a client wants another protocol")
+        if not self._head_open or self.transport.is_closing():
+            return
+        # Where another request ended in these bytes, how many of them are of this head is not known.
+        self._head_bytes += len(data) if begins_in_head and heads == self._heads else 1
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self.refuse(HeadersTooLarge("The request line and headers are too large."))
+        elif self._head_timer is None:
+            self._arm()
+
+    # ------------------------------------------------------------------------------------------------ for the parser
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        self._url, self._headers, self._head_open = b"", [], True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there; one that came in a single read is measured here."""
+        came = self._head_bytes + self._read_bytes
+        self._head_open, self._head_bytes = False, 0
+        self._heads += 1
+        self._disarm()
+        if came > MOST_HEAD_BYTES:
+            size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+            if size > MOST_HEAD_BYTES:
+                self._head_too_large = True
+                raise _TooLarge
+        version = self._parser.get_http_version()
+        keep_alive = version != "1.0" and self._parser.should_keep_alive()
+        request = self._read = ServedRequest(self, self._scope(version), keep_alive)
+        if self._served is None:
+            self._serve(request)
+        else:
+            self.flow.pause_reading()
+            self._waiting.append(request)
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        url = self._url
+        if url.startswith(b"/") and b"#" not in url:
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path, parsed.query or b""
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": self._parser.get_method().decode("ascii"),
+            **self._address,
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self._headers,
+            "state": self._app_state,
+        }
+
+    def _serve(self, request: ServedRequest) -> None:
+        self._served = request
+        task = request.task = self.loop.create_task(request.run(self._app))
+        self.server_state.tasks.add(task)
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of a body."""
+        request = self._read
+        if request is not None and request.came(piece) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        request, self._read = self._read, None
+        if request is not None:
+            request.has_come()
+
+    # ------------------------------------------------------------------------------------------------------- answers
+
+    def answered(self, request: ServedRequest) -> None:
+        """Go on to the next request, or wait for it, but not for ever; nor for the rest of a body that was answered."""
+        self.server_state.total_requests += 1
+        self._served = None
+        if not request.keep_alive:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self._waiting:
+                self._serve(self._waiting.popleft())
+            else:
+                self._wait_idle()
+        if self._read is request:
+            seconds = self._app_state.get("body_seconds", _BODY_SECONDS)
+            self.loop.call_later(seconds, self._stop_reading, request)
+
+    def _wait_idle(self) -> None:
+        # One timer serves for many requests.
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_SECONDS, self._look_at_idle)
+
+    def _look_at_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since == 0.0:
+            return
+        left = self._idle_since + KEEP_ALIVE_SECONDS - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_at_idle)
+        else:
+            self.transport.close()
+
+    def _stop_reading(self, request: ServedRequest) -> None:
+        if self._read is request:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server stops: an answer that is whole goes out before its connection is closed."""
+        self.turn.flush()
+        if self._served is None:
+            self.transport.close()
+        else:
+            for request in (self._served, *self._waiting):
+                request.keep_alive = False
+
+    def _is_malformed(self) -> None:
+        """Malformed HTTP, told in OpenAI's shape."""
+        if self.transport.is_closing():
+            return
+        if self._head_too_large:
+            self.refuse(HeadersTooLarge("The request line and headers are too large."))
+        else:
+            self.refuse(InvalidJson("This is not a valid HTTP/1.1 request."))
+
+    def refuse(self, error: AppError) -> None:
+        """Answer and close. What still comes is thrown away for a moment: a reset would take the answer along."""
+        self._refused, self._head_open = True, False
+        self._disarm()
+        served = self._served
+        if self._waiting or (served is not None and (served.started or not served.more_body)):
+            # Our answer would end up inside of another one.
+            self.transport.close()
+            return
+        if served is not None:
+            # Its body broke off; nobody shall wait for the rest.
+            served.break_off()
+        request_id = new_request_id()
+        log.info("refused before it was a request", request_id=request_id, status=error.status, error=error.code)
+        body = body_of(error)
+        headers = [
+            *headers_of(error),
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        # As an answer that is whole, and may be waiting for the end of the turn.
+        self.turn.write(self.transport, _STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def _arm(self) -> None:
+        seconds = self._app_state.get("head_seconds", _HEAD_SECONDS)
+        self._head_timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self._head_open:
+            self.refuse(RequestTimeout("The request head came too slowly."))
+        else:
+            self.transport.close()
+
+
+class ServedRequest:
+    """One request and its answer: ASGI's `receive` and `send`, and the shorter way that our own application takes.
+
+    `send_head` puts the head of an answer and its first piece into one write. Headers are not checked there: they come
+    from constants, numbers and the provider's answer, which has been through an HTTP parser.
+    """
+
+    __slots__ = (
+        "_bodyless", "_chunked", "_complete", "_head", "_news", "_pieces", "_protocol", "_size", "_tell", "_transport",
+        "gone", "keep_alive", "more_body", "scope", "started", "task",
+    )  # fmt: skip
+
+    def __init__(self, protocol: HttpProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
+        scope["extensions"] = {"sentinel.connection": self}
+        self.scope = scope
+        self.task: asyncio.Task[None] | None = None
+        self.keep_alive = keep_alive
+        self.gone = self.started = self._complete = self._chunked = self._bodyless = False
+        self.more_body = True
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._news: asyncio.Event | None = None
+        self._tell: Callable[[], None] | None = None
+        self._head: tuple[int, bytes, int | None, bool] | None = None
+
+    async def run(self, app: Any) -> None:
+        """Have the application answer. What it leaves open is ended here."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException:
+            # There is nobody else who would hear of it.
+            log.exception("the application failed")
+        finally:
+            if not self._complete and not self.gone:
+                self._end_badly()
+            # No circle of references shall be left for the collector of garbage.
+            self._protocol.server_state.tasks.discard(self.task)
+            self.scope.pop("extensions", None)
+            self.task = self._tell = None
+
+    def _end_badly(self) -> None:
+        if self.started:
+            self._transport.close()
+            return
+        error = InternalError("The server had an error while processing your request.")
+        body = body_of(error)
+        self.send_head(error.status, lines_of(headers_of(error)), body, len(body), close=True, more=False)
+
+    # ------------------------------------------------------------------------------------------------------ incoming
+
+    def came(self, piece: bytes) -> int:
+        """A piece of the body has come; returns how much of it waits. That of an answered request is not looked at."""
+        if self._complete:
+            return 0
+        self._pieces.append(piece)
+        self._size += len(piece)
+        self._wake()
+        return self._size
+
+    def has_come(self) -> None:
+        """The body is whole."""
+        self.more_body = False
+        self._wake()
+
+    def lost(self) -> None:
+        """The connection is closed."""
+        self.break_off()
+        if self._tell is not None:
+            self._tell()
+
+    def break_off(self) -> None:
+        """Nothing will come any more, and nothing can be sent."""
+        if not self._complete:
+            self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+    def on_gone(self, tell: Callable[[], None] | None) -> None:
+        """Whom to tell when the connection is closed."""
+        # Reading is paused after a large body, and an unread socket does not tell that its client has left.
+        self._protocol.flow.resume_reading()
+        self._tell = tell
+
+    @property
+    def body_is_there(self) -> bool:
+        """Whether the whole body has come."""
+        return not self.more_body
+
+    def take_body(self) -> bytes:
+        """What has come of the body."""
+        body = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        return body
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's: the next of the body, or that the client is gone or the answer complete."""
+        if self._news is None:
+            self._news = asyncio.Event()
+            if self._pieces or not self.more_body:
+                self._news.set()
+            elif not self.started and self._expects_continue():
+                self._transport.write(_CONTINUE)
+        if not self.gone and not self._complete:
+            self._protocol.flow.resume_reading()
+            await self._news.wait()
+            self._news.clear()
+        if self.gone or self._complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self.take_body(), "more_body": self.more_body}
+
+    def _expects_continue(self) -> bool:
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+
+    # ------------------------------------------------------------------------------------------------------ outgoing
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client should read before it gets more."""
+        return self._protocol.flow.write_paused
+
+    async def has_room(self) -> None:
+        """Wait until the client has read, or has left."""
+        await self._protocol.flow.drain()
+
+    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+        """The head of an answer, and the first piece of its body. length: of the body, None = to be seen.
+
+        lines: headers, none of which is about the connection or the body's length.
+        """
+        self._chunked = length is None
+        framing = b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
+        if close:
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"connection: close\r\n"
+        self.started = True
+        self._send(b"%b%b%b\r\n" % (_STATUS_LINES[status], lines, framing), body, head=True, more=more)
+
+    def send_piece(self, piece: bytes, *, more: bool) -> None:
+        """A further piece of the body."""
+        if not more or not self._chunked:
+            self._send(b"", piece, head=False, more=more)
+        elif piece and not self.gone:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def _send(self, data: bytes, body: bytes, *, head: bool, more: bool) -> None:
+        if self.gone or self._complete:
+            return
+        if not self._chunked:
+            data += body
+        else:
+            if body:
+                data += b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                data += b"0\r\n\r\n"
+        if head and not more and self.keep_alive:
+            self._protocol.turn.write(self._transport, data)
+        else:
+            # A chunk shall not wait, and a close would not.
+            self._transport.write(data)
+        if not more:
+            self._complete = True
+            self._wake()
+            self._protocol.answered(self)
+
+    async def send(self, message: Any) -> None:
+        """ASGI's. The head leaves with the first piece of the body. Raises RuntimeError for headers that are none."""
+        if self.is_full and not self.gone:
+            await self.has_room()
+        if message["type"] == "http.response.start":
+            self._head = self._head_of(message["status"], message.get("headers", ()))
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        head, self._head = self._head, None
+        if self._bodyless:
+            body = b""
+        if head is not None:
+            status, lines, length, close = head
+            self.send_head(status, lines, body, length, close=close, more=more)
+        else:
+            self.send_piece(body, more=more)
+
+    def _head_of(self, status: int, headers: Any) -> tuple[int, bytes, int | None, bool]:
+        length, close, others = None, False, []
+        for name, value in headers:
+            if b"\r" in value or b"\n" in value:
+                raise RuntimeError("a header may not have line ends")
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                close = value == b"close"
+            else:
+                others.append((name, value))
+        self._bodyless = self.scope["method"] == "HEAD" or status in (204, 304)
+        return status, lines_of(others), 0 if length is None and self._bodyless else length, close
+
+
+class _TooLarge(httptools.HttpParserError):
+    """Raised inside the parser's callback."""
