@@ -7,7 +7,7 @@ sums over their files in PROMETHEUS_MULTIPROC_DIR, which `server.py` sets before
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
+from bisect import bisect_right
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,6 +19,8 @@ from sentinel.proxy.logging import RequestContext
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 _DIFF = (-1000, -100, -10, -1, 0, 1, 10, 100, 1000)
+_MOST_WAITING = 500
+"""Requests that are sorted into buckets at once: a tenth of a millisecond."""
 _PERCENT = (-100, -50, -10, -1, 0, 1, 10, 50, 100)
 
 
@@ -107,6 +109,9 @@ class Metrics:
             series = self._series[context.model_label] = _Series(self, context.model_label)
         now = monotonic()
         series.duration.observe(now - context.started)
+        series.waiting += 1
+        if series.waiting == _MOST_WAITING:
+            series.flush()
         if context.error_code is not None:
             self.errors.labels(context.error_code).inc()
         if context.status != 200 or context.outcome in ("broken", "error"):
@@ -151,32 +156,30 @@ def _forget_dead_workers(folder: Path) -> None:
 
 
 class _Added:
-    """What a histogram has got since the last flush: a bisection and two additions for each observation.
+    """What a histogram has got since the last flush, taken in as it is and sorted into buckets all at once.
 
-    prometheus-client takes a lock and a loop over the buckets for each (1.5 us, and a request makes six).
+    prometheus-client takes a lock and a loop over the buckets for each observation (1.5 us, and a request makes five).
     """
 
-    __slots__ = ("_bounds", "_child", "_counts", "_sum")
+    __slots__ = ("_bounds", "_child", "_values", "observe")
 
     def __init__(self, child: Histogram) -> None:
         self._child = child
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 (there is no public way to add in bulk)
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self._values: list[float] = []
+        self.observe = self._values.append
 
     def flush(self) -> None:
-        child = self._child
-        for bucket, count in enumerate(self._counts):
-            if count:
-                child._buckets[bucket].inc(count)  # noqa: SLF001 (see above)
-                self._counts[bucket] = 0
-        if self._sum:
-            child._sum.inc(self._sum)  # noqa: SLF001 (see above)
-            self._sum = 0.0
+        values, below = sorted(self._values), 0
+        if not values:
+            return
+        self._values.clear()
+        self._child._sum.inc(sum(values))  # noqa: SLF001 (see above)
+        for bucket, bound in enumerate(self._bounds):
+            upto = bisect_right(values, bound)
+            if upto > below:
+                self._child._buckets[bucket].inc(upto - below)  # noqa: SLF001 (see above)
+            below = upto
 
 
 class _Series:
@@ -188,7 +191,7 @@ class _Series:
         self.overhead = _Added(metrics.overhead)
         self.diff = _Added(metrics.estimation_diff.labels(model))
         self.diff_pct = _Added(metrics.estimation_diff_pct.labels(model))
-        self.success = self.streaming = self.prompt = self.completion = self.fallback = 0
+        self.success = self.streaming = self.prompt = self.completion = self.fallback = self.waiting = 0
         self._counters = {
             "success": metrics.requests.labels("success", model),
             "streaming": metrics.requests.labels("streaming", model),
@@ -209,6 +212,7 @@ class _Series:
             self.diff_pct.observe(100 * diff / context.counted_input)
 
     def flush(self) -> None:
+        self.waiting = 0
         for name, counter in self._counters.items():
             counter.inc(getattr(self, name))
             setattr(self, name, 0)

@@ -27,13 +27,15 @@ _SETTLED_BUCKET_MS = 5 * 60_000
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """The keys of one user. The order is that of KEYS in the scripts."""
+    """The keys of one user. The order is that of KEYS in the scripts. packed: the four as they go over the wire."""
 
     account: bytes
     leases: bytes
     index: bytes
     outbox: bytes
     partition: int
+    name: bytes
+    packed: bytes
 
     @property
     def all(self) -> tuple[bytes, ...]:
@@ -42,8 +44,11 @@ class AccountKeys:
 
     def settle(self, started_ms: int) -> tuple[bytes, ...]:
         """KEYS of extend.lua and settle.lua. started_ms: when it was reserved, by Redis' clock; the same on retries."""
-        bucket = b"sentinel:{%d}:settled:%d" % (self.partition, settled_bucket(started_ms))
-        return (self.account, self.leases, self.index, self.outbox, bucket)
+        return (self.account, self.leases, self.index, self.outbox, self.settled(settled_bucket(started_ms)))
+
+    def settled(self, bucket: int) -> bytes:
+        """The set in which a settled request is noted. bucket: `settled_bucket` of the moment of its verdict."""
+        return b"sentinel:{%d}:settled:%d" % (self.partition, bucket)
 
 
 def settled_bucket(started_ms: int) -> int:
@@ -57,9 +62,9 @@ def account_keys(user: str) -> AccountKeys:
     name = user.encode()
     p = crc32(name) % PARTITIONS
     # The number is of what is in there: nobody shall read what an earlier version has written.
-    return AccountKeys(
-        b"sentinel:{%d}:account4:%b" % (p, name), b"sentinel:{%d}:leases4:%b" % (p, name), index(p), outbox(p), p
-    )
+    account, leases = b"sentinel:{%d}:account4:%b" % (p, name), b"sentinel:{%d}:leases4:%b" % (p, name)
+    packed = b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in (account, leases, index(p), outbox(p)))
+    return AccountKeys(account, leases, index(p), outbox(p), p, name, packed)
 
 
 def index(partition: int) -> bytes:

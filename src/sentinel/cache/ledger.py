@@ -23,6 +23,10 @@ from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, verdict_
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 _five, _six = struct.Struct("<5d").pack, struct.Struct("<6d").pack
+_RESERVE = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n$40\r\n%b\r\n"
+"""The call as it goes over the wire: opening, keys, id, user, numbers. hiredis packs it in 0.9 us, this takes 0.2."""
+_SETTLE = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$48\r\n%b\r\n"
+"""Opening, keys, set of settled ids, id, whose it is, numbers."""
 _ten, _eleven = struct.Struct("<10d").pack, struct.Struct("<11d").pack
 
 
@@ -59,16 +63,22 @@ class RedisLedger:
         self.store = store
         self.policy = policy
         self.now_ms = 0
+        self._verdict = struct.Struct(f"<{15 + 2 * len(policy.windows)}q")
         library = Script.library(resources.files("sentinel.limits"), "ledger", policy.lua())
         self._reserve, self._settle, self._extend = library["reserve"], library["settle"], library["extend"]
+        self._reserve_opening, self._settle_opening = self._reserve.opening(4, 3), self._settle.opening(5, 3)
         self._expire, self._due = library["expire"], library["due"]
         self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
         numbers = _five(self.now_ms, ask.input_tokens, ask.output_tokens, ask.least_output, ask.fair_output)
-        answer = await self.store.script(self._reserve, keys.account_keys(ask.user).all, ask.id, ask.user, numbers)
-        return verdict_of(struct.unpack(f"<{len(answer) // 8}q", answer), self.policy)
+        account, request_id = keys.account_keys(ask.user), ask.id.encode()
+        sized = len(request_id), request_id, len(account.name), account.name
+        call = _RESERVE % (self._reserve_opening, account.packed, *sized, numbers)
+        answer = await self.store.run(self._reserve, account.account, call)
+        form = self._verdict if len(answer) == self._verdict.size else struct.Struct(f"<{len(answer) // 8}q")
+        return verdict_of(form.unpack(answer), self.policy)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what was added.
@@ -85,9 +95,11 @@ class RedisLedger:
 
         started_ms: the moment of the verdict. at_ms: when it was spent, 0 = now.
         """
-        numbers = _six(self.now_ms, at_ms, *spent, keys.settled_bucket(started_ms))
-        touched = keys.account_keys(ask.user).settle(started_ms)
-        return bool(await self.store.script(self._settle, touched, ask.id, _who(ask), numbers))
+        account, bucket = keys.account_keys(ask.user), keys.settled_bucket(started_ms)
+        settled, request_id, who = account.settled(bucket), ask.id.encode(), _who(ask)
+        sized = len(settled), settled, len(request_id), request_id, len(who), who
+        call = _SETTLE % (self._settle_opening, account.packed, *sized, _six(self.now_ms, at_ms, *spent, bucket))
+        return bool(await self.store.run(self._settle, account.account, call))
 
     async def expire(self, user: str) -> int:
         """End the user's leases that are due; returns how many reservations came back."""

@@ -36,7 +36,8 @@ _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
 Arg = bytes | str | int
 
 # hiredis types it as a tuple of one.
-_pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
+pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
+"""A command as it goes over the wire."""
 
 
 class Moved(RedisUnavailable):
@@ -60,8 +61,8 @@ def away() -> RedisUnavailable:
     return RedisUnavailable("The store is away.", retry_after_seconds=1)
 
 
-_Call = tuple[asyncio.Future[Any], float, tuple[Arg, ...], tuple[Arg, ...] | None]
-"""A call that waits for its reply: the reply, when it was made, its words, the command that makes its script known."""
+_Call = tuple[asyncio.Future[Any], float, bytes, bytes | None]
+"""A call that waits for its reply: the reply, when it was made, it packed, the command that makes its script known."""
 
 
 class _Connection(asyncio.Protocol):
@@ -103,13 +104,12 @@ class _Connection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def call(self, words: tuple[Arg, ...], load: tuple[Arg, ...] | None = None) -> asyncio.Future[Any]:
-        """Send one command with the others of this turn. Raises RedisUnavailable."""
+    def call(self, packed: bytes, load: bytes | None = None) -> asyncio.Future[Any]:
+        """Send one packed command with the others of this turn. Raises RedisUnavailable."""
         if self._transport is None or len(self._pending) >= MOST_PENDING:
             raise away()
-        packed = _pack(words)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending.append((future, self._loop.time(), words, load))
+        self._pending.append((future, self._loop.time(), packed, load))
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
@@ -141,7 +141,7 @@ class Link:
         self.connects = 0
         self._tasks = Tasks()
         self._attempted = asyncio.Event()
-        self._loading: dict[tuple[Arg, ...], asyncio.Task[None]] = {}
+        self._loading: dict[bytes, asyncio.Task[None]] = {}
 
     @property
     def available(self) -> bool:
@@ -193,10 +193,10 @@ class Link:
             )
         try:
             if password := options.get("password"):
-                await connection.call(("AUTH", options.get("username") or "default", password))
+                await connection.call(pack(("AUTH", options.get("username") or "default", password)))
             if db := int(options.get("db") or 0):
-                await connection.call(("SELECT", db))
-            await connection.call(("PING",))
+                await connection.call(pack(("SELECT", db)))
+            await connection.call(pack(("PING",)))
         except BaseException:
             connection.abort()
             raise
@@ -214,22 +214,22 @@ class Link:
 
     def command(self, *words: Arg) -> Awaitable[Any]:
         """Run one command. Raises RedisUnavailable, Moved."""
-        return self.call(words)
+        return self.call(pack(words))
 
-    def call(self, words: tuple[Arg, ...], load: tuple[Arg, ...] | None = None) -> Awaitable[Any]:
-        """The same for words that are a tuple already. load: the command that makes a script known to Redis.
+    def call(self, packed: bytes, load: bytes | None = None) -> Awaitable[Any]:
+        """The same for a packed command. load: that which makes its script known to Redis, packed, too.
 
         What is awaited is the reply's own future: on the way of every request each coroutine between them counts.
         """
         if self._connection is None:
             raise away()
-        return self._connection.call(words, load)
+        return self._connection.call(packed, load)
 
     def _on_error(self, connection: _Connection, call: _Call, error: Exception) -> None:
-        future, _, words, load = call
+        future, _, packed, load = call
         reason = str(error)
         if load is not None and reason.startswith(_UNKNOWN):
-            self._tasks.start(self._load_and_call(future, words, load), "call again")
+            self._tasks.start(self._load_and_call(future, packed, load), "call again")
             return
         if reason.startswith("MOVED "):
             future.set_exception(Moved(error))
@@ -241,7 +241,7 @@ class Link:
         refused.__cause__ = error
         future.set_exception(refused)
 
-    async def _load_and_call(self, future: asyncio.Future[Any], words: tuple[Arg, ...], load: tuple[Arg, ...]) -> None:
+    async def _load_and_call(self, future: asyncio.Future[Any], packed: bytes, load: bytes) -> None:
         """Call again once the script is loaded. Of many calls that miss it one loads it: Redis compiles for 1 ms."""
         error = away()
         try:
@@ -249,7 +249,7 @@ class Link:
             if loading is None:
                 loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
             await asyncio.shield(loading)
-            reply = await self.call(words)
+            reply = await self.call(packed)
             if not future.done():
                 future.set_result(reply)
         except RedisUnavailable as failed:
@@ -258,7 +258,7 @@ class Link:
             if not future.done():
                 future.set_exception(error)
 
-    async def _load(self, load: tuple[Arg, ...]) -> None:
+    async def _load(self, load: bytes) -> None:
         try:
             await self.call(load)
         except RedisUnavailable:

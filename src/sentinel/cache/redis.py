@@ -21,7 +21,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
-from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Link, Moved, away
+from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Link, Moved, away, pack
 from sentinel.error import RedisUnavailable
 from sentinel.tasks import Tasks
 
@@ -34,15 +34,15 @@ _LEARN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What runs inside of Redis. words: how it is called; load: the command that makes it known there."""
+    """What runs inside of Redis. words: how it is called; load: the command that makes it known there, packed."""
 
     words: tuple[str, str]
-    load: tuple[str, ...]
+    load: bytes
 
     @classmethod
     def of(cls, text: str) -> Script:
         """A script that stands for itself."""
-        return cls(("EVALSHA", _sha1(text)), ("SCRIPT", "LOAD", text))
+        return cls(("EVALSHA", _sha1(text)), pack(("SCRIPT", "LOAD", text)))
 
     @classmethod
     def library(cls, folder: Traversable, common: str, policy: str) -> dict[str, Script]:
@@ -58,8 +58,17 @@ class Script:
         parts = [f"#!lua name=sentinel_{version}\n{head}"]
         for name, text in sorted(texts.items()):
             parts.append(f"redis.register_function('{name}_{version}', function(KEYS, ARGV)\nstart()\n{text}end)\n")
-        load = ("FUNCTION", "LOAD", "REPLACE", "".join(parts))
+        load = pack(("FUNCTION", "LOAD", "REPLACE", "".join(parts)))
         return {name: cls(("FCALL", f"{name}_{version}"), load) for name in texts}
+
+    def packed(self, keys: Sequence[bytes], args: Sequence[Arg]) -> bytes:
+        """A call of it as it goes over the wire."""
+        return pack((*self.words, len(keys), *keys, *args))
+
+    def opening(self, keys: int, args: int) -> bytes:
+        """How a call begins that has so many keys and arguments; these follow, each with its length before it."""
+        start = pack((*self.words, keys))
+        return b"*%d%b" % (3 + keys + args, start[start.index(b"\r\n") :])
 
 
 def _sha1(text: str) -> str:
@@ -84,6 +93,9 @@ class Store(Protocol):
 
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script. Raises RedisUnavailable."""
+
+    def run(self, script: Script, key: bytes, packed: bytes) -> Awaitable[Any]:
+        """Run a script whose call is packed. key: one of its keys. Raises RedisUnavailable."""
 
     def command(self, *args: Arg) -> Awaitable[Any]:
         """Run one command whose second word is its key. Raises RedisUnavailable."""
@@ -138,7 +150,13 @@ class SingleStore(Link):
 
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script, which is loaded first where Redis does not know it."""
-        return self.call((*script.words, len(keys), *keys, *args), script.load)
+        return self.call(script.packed(keys, args), script.load)
+
+    def run(self, script: Script, key: bytes, packed: bytes) -> Awaitable[Any]:  # noqa: ARG002 (there is one node)
+        """Run a script whose call is packed."""
+        if self._connection is None:
+            raise away()
+        return self._connection.call(packed, script.load)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -231,8 +249,11 @@ class ClusterStore:
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
-        words = (*script.words, len(keys), *keys, *args)
-        return await self._on_its_node(keys[0], lambda link: link.call(words, script.load))
+        return await self.run(script, keys[0], script.packed(keys, args))
+
+    async def run(self, script: Script, key: bytes, packed: bytes) -> Any:
+        """Run a script whose call is packed on the node that holds its keys."""
+        return await self._on_its_node(key, lambda link: link.call(packed, script.load))
 
     async def command(self, *args: Arg) -> Any:
         """Run one command on the node that holds its key."""

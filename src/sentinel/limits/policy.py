@@ -58,7 +58,7 @@ class Window:
 class Policy:
     """All that a reservation is decided by, except the user's own account. Durations in milliseconds.
 
-    by_dimension: the dimensions that have windows, and for each window its place in Verdict.windows and its limit.
+    by_dimension: for each dimension that has windows a bit, and the places in Verdict.windows and limits of these.
     """
 
     windows: tuple[Window, ...]
@@ -72,7 +72,7 @@ class Policy:
         """Sort the windows, once."""
         by_dimension: dict[int, list[tuple[int, int]]] = {}
         for k, window in enumerate(self.windows):
-            by_dimension.setdefault(window.dimension, []).append((2 * k, window.limit))
+            by_dimension.setdefault(1 << window.dimension, []).append((2 * k, window.limit))
         object.__setattr__(self, "by_dimension", sorted(by_dimension.items()))
 
     @property

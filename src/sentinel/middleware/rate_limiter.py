@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
@@ -108,18 +107,19 @@ def lines_of(verdict: Verdict) -> bytes:
     windows, now = verdict.windows, verdict.now_ms
     least, first, which = 2.0, (0, 0, 0), 0
     numbers: list[int | bytes] = []
-    for dimension, own in verdict.policy.by_dimension:
-        place, limit = own[0] if len(own) == 1 else min(own, key=lambda window: _left(windows, *window))
-        remaining, reset_ms, left = windows[place], windows[place + 1], _left(windows, place, limit)
+    for bit, own in verdict.policy.by_dimension:
+        place, limit = own[0] if len(own) == 1 else _tightest(windows, own)
+        remaining, reset_ms = windows[place], windows[place + 1]
+        left = remaining / limit if limit else 0.0
         if left < least:
             least, first = left, (limit, remaining, -(-reset_ms // 1000))
-        which |= 1 << dimension
+        which += bit
         numbers += (limit, remaining, duration(reset_ms - now))
     return lines + _LINES[which] % (*first, *numbers)
 
 
-def _left(windows: Sequence[int], place: int, limit: int) -> float:
-    return windows[place] / limit if limit else 0.0
+def _tightest(windows: tuple[int, ...], own: list[tuple[int, int]]) -> tuple[int, int]:
+    return min(own, key=lambda window: windows[window[0]] / window[1] if window[1] else 0.0)
 
 
 def duration(ms: int) -> bytes:

@@ -7,6 +7,7 @@ the client go what describes the body and the provider's timing; its organisatio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from sentinel.error import Header
 
@@ -59,14 +60,21 @@ def to_provider(headers: Mapping[bytes, bytes], request_id: bytes) -> bytes:
     return lines
 
 
+@lru_cache(maxsize=1024)
+def _to_client(spelled: bytes) -> bytes | None:
+    """The line of a header that passes, nothing for the provider's id, None for all others."""
+    name = spelled.lower()
+    return b"%b: %%b\r\n" % name if name in TO_CLIENT else b"" if name == UPSTREAM_ID else None
+
+
 def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
     """The provider's headers that accompany its answer, and its `x-request-id`. Names may be in any case."""
     lines, upstream_id = b"", None
-    for spelled, value in headers.items():
-        name = spelled.lower()
-        if name in TO_CLIENT:
-            lines += b"%b: %b\r\n" % (name, value)
-        elif name == UPSTREAM_ID:
+    for name, value in headers.items():
+        form = _to_client(name)
+        if form:
+            lines += form % value
+        elif form is not None:
             upstream_id = value
     return lines, upstream_id
 

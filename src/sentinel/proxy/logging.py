@@ -56,7 +56,7 @@ class RequestContext(msgspec.Struct):
 
     def line(self, now: float, timestamp: str) -> RequestLine:
         """The log line at the end of the request."""
-        first = self.first_byte
+        first, provider, total = self.first_byte, self.provider_seconds, now - self.started
         return RequestLine(
             self.id,
             self.upstream_request_id,
@@ -70,18 +70,14 @@ class RequestContext(msgspec.Struct):
             self.input_tokens,
             self.output_tokens,
             self.tokens_from,
-            _ms(now - self.started),
-            _ms(self.provider_seconds),
-            _ms(self.overhead_seconds(now)),
-            _ms(first - self.started) if first else None,
+            int(total * 100_000 + 0.5) / 100,
+            int(provider * 100_000 + 0.5) / 100,
+            int(max(0.0, total - provider) * 100_000 + 0.5) / 100,
+            int((first - self.started) * 100_000 + 0.5) / 100 if first else None,
             timestamp,
             "request",
             "info",
         )
-
-
-def _ms(seconds: float) -> float:
-    return int(seconds * 100_000 + 0.5) / 100
 
 
 class RequestLine(msgspec.Struct, frozen=True, gc=False):
