@@ -20,6 +20,9 @@ from uvicorn.supervisors import Multiprocess
 from sentinel.config import ConfigError, Settings
 
 _BACKLOG = 4096
+_ACCEPTS_AT_ONCE = 16
+"""libuv takes one connection from a listening socket in each turn of the loop; of 1,000 that came together under full
+load the last waited for four seconds. The event loop gets the socket so many times."""
 _MOST_FILES = 65_536
 """Open files of a process: 30,000 streams, with a socket on either side. A process that holds more has other limits."""
 _PR_SET_PDEATHSIG = 1
@@ -48,8 +51,8 @@ def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicor
     )
 
 
-def listener_for(settings: Settings) -> socket.socket:
-    """A socket bound to SENTINEL_HOST and SENTINEL_PORT; it refuses connections until the server listens on it.
+def listeners_for(settings: Settings) -> list[socket.socket]:
+    """A socket bound to SENTINEL_HOST and SENTINEL_PORT, several times; it refuses connections until a server listens.
 
     Raises ConfigError where the address cannot be had.
     """
@@ -62,7 +65,7 @@ def listener_for(settings: Settings) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or "no such address"
         raise ConfigError([f"SENTINEL_HOST, SENTINEL_PORT: cannot listen on {host} port {port}: {reason}"]) from error
-    return listener
+    return [listener, *(listener.dup() for _ in range(_ACCEPTS_AT_ONCE - 1))]
 
 
 def serve(settings: Settings, path: str) -> int:
@@ -71,14 +74,14 @@ def serve(settings: Settings, path: str) -> int:
     path: the import string of a function that makes the application.
     """
     allow_many_files()
-    listener = listener_for(settings)
+    listeners = listeners_for(settings)
     config = config_for(path, settings, factory=True)
     if settings.sentinel_workers == 1:
-        return run(uvicorn.Server(config), listener)
+        return run(uvicorn.Server(config), listeners)
     # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
     with tempfile.TemporaryDirectory(prefix="sentinel-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
-        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor = Multiprocess(config, sockets=listeners)
         supervisor.run()
     # A worker that a signal ended has a negative code; one that could not start, a positive one.
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))
@@ -98,12 +101,12 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def run(server: uvicorn.Server, listener: socket.socket) -> int:
+def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:
     """Run a server in this process until a signal has ended it in good order; returns the exit status."""
     # Once all is done uvicorn sends itself the signal that it was ended by. An orderly end is no death by signal.
     for number in HANDLED_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
     return 0
 
 

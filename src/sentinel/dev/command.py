@@ -110,11 +110,11 @@ def _store(folder: Path) -> EmbeddedStore:
 
 
 def _serve(settings: Settings, simulators: Simulators | None) -> int:
-    listener = server.listener_for(settings)
+    listeners = server.listeners_for(settings)
     lines = logs.configure(settings.log_level)
     config = server.config_for(App(settings, lines), settings)
     try:
-        return server.run(_Announcing(config, _greeting(settings, simulators)), listener)
+        return server.run(_Announcing(config, _greeting(settings, simulators)), listeners)
     finally:
         lines.close()
 
