@@ -212,7 +212,7 @@ class Link:
                 log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
                 return
 
-    def command(self, *words: Arg) -> Awaitable[Any]:
+    def command(self, *words: Arg, key: bytes | None = None) -> Awaitable[Any]:  # noqa: ARG002 (there is one node)
         """Run one command. Raises RedisUnavailable, Moved."""
         return self.call(pack(words))
 

@@ -97,8 +97,8 @@ class Store(Protocol):
     def run(self, script: Script, key: bytes, packed: bytes) -> Awaitable[Any]:
         """Run a script whose call is packed. key: one of its keys. Raises RedisUnavailable."""
 
-    def command(self, *args: Arg) -> Awaitable[Any]:
-        """Run one command whose second word is its key. Raises RedisUnavailable."""
+    def command(self, *args: Arg, key: bytes | None = None) -> Awaitable[Any]:
+        """Run one command. key: its key, where that is not the second word. Raises RedisUnavailable."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -255,12 +255,11 @@ class ClusterStore:
         """Run a script whose call is packed on the node that holds its keys."""
         return await self._on_its_node(key, lambda link: link.call(packed, script.load))
 
-    async def command(self, *args: Arg) -> Any:
+    async def command(self, *args: Arg, key: bytes | None = None) -> Any:
         """Run one command on the node that holds its key."""
-        key = args[1]
-        return await self._on_its_node(
-            key if isinstance(key, bytes) else str(key).encode(), lambda link: link.command(*args)
-        )
+        if key is None:
+            key = args[1] if isinstance(args[1], bytes) else str(args[1]).encode()
+        return await self._on_its_node(key, lambda link: link.command(*args))
 
     async def _on_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
         slot = key_slot(key)

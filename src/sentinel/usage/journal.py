@@ -81,8 +81,8 @@ class Journal:
         self._pace = pace or Pace(0)
         self._store = ledger.store
         folder = resources.files(__package__)
-        self._prepare, self._read_some, self._requeue = (
-            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "read", "requeue")
+        self._prepare, self._requeue = (
+            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue")
         )
         self._sweep: list[int] = []
         self._on_its_way: dict[tuple[int, str], int] = {}
@@ -135,8 +135,9 @@ class Journal:
         return found.items
 
     async def _read(self, partition: int, after: str, count: int) -> list[Record]:
-        words = (keys.GROUP.encode(), _CONSUMER, b"%d" % count, after.encode())
-        answer = await self._store.script(self._read_some, (keys.outbox(partition),), *words)
+        outbox = keys.outbox(partition)
+        words = ("GROUP", keys.GROUP, _CONSUMER, "COUNT", count, "STREAMS", outbox, after)
+        answer = await self._store.command("XREADGROUP", *words, key=outbox)
         found = [read_record(partition, entry, fields) for entry, fields in _entries(answer)]
         records = [record for record in found if record is not None]
         again = []
