@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,14 @@ class App:
         self._running: Running | None = None
         self._routes: Routes | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or the lifespan."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve a request, or the lifespan. No coroutine itself: each is resumed at each step of all within it."""
         if scope["type"] == "http":
             assert self._routes is not None
-            await self._routes(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
+            return self._routes(scope, receive, send)
+        if scope["type"] == "lifespan":
+            return self._lifespan(scope, receive, send)
+        raise NotImplementedError(scope["type"])
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -128,23 +128,24 @@ class Routes:
         self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = rest(state)
         self._cors = Cors(state.settings.cors_origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         request_id, headers = new_request_id(), by_name(scope["headers"])
         kind = _HOT.get(scope["path"])
         if kind is not None and scope["method"] == "POST":
             lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
             client = ClientSide(scope, receive, send, headers, lines)
-            await Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
-            return
+            return Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
         common = [*self._cors.headers(headers), (b"x-request-id", request_id.encode())]
         if scope["method"] == "OPTIONS":
-            answer = [*self._cors.preflight(headers), *common]
-            await send({"type": "http.response.start", "status": 200, "headers": answer})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            scope["request_id"], scope["common"] = request_id, common
-            await self._rest(scope, receive, _adding(common, send))
+            return _empty([*self._cors.preflight(headers), *common], send)
+        scope["request_id"], scope["common"] = request_id, common
+        return self._rest(scope, receive, _adding(common, send))
+
+
+async def _empty(headers: list[Header], send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _adding(common: list[Header], send: Send) -> Send:

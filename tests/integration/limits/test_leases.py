@@ -165,6 +165,26 @@ async def test_a_settlement_is_remembered_long_after_the_last_one(make_ledger: M
     assert REMEMBER_SETTLED_MS - 10_000 < quiet <= REMEMBER_SETTLED_MS
 
 
+async def test_replicas_with_other_windows_leave_ours_alone(make_ledger: MakeLedger, caller: Caller) -> None:
+    """While settings are rolled out, each kind of replica finds what its windows held, whatever the others' order."""
+    old = await make_ledger(policy_of("ai_requests=100/60s,ai_input_tokens=1000/60s"))
+    new = await make_ledger(policy_of("ai_output_tokens=500/1h,ai_input_tokens=2000/60s"))
+    none = await make_ledger(policy_of("concurrency=9"))
+    at(0, old)
+    await caller.known(old)
+    left = []
+    for moment, ledger in enumerate([old, new, none, old, new] * 13):
+        at(moment * 1100, ledger)
+        ask = caller.ask(10, 3)
+        verdict = await ledger.reserve(ask)
+        await ledger.settle(ask, (1, 10, 3), verdict.now_ms)
+        left.append(verdict.windows[::2])
+    assert left[:5] == [(99, 990), (497, 1980), (), (98, 970), (494, 1960)]
+    # The input tokens of the first ten seconds have left their window, those of the hour have not.
+    inputs = [10 for moment in range(65) if moment % 5 != 2 and moment * 1100 // 1000 >= 64 * 1100 // 1000 - 60]
+    assert left[-1] == (500 - 26 * 3, 2000 - sum(inputs))
+
+
 async def test_an_idle_account_outlives_its_longest_window(make_ledger: MakeLedger, caller: Caller) -> None:
     """Redis forgets it only when nothing in it counts any more."""
     ledger = await make_ledger(policy_of("ai_requests=1/31d"))
