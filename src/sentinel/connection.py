@@ -44,6 +44,9 @@ log = structlog.get_logger()
 MOST_HEAD_BYTES = 64 * 1024
 """Request line and headers together. nginx takes 32 KB, and no JWT that anybody uses is over 16 KB."""
 
+MOST_WAITING = 64
+"""Requests that were sent before the answer to the first of them was read. No client that is known sends two."""
+
 KEEP_ALIVE_SECONDS = 75
 _LINGER_SECONDS = 1.0
 _HEAD_SECONDS, _BODY_SECONDS, _STALL_SECONDS = 10.0, 30.0, 60.0
@@ -76,14 +79,15 @@ class HttpProtocol(asyncio.Protocol):
         self.server_state = server_state
         self._app = config.loaded_app
         self._app_state = app_state
-        self._parser = httptools.HttpRequestParser(self)
-        # An answer to the first of two requests may say that it is the last; what follows is then not looked at.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
+        self._upgrade: bytes | None = None
+        self._resumes = False
         self._url = b""
         self._headers: list[Header] = []
         self._head_open = False
         self._head_bytes = 0
         self._read_bytes = 0
+        self._silent_bytes = 0
         self._heads = 0
         self._head_timer: TimerHandle | None = None
         self._head_too_large = False
@@ -94,6 +98,13 @@ class HttpProtocol(asyncio.Protocol):
         self._stall_timer: TimerHandle | None = None
         self._idle_timer: TimerHandle | None = None
         self._idle_since = 0.0
+        self._body_timer: TimerHandle | None = None
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # An answer to the first of two requests may say that it is the last; what follows is then not looked at.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     # -------------------------------------------------------------------------------------------------- for asyncio
 
@@ -112,14 +123,16 @@ class HttpProtocol(asyncio.Protocol):
         self.server_state.connections.discard(self)
         self._disarm()
         self._unwatch_reader()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
         self.flow.resume_writing()
         for request in (self._served, *self._waiting):
             if request is not None:
                 request.lost()
+        # These and the parser know this protocol, and the collector of garbage shall not have to part them.
         self._waiting.clear()
-        # Parser and protocol know each other, and the collector of garbage shall not have to part them.
+        self._served = self._read = None
         del self._parser
 
     def pause_writing(self) -> None:
@@ -153,15 +166,13 @@ class HttpProtocol(asyncio.Protocol):
         """Feed the parser; a head that stays unfinished is on the clock, one that is too large is refused."""
         if self._refused:
             return
-        self._idle_since = 0.0
         begins_in_head, heads = self._read is None, self._heads
         self._read_bytes = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._is_malformed()
-        except httptools.HttpParserUpgrade:
-            log.debug("a client wants another protocol")
+        self._silent_bytes += len(data)
+        self._feed(data)
+        if self._silent_bytes > MOST_HEAD_BYTES and self._read is not None:
+            # Trailers, or extensions of chunks, that do not end.
+            self._hang_up()
         if not self._head_open or self.transport.is_closing():
             return
         # Where another request ended in these bytes, how many of them are of this head is not known.
@@ -171,22 +182,40 @@ class HttpProtocol(asyncio.Protocol):
         elif self._head_timer is None:
             self._arm()
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._is_malformed()
+        except httptools.HttpParserUpgrade as upgrade:
+            # We speak no other protocol, and a client that asks for one (Java's does, for HTTP/2) goes on in this one.
+            # The parser has left the body out, which must not be taken for a request.
+            head, self._upgrade = self._upgrade or b"", None
+            self._parser, self._resumes = self._new_parser(), True
+            self._feed(head + data[upgrade.args[0] :])
+
     # ------------------------------------------------------------------------------------------------ for the parser
 
     def on_message_begin(self) -> None:
         """The first byte of a head."""
-        self._url, self._headers, self._head_open = b"", [], True
+        if not self._resumes:
+            self._url, self._headers, self._head_open, self._idle_since = b"", [], True, 0.0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
-        self._headers.append((name.lower(), value))
+        """A header; trailers are not looked at."""
+        if self._head_open:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there; one that came in a single read is measured here."""
+        self._silent_bytes = 0
+        if self._resumes:
+            self._resumes = False
+            return
         came = self._head_bytes + self._read_bytes
         self._head_open, self._head_bytes = False, 0
         self._heads += 1
@@ -196,6 +225,11 @@ class HttpProtocol(asyncio.Protocol):
             if size > MOST_HEAD_BYTES:
                 self._head_too_large = True
                 raise _TooLarge
+        if self._parser.should_upgrade():
+            framing = [h for h in self._headers if h[0] in (b"content-length", b"transfer-encoding")]
+            self._upgrade = b"POST / HTTP/1.1\r\n" + lines_of(framing) + b"\r\n"
+        if len(self._waiting) == MOST_WAITING:
+            raise _TooMany
         version = self._parser.get_http_version()
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
         request = self._read = ServedRequest(self, self._scope(version), keep_alive)
@@ -234,13 +268,15 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         """A piece of a body."""
-        request = self._read
+        request, self._silent_bytes = self._read, 0
         if request is not None and request.came(piece) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
-        request, self._read = self._read, None
+        if self._upgrade is not None:
+            return
+        request, self._read, self._silent_bytes = self._read, None, 0
         if request is not None:
             request.has_come()
 
@@ -250,17 +286,37 @@ class HttpProtocol(asyncio.Protocol):
         """Go on to the next request, or wait for it, but not for ever; nor for the rest of a body that was answered."""
         self.server_state.total_requests += 1
         self._served = None
+        reads = self._read is request
         if not request.keep_alive:
-            self.transport.close()
+            if reads:
+                self._linger()
+            else:
+                self.transport.close()
         elif not self.transport.is_closing():
-            self.flow.resume_reading()
             if self._waiting:
                 self._serve(self._waiting.popleft())
             else:
                 self._wait_idle()
-        if self._read is request:
-            seconds = self._app_state.get("body_seconds", _BODY_SECONDS)
-            self.loop.call_later(seconds, self._stop_reading, request)
+            self.resume_reading()
+            if reads:
+                seconds = self._app_state.get("body_seconds", _BODY_SECONDS)
+                self._body_timer = self.loop.call_later(seconds, self._stop_reading, request)
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait that were sent without waiting for their turn."""
+        if not self._waiting:
+            self.flow.resume_reading()
+
+    def _linger(self) -> None:
+        """Close, but not yet: with bytes unread that would reset the connection, and take our answer along."""
+        self._refused = True
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def _hang_up(self) -> None:
+        """Close, after answers that are whole."""
+        self.turn.flush()
+        self.transport.close()
 
     def _wait_idle(self) -> None:
         # One timer serves for many requests.
@@ -307,7 +363,11 @@ class HttpProtocol(asyncio.Protocol):
         served = self._served
         if self._waiting or (served is not None and (served.started or not served.more_body)):
             # Our answer would end up inside of another one.
-            self.transport.close()
+            self._hang_up()
+            return
+        if served is None and self._read is not None:
+            # What is wrong is in the body of a request that has had its answer.
+            self._hang_up()
             return
         if served is not None:
             # Its body broke off; nobody shall wait for the rest.
@@ -323,7 +383,7 @@ class HttpProtocol(asyncio.Protocol):
         ]
         # As an answer that is whole, and may be waiting for the end of the turn.
         self.turn.write(self.transport, _STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
-        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        self._linger()
 
     def _arm(self) -> None:
         seconds = self._app_state.get("head_seconds", _HEAD_SECONDS)
@@ -338,7 +398,10 @@ class HttpProtocol(asyncio.Protocol):
         self._head_timer = None
         if self.transport.is_closing():
             return
-        if self._head_open:
+        if self.flow.read_paused:
+            # It is us who do not read.
+            self._arm()
+        elif self._head_open:
             self.refuse(RequestTimeout("The request head came too slowly."))
         else:
             self.transport.close()
@@ -352,16 +415,15 @@ class ServedRequest:
     """
 
     __slots__ = (
-        "_bodyless", "_chunked", "_complete", "_head", "_news", "_pieces", "_protocol", "_size", "_tell", "_transport",
-        "gone", "keep_alive", "more_body", "scope", "started", "task",
+        "_bodyless", "_chunked", "_complete", "_continued", "_head", "_news", "_pieces", "_protocol", "_size", "_tell",
+        "_transport", "gone", "keep_alive", "more_body", "scope", "started", "task",
     )  # fmt: skip
 
     def __init__(self, protocol: HttpProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
-        scope["extensions"] = {"sentinel.connection": self}
         self.scope = scope
         self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
-        self.gone = self.started = self._complete = self._chunked = self._bodyless = False
+        self.gone = self.started = self._complete = self._chunked = self._bodyless = self._continued = False
         self.more_body = True
         self._protocol = protocol
         self._transport = protocol.transport
@@ -373,6 +435,7 @@ class ServedRequest:
 
     async def run(self, app: Any) -> None:
         """Have the application answer. What it leaves open is ended here."""
+        self.scope["extensions"] = {"sentinel.connection": self}
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException:
@@ -429,7 +492,7 @@ class ServedRequest:
     def on_gone(self, tell: Callable[[], None] | None) -> None:
         """Whom to tell when the connection is closed."""
         # Reading is paused after a large body, and an unread socket does not tell that its client has left.
-        self._protocol.flow.resume_reading()
+        self._protocol.resume_reading()
         self._tell = tell
 
     @property
@@ -449,10 +512,11 @@ class ServedRequest:
             self._news = asyncio.Event()
             if self._pieces or not self.more_body:
                 self._news.set()
-            elif not self.started and self._expects_continue():
+            elif not self.gone and not self.started and self._expects_continue():
+                self._continued = True
                 self._transport.write(_CONTINUE)
         if not self.gone and not self._complete:
-            self._protocol.flow.resume_reading()
+            self._protocol.resume_reading()
             await self._news.wait()
             self._news.clear()
         if self.gone or self._complete:
@@ -478,9 +542,14 @@ class ServedRequest:
 
         lines: headers, none of which is about the connection or the body's length.
         """
-        self._chunked = length is None
-        framing = b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
-        if close:
+        if length is not None:
+            self._chunked, framing = False, b"content-length: %d\r\n" % length
+        elif self.scope["http_version"] != "1.0":
+            self._chunked, framing = True, b"transfer-encoding: chunked\r\n"
+        else:
+            self._chunked, framing = False, b""
+        # A client that waits for 100 Continue may send its body after all, or leave it out and go on.
+        if close or (self.more_body and not self._pieces and not self._continued and self._expects_continue()):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
@@ -511,6 +580,7 @@ class ServedRequest:
             self._transport.write(data)
         if not more:
             self._complete = True
+            self._pieces, self._size = [], 0
             self._wake()
             self._protocol.answered(self)
 
@@ -547,4 +617,8 @@ class ServedRequest:
 
 
 class _TooLarge(httptools.HttpParserError):
+    """Raised inside the parser's callback."""
+
+
+class _TooMany(httptools.HttpParserError):
     """Raised inside the parser's callback."""

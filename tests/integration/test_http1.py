@@ -173,6 +173,22 @@ async def test_a_broken_answer_is_an_error(broken: bytes) -> None:
             await post(client)
 
 
+async def test_trailers_are_not_headers_of_the_next_answer() -> None:
+    """Though both come over one connection; chunks' trailers are nobody's."""
+    answers = iter([CHUNKED.replace(b"\r\n0\r\n", b"\r\n0\r\nretry-after: 99\r\nx-request-id: t\r\n"), COUNTED])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            writer.write(next(answers))
+
+    async with serving(serve) as client:
+        assert await post(client) == b"hello"
+        answer = await client.send(b"POST", b"/x", b"", b"{}")
+        assert not {b"retry-after", b"x-request-id"} & set(answer.headers)
+        assert await answer.read_all(100) == b"hello"
+
+
 async def test_no_connection_is_told_apart() -> None:
     """Only where nothing was sent may the caller try again."""
     client = Http1Client("http://127.0.0.1:1", connect_seconds=1, idle_seconds=1)

@@ -23,9 +23,11 @@ class _Transport:
     def __init__(self) -> None:
         self.closed = asyncio.Event()
         self.answered = asyncio.Event()
+        self.written = b""
+        self.paused = False
 
     def write(self, data: bytes) -> None:
-        assert data.startswith(b"HTTP/1.1 200")
+        self.written += data
         self.answered.set()
 
     def close(self) -> None:
@@ -37,16 +39,33 @@ class _Transport:
     def get_extra_info(self, _: str) -> None:
         return None
 
+    def pause_reading(self) -> None:
+        self.paused = True
+
     def resume_reading(self) -> None:
-        return
+        self.paused = False
 
 
-async def _app(scope: Any, _: Any, __: Any) -> None:
-    scope["extensions"]["sentinel.connection"].send_head(200, b"", b"", 0, close=False, more=False)
+seen: list[dict[str, Any]] = []
+"""Scopes of the requests that were served."""
+
+
+async def _app(scope: Any, receive: Any, __: Any) -> None:
+    """Answers at once, `/body` with the body; `/stream` in pieces of unknown length."""
+    seen.append(scope)
+    request, body = scope["extensions"]["sentinel.connection"], b""
+    if scope["path"] == "/body":
+        more = True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+    length = None if scope["path"] == "/stream" else len(body)
+    request.send_head(200, b"", body, length, close=False, more=False)
 
 
 @pytest.fixture
 async def connection(monkeypatch: pytest.MonkeyPatch) -> tuple[HttpProtocol, _Transport]:
+    seen.clear()
     monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", IDLE_SECONDS)
     settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
     config = config_for(_app, settings)
@@ -88,3 +107,79 @@ async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpPro
     assert not transport.is_closing()
     protocol.connection_lost(None)
     assert protocol._idle_timer is None or protocol._idle_timer.cancelled()
+
+
+async def _served(count: int) -> None:
+    """Let the loop turn until all is done that can be."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(seen) == count
+
+
+async def test_a_connection_is_idle_though_something_came_late(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """A body that ends after its answer, and an empty line, begin no request that would stop the time."""
+    protocol, transport = connection
+    protocol.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhe")
+    await _served(1)
+    protocol.data_received(b"llo")
+    protocol.data_received(b"\r\n")
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10])
+async def test_the_body_of_a_request_for_another_protocol_is_no_request(
+    connection: tuple[HttpProtocol, _Transport], cut: int
+) -> None:
+    """Java asks for HTTP/2 with each request. The parser knows no body of such a one."""
+    protocol, transport = connection
+    hidden = b"GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n"
+    asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAA\r\n"
+    head = b"POST /body HTTP/1.1\r\nhost: a\r\n%bcontent-length: %d\r\n\r\n" % (asks, len(hidden))
+    whole = head + hidden + REQUEST
+    protocol.data_received(whole[: len(head) + cut])
+    protocol.data_received(whole[len(head) + cut :])
+    await _served(2)
+    assert [scope["path"] for scope in seen] == ["/body", "/"]
+    assert transport.written.count(b"HTTP/1.1 200") == 2
+    assert hidden in transport.written
+
+
+async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpProtocol, _Transport]) -> None:
+    """What comes behind a chunked body cannot say who is calling, nor fill the memory."""
+    protocol, transport = connection
+    chunked = b"POST /body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    protocol.data_received(chunked + b"authorization: Bearer other\r\n\r\n")
+    await _served(1)
+    assert b"authorization" not in dict(seen[0]["headers"])
+    protocol.data_received(chunked)
+    for _ in range(20):
+        protocol.data_received(b"x: yyyyyyyy\r\n" * 1000)
+    assert transport.is_closing()
+
+
+async def test_requests_that_do_not_wait_for_answers_have_an_end(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """Those that wait hold up reading, and too many of them end the connection."""
+    protocol, transport = connection
+    protocol.data_received(REQUEST * 3)
+    assert transport.paused
+    await _served(3)
+    assert not transport.paused
+    assert transport.written.count(b"HTTP/1.1 200") == 3
+    protocol.data_received(REQUEST * 1000)
+    await _served(4)
+    assert transport.is_closing()
+
+
+async def test_http_1_0_gets_no_chunks(connection: tuple[HttpProtocol, _Transport]) -> None:
+    """RFC 9112, 6.1: the end of the connection is the end of the body."""
+    protocol, transport = connection
+    protocol.data_received(b"GET /stream HTTP/1.0\r\n\r\n")
+    await _served(1)
+    assert transport.written.endswith(b"connection: close\r\n\r\n")
+    assert b"chunked" not in transport.written
+    assert transport.is_closing()

@@ -229,9 +229,11 @@ class Link:
         future, _, packed, load = call
         reason = str(error)
         if load is not None and reason.startswith(_UNKNOWN):
-            self._tasks.start(self._load_and_call(future, packed, load), "call again")
+            task = self._tasks.start(self._load_and_call(future, packed, load), "call again")
+            # A task that is cancelled before its first step does nothing at all.
+            task.add_done_callback(lambda _: None if future.done() else future.set_exception(away()))
             return
-        if reason.startswith("MOVED "):
+        if reason.startswith("MOVED ") and len(reason.split()) == 3:
             future.set_exception(Moved(error))
             return
         log.warning("redis refuses a command", reason=reason[:200])
@@ -243,20 +245,21 @@ class Link:
 
     async def _load_and_call(self, future: asyncio.Future[Any], packed: bytes, load: bytes) -> None:
         """Call again once the script is loaded. Of many calls that miss it one loads it: Redis compiles for 1 ms."""
-        error = away()
+        loading = self._loading.get(load)
+        if loading is None:
+            loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
+        await asyncio.shield(loading)
+        if future.done():
+            # Whoever made the call has given it up, and perhaps made it undone.
+            return
         try:
-            loading = self._loading.get(load)
-            if loading is None:
-                loading = self._loading[load] = self._tasks.start(self._load(load), "load script")
-            await asyncio.shield(loading)
             reply = await self.call(packed)
-            if not future.done():
-                future.set_result(reply)
-        except RedisUnavailable as failed:
-            error = failed
-        finally:
+        except RedisUnavailable as error:
             if not future.done():
                 future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(reply)
 
     async def _load(self, load: bytes) -> None:
         try:

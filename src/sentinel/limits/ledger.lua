@@ -128,6 +128,8 @@ local function charge(a, p, slice, amount)
     if amount > 0 then a[b + FIRST], a[b + SUM], a[b + TOP] = slice, amount, amount end
     return
   end
+  -- Another policy's replica may have turned the clock back without this window. It counts from its beginning then.
+  if slice < first and amount > 0 then slice = first end
   local each, after = sum < NARROW and 4 or 8, sum + amount
   local newest, same = first + a[b + BYTES] / each, (after < NARROW) == (each == 4)
   if slice == newest and top + amount > 0 and same then

@@ -40,9 +40,10 @@ def by_name(headers: Collection[Header]) -> dict[bytes, bytes]:
     """Headers by their names; those of one name are one list (RFC 9110, 5.3)."""
     named = dict(headers)
     if len(named) < len(headers):
-        named = {}
+        lists: dict[bytes, list[bytes]] = {}
         for name, value in headers:
-            named[name] = b"%b, %b" % (named[name], value) if name in named else value
+            lists.setdefault(name, []).append(value)
+        named = {name: b", ".join(values) for name, values in lists.items()}
     return named
 
 

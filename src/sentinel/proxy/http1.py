@@ -26,7 +26,7 @@ MOST_UNREAD_BYTES = 256 * 1024
 """When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
 
 MOST_HEAD_BYTES = 256 * 1024
-"""Of a head, or of trailers, that the next read has still not ended."""
+"""Of a head, or of a list of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
 KEEP_ALIVE_SECONDS = 30.0
 _TICK_SECONDS = 0.25
@@ -395,6 +395,8 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
+        # Trailers shall not be taken for headers of the next answer.
+        self._headers.clear()
         # The parser knows this only until it looks for the next message.
         self._keep_alive = not self._surplus and bool(self._parser.should_keep_alive())
         if self._answer is not None and self._answer.status:
