@@ -50,17 +50,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """
         id_, user, email, model = _who(fields[b"who"])
         requests, inputs, outputs, period, at = _SUM.unpack(fields[b"sum"])
-        return cls(
-            partition=partition,
-            entry=entry.decode(),
-            id=id_,
-            user=user,
-            email=email,
-            model=model,
-            spent=(int(requests), int(inputs), int(outputs)),
-            period=int(period),
-            at_ms=int(at) or int(entry.partition(b"-")[0]),
-        )
+        spent = int(requests), int(inputs), int(outputs)
+        at_ms = int(at) or int(entry.partition(b"-")[0])
+        return cls(partition, entry.decode(), id_, user, email, model, spent, int(period), at_ms)
 
 
 class Item(msgspec.Struct, omit_defaults=True):

@@ -40,8 +40,9 @@ MOST_RECORDS = 4096
 _FEW_ITEMS = 200
 """Taken at once while there is time: what is then done for a batch as a whole takes a millisecond or two."""
 
-_AT_ONCE, _EACH = 4, 64
-"""So many partitions in one turn, so many records of each: 256 records are decoded in 2 ms."""
+_EACH = 256
+"""So many records of a partition in one turn, which are decoded in 2 ms. Up to 16,000 records a second what a user has
+spent since the last delivery is one item so, and is booked once."""
 
 _ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
 """By one script at most: a fifth of a millisecond, or half of one, in which Redis does nothing else."""
@@ -110,14 +111,15 @@ class Journal:
         """
         self._sweep = [p for p in self._sweep if p in owned]
         found = Items()
-        most = MOST_ITEMS if self._pace.is_over else _FEW_ITEMS
+        # So that one page more fits into the call.
+        most = MOST_ITEMS - _EACH if self._pace.is_over else _FEW_ITEMS
         while self._sweep and found.records < MOST_RECORDS and len(found.items) < most:
-            some, rest = self._sweep[:_AT_ONCE], self._sweep[_AT_ONCE:]
-            reads = await asyncio.gather(*(self._read(p, ">", _EACH) for p in some))
-            for read in reads:
-                found.add(read)
-            self._sweep = rest + [p for p, read in zip(some, reads, strict=True) if len(read) == _EACH]
-            if any(reads):
+            partition = self._sweep.pop(0)
+            read = await self._read(partition, ">", _EACH)
+            found.add(read)
+            if len(read) == _EACH:
+                self._sweep.append(partition)
+            if read:
                 await self._pace.step()
         return found.items
 
@@ -184,10 +186,10 @@ class Journal:
             item.before = used
 
     async def _in_steps(self, work: Callable[[T], Awaitable[R]], portions: Sequence[T]) -> list[R]:
-        """The results of this work on all portions: a few at once, at our pace."""
+        """The results of this work on all portions, one after the other, at our pace."""
         done: list[R] = []
-        for first in range(0, len(portions), _AT_ONCE):
-            done += await asyncio.gather(*map(work, portions[first : first + _AT_ONCE]))
+        for portion in portions:
+            done.append(await work(portion))
             await self._pace.step()
         return done
 
