@@ -361,12 +361,9 @@ class HttpProtocol(asyncio.Protocol):
         self._refused, self._head_open = True, False
         self._disarm()
         served = self._served
-        if self._waiting or (served is not None and (served.started or not served.more_body)):
-            # Our answer would end up inside of another one.
-            self._hang_up()
-            return
-        if served is None and self._read is not None:
-            # What is wrong is in the body of a request that has had its answer.
+        inside_another = bool(self._waiting) or (served is not None and (served.started or not served.more_body))
+        has_had_its_answer = served is None and self._read is not None
+        if inside_another or has_had_its_answer:
             self._hang_up()
             return
         if served is not None:

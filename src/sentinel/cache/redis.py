@@ -154,9 +154,7 @@ class SingleStore(Link):
 
     def run(self, script: Script, key: bytes, packed: bytes) -> Awaitable[Any]:  # noqa: ARG002 (there is one node)
         """Run a script whose call is packed."""
-        if self._connection is None:
-            raise away()
-        return self._connection.call(packed, script.load)
+        return self.call(packed, script.load)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,6 +1,7 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
 -- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, who, and as doubles: now (0 = this Redis' clock),
--- when it was spent (0 = now), requests, input, output, number of the set of settled ids. Answer: 1 settled now, 0 was settled before.
+-- when it was spent (0 = now), requests, input, output, number of the set of settled ids.
+-- Answer: 1 settled now, 0 was settled before.
 local id, who = ARGV[1], ARGV[2]
 if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
 local now, at, requests, input, output, bucket = unpack_from('<dddddd', ARGV[3])
