@@ -39,6 +39,7 @@ class Books:
     zion: ZionClient
     simulator: ZionSimulator
     owed: Counter[str] = field(default_factory=Counter)
+    settled: list[tuple[Ask, Triple]] = field(default_factory=list)
 
     async def user(self, email: str, **fields: Any) -> str:
         """A user whom Zion knows, and whose limits Sentinel has asked for."""
@@ -53,8 +54,14 @@ class Books:
         """Settle one request."""
         ask = Ask(f"req_{next(_numbers)}", email.partition("@")[0], email, model, 0, 0)
         assert await self.ledger.settle(ask, spent, 1, at_ms)
+        self.settled.append((ask, spent))
         for metric, amount in zip(("ai_requests", "ai_input_tokens", "ai_output_tokens"), spent, strict=True):
             self.owed[f"{email} {metric}"] += amount
+
+    async def settle_again(self) -> None:
+        """What Redis may have forgotten, as the tracker does when it has come back."""
+        for ask, spent in self.settled:
+            await self.ledger.settle(ask, spent, 1)
 
     def outbox(self, name: str = "", calls_per_second: float = 1000.0) -> Outbox:
         """A deliverer that takes itself for a process on a machine of its own."""

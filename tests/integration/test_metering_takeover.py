@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import redis
 
 from sentinel.cache import keys
-from sentinel.dev.zion import ZionSimulator
+from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.error import RedisUnavailable
-from sentinel.usage import deliverers
+from sentinel.usage import deliverers, journal
 from sentinel.usage.outbox import Outbox
 from tests.metering import Books, Stepped, open_books, quick_retries, until
 
@@ -212,7 +213,7 @@ async def test_a_redis_that_lost_its_last_moments(books: Books, read: bool) -> N
     await books.store.client.xgroup_create(stream, "zion", "0")
     if read:
         await books.store.client.xreadgroup("zion", "deliverer", {stream: ">"})
-        outbox._known = False
+        await _reconnected(books)
     await books.told(outbox)
     assert books.booked() == books.owed
 
@@ -233,6 +234,75 @@ async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Book
     outbox._journal.note_answer = note  # type: ignore[method-assign]
     await books.told(outbox)
     assert books.booked() == books.owed
+
+
+async def _reconnected(books: Books) -> None:
+    """Redis ends all connections, as at its restart; ours has come back."""
+    before = books.store.connects
+    await books.store.client.client_kill_filter(_type="normal", skipme=True)
+
+    async def is_back() -> bool:
+        return books.store.connects > before and books.store.available
+
+    await until(is_back)
+
+
+@pytest.mark.parametrize("what", ["all is well", "one is refused", "a batch is refused", "no answer"])
+async def test_a_redis_that_lost_its_last_moments_at_every_step(
+    books: Books, store_url: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever Redis is thrown back to, while usage is told and after it, nothing is told twice, or never."""
+    # For here Redis loses moments that are long past.
+    monkeypatch.setattr(journal, "_REMEMBER_SECONDS", 600.0)
+    pictures: list[dict[bytes, bytes]] = []
+    outbox = books.outbox()
+    await books.told(outbox)
+    with redis.Redis.from_url(store_url) as client:
+
+        def take_picture() -> bool:
+            names = client.keys()
+            with client.pipeline() as dumps:
+                for name in names:
+                    dumps.dump(name)
+                picture = dict(zip(names, dumps.execute(), strict=True))
+            if picture not in pictures[-1:]:
+                pictures.append(picture)
+            return False
+
+        for number in range(2):
+            for email, model in itertools.product((ANA, BO), ("gpt-4o", "gpt-4o-mini")):
+                await books.spend(email, (1, 10 + number, 1), model)
+            if number == 0:
+                _go_wrong(books, what)
+            await Stepped(_told_with_one_refusal(books, outbox), take_picture).run()
+        assert books.booked() == books.owed
+        for step, picture in enumerate(pictures):
+            with client.pipeline() as restores:
+                restores.flushall()
+                for key, value in picture.items():
+                    restores.restore(key, 0, value)
+                restores.execute()
+            outbox._recall_at = 0.0
+            await books.settle_again()
+            await books.told(outbox)
+            assert books.booked() == books.owed, step
+    assert outbox.delivered.ambiguous == 0
+    assert len(pictures) > 10
+
+
+def _go_wrong(books: Books, what: str) -> None:
+    if what == "one is refused":
+        books.simulator.refused_emails.add(BO)
+    elif what == "a batch is refused":
+        books.simulator.faults.set(status=413, times=1, path_prefix=BATCH)
+    elif what == "no answer":
+        books.simulator.faults.set(apply_then_drop=True, times=1, path_prefix=BATCH)
+
+
+async def _told_with_one_refusal(books: Books, outbox: Outbox) -> None:
+    await outbox.flush()
+    books.simulator.refused_emails.clear()
+    await books.told(outbox)
 
 
 async def _entries(books: Books) -> list[tuple[bytes, bytes, dict[bytes, bytes]]]:

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -52,7 +52,7 @@ _ITEMS_LOOKED_UP = 16
 _REMEMBER_SECONDS = 5.0
 """So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""
 
-_MOST_TAKEN = 100_000
+_MOST_REMEMBERED = 100_000
 """Twice as many are known at most, 21 MB. At 30,000 a second, more than a process delivers, those are 3 s at least."""
 
 _ANSWER = b":answer"
@@ -87,8 +87,8 @@ class Journal:
         )
         self._sweep: list[int] = []
         self._on_its_way: dict[tuple[int, str], int] = {}
-        self._taken: tuple[set[int], set[int]] = (set(), set())
-        self._taken_since = 0.0
+        self._taken: _Lately[int] = _Lately()
+        self._done: _Lately[str] = _Lately()
 
     # ------------------------------------------------------------------------------------------------------- records
 
@@ -147,7 +147,7 @@ class Journal:
             # The record of a request may come back under another name, when it was settled again.
             what = hash((record.id, record.spent))
             self._on_its_way[record.partition, record.entry] = what
-            if record.id and (what in self._taken[0] or what in self._taken[1]):
+            if record.id and what in self._taken:
                 again.append(record)
         if again:
             await self._drop(again)
@@ -196,31 +196,40 @@ class Journal:
     def remember_taken(self, items: Iterable[Item]) -> None:
         """Zion has taken these: whatever becomes of Redis, they are not given out again."""
         for item in items:
-            if monotonic() - self._taken_since > _REMEMBER_SECONDS or len(self._taken[0]) >= _MOST_TAKEN:
-                self._taken, self._taken_since = (set(), self._taken[0]), monotonic()
             for entry in item.entries:
                 if what := self._on_its_way.pop((item.partition, entry), None):
-                    self._taken[0].add(what)
+                    self._taken.add(what)
 
     async def note_answer(self, batch: Batch, refusals: Refusals) -> None:
         """Write down what Zion said to a batch."""
         await self._store.command("HSET", keys.BATCHES, batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
 
     async def forget(self, batch: Batch) -> None:
-        """Nothing more is to be known of this batch."""
+        """Nothing more is to be known of this batch. Should Redis forget that, it will hear it again."""
+        self._done.add(batch.key)
         await self._store.command("HDEL", keys.BATCHES, batch.key, batch.key.encode() + _ANSWER)
 
     async def batches(self) -> list[tuple[Batch, Refusals | None]]:
-        """All batches that were sent, of all processes, with Zion's answer where it came."""
+        """All batches that were sent, of all processes, with Zion's answer where it came.
+
+        Not those that we were done with. What Zion has taken of them `_read` knows from `remember_taken`; to ask Zion
+        would tell nothing, for it has booked later ones since.
+        """
         fields = _pairs(await self._store.command("HGETALL", keys.BATCHES))
         found = []
         for key, value in fields.items():
             if key.endswith(_ANSWER):
                 continue
             try:
-                found.append((msgspec.json.decode(value, type=Batch), _refusals(fields.get(key + _ANSWER))))
+                batch = msgspec.json.decode(value, type=Batch)
+                refusals = _refusals(fields.get(key + _ANSWER))
             except msgspec.DecodeError:
                 log.warning("no batch of this version", key=key.decode(errors="replace"))
+                continue
+            if batch.key in self._done:
+                await self.forget(batch)
+            else:
+                found.append((batch, refusals))
         return found
 
     async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
@@ -265,6 +274,24 @@ class Journal:
     async def is_waiting(self, partition: int, entry: str) -> bool:
         """Whether this record is still in its outbox."""
         return bool(await self._store.command("XRANGE", keys.outbox(partition), entry, entry))
+
+
+class _Lately(Generic[T]):
+    """What happened in the last _REMEMBER_SECONDS, and longer while nothing happens."""
+
+    def __init__(self) -> None:
+        self._new: set[T] = set()
+        self._old: set[T] = set()
+        self._since = 0.0
+
+    def __contains__(self, thing: T) -> bool:
+        return thing in self._new or thing in self._old
+
+    def add(self, thing: T) -> None:
+        """It happened now."""
+        if monotonic() - self._since > _REMEMBER_SECONDS or len(self._new) >= _MOST_REMEMBERED:
+            self._new, self._old, self._since = set(), self._new, monotonic()
+        self._new.add(thing)
 
 
 def _portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:

@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 _LOOK_SECONDS = 1.0
 _RECALL_SECONDS = 60.0
-"""So often, when all is quiet, we look for what we may have missed: Redis may have come back with an older state."""
+"""So often, when all is quiet, we look for what we may have missed."""
 
 _SINGLY_SECONDS = 300.0
 """So long a Zion without the batch call is not asked for it again."""
@@ -70,6 +70,7 @@ class Outbox:
     """The deliverer of one process."""
 
     def __init__(self, ledger: RedisLedger, zion: ZionClient, *, flush_seconds: float, calls_per_second: float) -> None:
+        self._store = ledger.store
         self._pace = Pace(flush_seconds)
         self._journal = Journal(ledger, self._pace)
         self._deliverers = Deliverers(ledger.store)
@@ -79,6 +80,7 @@ class Outbox:
         self._next_call = 0.0
         self._look_at = self._recall_at = 0.0
         self._known = False
+        self._connects = 0
         self._queue = Queue(lambda: secrets.token_hex(16))
         self._answers: dict[str, Refusals] = {}
         self._singly_until = 0.0
@@ -174,6 +176,9 @@ class Outbox:
             if await self._deliverers.look(idle=idle):
                 self._known = False
             self._look_at = monotonic() + _LOOK_SECONDS
+        if self._connects != self._store.connects:
+            # It may have come back with an older state, while we know what that has forgotten.
+            self._known, self._connects = False, self._store.connects
         if not self._known or (monotonic() >= self._recall_at and self._queue.empty):
             await self._recall()
 
