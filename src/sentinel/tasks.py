@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import platform
+import struct
 import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -47,14 +50,17 @@ class Tasks:
 
 
 _NICE = 10
+_SLICE_NS = 100_000_000
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""Number of the system call; Python has no name for it, nor has the C library before 2.41."""
 _SWITCH_SECONDS = 0.0005
 
 
 def patient_threads(most: int, name: str) -> ThreadPoolExecutor:
     """Threads for long work beside an event loop on the same core: they have a tenth of it while the loop wants it.
 
-    Beside a megabyte of dashes, which take half a second to count, p99 of small requests is 8 ms so, and 31 ms with
-    threads like the loop's own.
+    Beside a megabyte of dashes, which take half a second to count, p99 of small requests is 7 ms so, 15 ms if these
+    threads are only nice, and 31 ms if they are like the loop's own.
     """
     return ThreadPoolExecutor(most, name, initializer=_stand_back)
 
@@ -62,7 +68,18 @@ def patient_threads(most: int, name: str) -> ThreadPoolExecutor:
 def _stand_back() -> None:
     if sys.platform == "linux":
         # Of this thread alone; elsewhere it would be the whole process.
-        os.nice(_NICE)
+        _give_way_at_once(os.nice(_NICE))
+
+
+def _give_way_at_once(nice: int) -> None:
+    """Ask for long slices: whoever wakes with a shorter one goes first, at once instead of at the next tick (4 ms).
+
+    Since Linux 6.12 (EEVDF's PREEMPT_SHORT, sched_setattr(2)); others do not mind.
+    """
+    if (number := _SCHED_SETATTR.get(platform.machine())) is not None:
+        # size, policy, flags, nice, priority, runtime, deadline, period
+        wanted = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
+        ctypes.CDLL(None).syscall(number, 0, wanted, 0)
 
 
 def hand_over_soon() -> None:

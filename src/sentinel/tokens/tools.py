@@ -52,16 +52,16 @@ def _value(raw: msgspec.Raw) -> Any:
         raise ValueError("not to be taken apart") from error
 
 
-def _compact(raw: msgspec.Raw) -> str:
-    """Return JSON without white space, as it is else."""
-    return msgspec.json.format(raw, indent=-1).decode()
+def _as_it_is(raw: msgspec.Raw) -> str:
+    """Return JSON untouched, but without white space unless it is too large for that, too."""
+    return bytes(raw if len(raw) > _MOST_BYTES else msgspec.json.format(raw, indent=-1)).decode()
 
 
 def _custom_text(raw: msgspec.Raw) -> str:
     try:
         return _as_json(_value(raw))
     except ValueError:
-        return _compact(raw)
+        return _as_it_is(raw)
 
 
 def _type(schema: object, indent: int, depth: int) -> str:
@@ -113,7 +113,7 @@ def _declaration(function: Function) -> str:
     try:
         schema = _value(function.parameters)
     except ValueError:
-        return f"{comment}type {function.name} = (_: {_compact(function.parameters)}) => any;\n"
+        return f"{comment}type {function.name} = (_: {_as_it_is(function.parameters)}) => any;\n"
     if isinstance(schema, dict) and schema.get("properties"):
         return f"{comment}type {function.name} = (_: {{\n{_properties(schema, 0, 0)}\n}}) => any;\n"
     return f"{comment}type {function.name} = () => any;\n"
@@ -187,7 +187,7 @@ def response_format_tokens(raw: msgspec.Raw, count: Count) -> int:
     try:
         response_format = _value(raw)
     except ValueError:
-        return count(_compact(raw))
+        return count(_as_it_is(raw))
     if not isinstance(response_format, dict):
         return 0
     schema = response_format.get("json_schema")

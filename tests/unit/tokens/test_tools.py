@@ -204,13 +204,12 @@ def test_repeated_kinds_do_not_multiply() -> None:
 
 
 def test_what_is_too_large_is_counted_as_the_json_it_is() -> None:
-    """It is not taken apart: not for its layout, and not for the white space and the escapes in it."""
+    """It is not touched at all: not for its layout, and not for the white space and the escapes in it."""
     many = {f"p{n}": {"type": "string", "description": "\\u00e9 " * 10} for n in range(5_000)}
     text = msgspec.json.encode({"type": "object", "properties": many}).decode()
     assert len(text) > 150_000
     spaced = text.replace(":", ": ").replace("\\\\u00e9", "\\u00e9")
     count = count_for("gpt-4o")
-    compact = spaced.replace(": ", ":")
     for body in (
         b'"tools":[{"function":{"name":"f","parameters":%b}}]',
         b'"tools":[{"type":"custom","custom":%b}]',
@@ -219,4 +218,4 @@ def test_what_is_too_large_is_counted_as_the_json_it_is() -> None:
         request = msgspec.json.decode(
             b'{"model":"gpt-4o","messages":[],%b}' % (body % spaced.encode()), type=ChatRequest
         )
-        assert 0 <= TokenCounter().count_chat(request, "gpt-4o") - count(compact) < 50
+        assert 0 <= TokenCounter().count_chat(request, "gpt-4o") - count(spaced) < 50
