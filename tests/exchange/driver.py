@@ -14,6 +14,7 @@ from typing import Any
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger, read_account
 from sentinel.cache.redis import Store
+from sentinel.clock import monotonic
 from sentinel.error import AppError
 from sentinel.limits.policy import Policy, Quota
 from sentinel.limits.typical import TypicalOutput
@@ -60,6 +61,7 @@ class Provider:
     status: int = 200
     pieces: list[bytes | Exception] = field(default_factory=list)
     body: bytes = b""
+    lines: bytes = b"content-type: text/event-stream\r\n"
     failure: AppError | None = None
     requests: list[ProviderRequest] = field(default_factory=list)
     read: list[bytes] = field(default_factory=list)
@@ -101,7 +103,7 @@ class _Answer:
         self._provider = provider
         self._pieces = iter(provider.pieces)
         self.status = provider.status
-        self.lines, self.id = b"content-type: text/event-stream\r\n", b"up_1"
+        self.lines, self.id = provider.lines, b"up_1"
 
     async def read(self) -> bytes | None:
         await asyncio.sleep(0)
@@ -118,9 +120,9 @@ class _Answer:
                 return rest
         return None
 
-    async def read_all(self) -> bytes:
+    async def whole(self) -> ProviderAnswer:
         await asyncio.sleep(0)
-        return self._provider.body
+        return ProviderAnswer(self.status, self.lines, self.id, self._provider.body)
 
 
 class Connection:
@@ -233,7 +235,7 @@ class Stage:
 
     def exchange(self, client: Client) -> Exchange:
         self._count += 1
-        return Exchange(self.parts, CHAT, client.side, RequestContext(f"req_{self._count}", CHAT.route, 0.0))
+        return Exchange(self.parts, CHAT, client.side, RequestContext(f"req_{self._count}", CHAT.route, monotonic()))
 
     async def limit(self, output: int) -> None:
         """Zion grants the caller so much output."""

@@ -64,6 +64,35 @@ class TestEndings:
         assert await ended(stage, client, body=WHOLE) == (1, 9, 2)
         assert client.got == WHOLE
 
+    @pytest.mark.parametrize(
+        ("told", "charged"),
+        [
+            ({"prompt_tokens": 30}, (1, 30, 2)),
+            ({"completion_tokens": 7}, (1, INPUT_TOKENS, 7)),
+            ({"prompt_tokens": 30, "completion_tokens": None}, (1, 30, 2)),
+            ({"prompt_tokens": 30, "completion_tokens": 0}, (1, 30, 0)),
+            ({"total_tokens": 9}, (1, INPUT_TOKENS, 2)),
+        ],
+    )
+    async def test_usage_that_tells_half(
+        self, stage: Stage, told: dict[str, Any], charged: tuple[int, int, int]
+    ) -> None:
+        """What it does not tell is counted."""
+        assert await ended(stage, Client(), body=json.dumps({**json.loads(WHOLE), "usage": told}).encode()) == charged
+
+    @pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON; charset=utf-8"])
+    async def test_a_whole_answer_to_who_asked_for_a_stream(self, stage: Stage, kind: bytes) -> None:
+        """It is passed on as it is, and charged as what it is."""
+        client = Client(stream=True)
+        assert await ended(stage, client, body=WHOLE, lines=b"content-type: %b\r\n" % kind) == (1, 9, 2)
+        assert (client.status, client.got) == (200, WHOLE)
+
+    async def test_a_page_instead_of_a_stream(self, stage: Stage) -> None:
+        """Something else than the provider has answered: a broken answer, and free."""
+        client = Client(stream=True)
+        assert await ended(stage, client, body=b"<html>", lines=b"content-type: text/html\r\n") is None
+        assert client.status == 502
+
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 401, 403, 500, 503])
     async def test_a_refusal_upstream_is_free(self, stage: Stage, stream: bool, status: int) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -349,6 +352,17 @@ def test_a_stream_that_breaks_ends_with_an_error_event(sentinel: SentinelProcess
     assert b"[DONE]" not in answer.body
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_of_the_provider_may_be_long(
+    stack: Stack, sentinel: SentinelProcess, token: str, stream: bool
+) -> None:
+    """It passes with all of its body."""
+    refusal = json.dumps({"error": {"message": "x" * 3_000_000}}).encode()
+    stack.simulators.openai.faults.set(status=400, body=refusal, times=1)
+    answer = post(sentinel, token, chat(stream=stream))
+    assert (answer.status, answer.body) == (400, refusal)
+
+
 def test_a_provider_that_is_away_is_502(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
     """No connection is 502 at once, for answers and streams; and all is well when the provider is back."""
     server = stack.simulators.openai_server
@@ -463,6 +477,56 @@ def test_zion_away_with_an_unknown_token_is_503(stack: Stack, sentinel: Sentinel
         assert b"zion-db-7.internal" not in answer.body
     faults.clear()
     wait_until(lambda: post(sentinel, token, chat()).status == 200, 5, "service after Zion is back")
+
+
+def test_zion_is_given_three_seconds_in_all(stack: Stack, sentinel: SentinelProcess) -> None:
+    """For the user of a token and the limits of that user together."""
+    _, token = stack.user("slow-zion@corp.test")
+    faults = stack.simulators.zion.faults
+    faults.set(delay_seconds=2.0)
+    started = time.monotonic()
+    assert post(sentinel, token, chat()).is_error(503, "service_unavailable", "server_error")
+    assert time.monotonic() - started < 3
+    faults.clear()
+    assert post(sentinel, token, chat()).status == 200
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 400}, {"status": 500}, {"body": b"{"}, {"body": b'{"success":true,"data":{"id":"u"}}'}],
+    ids=str,
+)
+def test_an_odd_answer_of_zion_keeps_nobody_else_out(
+    stack: Stack, sentinel: SentinelProcess, fault: dict[str, Any]
+) -> None:
+    """What Zion has against one token, or one user's record, is no outage for the others."""
+    email = f"odd{zlib.crc32(str(fault).encode())}@corp.test"
+    for number in range(5):
+        _, odd = stack.user(f"one{number}{email}")
+        stack.simulators.zion.faults.set(times=1, path_prefix="/api/v1/users/me", **fault)
+        assert post(sentinel, odd, chat()).is_error(503, "service_unavailable", "server_error")
+        _, token = stack.user(f"other{number}{email}")
+        assert post(sentinel, token, chat()).status == 200
+
+
+def test_while_zion_hangs_one_asks_and_others_hear_it_at_once(stack: Stack, sentinel: SentinelProcess) -> None:
+    """After a few look-ups without an answer only one waits at a time; the first answer ends that."""
+    faults = stack.simulators.zion.faults
+    tokens = [stack.user(f"hanging{number}@corp.test")[1] for number in range(12)]
+    faults.set(hang=True, path_prefix="/api/v1/users/me")
+    with ThreadPoolExecutor(len(tokens)) as pool:
+
+        def seconds(token: str) -> float:
+            started = time.monotonic()
+            assert post(sentinel, token, chat()).is_error(503, "service_unavailable", "server_error")
+            return time.monotonic() - started
+
+        assert max(pool.map(seconds, tokens[:3])) < 3
+        waited = sorted(pool.map(seconds, tokens[3:]))
+    assert waited[-2] < 1
+    assert 1 < waited[-1] < 3
+    faults.clear()
+    assert {post(sentinel, token, chat()).status for token in tokens} == {200}
 
 
 def test_zions_own_429_is_503_with_its_retry_after(stack: Stack, sentinel: SentinelProcess) -> None:

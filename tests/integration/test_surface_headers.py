@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, COMPLETIONS, Answer, chat, events, post, send
+from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.surface import CHAT, COMPLETIONS, Answer, chat, events, head, post, read_answer, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -238,6 +238,18 @@ def test_named_origins_alone_are_allowed(stack: Stack, token: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- secrets
 
 
+def test_a_slow_body_is_not_our_time(sentinel: SentinelProcess, token: str) -> None:
+    """x-sentinel-overhead-ms is without the wait for the client."""
+    body = json.dumps(chat("[[tokens=1]]")).encode()
+    with raw_connection(sentinel) as connection:
+        connection.sendall(head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]))
+        time.sleep(0.6)  # What the client does, not what the test waits for.
+        connection.sendall(body)
+        answer = read_answer(connection)
+    assert answer.status == 200
+    assert float(answer.headers["x-sentinel-overhead-ms"]) < 500
+
+
 def test_nothing_of_the_client_but_the_allowed_reaches_the_provider(
     stack: Stack, sentinel: SentinelProcess, token: str
 ) -> None:
@@ -262,8 +274,9 @@ def test_nothing_of_the_client_but_the_allowed_reaches_the_provider(
     seen = stack.simulators.openai.calls[-1].headers
     assert seen.keys() == {
         *("authorization", "content-type", "accept", "user-agent", "openai-beta", "idempotency-key", "x-request-id"),
-        *("host", "content-length"),
+        *("host", "content-length", "accept-encoding"),
     }
+    assert seen["accept-encoding"] == "identity"
     assert seen["authorization"] == f"Bearer {stack.simulators.openai_key}"
     assert (seen["openai-beta"], seen["idempotency-key"]) == ("assistants=v2", "key-1")
     assert seen["content-type"] == "application/json"

@@ -187,6 +187,30 @@ async def test_whole_answers_without_a_maximum_cannot_overdraw(caller_with: Any,
     assert caller.booked(len(passed)) == sum(answer.json["usage"]["completion_tokens"] for answer in passed) <= 1000
 
 
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": 200}, {"model": "o3"}, {"n": 2}], ids=str)
+async def test_a_provider_that_knows_no_maximum_is_left_where_the_tokens_end(
+    caller_with: Any, fields: dict[str, Any]
+) -> None:
+    """It was told what is left, and goes on; the stream ends cleanly there all the same."""
+    caller = caller_with(50)
+    answer = await caller.chat("[[tokens=300 ignores_max]]", stream=True, **fields)
+    assert caller.told(answer).keys() & {"max_tokens", "max_completion_tokens"}
+    assert set(answer.finish_reasons) == {"length"}
+    assert answer.events[-1] == "[DONE]"
+    assert caller.booked() == 50
+
+
+@pytest.mark.parametrize(("model", "stream"), [("gpt-4o", False), ("gpt-4", False), ("o3", True)])
+async def test_an_answer_that_may_be_as_long_as_its_model_can_is_not_told_so(
+    caller_with: Any, model: str, stream: bool
+) -> None:
+    """The model bounds it. To name that bound would fail where prompt and maximum exceed the context window."""
+    caller = caller_with(10**9)
+    answer = await caller.chat("[[tokens=5]]", model=model, stream=stream)
+    assert answer.status == 200
+    assert not caller.told(answer).keys() & {"max_tokens", "max_completion_tokens"}
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_model_that_thinks_unseen_is_told_a_maximum(caller_with: Any, stream: bool) -> None:
     """We cannot see its tokens as they grow, so the provider must know where they end."""

@@ -21,6 +21,7 @@ from sentinel.cache.redis import Store
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import Quota
+from sentinel.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.zion.client import ZionClient
 from sentinel.zion.models import AuthenticatedUser, MalformedAnswer, read_quota
@@ -184,9 +185,9 @@ class SubscriptionCache:
                 await self.refresh_limits(user, seq)
             except AppError as error:
                 self._on_stale()
-                log.warning("limits stay as they were", user=user, reason=error.code)
+                log.warning("limits stay as they were", user_id=log_name(user), reason=error.code)
 
-        self._tasks.start(refresh(), f"refresh limits of {user}")
+        self._tasks.start(refresh(), "refresh limits")
 
     async def _ask_limits(self, user: str) -> Quota:
         quota, body = await self._zion.limits(user)

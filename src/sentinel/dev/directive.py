@@ -26,6 +26,7 @@ class Directive:
     tool: call the first tool. refusal: refuse. text_emoji: use words of several bytes.
     bad_line: a malformed data line in the middle. big_event: pad one event to about that many bytes.
     usage_prompt, usage_completion: claim these numbers instead of the true ones.
+    ignores_max: know no maximum of tokens. no_stream: know no streams, and answer in one piece.
     """
 
     tokens: int | None = None
@@ -45,6 +46,8 @@ class Directive:
     big_event: int | None = None
     usage_prompt: int | None = None
     usage_completion: int | None = None
+    ignores_max: bool = False
+    no_stream: bool = False
 
     def seconds(self, chunks: int) -> float:
         """How long an answer of so many chunks takes."""

@@ -160,7 +160,7 @@ class OpenAISimulator:
         job = _job(exchange, body, directive)
         self.billed.append(job.bill)
         try:
-            await (_stream(exchange, job) if job.bill.stream else _answer(exchange, job))
+            await (_stream(exchange, job) if job.bill.stream and not directive.no_stream else _answer(exchange, job))
         finally:
             if job.bill.state == "running":
                 job.bill.state = "cancelled"
@@ -215,7 +215,7 @@ def _job(exchange: Exchange, body: dict[str, Any], directive: Directive) -> _Job
 
 
 def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, *, chat: bool) -> list[Reply]:
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = None if directive.ignores_max else body.get("max_completion_tokens") or body.get("max_tokens")
     prompts = 1
     if not chat and isinstance(body["prompt"], list) and not all(isinstance(part, int) for part in body["prompt"]):
         prompts = len(body["prompt"])

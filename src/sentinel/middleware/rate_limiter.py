@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
-from sentinel.error import AppError, Header, InsufficientQuota, RateLimitExceeded, ServiceUnavailable
+from sentinel.error import (
+    AppError,
+    Header,
+    InsufficientQuota,
+    RateLimitExceeded,
+    ServiceUnavailable,
+    ZionUnavailable,
+)
 from sentinel.limits.policy import Ask, Triple, Verdict
+
+ZION_SECONDS = 2.8
+"""So long we wait for Zion in all, for a token's user and limits: a 503 must come within 3 s (DESIGN section 9)."""
 
 _OVERALL = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
 _EACH = [
@@ -45,14 +56,18 @@ class Limits(Protocol):
         """Ask Zion anew in the background."""
 
 
-async def reserve(ask: Ask, ledger: Ledger, limits: Limits) -> Verdict:
-    """The verdict on this request, with limits fetched first where none are known.
+async def reserve(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float = ZION_SECONDS) -> Verdict:
+    """The verdict on this request, with limits fetched first where none are known; Zion gets so long for them.
 
     Raises AccessDenied, ZionUnavailable, RedisUnavailable; a refusal is no error here.
     """
     verdict = await ledger.reserve(ask)
     if not verdict.quota_known:
-        await limits.fetch_limits(ask.user, verdict.seq)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await limits.fetch_limits(ask.user, verdict.seq)
+        except TimeoutError as error:
+            raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
         verdict = await ledger.reserve(ask)
         if not verdict.quota_known:
             raise ServiceUnavailable("The limits of this user are not available.", retry_after_seconds=2)

@@ -9,9 +9,11 @@ upstream, a broken stream, a client that left, and at shutdown.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import msgspec
 import structlog
@@ -53,11 +55,13 @@ from sentinel.proxy.relay import Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.answer import Usage, read_answer
 from sentinel.tokens.counter import TokenCounter, is_large
-from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, output_ceiling
+from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, is_known, output_ceiling
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
+
+_WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class Exchange:
         try:
             # Nothing is read before we know who sends it: a stranger costs us no memory.
             self.context.user = await auth.identify(self.client.headers, self.parts.cache)
+            self.context.identified = monotonic()
             body, request = await self.parse()
             # The reservation must know the input; what is wrong with a request has cost nothing so far.
             ask = self.ask(request, await self.count(body, request))
@@ -145,7 +150,10 @@ class Exchange:
 
     async def parse(self) -> tuple[bytes, Body]:
         """The body, and what we decide on of it. Raises what is wrong with it."""
-        body = await self.client.read_body(self.parts.max_body_bytes, self.parts.body_timeout_seconds)
+        try:
+            body = await self.client.read_body(self.parts.max_body_bytes, self.parts.body_timeout_seconds)
+        finally:
+            self.context.body_seconds = monotonic() - self.context.identified
         request = await asyncio.to_thread(self.kind.read, body) if is_large(len(body)) else self.kind.read(body)
         self.context.model = request.model
         self.context.streamed = bool(request.stream)
@@ -188,13 +196,14 @@ class Exchange:
         elif _grows_in_sight(request):
             output = typical.tokens(user.id, request.model) * n
         else:
-            output, fair = output_ceiling(request.model) * n, typical.default_tokens * n
+            output, fair = output_ceiling(request.model, input_tokens) * n, typical.default_tokens * n
         return Ask(self.context.id, user.id, user.email, request.model, input_tokens, output, n, fair)
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Ask the ledger. Raises the refusal, which has changed nothing."""
         try:
-            verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache)
+            patience = rate_limiter.ZION_SECONDS - (self.context.identified - self.context.started)
+            verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache, patience)
         except asyncio.CancelledError:
             # What was asked may yet be done.
             self.parts.tracker.give_back(ask)
@@ -226,7 +235,9 @@ class Exchange:
             if request.stream:
                 await self._stream(upstream, request, held, verdict)
             else:
-                await self._whole(upstream, ask, verdict)
+                answer = await self.parts.provider.post(upstream)
+                self._upstream_came(answer.id)
+                await self._whole(answer, ask, verdict)
         except asyncio.CancelledError:
             # What was sent on is charged with its input, unless the provider has refused it.
             if self.client.gone and self.sent and self.relay is None and not self.refused and not self.settled:
@@ -241,9 +252,7 @@ class Exchange:
     def _is_sent(self) -> None:
         self.sent = True
 
-    async def _whole(self, upstream: ProviderRequest, ask: Ask, verdict: Verdict) -> None:
-        answer = await self.parts.provider.post(upstream)
-        self._upstream_came(answer.id)
+    async def _whole(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
         if answer.status != 200:
             await self._refused_upstream(answer, ask, verdict)
             return
@@ -259,16 +268,17 @@ class Exchange:
     async def _stream(self, upstream: ProviderRequest, request: Body, held: Held, verdict: Verdict) -> None:
         async with self.parts.provider.stream(upstream) as answer:
             self._upstream_came(answer.id)
-            if answer.status != 200:
-                self.refused = True
-                whole = ProviderAnswer(answer.status, answer.lines, answer.id, await answer.read_all())
-                await self._refused_upstream(whole, held.ask, verdict)
+            self.refused = answer.status != 200
+            if self.refused or _is_whole(answer.lines):
+                # Not all who are asked for a stream know how.
+                await self._whole(await answer.whole(), held.ask, verdict)
                 return
             meter = StreamMeter(request.model, withhold_usage=not asks_usage(request))
             relay = self.relay = Relay(
                 self.client,
                 meter,
-                held.output if verdict.output_is_limited and _has_open_end(request, held.ask, verdict) else None,
+                # Also where the provider was told a maximum: not all know the field.
+                held.output if verdict.output_is_limited and _shows_its_cost(request) else None,
                 lambda more, sent: self.parts.leases.extend(held, more, sent),
             )
             held.sent = relay.sent
@@ -322,9 +332,10 @@ class Exchange:
             answer = read_answer(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("The model provider gave a broken answer.") from error
-        if _tells(answer.usage):
-            return self._bill(answer.usage, 0)
-        return self._bill(None, self.parts.counter.count_answer(answer, self.context.model))
+        usage = answer.usage
+        if _tells(usage) and usage.completion_tokens is not None:
+            return self._bill(usage, 0)
+        return self._bill(usage, self.parts.counter.count_answer(answer, self.context.model))
 
     def _learn(self, ask: Ask, verdict: Verdict, *, open_end: bool) -> None:
         """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
@@ -333,9 +344,12 @@ class Exchange:
             self.parts.typical.note(ask.user, ask.model, output // max(1, ask.least_output))
 
     def _bill(self, usage: Usage | None, output_tokens: int) -> Spent:
-        if usage is not None and _tells(usage):
-            return Spent((1, usage.prompt_tokens or 0, usage.completion_tokens or 0), "provider")
-        return Spent((1, self.context.counted_input, output_tokens), "count")
+        """What usage tells, and our own count for what it does not tell."""
+        if not _tells(usage):
+            return Spent((1, self.context.counted_input, output_tokens), "count")
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        prompt = self.context.counted_input if prompt is None else prompt
+        return Spent((1, prompt, output_tokens if completion is None else completion), "provider")
 
     async def settle(self, ask: Ask, verdict: Verdict) -> None:
         """Replace the reservation by what was spent, once, and durably."""
@@ -404,7 +418,12 @@ class Exchange:
         await self.fail(ServiceUnavailable("The server is shutting down.", retry_after_seconds=1))
 
 
-def _tells(usage: Usage | None) -> bool:
+def _is_whole(lines: bytes) -> bool:
+    """Whether the content type of an answer says that it is no stream. What says nothing, or nonsense, may be one."""
+    return _WHOLE.search(lines) is not None
+
+
+def _tells(usage: Usage | None) -> TypeGuard[Usage]:
     return usage is not None and bool(usage.prompt_tokens or usage.completion_tokens)
 
 
@@ -413,10 +432,19 @@ def _grows_in_sight(request: Body) -> bool:
     return isinstance(request, ChatRequest) and bool(request.stream) and not hides_output(request.model)
 
 
+def _shows_its_cost(request: Body) -> bool:
+    """Whether what is delivered is output, and nothing else: an echo is the prompt."""
+    return isinstance(request, ChatRequest) or not request.echo
+
+
 def _changes(request: Body, ask: Ask, verdict: Verdict) -> Changes:
-    """What the provider must be told: to give usage, and a maximum where output is limited and could exceed it."""
+    """What the provider must be told: to give usage, and a maximum where output is limited and could exceed it.
+
+    An answer of unknown length that is not watched is bounded by its model, if we know that, and was granted so much.
+    """
     told = verdict.output_is_limited and (
-        verdict.granted_output < ask.output_tokens or (client_max(request) is None and not _grows_in_sight(request))
+        verdict.granted_output < ask.output_tokens
+        or (client_max(request) is None and not _grows_in_sight(request) and not is_known(request.model))
     )
     return Changes(
         ask_usage=bool(request.stream) and not asks_usage(request),

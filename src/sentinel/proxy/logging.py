@@ -11,6 +11,7 @@ import random
 import msgspec
 
 from sentinel.limits.policy import Verdict
+from sentinel.logs import log_name
 from sentinel.zion.models import AuthenticatedUser
 
 # Ids must differ between all processes; nobody has to be unable to guess them, and the system's source takes 4 us.
@@ -25,13 +26,16 @@ def new_request_id() -> str:
 class RequestContext(msgspec.Struct):
     """Facts gathered while a request passes its phases. Moments are monotonic seconds, 0 = not reached.
 
-    outcome: `ok`, `refused` (by us, before anything was spent), `upstream_error`, `broken`, `client_gone`, `limit`
-    (ended at a limit), `shutdown` or `error`. tokens_from: `provider`, `count`, or `none` where nothing was spent.
+    body_seconds: until the client had sent its body. outcome: `ok`, `refused` (by us, before anything was spent),
+    `upstream_error`, `broken`, `client_gone`, `limit` (ended at a limit), `shutdown` or `error`.
+    tokens_from: `provider`, `count`, or `none` where nothing was spent.
     """
 
     id: str
     route: str
     started: float
+    identified: float = 0.0
+    body_seconds: float = 0.0
     user: AuthenticatedUser | None = None
     model: str = ""
     model_label: str = "other"
@@ -51,8 +55,8 @@ class RequestContext(msgspec.Struct):
     malformed_events: int = 0
 
     def overhead_seconds(self, now: float) -> float:
-        """Time that we took ourselves: all but what the provider took."""
-        return max(0.0, now - self.started - self.provider_seconds)
+        """Time that we took ourselves: all but what the provider took, and the client for its body."""
+        return max(0.0, now - self.started - self.provider_seconds - self.body_seconds)
 
     def line(self, now: float, timestamp: str) -> RequestLine:
         """The log line at the end of the request."""
@@ -60,7 +64,7 @@ class RequestContext(msgspec.Struct):
         return RequestLine(
             self.id,
             self.upstream_request_id,
-            self.user.id if self.user else None,
+            log_name(self.user.id) if self.user else None,
             self.model[:96],
             self.route,
             self.streamed,
@@ -72,7 +76,7 @@ class RequestContext(msgspec.Struct):
             self.tokens_from,
             int(total * 100_000 + 0.5) / 100,
             int(provider * 100_000 + 0.5) / 100,
-            int(max(0.0, total - provider) * 100_000 + 0.5) / 100,
+            int(max(0.0, total - provider - self.body_seconds) * 100_000 + 0.5) / 100,
             int((first - self.started) * 100_000 + 0.5) / 100 if first else None,
             timestamp,
             "request",

@@ -54,8 +54,8 @@ class ProviderStream(Protocol):
         Raises as `read` does.
         """
 
-    async def read_all(self) -> bytes:
-        """All that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
+    async def whole(self) -> ProviderAnswer:
+        """It and all that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
 
 
 class AiProvider(Protocol):

@@ -16,11 +16,11 @@ Tokens = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Usage(Struct, gc=False):
-    """The provider's own count, in tokens. An absent or null number is 0."""
+    """The provider's own count, in tokens; None for what it does not tell."""
 
-    prompt_tokens: Tokens | None = 0
-    completion_tokens: Tokens | None = 0
-    total_tokens: Tokens | None = 0
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    total_tokens: Tokens | None = None
 
 
 class ToolCallDelta(Struct, gc=False):

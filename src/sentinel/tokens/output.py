@@ -42,13 +42,46 @@ _CEILINGS: Final = {
     "babbage-002": 16_384,
 }
 
+# The context window, which prompt and answer share: https://platform.openai.com/docs/models, each model's page.
+_CONTEXTS: Final = {
+    "gpt-3.5*": 16_385,
+    "gpt-35*": 16_385,
+    "gpt-3.5-turbo-0301": 4_096,
+    "gpt-3.5-turbo-0613": 4_096,
+    "gpt-3.5-turbo-instruct": 4_096,
+    "gpt-4": 8_192,
+    "gpt-4-32k": 32_768,
+    "gpt-4-turbo": 128_000,
+    "gpt-4-1106": 128_000,
+    "gpt-4-0125": 128_000,
+    "gpt-4-vision": 128_000,
+    "gpt-4o": 128_000,
+    "chatgpt-4o": 128_000,
+    "gpt-4.1": 1_047_576,
+    "gpt-4.5": 128_000,
+    "gpt-5*": 400_000,
+    "gpt-5-chat": 128_000,
+    "gpt-5.1-chat": 128_000,
+    "gpt-5.2-chat": 128_000,
+    "gpt-5.3-chat": 128_000,
+    "gpt-oss": 131_072,
+    "o1": 200_000,
+    "o1-mini": 128_000,
+    "o1-preview": 128_000,
+    "o3": 200_000,
+    "o4": 200_000,
+    "codex-mini": 200_000,
+    "davinci-002": 16_384,
+    "babbage-002": 16_384,
+}
+
 # Reasoning models spend output tokens that no client sees; their bill exceeds the text that was delivered.
 _HIDES: Final = {"o1": True, "o3": True, "o4": True, "gpt-5*": True, "gpt-5-chat": False, "codex-mini": True}
 
 
 @lru_cache(maxsize=1024)
-def _ceiling(name: str) -> int:
-    return longest_match(_CEILINGS, name, UNKNOWN_CEILING_TOKENS)
+def _bounds(name: str) -> tuple[int, int]:
+    return longest_match(_CEILINGS, name, 0), longest_match(_CONTEXTS, name, 0)
 
 
 @lru_cache(maxsize=1024)
@@ -56,13 +89,20 @@ def _hides(name: str) -> bool:
     return longest_match(_HIDES, name, False)
 
 
-def output_ceiling(model: str) -> int:
-    """Return the most output tokens one choice of `model` can have, hidden reasoning included.
+def is_known(model: str) -> bool:
+    """Say whether it is published how much `model` can answer."""
+    return _bounds(model[:MAX_NAME_CHARS])[0] > 0
 
-    Source: OpenAI's model pages (platform.openai.com/docs/models), "max output tokens" of each model;
-    unknown models: UNKNOWN_CEILING_TOKENS.
+
+def output_ceiling(model: str, prompt_tokens: int = 0) -> int:
+    """Return the most output tokens one choice of `model` can have after such a prompt, hidden reasoning included.
+
+    At least 1: a prompt that fills the context window is the provider's to refuse.
+    Source: OpenAI's model pages (platform.openai.com/docs/models), "max output tokens" of each model and its context
+    window; unknown models: UNKNOWN_CEILING_TOKENS.
     """
-    return _ceiling(model[:MAX_NAME_CHARS])
+    ceiling, context = _bounds(model[:MAX_NAME_CHARS])
+    return max(1, min(ceiling, context - prompt_tokens)) if ceiling else UNKNOWN_CEILING_TOKENS
 
 
 def hides_output(model: str) -> bool:

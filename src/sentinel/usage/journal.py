@@ -284,6 +284,9 @@ class _Lately(Generic[T]):
         self._old: set[T] = set()
         self._since = 0.0
 
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
     def __contains__(self, thing: T) -> bool:
         return thing in self._new or thing in self._old
 

@@ -18,6 +18,7 @@ import structlog
 from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, RedisUnavailable, ZionUnavailable
+from sentinel.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import (
     MOST_ITEMS,
@@ -329,7 +330,7 @@ class Outbox:
             self._queue.hold([item], due=monotonic() + backoff_seconds(item.refusals, _jitter()))
             return
         # Not the reason: Zion's words may name the e-mail address.
-        log.error("usage goes to the dead letters", user_id=item.user)
+        log.error("usage goes to the dead letters", user_id=log_name(item.user))
         self.delivered.dead += await self._journal.bury(item)
 
     def _failed(self, held: Held, answer: Reported, *, doubt: bool) -> None:

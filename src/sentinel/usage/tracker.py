@@ -13,6 +13,7 @@ import structlog
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Ask, Triple
+from sentinel.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.spool import Settlement, Spool
 
@@ -105,7 +106,7 @@ class BatchingUsageTracker:
             log.critical(
                 "usage is lost: neither redis nor the disk takes it",
                 request_id=settlement.id,
-                user_id=settlement.user,
+                user_id=log_name(settlement.user),
                 model=settlement.model,
                 spent=settlement.spent,
                 reason=str(error),

@@ -31,7 +31,10 @@ LOOKUP_TIMEOUT = timedelta(seconds=2.5)
 REPORT_TIMEOUT = timedelta(seconds=15)
 """A batch of usage may take Zion longer; nobody waits for it."""
 
-_FAST_FAIL_SECONDS = 1.0
+_FAILURES = 3
+"""So many look-ups in a row without any answer, and no more are tried at once than one: others fail fast until it gets
+one. An odd answer to one token, or about one user, is no reason to keep others out."""
+_RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 3600.0
 _UNWELL_SECONDS = 10.0
 _AWAY = "The governance system is not available."
@@ -71,7 +74,8 @@ class ZionClient:
             .user_agent("sentinel")
             .build()
         )
-        self._away_until = 0.0
+        self._unanswered = 0
+        self._asking = 0
         self._failed_at: float | None = None
         self._reachable: bool | None = None
 
@@ -144,31 +148,35 @@ class ZionClient:
 
     async def _look_up(self, request: RequestBuilder) -> tuple[int, bytes]:
         """Status and body of an answer that decides something: 200, 401, 403 or 404. Raises ZionUnavailable."""
-        if monotonic() < self._away_until:
-            raise ZionUnavailable(_AWAY, retry_after_seconds=_FAST_FAIL_SECONDS)
+        if self._unanswered >= _FAILURES and self._asking:
+            raise ZionUnavailable(_AWAY, retry_after_seconds=_RETRY_SECONDS)
+        self._asking += 1
         try:
             response = await request.timeout(LOOKUP_TIMEOUT).build().send()
             body = bytes(await response.bytes())
         except PyreqwestError as error:
+            self._unanswered += 1
             self._failed(type(error).__name__)
-            raise ZionUnavailable(_AWAY, retry_after_seconds=2) from error
+            raise ZionUnavailable(_AWAY, retry_after_seconds=_RETRY_SECONDS) from error
+        finally:
+            self._asking -= 1
+        self._unanswered = 0
         if response.status in (200, 401, 403, 404):
             return response.status, body
         retry_after = retry_after_seconds(response.get_header("retry-after"))
         if response.status != 429:
             self._failed(f"status {response.status}")
-        raise ZionUnavailable(_AWAY, retry_after_seconds=retry_after or 2)
+        raise ZionUnavailable(_AWAY, retry_after_seconds=retry_after or _RETRY_SECONDS)
 
     def _read(self, reader: Callable[[bytes], T], body: bytes) -> T:
         try:
             return reader(body)
         except MalformedAnswer as error:
             self._failed("malformed answer")
-            raise ZionUnavailable(_AWAY, retry_after_seconds=2) from error
+            raise ZionUnavailable(_AWAY, retry_after_seconds=_RETRY_SECONDS) from error
 
     def _failed(self, reason: str) -> None:
         self._failed_at = monotonic()
-        self._away_until = self._failed_at + _FAST_FAIL_SECONDS
         log.warning("zion fails", reason=reason)
 
     async def _report(self, path: str, body: bytes, idempotency_key: str) -> Reported:

@@ -49,12 +49,12 @@ class UserLimit(msgspec.Struct, frozen=True):
 
 
 class _Envelope(msgspec.Struct):
-    success: bool = False
+    success: bool
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Limits(msgspec.Struct):
-    limits: list[dict[str, Any]] | None = None
+    limits: list[dict[str, Any]]
 
 
 class MetricResult(msgspec.Struct, rename="camel"):
@@ -148,8 +148,8 @@ def read_quota(body: bytes, now_ms: int) -> Quota | None:
         return None
     metrics: dict[int, UserLimit] = {}
     ends = [0, 0, 0]
-    for element in found.limits or []:
-        named = {d: metric for d in range(3) if isinstance(metric := element.get(METRICS[d]), dict)}
+    for element in found.limits:
+        named = {d: _metric(element[METRICS[d]]) for d in range(3) if element.get(METRICS[d]) is not None}
         if not named and element.get("name") in DIMENSIONS:
             named = {DIMENSIONS.index(element["name"]): element}
         for d, metric in named.items():
@@ -162,6 +162,12 @@ def read_quota(body: bytes, now_ms: int) -> Quota | None:
         ends_ms=(ends[0], ends[1], ends[2]),
         told=(each[0].told, each[1].told, each[2].told),
     )
+
+
+def _metric(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedAnswer("a metric that is no object")
+    return value
 
 
 def _limit(metric: dict[str, Any]) -> UserLimit:

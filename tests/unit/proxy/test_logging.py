@@ -8,6 +8,19 @@ from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.zion.models import AuthenticatedUser
 
 
+def test_an_address_is_no_name() -> None:
+    """A user whose id is an e-mail address is named by a digest of it, always the same."""
+    context = RequestContext("req_1", "/v1/chat/completions", started=0.0)
+    names = []
+    for identity in ("ext-7", "ana@corp.test", "ana@corp.test", "bo@corp.test"):
+        context.user = AuthenticatedUser(identity, "ana@corp.test")
+        line = context.line(1.0, "now")
+        assert "@" not in msgspec.json.encode(line).decode()
+        names.append(line.user_id)
+    assert names[0] == "ext-7"
+    assert len(set(names)) == 3
+
+
 def test_the_line_tells_what_happened_and_to_whom() -> None:
     """Durations in milliseconds; our own share is what the provider did not take."""
     context = RequestContext("req_1", "/v1/chat/completions", started=100.0)

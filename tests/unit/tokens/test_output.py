@@ -1,6 +1,6 @@
 import pytest
 
-from sentinel.tokens.output import hides_output, output_ceiling
+from sentinel.tokens.output import _CEILINGS, _CONTEXTS, hides_output, output_ceiling
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,31 @@ from sentinel.tokens.output import hides_output, output_ceiling
 def test_ceilings_are_the_published_ones(model: str, tokens: int) -> None:
     """The reservation of a request without a maximum is what its model can produce."""
     assert output_ceiling(model) == tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "tokens"),
+    [
+        ("gpt-4", 8, 8_184),
+        ("gpt-4", 9_000, 1),
+        ("gpt-3.5-turbo", 13_000, 3_385),
+        ("gpt-4o", 100, 16_384),
+        ("gpt-4o", 115_000, 13_000),
+        ("gpt-5", 300_000, 100_000),
+        ("x", 100_000, 4_096),
+    ],
+)
+def test_a_long_prompt_leaves_less(model: str, prompt: int, tokens: int) -> None:
+    """Prompt and answer share the context window."""
+    assert output_ceiling(model, prompt) == tokens
+
+
+def test_every_ceiling_has_a_context_window() -> None:
+    """And every window a ceiling; no answer is longer than its window."""
+    assert _CEILINGS.keys() | {"gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613", "gpt-3.5-turbo-instruct", "gpt-4-32k"} == (
+        _CONTEXTS.keys() | {"gpt-4o-2024-05-13", "gpt-5-pro"}
+    )
+    assert all(0 < output_ceiling(name.removesuffix("*")) <= 300_000 for name in _CONTEXTS)
 
 
 @pytest.mark.parametrize(
