@@ -96,6 +96,31 @@ async def test_half_a_batch(books: Books, simulator: ZionSimulator, taken: int, 
     assert outbox.delivered.ambiguous == 0
 
 
+@pytest.mark.parametrize("silence", ["no results", "no answer"])
+async def test_what_zion_took_without_a_word_is_in_its_next_word(books: Books, silence: str) -> None:
+    """Usage of which Zion did not tell its new value is not counted beside a later value that has it."""
+    emails = [await books.user(f"s{number}@corp.test") for number in range(40)]
+    outbox = books.outbox()
+
+    async def tell(some: list[str]) -> None:
+        for email in some:
+            await books.spend(email, (1, 20, 3))
+        await books.told(outbox)
+        assert books.booked() == books.owed
+
+    if silence == "no results":
+        books.simulator.results_style = "empty"
+    else:
+        break_next(books, apply_then_drop=True)
+    await tell(emails)
+    books.simulator.results_style = "full"
+    await tell(emails)
+    for some in (emails[5:17], emails[20:21], emails):
+        break_next(books, apply_then_drop=True)
+        await tell(some)
+    assert outbox.delivered.ambiguous == 0
+
+
 async def test_a_stranger_who_spends_little_hides_nothing(books: Books) -> None:
     """Too little growth for our item says that it was not booked, whoever made it grow."""
     for email in EMAILS:

@@ -134,11 +134,12 @@ class RedisLedger:
     async def known_used(self, users: Sequence[str]) -> list[Triple | None]:
         """What Zion has booked for each of these users of one partition: its last word, and what it took since.
 
-        None where it has not spoken yet, or of a period that is over.
+        None where it has not spoken yet, or of a period that is over, or where it is unclear whether its last word
+        has what it took without one: such an account is to ask Zion sooner than others.
         """
         accounts = await self.store.command("MGET", *(keys.account_keys(user).account for user in users))
         now = self.now_ms or now_ms()
-        return [_used_of(account, now) for account in accounts]
+        return [_used_of(account, now, self.policy.fresh_ms) for account in accounts]
 
 
 _HEAD = struct.Struct("<30d")
@@ -171,11 +172,11 @@ def _who(ask: Ask) -> bytes:
     return _json((ask.id, ask.user, ask.email, ask.model))
 
 
-def _used_of(packed: bytes | None, now: int) -> Triple | None:
+def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> Triple | None:
     if packed is None:
         return None
     v = _HEAD.unpack_from(packed)
-    at, used, blind, ends = v[18], v[22:25], v[12:15], v[25:28]
-    if at < 0 or any(0 < end <= now for end in ends):
+    ask, at, used, blind, ends = v[3], v[18], v[22:25], v[12:15], v[25:28]
+    if at < 0 or any(0 < end <= now for end in ends) or (any(blind) and ask != at + fresh_ms):
         return None
     return int(used[0] + blind[0]), int(used[1] + blind[1]), int(used[2] + blind[2])

@@ -29,7 +29,8 @@ local function acknowledge(keys, told, entries)
     local new, limit = period == a[N] and known and told[T_NEW + d] or -1, told[T_LIMIT + d]
     if new >= 0 and a[ENDS + d] > 0 and now > a[ENDS + d] - EARLY_MS then new, again = -1, true end
     if new >= 0 then
-      a[USED + d] = max(a[USED + d], new)
+      -- What Zion took before, and did not tell, is in it.
+      a[USED + d], a[BLIND + d] = max(a[USED + d], new), 0
     else
       a[BLIND + d] = a[BLIND + d] + told[T_SUM + d]
     end

@@ -334,7 +334,7 @@ def acknowledge(
         if q and told >= 0 and 0 < q.ends[d] < now + EARLY_MS:
             told, again = -1, True
         if q and told >= 0:
-            q.used[d] = max(q.used[d], told)
+            q.used[d], account.blind[d] = max(q.used[d], told), 0
         else:
             account.blind[d] += spent[d]
         if q and limit[d] >= 0 and limit[d] != q.limit[d]:

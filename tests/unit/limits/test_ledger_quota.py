@@ -117,7 +117,7 @@ class QuotaMachine(RuleBasedStateMachine):
             self.asked.append(verdict.seq)
         if verdict.admitted:
             self.open.append(Open(ask, cost))
-            for step in [self.settle_last, self.zion_books_last, self.acknowledge_last][: phases - 1]:
+            for step in [self.settle_last, self.zion_books_last, self.acknowledgement_arrives][: phases - 1]:
                 step()
 
     def settle_last(self) -> None:
@@ -125,9 +125,6 @@ class QuotaMachine(RuleBasedStateMachine):
 
     def zion_books_last(self) -> None:
         self.zion_books(len(self.account.outbox) - 1)
-
-    def acknowledge_last(self) -> None:
-        self.acknowledgement_arrives(len(self.booked) - 1)
 
     @rule()
     def zion_is_asked(self) -> None:
@@ -149,9 +146,10 @@ class QuotaMachine(RuleBasedStateMachine):
         self.booked.append(replace(self.say(0), bill=bill))
 
     @precondition(lambda self: self.booked)
-    @rule(which=st.integers(0, 50))
-    def acknowledgement_arrives(self, which: int) -> None:
-        said = self.booked.pop(which % len(self.booked))
+    @rule()
+    def acknowledgement_arrives(self) -> None:
+        """In the order of booking: nothing of a user is sent before what became of the last batch is known."""
+        said = self.booked.pop(0)
         assert said.bill is not None
         tells = self.zion.tells and self.now - said.at <= REPORT_TIMEOUT_MS
         new: Triple = (-1, said.zion.used if tells else -1, -1)
@@ -214,7 +212,7 @@ class QuotaMachine(RuleBasedStateMachine):
         while self.account.outbox:
             self.zion_books(0)
         while self.booked:
-            self.acknowledgement_arrives(0)
+            self.acknowledgement_arrives()
         while self.told:
             self.answer_arrives(0)
         # Not close to the end of a period, where the two clocks may differ.
@@ -242,7 +240,7 @@ def walk(seed: int) -> None:
         (6, lambda: machine.use(rng.choice([0.05, 0.3, 1.0]), rng.choice([1, 2, 3, 3, 4]))),
         (2, lambda: machine.open and machine.settle(rng.randrange(50), rng.choice([0.0, 0.5, 1.0]))),
         (2, lambda: machine.account.outbox and machine.zion_books(rng.randrange(50))),
-        (3, lambda: machine.booked and machine.acknowledgement_arrives(rng.randrange(50))),
+        (3, lambda: machine.booked and machine.acknowledgement_arrives()),
         (1, machine.zion_is_asked),
         (2, lambda: machine.asked and machine.zion_answers()),
         (2, lambda: machine.told and machine.answer_arrives(rng.randrange(50))),
