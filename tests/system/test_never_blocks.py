@@ -14,6 +14,7 @@ import pytest
 from bench import messages
 from tests import stopwatch
 from tests.crowd import post
+from tests.metering import other_zion
 from tests.stack import SentinelProcess, Stack, say
 
 MOST_MS = 5.0
@@ -39,8 +40,9 @@ REFUSED = {
 class Watched:
     """A Sentinel whose long callbacks are written down."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.sentinel: SentinelProcess = stack.sentinel(start=False, RATE_LIMITS="ai_output_tokens=1000000000/60s")
+    def __init__(self, stack: Stack, **settings: str) -> None:
+        windows = "ai_output_tokens=1000000000/60s"
+        self.sentinel: SentinelProcess = stack.sentinel(start=False, RATE_LIMITS=windows, **settings)
         self._file = self.sentinel.folder / "callbacks"
         self._file.touch()
         self.sentinel.command = [sys.executable, str(Path(stopwatch.__file__)), str(self._file)]
@@ -81,6 +83,31 @@ async def test_hostile_megabytes_hold_nobody_up(stack: Stack, watched: Watched) 
     assert sum(await asyncio.gather(*small)) >= LEAST_SMALL
     assert {name for name, status in statuses.items() if status == 400} >= set(REFUSED)
     assert all(status in (200, 400) for status in statuses.values()), statuses
+    longest = watched.callbacks(since)[:5]
+    assert not longest or longest[0][0] <= MOST_MS, longest
+
+
+async def test_a_burst_of_the_provider_holds_nobody_up(stack: Stack) -> None:
+    """Thousands of events that come at once are relayed and metered a few at a time."""
+    event = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": " word"}}]}
+    burst = b"data: %b\n\n" % json.dumps(event).encode() * 20_000 + b"data: [DONE]\n\n"
+
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        kind = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": kind})
+        await send({"type": "http.response.body", "body": burst})
+
+    _, token = stack.user("burst@corp.test")
+    with other_zion(provider) as url:
+        watched = Watched(stack, OPENAI_API_URL=f"{url}/v1")
+        # As above: the first text that is counted takes longer.
+        await post(watched.sentinel, token, say("hi", stream=True))
+        since = time.monotonic()
+        answers = await asyncio.gather(*(post(watched.sentinel, token, say("hi", stream=True)) for _ in range(4)))
+    assert [len(answer.events) for answer in answers] == [20_001] * 4
+    assert stack.booked(5, "burst@corp.test")["ai_output_tokens"] == 100_000
     longest = watched.callbacks(since)[:5]
     assert not longest or longest[0][0] <= MOST_MS, longest
 
