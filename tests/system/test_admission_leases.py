@@ -93,6 +93,27 @@ async def test_the_reaper_ends_leases_of_users_who_stay_away(stack: Stack, other
     assert booked["ai_output_tokens"] >= 20
 
 
+async def test_a_redis_that_was_away_for_long_does_not_free_what_living_requests_hold() -> None:
+    """Their leases have ended in the meantime, and nobody could renew them."""
+    with Stack(LEASE_SECONDS="1", RATE_LIMITS="concurrency=2") as stack:
+        sentinel = stack.sentinel()
+        _, token = stack.user("ana@corp.test")
+        assert (await small(sentinel, token)).status == 200
+        asked = [say("[[tokens=1 first_delay=7]]", max_tokens=1)] * 2
+        slow = [asyncio.create_task(post(sentinel, token, body)) for body in asked]
+        await until(lambda: len(stack.simulators.openai.billed) == 3, "both at the provider")
+        await asyncio.to_thread(stack.store.kill)
+        await asyncio.sleep(2.5)  # More than a lease; that is what this is about.
+        await asyncio.to_thread(stack.store.start)
+        statuses, status = set(), 503
+        while not any(task.done() for task in slow):
+            statuses.add(status)
+            status = (await small(sentinel, token)).status
+        assert statuses - {503} == {429}
+        assert [answer.status for answer in await asyncio.gather(*slow)] == [200, 200]
+        assert (await small(sentinel, token)).status == 200
+
+
 async def test_a_stream_may_outlive_its_lease(stack: Stack, other: SentinelProcess) -> None:
     """While it lives its slot is taken, for many times the lease, and it is booked once, in full."""
     email = "long@corp.test"
