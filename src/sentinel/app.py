@@ -124,6 +124,8 @@ class Running:
         self._tracker = BatchingUsageTracker(
             self._admission, Spool(Path(settings.spool_dir)), self._exchange_tasks, self._metrics.usage_lost.inc
         )
+        if isinstance(self._admission, FallbackLedger):
+            self._admission.unsettled = lambda: self._tracker.spooled
         self._outbox = Outbox(
             self._ledger,
             self._zion,

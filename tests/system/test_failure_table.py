@@ -194,6 +194,28 @@ class TestRedisAwayLocal:
         assert stack.booked(passed, "local@corp.test")["ai_requests"] == passed
         wait_until(lambda: "x-sentinel-degraded" not in ask(local, token)[1], 5, "recovery")
 
+    def test_what_was_spent_meanwhile_counts_when_redis_is_back(self, stack: Stack) -> None:
+        """Memory goes on admitting until Redis knows of it: a subscription is not spent twice."""
+        alone = stack.sentinel(REDIS_DOWN="local", RATE_LIMITS="")
+        _, token = stack.user("spent@corp.test", limits={"ai_requests": 30})
+        assert ask(alone, token)[0] == 200
+        assert stack.booked(1, "spent@corp.test")["ai_requests"] == 1
+        stack.store.kill()
+        passed = [True]
+        try:
+            wait_until(lambda: _passes(alone, token, passed) == 429, 10, "the end of the subscription")
+        finally:
+            stack.store.start()
+
+        def admits_again() -> bool:
+            assert _passes(alone, token, passed) == 429
+            return any(line["event"] == "redis is back: it admits again" for line in alone.log())
+
+        wait_until(admits_again, 15, "Redis")
+        assert _passes(alone, token, passed) == 429
+        assert sum(passed) == 30
+        assert stack.booked(30, "spent@corp.test")["ai_requests"] == 30
+
     def test_a_hung_redis_is_left_alone(self, stack: Stack, local: SentinelProcess) -> None:
         """A hung Redis costs the first request its deadline, then memory answers at once."""
         _, token = stack.user("hung@corp.test")
@@ -307,6 +329,12 @@ def _mend(stack: Stack) -> None:
     stack.simulators.zion.faults.clear()
     if not stack.simulators.zion_server.running:
         stack.simulators.zion_server.start()
+
+
+def _passes(sentinel: SentinelProcess, token: str, passed: list[bool]) -> int:
+    status, _, _ = ask(sentinel, token)
+    passed.append(status == 200)
+    return status
 
 
 def _served(sentinel: SentinelProcess, token: str) -> bool:

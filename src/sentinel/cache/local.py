@@ -7,12 +7,13 @@ Settlements go to the spool and reach Redis when it is back. The rule is `limits
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import structlog
 from msgspec.structs import replace
 
 from sentinel.cache.ledger import RedisLedger
-from sentinel.clock import now_ms
+from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict
@@ -21,6 +22,10 @@ log = structlog.get_logger()
 
 MOST_ACCOUNTS = 20_000
 """Bounds the memory to about 40 MB. Only users seen during the outage are in here; the idlest are forgotten first."""
+
+_CATCH_UP_SECONDS, _MOST_CATCH_UP_SECONDS = 2.0, 10.0
+"""So long memory goes on when Redis is back: until all processes have replayed what they spooled, which takes a second.
+Longer where our own spool takes longer, but not for ever."""
 
 
 class LocalLedger:
@@ -73,15 +78,22 @@ class LocalLedger:
 
 
 class FallbackLedger:
-    """Redis while it is there, memory while it is not."""
+    """Redis while it is there, memory while it is not, and until Redis knows what was spent meanwhile.
+
+    unsettled: how many settlements of this process wait for Redis.
+    """
 
     def __init__(self, redis: RedisLedger, local: LocalLedger) -> None:
+        self.unsettled: Callable[[], int] = lambda: 0
         self._redis = redis
         self._local = local
         self._away = False
+        self._back_at = 0.0
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit or refuse; a verdict from memory is `degraded`."""
+        if self._away and self._is_catching_up():
+            return self._local.reserve(ask)
         try:
             verdict = await self._redis.reserve(ask)
         except RedisUnavailable:
@@ -109,8 +121,20 @@ class FallbackLedger:
             await self._redis.refresh(user, quota, seq)
         except RedisUnavailable:
             self._local.refresh(user, quota, seq)
+        else:
+            if self._away:
+                self._local.refresh(user, quota, seq)
+
+    def _is_catching_up(self) -> bool:
+        if not self._redis.store.available:
+            self._back_at = 0.0
+            return False
+        self._back_at = self._back_at or monotonic()
+        since = monotonic() - self._back_at
+        return since < (_MOST_CATCH_UP_SECONDS if self.unsettled() else _CATCH_UP_SECONDS)
 
     def _lost(self) -> None:
+        self._back_at = 0.0
         if not self._away:
             self._away = True
             log.warning("redis is away: requests are admitted from memory")
