@@ -120,6 +120,12 @@ class _Answer:
                 return rest
         return None
 
+    async def peek(self) -> bytes:
+        await asyncio.sleep(0)
+        first = self._provider.pieces[0] if self._provider.pieces else self._provider.body
+        assert isinstance(first, bytes)
+        return first
+
     async def whole(self) -> ProviderAnswer:
         await asyncio.sleep(0)
         return ProviderAnswer(self.status, self.lines, self.id, self._provider.body)

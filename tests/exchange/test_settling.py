@@ -87,6 +87,14 @@ class TestEndings:
         assert await ended(stage, client, body=WHOLE, lines=b"content-type: %b\r\n" % kind) == (1, 9, 2)
         assert (client.status, client.got) == (200, WHOLE)
 
+    @pytest.mark.parametrize("kind", [b"application/json", b"text/html", b"text/plain", b""])
+    async def test_a_stream_under_another_name(self, stage: Stage, kind: bytes) -> None:
+        """A wrong content type does not make it less of a stream."""
+        client = Client(stream=True)
+        lines = b"content-type: %b\r\n" % kind if kind else b""
+        assert await ended(stage, client, pieces=[*STREAM, DONE], lines=lines) == (1, INPUT_TOKENS, 4)
+        assert client.got == b"".join(STREAM) + DONE
+
     async def test_a_page_instead_of_a_stream(self, stage: Stage) -> None:
         """Something else than the provider has answered: a broken answer, and free."""
         client = Client(stream=True)

@@ -200,6 +200,14 @@ async def test_a_provider_that_knows_no_maximum_is_left_where_the_tokens_end(
     assert caller.booked() == 50
 
 
+async def test_a_provider_that_knows_no_streams(caller_with: Any) -> None:
+    """Its whole answer passes, and is booked as what it is."""
+    caller = caller_with(1000)
+    answer = await caller.chat("[[tokens=30 no_stream]]", stream=True, max_tokens=50)
+    assert answer.json["usage"]["completion_tokens"] == 30
+    assert caller.booked() == 30
+
+
 @pytest.mark.parametrize(("model", "stream"), [("gpt-4o", False), ("gpt-4", False), ("o3", True)])
 async def test_an_answer_that_may_be_as_long_as_its_model_can_is_not_told_so(
     caller_with: Any, model: str, stream: bool

@@ -50,7 +50,7 @@ from sentinel.proxy.body import (
 from sentinel.proxy.client import ClientGone, ClientSide
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.meter import StreamMeter
-from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest
+from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest, ProviderStream
 from sentinel.proxy.relay import Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.answer import Usage, read_answer
@@ -269,7 +269,7 @@ class Exchange:
         async with self.parts.provider.stream(upstream) as answer:
             self._upstream_came(answer.id)
             self.refused = answer.status != 200
-            if self.refused or _is_whole(answer.lines):
+            if self.refused or await _is_whole(answer):
                 # Not all who are asked for a stream know how.
                 await self._whole(await answer.whole(), held.ask, verdict)
                 return
@@ -418,9 +418,9 @@ class Exchange:
         await self.fail(ServiceUnavailable("The server is shutting down.", retry_after_seconds=1))
 
 
-def _is_whole(lines: bytes) -> bool:
-    """Whether the content type of an answer says that it is no stream. What says nothing, or nonsense, may be one."""
-    return _WHOLE.search(lines) is not None
+async def _is_whole(answer: ProviderStream) -> bool:
+    """Whether an answer is no stream, by its content type and its first byte; not all streams say what they are."""
+    return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"<")
 
 
 def _tells(usage: Usage | None) -> TypeGuard[Usage]:

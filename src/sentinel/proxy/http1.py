@@ -224,6 +224,13 @@ class Http1Answer:
         self._pieces, self._size = [], 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    async def peek(self) -> bytes:
+        """The first of what has come, which stays to be read; nothing at the end. Raises HttpError."""
+        while not self._pieces and not self._ended:
+            assert self._connection is not None
+            await self._connection.more()
+        return self._pieces[0] if self._pieces else b""
+
     async def read_all(self, most_bytes: int) -> bytes:
         """The rest of the body. Raises HttpError, also for a body that is larger."""
         while not self._ended:

@@ -100,6 +100,12 @@ class _Stream:
         except HttpError as error:
             raise _ours(error) from error
 
+    async def peek(self) -> bytes:
+        try:
+            return await self._answer.peek()
+        except HttpError as error:
+            raise _ours(error) from error
+
     async def whole(self) -> ProviderAnswer:
         return await _whole(self._answer)
 

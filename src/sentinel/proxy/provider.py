@@ -54,6 +54,9 @@ class ProviderStream(Protocol):
         Raises as `read` does.
         """
 
+    async def peek(self) -> bytes:
+        """How it begins; that stays to be read. Raises as `read` does."""
+
     async def whole(self) -> ProviderAnswer:
         """It and all that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
 
