@@ -110,7 +110,8 @@ class Running:
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
-        self._admission = _admission(settings, self._ledger)
+        spool = Spool(Path(settings.spool_dir))
+        self._admission = _admission(settings, self._ledger, spool)
         self._cache = SubscriptionCache(
             self._store,
             self._zion,
@@ -121,11 +122,7 @@ class Running:
             redis_optional=settings.redis_down == "local",
             on_stale=self._metrics.zion_stale.inc,
         )
-        self._tracker = BatchingUsageTracker(
-            self._admission, Spool(Path(settings.spool_dir)), self._exchange_tasks, self._metrics.usage_lost.inc
-        )
-        if isinstance(self._admission, FallbackLedger):
-            self._admission.unsettled = lambda: self._tracker.spooled
+        self._tracker = BatchingUsageTracker(self._admission, spool, self._exchange_tasks, self._metrics.usage_lost.inc)
         self._outbox = Outbox(
             self._ledger,
             self._zion,
@@ -235,12 +232,12 @@ class Running:
             await pause(_GAUGE_SECONDS)
 
 
-def _admission(settings: Settings, redis: RedisLedger) -> RedisLedger | FallbackLedger:
+def _admission(settings: Settings, redis: RedisLedger, spool: Spool) -> RedisLedger | FallbackLedger:
     """Who admits: Redis alone, or this process's share of the limits while Redis is away."""
     if settings.redis_down == "refuse":
         return redis
     share = settings.sentinel_replicas * settings.sentinel_workers
-    return FallbackLedger(redis, LocalLedger(_policy(settings, share), share))
+    return FallbackLedger(redis, LocalLedger(_policy(settings, share), share), lambda: spool.depth)
 
 
 def _policy(settings: Settings, share: int = 1) -> Policy:

@@ -83,8 +83,8 @@ class FallbackLedger:
     unsettled: how many settlements of this process wait for Redis.
     """
 
-    def __init__(self, redis: RedisLedger, local: LocalLedger) -> None:
-        self.unsettled: Callable[[], int] = lambda: 0
+    def __init__(self, redis: RedisLedger, local: LocalLedger, unsettled: Callable[[], int]) -> None:
+        self._unsettled = unsettled
         self._redis = redis
         self._local = local
         self._away = False
@@ -127,11 +127,10 @@ class FallbackLedger:
 
     def _is_catching_up(self) -> bool:
         if not self._redis.store.available:
-            self._back_at = 0.0
             return False
         self._back_at = self._back_at or monotonic()
         since = monotonic() - self._back_at
-        return since < (_MOST_CATCH_UP_SECONDS if self.unsettled() else _CATCH_UP_SECONDS)
+        return since < (_MOST_CATCH_UP_SECONDS if self._unsettled() else _CATCH_UP_SECONDS)
 
     def _lost(self) -> None:
         self._back_at = 0.0

@@ -12,67 +12,40 @@ UNKNOWN_CEILING_TOKENS: Final = 4_096
 # Source: OpenAI API reference, "Create completion", max_tokens: "Defaults to 16".
 COMPLETION_DEFAULT_TOKENS: Final = 16
 
-_CEILINGS: Final = {
-    "gpt-3.5*": 4_096,
-    "gpt-35*": 4_096,
-    "gpt-4": 8_192,
-    "gpt-4-turbo": 4_096,
-    "gpt-4-1106": 4_096,
-    "gpt-4-0125": 4_096,
-    "gpt-4-vision": 4_096,
-    "gpt-4o": 16_384,
-    "gpt-4o-2024-05-13": 4_096,
-    "chatgpt-4o": 16_384,
-    "gpt-4.1": 32_768,
-    "gpt-4.5": 16_384,
-    "gpt-5*": 128_000,
-    "gpt-5-pro": 272_000,
-    "gpt-5-chat": 16_384,
-    "gpt-5.1-chat": 16_384,
-    "gpt-5.2-chat": 16_384,
-    "gpt-5.3-chat": 16_384,
-    "gpt-oss": 131_072,
-    "o1": 100_000,
-    "o1-mini": 65_536,
-    "o1-preview": 32_768,
-    "o3": 100_000,
-    "o4": 100_000,
-    "codex-mini": 100_000,
-    "davinci-002": 16_384,
-    "babbage-002": 16_384,
-}
-
-# The context window, which prompt and answer share: https://platform.openai.com/docs/models, each model's page.
-_CONTEXTS: Final = {
-    "gpt-3.5*": 16_385,
-    "gpt-35*": 16_385,
-    "gpt-3.5-turbo-0301": 4_096,
-    "gpt-3.5-turbo-0613": 4_096,
-    "gpt-3.5-turbo-instruct": 4_096,
-    "gpt-4": 8_192,
-    "gpt-4-32k": 32_768,
-    "gpt-4-turbo": 128_000,
-    "gpt-4-1106": 128_000,
-    "gpt-4-0125": 128_000,
-    "gpt-4-vision": 128_000,
-    "gpt-4o": 128_000,
-    "chatgpt-4o": 128_000,
-    "gpt-4.1": 1_047_576,
-    "gpt-4.5": 128_000,
-    "gpt-5*": 400_000,
-    "gpt-5-chat": 128_000,
-    "gpt-5.1-chat": 128_000,
-    "gpt-5.2-chat": 128_000,
-    "gpt-5.3-chat": 128_000,
-    "gpt-oss": 131_072,
-    "o1": 200_000,
-    "o1-mini": 128_000,
-    "o1-preview": 128_000,
-    "o3": 200_000,
-    "o4": 200_000,
-    "codex-mini": 200_000,
-    "davinci-002": 16_384,
-    "babbage-002": 16_384,
+# The longest answer, and the context window that prompt and answer share.
+# Source: https://platform.openai.com/docs/models, each model's page.
+_BOUNDS: Final = {
+    "gpt-3.5*": (4_096, 16_385),
+    "gpt-35*": (4_096, 16_385),
+    "gpt-3.5-turbo-0301": (4_096, 4_096),
+    "gpt-3.5-turbo-0613": (4_096, 4_096),
+    "gpt-3.5-turbo-instruct": (4_096, 4_096),
+    "gpt-4": (8_192, 8_192),
+    "gpt-4-32k": (8_192, 32_768),
+    "gpt-4-turbo": (4_096, 128_000),
+    "gpt-4-1106": (4_096, 128_000),
+    "gpt-4-0125": (4_096, 128_000),
+    "gpt-4-vision": (4_096, 128_000),
+    "gpt-4o": (16_384, 128_000),
+    "gpt-4o-2024-05-13": (4_096, 128_000),
+    "chatgpt-4o": (16_384, 128_000),
+    "gpt-4.1": (32_768, 1_047_576),
+    "gpt-4.5": (16_384, 128_000),
+    "gpt-5*": (128_000, 400_000),
+    "gpt-5-pro": (272_000, 400_000),
+    "gpt-5-chat": (16_384, 128_000),
+    "gpt-5.1-chat": (16_384, 128_000),
+    "gpt-5.2-chat": (16_384, 128_000),
+    "gpt-5.3-chat": (16_384, 128_000),
+    "gpt-oss": (131_072, 131_072),
+    "o1": (100_000, 200_000),
+    "o1-mini": (65_536, 128_000),
+    "o1-preview": (32_768, 128_000),
+    "o3": (100_000, 200_000),
+    "o4": (100_000, 200_000),
+    "codex-mini": (100_000, 200_000),
+    "davinci-002": (16_384, 16_384),
+    "babbage-002": (16_384, 16_384),
 }
 
 # Reasoning models spend output tokens that no client sees; their bill exceeds the text that was delivered.
@@ -81,7 +54,7 @@ _HIDES: Final = {"o1": True, "o3": True, "o4": True, "gpt-5*": True, "gpt-5-chat
 
 @lru_cache(maxsize=1024)
 def _bounds(name: str) -> tuple[int, int]:
-    return longest_match(_CEILINGS, name, 0), longest_match(_CONTEXTS, name, 0)
+    return longest_match(_BOUNDS, name, (0, 0))
 
 
 @lru_cache(maxsize=1024)

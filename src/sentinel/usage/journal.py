@@ -196,9 +196,8 @@ class Journal:
     def remember_taken(self, items: Iterable[Item]) -> None:
         """Zion has taken these: whatever becomes of Redis, they are not given out again."""
         for item in items:
-            for entry in item.entries:
-                if what := self._on_its_way.pop((item.partition, entry), None):
-                    self._taken.add(what)
+            whats = (self._on_its_way.pop((item.partition, entry), None) for entry in item.entries)
+            self._taken.update(what for what in whats if what)
 
     async def note_answer(self, batch: Batch, refusals: Refusals) -> None:
         """Write down what Zion said to a batch."""
@@ -206,7 +205,7 @@ class Journal:
 
     async def forget(self, batch: Batch) -> None:
         """Nothing more is to be known of this batch. Should Redis forget that, it will hear it again."""
-        self._done.add(batch.key)
+        self._done.update((batch.key,))
         await self._store.command("HDEL", keys.BATCHES, batch.key, batch.key.encode() + _ANSWER)
 
     async def batches(self) -> list[tuple[Batch, Refusals | None]]:
@@ -290,11 +289,11 @@ class _Lately(Generic[T]):
     def __contains__(self, thing: T) -> bool:
         return thing in self._new or thing in self._old
 
-    def add(self, thing: T) -> None:
-        """It happened now."""
+    def update(self, things: Iterable[T]) -> None:
+        """They happened now."""
         if monotonic() - self._since > _REMEMBER_SECONDS or len(self._new) >= _MOST_REMEMBERED:
             self._new, self._old, self._since = set(), self._new, monotonic()
-        self._new.add(thing)
+        self._new.update(things)
 
 
 def _portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:

@@ -69,6 +69,7 @@ def test_a_success_that_is_false_is_no_user() -> None:
         b'{"success":true}',
         b'{"success":"yes","data":{}}',
         b'{"success":true,"data":[]}',
+        b'{"data":{"id":"u","email":"e@x"}}',
         answer({"id": "u"}),
         answer({"email": "e@x"}),
         answer({"id": "", "email": "e@x"}),
@@ -78,7 +79,7 @@ def test_a_success_that_is_false_is_no_user() -> None:
         b'{"success":true,"x":' + b"[" * 100000,
         b'{"success":true,"data":' + b"[" * 100000 + b"]" * 100000 + b"}",
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_a_broken_profile_is_malformed(body: bytes) -> None:
     """Neither a user nor a refusal: Zion is not well."""
