@@ -20,7 +20,7 @@ from sentinel.limits.policy import Policy, Quota
 from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.client import ClientSide
-from sentinel.proxy.exchange import CHAT, Exchange, Parts
+from sentinel.proxy.exchange import CHAT, Exchange, Kind, Parts
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.tasks import Tasks, patient_threads
@@ -56,13 +56,17 @@ COUNTING = patient_threads(1, "counting")
 
 @dataclass
 class Provider:
-    """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised."""
+    """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised.
+
+    refuses: status and body of the answers to the first requests.
+    """
 
     status: int = 200
     pieces: list[bytes | Exception] = field(default_factory=list)
     body: bytes = b""
     lines: bytes = b"content-type: text/event-stream\r\n"
     failure: AppError | None = None
+    refuses: list[tuple[int, bytes]] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
     read: list[bytes] = field(default_factory=list)
     opened: int = 0
@@ -75,7 +79,8 @@ class Provider:
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        return ProviderAnswer(self.status, b"content-type: application/json\r\n", None, self.body)
+        status, body = self.refuses.pop(0) if self.refuses else (self.status, self.body)
+        return ProviderAnswer(status, b"content-type: application/json\r\n", None, body)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
@@ -87,7 +92,7 @@ class Provider:
             raise self.failure
         self.opened += 1
         try:
-            yield _Answer(self)
+            yield _Answer(self, *self.refuses.pop(0)) if self.refuses else _Answer(self, self.status, self.body)
         finally:
             self.closed += 1
 
@@ -99,10 +104,11 @@ class Provider:
 
 
 class _Answer:
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, status: int, body: bytes) -> None:
         self._provider = provider
         self._pieces = iter(provider.pieces)
-        self.status = provider.status
+        self._body = body
+        self.status = status
         self.lines, self.id = provider.lines, b"up_1"
 
     async def read(self) -> bytes | None:
@@ -128,7 +134,7 @@ class _Answer:
 
     async def whole(self) -> ProviderAnswer:
         await asyncio.sleep(0)
-        return ProviderAnswer(self.status, self.lines, self.id, self._provider.body)
+        return ProviderAnswer(self.status, self.lines, self.id, self._body)
 
 
 class Connection:
@@ -239,9 +245,9 @@ class Stage:
         )
         self._count = 0
 
-    def exchange(self, client: Client) -> Exchange:
+    def exchange(self, client: Client, kind: Kind = CHAT) -> Exchange:
         self._count += 1
-        return Exchange(self.parts, CHAT, client.side, RequestContext(f"req_{self._count}", CHAT.route, monotonic()))
+        return Exchange(self.parts, kind, client.side, RequestContext(f"req_{self._count}", kind.route, monotonic()))
 
     async def limit(self, output: int) -> None:
         """Zion grants the caller so much output."""

@@ -70,7 +70,7 @@ class TestEndings:
             ({"prompt_tokens": 30}, (1, 30, 2)),
             ({"completion_tokens": 7}, (1, INPUT_TOKENS, 7)),
             ({"prompt_tokens": 30, "completion_tokens": None}, (1, 30, 2)),
-            ({"prompt_tokens": 30, "completion_tokens": 0}, (1, 30, 0)),
+            ({"prompt_tokens": 30, "completion_tokens": 0}, (1, 30, 2)),
             ({"total_tokens": 9}, (1, INPUT_TOKENS, 2)),
         ],
     )

@@ -108,10 +108,15 @@ def _bounds(request: Body) -> dict[str, int]:
 
 
 class Changes(msgspec.Struct, frozen=True, gc=False):
-    """What the provider must be told. output_max: tokens of one choice, None = leave it."""
+    """What the provider must be told. output_max: tokens of one choice, None = leave it.
+
+    output_field: what a maximum is called where the client gave none. left_out: fields of ours that were refused.
+    """
 
     ask_usage: bool = False
     output_max: int | None = None
+    output_field: str = "max_tokens"
+    left_out: tuple[str, ...] = ()
 
 
 def changed(body: bytes, request: Body, changes: Changes) -> bytes:
@@ -120,7 +125,7 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
         return body
     has_options = request.stream_options is not None
     if not (changes.ask_usage and has_options) and (changes.output_max is None or client_max(request) is None):
-        return _with_more(body, request, changes)
+        return _with_more(body, changes)
     bounds = _bounds(request)
     fields: dict[str, Any] = dict(_top_level.decode(body))
     if changes.ask_usage:
@@ -128,12 +133,11 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
         fields["stream_options"] = {**options, "include_usage": True}
     if changes.output_max is not None:
         lowered = {name: min(bound, changes.output_max) for name, bound in bounds.items()}
-        name = "max_completion_tokens" if isinstance(request, ChatRequest) else "max_tokens"
-        fields |= lowered or {name: changes.output_max}
+        fields |= lowered or {changes.output_field: changes.output_max}
     return msgspec.json.encode(fields)
 
 
-def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
+def _with_more(body: bytes, changes: Changes) -> bytes:
     """The body with fields added at its end: nothing is parsed, nothing of the client's is touched.
 
     A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names.
@@ -143,7 +147,7 @@ def _with_more(body: bytes, request: Body, changes: Changes) -> bytes:
     if changes.ask_usage:
         more, there = _ASK_USAGE, b'"stream_options"' in body
     if changes.output_max is not None:
-        name = b'"max_completion_tokens"' if isinstance(request, ChatRequest) else b'"max_tokens"'
+        name = b'"%b"' % changes.output_field.encode()
         more, there = b"%b%b:%d," % (more, name, changes.output_max), there or name in body
     if there:
         fields: dict[str, Any] = dict(_top_level.decode(body))

@@ -12,8 +12,8 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TypeGuard
+from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import structlog
@@ -36,6 +36,7 @@ from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware import auth, rate_limiter
 from sentinel.middleware.lease_keeper import Held, LeaseKeeper
 from sentinel.proxy import headers as passing
+from sentinel.proxy.additions import Additions
 from sentinel.proxy.body import (
     Body,
     Changes,
@@ -51,12 +52,13 @@ from sentinel.proxy.client import ClientGone, ClientSide
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest, ProviderStream
-from sentinel.proxy.relay import Relay
+from sentinel.proxy.relay import LARGE_EVENT_BYTES, Relay
 from sentinel.tasks import Tasks
-from sentinel.tokens.answer import Usage, read_answer
+from sentinel.tokens.answer import read_event
 from sentinel.tokens.counter import TokenCounter, is_large
 from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, is_known, output_ceiling
 from sentinel.tokens.request import ChatRequest, CompletionRequest
+from sentinel.tokens.usage import NOTHING, Usage
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
@@ -97,6 +99,7 @@ class Parts:
     drain_abandoned: bool
     counting: Executor
     on_end: Callable[[RequestContext], None]
+    additions: Additions = field(default_factory=Additions)
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
@@ -219,29 +222,19 @@ class Exchange:
 
     async def forward(self, body: bytes, request: Body, ask: Ask, verdict: Verdict) -> None:
         """Send the request on and relay its answer, while watching for a client that leaves."""
-        change = (body, request, _changes(request, ask, verdict))
-        upstream = ProviderRequest(
-            self.kind.path,
-            passing.to_provider(self.client.headers, self.context.id.encode()),
-            await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
-            self._is_sent,
-        )
+        changes = self.parts.additions.allowed(request.model, _changes(request, ask, verdict))
         held = self.parts.leases.hold(ask, verdict)
         self.client.watch(self.parts.tasks)
         try:
             if self.client.gone:
                 raise ClientGone
-            self.context.sent = monotonic()
-            if request.stream:
-                await self._stream(upstream, request, held, verdict)
-            else:
-                answer = await self.parts.provider.post(upstream)
-                self._upstream_came(answer.id)
-                await self._whole(answer, ask, verdict)
+            attempt: Changes | None = changes
+            while attempt is not None:
+                attempt = await self._attempt(body, request, attempt, held, verdict)
         except asyncio.CancelledError:
             # What was sent on is charged with its input, unless the provider has refused it.
             if self.client.gone and self.sent and self.relay is None and not self.refused and not self.settled:
-                self.spent = self._bill(None, 0)
+                self.spent = self._bill(NOTHING, 0)
             raise
         finally:
             if self.context.sent and not self.context.first_byte:
@@ -249,93 +242,133 @@ class Exchange:
             self.client.unwatch()
             self.parts.leases.release(held)
 
+    async def _attempt(
+        self, body: bytes, request: Body, changes: Changes, held: Held, verdict: Verdict
+    ) -> Changes | None:
+        """Send the request once. Returns None when the client has its answer, else what to try instead."""
+        change = (body, request, changes)
+        upstream = ProviderRequest(
+            self.kind.path,
+            passing.to_provider(self.client.headers, self.context.id.encode()),
+            await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
+            self._is_sent,
+        )
+        self.context.sent = self.context.sent or monotonic()
+        if not request.stream:
+            answer = await self.parts.provider.post(upstream)
+            self._upstream_came(answer.id)
+            return await self._whole(answer, request, changes, held, verdict)
+        async with self.parts.provider.stream(upstream) as stream:
+            self._upstream_came(stream.id)
+            self.refused = stream.status != 200
+            # Not all who are asked for a stream know how.
+            if self.refused or await _is_whole(stream):
+                return await self._whole(await stream.whole(), request, changes, held, verdict)
+            self.parts.additions.taken(request.model, changes)
+            await self._stream(stream, request, held, verdict)
+        return None
+
     def _is_sent(self) -> None:
         self.sent = True
 
-    async def _whole(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
+    async def _whole(
+        self, answer: ProviderAnswer, request: Body, changes: Changes, held: Held, verdict: Verdict
+    ) -> Changes | None:
         if answer.status != 200:
-            await self._refused_upstream(answer, ask, verdict)
-            return
-        self.spent = self._bill_whole(answer.body)
-        self._learn(ask, verdict, open_end=False)
+            again = self.parts.additions.again(request, changes, answer.status, answer.body)
+            if again is None:
+                await self._refused_upstream(answer, held.ask, verdict)
+            return again
+        self.parts.additions.taken(request.model, changes)
+        self.spent = await self._bill_whole(answer.body)
+        self._learn(held.ask, verdict, open_end=False)
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
-        await self.settle(ask, verdict)
-        self.context.outcome, self.context.status = "ok", 200
+        await self.settle(held.ask, verdict)
+        self.context.status = 200
         await self.client.answer(200, answer.lines + self._traces(), answer.body)
+        return None
 
     # -------------------------------------------------------------------------------------------------------- relay
 
-    async def _stream(self, upstream: ProviderRequest, request: Body, held: Held, verdict: Verdict) -> None:
-        async with self.parts.provider.stream(upstream) as answer:
-            self._upstream_came(answer.id)
-            self.refused = answer.status != 200
-            if self.refused or await _is_whole(answer):
-                # Not all who are asked for a stream know how.
-                await self._whole(await answer.whole(), held.ask, verdict)
-                return
-            meter = StreamMeter(request.model, withhold_usage=not asks_usage(request))
-            relay = self.relay = Relay(
-                self.client,
-                meter,
-                # Also where the provider was told a maximum: not all know the field.
-                held.output if verdict.output_is_limited and _shows_its_cost(request) else None,
-                lambda more, sent: self.parts.leases.extend(held, more, sent),
-            )
-            held.sent = relay.sent
-            self.context.status = 200
-            try:
-                await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
-                await relay.run(answer)
-            except asyncio.CancelledError:
-                if self.client.gone and self.parts.drain_abandoned:
-                    await relay.drain(answer)
-                raise
-            finally:
-                self._bill_stream(relay)
-            self.context.outcome = "limit" if relay.at_limit else "ok"
-            if not relay.at_limit:
-                self._learn(held.ask, verdict, open_end=_has_open_end(request, held.ask, verdict))
-            self.parts.leases.release(held)
-            # Durable before the stream's last event leaves (P2).
-            await self.settle(held.ask, verdict)
-            # All is done for this client: if it leaves from here on, it leaves content.
-            self.client.unwatch()
-            await self.client.end(self._last_event(request, relay))
-            if not relay.at_limit:
-                await relay.finish(answer)
+    async def _stream(self, answer: ProviderStream, request: Body, held: Held, verdict: Verdict) -> None:
+        meter = StreamMeter(
+            request.model, chat=isinstance(request, ChatRequest), withhold_usage=not asks_usage(request)
+        )
+        relay = self.relay = Relay(
+            self.client,
+            meter,
+            # Also where the provider was told a maximum: not all know the field.
+            held.output if verdict.output_is_limited and _shows_its_cost(request) else None,
+            lambda more, sent: self.parts.leases.extend(held, more, sent),
+            self.parts.counting,
+        )
+        held.sent = relay.sent
+        self.context.status = 200
+        try:
+            await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
+            await relay.run(answer)
+        except asyncio.CancelledError:
+            if self.client.gone and self.parts.drain_abandoned:
+                await relay.drain(answer)
+            raise
+        finally:
+            self._bill_stream(relay)
+        self.context.outcome = "limit" if relay.at_limit else "broken" if meter.failed else "ok"
+        if not relay.at_limit and not meter.failed:
+            self._learn(held.ask, verdict, open_end=_has_open_end(request, held.ask, verdict))
+        self.parts.leases.release(held)
+        # Durable before the stream's last event leaves (P2).
+        await self.settle(held.ask, verdict)
+        # All is done for this client: if it leaves from here on, it leaves content.
+        self.client.unwatch()
+        await self.client.end(self._last_event(request, relay))
+        if not relay.at_limit:
+            await relay.finish(answer)
 
     def _last_event(self, request: Body, relay: Relay) -> bytes:
         if not relay.at_limit:
             return relay.meter.done
         _, prompt, completion = self.spent.tokens
-        usage = Usage(prompt, completion, prompt + completion) if asks_usage(request) else None
+        usage = Usage(prompt, completion) if asks_usage(request) else None
         return relay.meter.ending(choices=choices_of(request), usage=usage)
 
     # ------------------------------------------------------------------------------------------------------- settle
 
     def _bill_stream(self, relay: Relay) -> None:
-        """Charge the provider's numbers, else what was delivered; nothing for a stream that broke before its start."""
-        sent, usage = relay.sent(), relay.meter.usage
-        self.context.provider_seconds = monotonic() - self.context.sent
-        self.context.malformed_events = relay.meter.malformed
-        if relay.at_limit:
-            usage = None
-        if usage is not None and not relay.ended:
-            # Some tell usage all along: it lags behind what was delivered, or tells of the input alone.
-            usage = Usage(usage.prompt_tokens or self.context.counted_input, max(usage.completion_tokens or 0, sent))
-        if sent >= 0 or usage is not None or self.client.gone:
-            self.spent = self._bill(usage, max(0, sent))
+        """Charge the provider's numbers, else what was delivered.
 
-    def _bill_whole(self, body: bytes) -> Spent:
-        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a bad one."""
-        try:
-            answer = read_answer(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamError("The model provider gave a broken answer.") from error
-        usage = answer.usage
-        if _tells(usage) and usage.completion_tokens is not None:
-            return self._bill(usage, 0)
-        return self._bill(usage, self.parts.counter.count_answer(answer, self.context.model))
+        Nothing is charged where an error or a break came before anything was generated (DESIGN section 5).
+        """
+        meter, sent = relay.meter, relay.sent()
+        self.context.provider_seconds = monotonic() - self.context.sent
+        self.context.malformed_events = meter.malformed
+        self.context.finish_reason = "length" if relay.at_limit else meter.finish_reason
+        if relay.at_limit:
+            self.spent = self._bill(Usage(meter.usage.prompt_tokens), sent)
+        elif sent >= 0 or self.client.gone or (relay.ended and not meter.failed):
+            # Some tell usage all along: then it lags behind what was delivered, or tells of the input alone.
+            final = relay.ended and meter.usage_is_final
+            self.spent = self._bill(meter.usage, max(0, sent), final=final)
+
+    async def _bill_whole(self, body: bytes) -> Spent:
+        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a bad one.
+
+        An error that comes with status 200 costs no tokens.
+        """
+        loop, counting = asyncio.get_running_loop(), self.parts.counting
+        is_huge = len(body) > LARGE_EVENT_BYTES
+        answer = await loop.run_in_executor(counting, read_event, body) if is_huge else read_event(body)
+        if answer is None:
+            raise UpstreamError("The model provider gave a broken answer.")
+        self.context.finish_reason = answer.finished[0][1] if answer.finished else None
+        if answer.failed and not answer.texts and not answer.finished:
+            self.context.outcome = "upstream_error"
+            return Spent()
+        self.context.outcome = "ok"
+        if answer.usage.output_tokens:
+            return self._bill(answer.usage, 0)
+        count = partial(self.parts.counter.count_generated, answer.texts, self.context.model)
+        return self._bill(answer.usage, await loop.run_in_executor(counting, count) if is_large(len(body)) else count())
 
     def _learn(self, ask: Ask, verdict: Verdict, *, open_end: bool) -> None:
         """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
@@ -343,13 +376,13 @@ class Exchange:
         if open_end or output < verdict.granted_output:
             self.parts.typical.note(ask.user, ask.model, output // max(1, ask.least_output))
 
-    def _bill(self, usage: Usage | None, output_tokens: int) -> Spent:
-        """What usage tells, and our own count for what it does not tell."""
-        if not _tells(usage):
-            return Spent((1, self.context.counted_input, output_tokens), "count")
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        prompt = self.context.counted_input if prompt is None else prompt
-        return Spent((1, prompt, output_tokens if completion is None else completion), "provider")
+    def _bill(self, usage: Usage, counted_output: int, *, final: bool = True) -> Spent:
+        """What usage tells, and our own count for what it does not tell. final: it tells of all that was generated."""
+        told = usage.output_tokens
+        output = told if told and final else max(told, counted_output)
+        self.context.cached_tokens, self.context.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+        source = "provider" if usage.prompt_tokens and output == told else "count"
+        return Spent((1, usage.prompt_tokens or self.context.counted_input, output), source)
 
     async def settle(self, ask: Ask, verdict: Verdict) -> None:
         """Replace the reservation by what was spent, once, and durably."""
@@ -423,10 +456,6 @@ async def _is_whole(answer: ProviderStream) -> bool:
     return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"<")
 
 
-def _tells(usage: Usage | None) -> TypeGuard[Usage]:
-    return usage is not None and bool(usage.prompt_tokens or usage.completion_tokens)
-
-
 def _grows_in_sight(request: Body) -> bool:
     """Whether we see all of the output as it grows, and so can extend its reservation, or end it."""
     return isinstance(request, ChatRequest) and bool(request.stream) and not hides_output(request.model)
@@ -449,6 +478,7 @@ def _changes(request: Body, ask: Ask, verdict: Verdict) -> Changes:
     return Changes(
         ask_usage=bool(request.stream) and not asks_usage(request),
         output_max=verdict.granted_output // choices_of(request) if told else None,
+        output_field="max_completion_tokens" if isinstance(request, ChatRequest) else "max_tokens",
     )
 
 

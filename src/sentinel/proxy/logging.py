@@ -53,6 +53,9 @@ class RequestContext(msgspec.Struct):
     provider_seconds: float = 0.0
     first_byte: float = 0.0
     malformed_events: int = 0
+    finish_reason: str | None = None
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def overhead_seconds(self, now: float) -> float:
         """Time that we took ourselves: all but what the provider took, and the client for its body."""

@@ -12,48 +12,60 @@ from typing import Any
 
 import msgspec
 
-from sentinel.proxy.sse import EventBuffer, data_of, split_events
-from sentinel.tokens.answer import Chunk, Usage
+from sentinel.proxy.sse import EventBuffer, data_of, last_end, split_events
+from sentinel.tokens.answer import read_event
 from sentinel.tokens.delivered import DeliveredText
+from sentinel.tokens.loose import Reading, parse
+from sentinel.tokens.usage import NOTHING, Usage
 
 MOST_PENDING_BYTES = 16 * 1024
 """Raw bytes kept before their text is taken out: bounds the memory of a stream, and each step to about 0.2 ms."""
 
+MOST_READ_BYTES = 8 * 1024 * 1024
+"""Of one event. What is longer is charged by its bytes."""
+
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_WITH_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 _DONE = b"[DONE]"
-_chunk = msgspec.json.Decoder(Chunk)
-_head = msgspec.json.Decoder(dict[str, Any])
+_WHITE_SPACE = b" \t\r\n\xef\xbb\xbf"
+"""And the bytes of a BOM."""
+_ENVELOPE = frozenset(("id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"))
+"""What all events of a stream have in common."""
+_OF_USAGE = _ENVELOPE | {"choices", "usage", "obfuscation"}
+"""What an event has that only tells usage; whatever else it says is for the client."""
 
 
 class StreamMeter:
     """Bytes of the provider in, bytes for the client out, and on request the tokens that went by.
 
+    chat: of a chat, else of a legacy completion; what a stream that is ended looks like.
     withhold_usage: the client did not ask for the usage chunk, so it does not get it.
+    failed: the provider told of an error. broke_off: the stream ended inside of an event.
     """
 
     __slots__ = (
-        "_buffer",
-        "_delivered",
-        "_finished",
-        "_first",
-        "_pending",
-        "_pending_bytes",
-        "_withhold",
-        "done",
-        "malformed",
-        "usage",
-    )
+        "_begins_inside", "_buffer", "_chat", "_delivered", "_finished", "_first", "_given_bytes", "_has_ended",
+        "_model", "_pending", "_pending_bytes", "_read_bytes", "_text_at", "_too_long", "_usage_at", "_withhold",
+        "broke_off", "done", "failed", "malformed", "usage",
+    )  # fmt: skip
 
-    def __init__(self, model: str, *, withhold_usage: bool) -> None:
+    def __init__(self, model: str, *, chat: bool, withhold_usage: bool) -> None:
         self._buffer = EventBuffer()
+        self._chat = chat
         self._delivered = DeliveredText(model)
+        self._finished: dict[int, str] = {}
+        self._first = b""
+        self._model = model
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._withhold = withhold_usage
-        self._finished: set[int] = set()
-        self._first = b""
-        self.usage: Usage | None = None
+        # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
+        # the last text ended.
+        self._given_bytes = self._read_bytes = self._usage_at = self._text_at = 0
+        self._begins_inside = self._has_ended = self._too_long = False
+        self.usage = NOTHING
         self.done = b""
+        self.failed = self.broke_off = False
         self.malformed = 0
 
     @property
@@ -61,52 +73,126 @@ class StreamMeter:
         """Of an event that has not come whole."""
         return self._buffer.held_bytes
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the client has a part of an event whose end has not come."""
+        return self._buffer.is_inside
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream's last event has come."""
+        return bool(self.done)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What is yet to be read."""
+        return self._pending_bytes
+
+    def hold_whole(self) -> None:
+        """Give out no event in pieces, as far as its copy may be read: a limit must be decided before it leaves."""
+        self._buffer.most_held_bytes = MOST_READ_BYTES
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the provider; return what the client may have of them, whole events only.
 
-        `[DONE]` is held back in `done`: the exchange is not done before its usage is durable.
+        An event that is too long to be held comes in pieces. `[DONE]` is held back in `done`: the exchange is not done
+        before its usage is durable.
         """
-        return self._inspect(self._buffer.feed(data))
+        return self.inspect(self.cut(data))
+
+    def cut(self, data: bytes) -> bytes:
+        """The first half of `feed`, which takes next to no time: the whole events so far."""
+        self._begins_inside = self._buffer.is_inside
+        return self._buffer.feed(data)
+
+    def inspect(self, block: bytes) -> bytes:
+        """The other half of `feed`, which takes 1 ms for a megabyte."""
+        if not block:
+            return block
+        if not self._begins_inside and not self._buffer.is_inside:
+            return self._inspect(block)
+        own = block if self._buffer.is_inside else split_events(block)[0]
+        self._given_bytes += len(own)
+        return own + self._inspect(block[len(own) :])
 
     def rest(self) -> bytes:
-        """At the end of a stream: what the client may have of an event without its blank line; usually nothing."""
-        return b"" if self.done else self._inspect(self._buffer.rest())
+        """At the end of a stream: what the client may have of an event without its blank line; usually nothing.
+
+        An event that broke off in its middle is dropped, and `broke_off` says so: nobody could read it.
+        """
+        if self.done:
+            return b""
+        rest = self._buffer.rest()
+        self._begins_inside = False
+        self._has_ended = not self._buffer.is_inside or self._is_whole_answer()
+        if not self._has_ended:
+            self.broke_off = True
+            return b"\n\n"
+        self.broke_off = not _is_readable(rest)
+        return b"" if self.broke_off else self._inspect(rest)
+
+    def _is_whole_answer(self) -> bool:
+        return b"".join(self._pending).lstrip()[:1] == b"{"
 
     def _inspect(self, block: bytes) -> bytes:
         if not block:
             return block
-        if not self._first:
+        if not self._first and _WITH_CHOICES.search(block) is not None:
             self._first = block
         if _DONE in block or _USAGE.search(block) is not None:
-            block = self._sift(block)
+            return self._sift(block)
+        self._given_bytes += len(block)
         return block
 
     def delivered(self, block: bytes) -> None:
         """Note that the client gets this block."""
         self._pending.append(block)
         self._pending_bytes += len(block)
-        if self._pending_bytes > MOST_PENDING_BYTES:
+        # An event that comes in pieces is read when it is whole.
+        if self._pending_bytes > (MOST_READ_BYTES if self._buffer.is_inside else MOST_PENDING_BYTES):
             self._take_apart()
 
     def _sift(self, block: bytes) -> bytes:
         kept = []
         for event in split_events(block):
             data = data_of(event)
-            if data == _DONE:
-                self.done = event
-            elif data is None or _USAGE.search(data) is None or not self._is_our_usage(data):
+            if data is None:
                 kept.append(event)
-        return b"".join(kept)
+            elif data.startswith(_DONE):
+                # The body ends with it; whatever follows is for nobody.
+                self.done = event
+                break
+            elif _USAGE.search(data) is None:
+                kept.append(event)
+            else:
+                keep = not (self._withhold and _is_only_usage(data))
+                if keep:
+                    kept.append(event)
+                self._note_usage(data, self._given_bytes + sum(map(len, kept)))
+        block = b"".join(kept)
+        self._given_bytes += len(block)
+        return block
 
-    def _is_our_usage(self, data: bytes) -> bool:
-        """Read the usage of an event; say whether the event is the one that only we asked for."""
-        try:
-            chunk = _chunk.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-        return self._withhold and not chunk.choices
+    def _note_usage(self, data: bytes, at: int) -> None:
+        reading = read_event(data)
+        if reading is not None and reading.usage != NOTHING:
+            self.usage = self.usage.merged(reading.usage)
+            self._usage_at = at
+
+    @property
+    def usage_is_final(self) -> bool:
+        """Whether no text came after the last usage; call `count` before."""
+        return self.usage != NOTHING and self._text_at <= self._usage_at
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended; call `count` before."""
+        return next(iter(list(self._finished.values())), None)
+
+    @property
+    def generated(self) -> bool:
+        """Whether the provider has generated anything, or said that it has; call `count` before."""
+        return bool(self._text_at or self._finished or self.usage.output_tokens)
 
     def could_exceed(self, tokens: int) -> bool:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""
@@ -114,43 +200,101 @@ class StreamMeter:
 
     def count(self) -> int:
         """The output tokens delivered so far, exactly."""
-        self._take_apart()
+        if self._pending:
+            self._take_apart()
         return self._delivered.count()
 
+    def measure(self, block: bytes) -> int:
+        """Note that the client gets this block; the output tokens delivered with it."""
+        self.delivered(block)
+        return self.count()
+
     def _take_apart(self) -> None:
-        block, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
-        for event in split_events(block):
-            data = data_of(event)
-            if data is None or data == _DONE:
-                continue
-            try:
-                chunk = _chunk.decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self.malformed += 1
-                continue
-            self._delivered.feed(chunk)
-            self._finished.update(choice.index or 0 for choice in chunk.choices or () if choice.finish_reason)
+        block = b"".join(self._pending)
+        # An event that the client has in part cannot be read yet, nor can the client.
+        end = len(block) if self._has_ended else last_end(block)
+        for event in split_events(block[:end]):
+            self._read_bytes += len(event)
+            if self._too_long:
+                self._too_long = False
+                self._charge_bytes(event)
+            else:
+                self._read(event)
+        rest = block[end:]
+        if len(rest) > MOST_READ_BYTES or (rest and self._too_long):
+            self._read_bytes += len(rest)
+            self._too_long = True
+            self._charge_bytes(rest)
+            rest = b""
+        self._pending, self._pending_bytes = [rest] if rest else [], len(rest)
+
+    def _charge_bytes(self, unread: bytes) -> None:
+        self._delivered.feed_unread(len(unread))
+        self._text_at = self._read_bytes
+
+    def _read(self, event: bytes) -> None:
+        data = data_of(event)
+        if data is None:
+            # It may be a whole answer to who asked for a stream.
+            data = event.strip(_WHITE_SPACE)
+            if not data.startswith(b"{"):
+                return
+        elif data.startswith(_DONE):
+            return
+        reading = read_event(data) if data else Reading()
+        if reading is None:
+            self.malformed += 1
+            self._charge_bytes(data)
+            return
+        if reading.texts:
+            self._delivered.feed(reading.texts)
+            self._text_at = self._read_bytes
+        if reading.usage != NOTHING:
+            self.usage = self.usage.merged(reading.usage)
+            self._usage_at = max(self._usage_at, self._read_bytes)
+        self._finished.update(reading.finished)
+        self.failed = self.failed or reading.failed or event.startswith(b"event: error")
 
     def ending(self, *, choices: int, usage: Usage | None) -> bytes:
         """The events that end this stream cleanly at a limit: finish_reason `length`, usage if wanted, `[DONE]`."""
         head = self._head()
-        empty: dict[str, Any] = {"delta": {}} if "chunk" in str(head.get("object")) else {"text": "", "logprobs": None}
+        empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": "", "logprobs": None}
         open_choices = [
             {"index": index, **empty, "finish_reason": "length"}
             for index in range(choices)
             if index not in self._finished
         ]
-        events = [{**head, "choices": open_choices}]
+        events = [{**head, "choices": open_choices}] if open_choices else []
         if usage is not None:
-            events.append({**head, "choices": [], "usage": msgspec.to_builtins(usage)})
+            told = {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            }
+            events.append({**head, "choices": [], "usage": told})
         return b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events) + b"data: [DONE]\n\n"
 
     def _head(self) -> dict[str, Any]:
-        """id, object, created, model and the like, as the provider's first event had them."""
+        """id, created, model and the like, as the provider's first event with choices had them."""
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
         for event in split_events(self._first):
-            try:
-                fields = _head.decode(data_of(event) or b"")
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
-            return {name: value for name, value in fields.items() if name not in ("choices", "usage", "obfuscation")}
-        return {"object": "chat.completion.chunk"}
+            fields = parse(data_of(event) or b"")
+            if isinstance(fields, dict) and fields.get("choices"):
+                return {**{name: fields[name] for name in fields if name in _ENVELOPE}, "object": kind}
+        return {"object": kind, "model": self._model}
+
+
+def _is_only_usage(data: bytes) -> bool:
+    """Whether an event tells nothing but usage; empty values tell nothing."""
+    fields = parse(data)
+    return (
+        isinstance(fields, dict)
+        and not fields.get("choices")
+        and not any(value for name, value in fields.items() if name not in _OF_USAGE)
+    )
+
+
+def _is_readable(rest: bytes) -> bool:
+    """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
+    data = data_of(rest)
+    return not data or data.startswith(_DONE) or parse(data) is not None

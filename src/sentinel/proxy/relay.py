@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import TypeVar
 
-from sentinel.error import AppError
+from sentinel.error import AppError, UpstreamError
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
@@ -19,9 +21,13 @@ EXTENSION_TOKENS = 1024
 MOST_AT_ONCE_BYTES = 4 * 1024
 """Of one stream in one step: about 15 events, 0.2 ms. What a provider sends at once is up to 256 KB of them."""
 
+LARGE_EVENT_BYTES = 32 * 1024
+"""Of one event. What is larger is read in a thread: its text may take 0.45 us a byte to count."""
+
 _LAST_READ_SECONDS = 0.5
 _MOST_DRAIN_SECONDS = 600.0
 
+T = TypeVar("T")
 Extend = Callable[[int, int], Awaitable[int]]
 """(more, sent) -> output tokens added to the reservation."""
 
@@ -29,19 +35,24 @@ Extend = Callable[[int, int], Awaitable[int]]
 class Relay:
     """One stream. room: output tokens that may be delivered, None = any number; extend: asks for more room.
 
-    ended: the provider's stream was read to its end, so what it says of usage is final.
+    counting: threads for events that take long to read. ended: the provider's stream was read to its end, so what it
+    says of usage is final.
     """
 
-    def __init__(self, client: ClientSide, meter: StreamMeter, room: int | None, extend: Extend) -> None:
+    def __init__(
+        self, client: ClientSide, meter: StreamMeter, room: int | None, extend: Extend, counting: Executor
+    ) -> None:
         self.meter = meter
         self.at_limit = False
-        self.moved = False
         self.ended = False
         self._client = client
         self._room = room
         self._extend = extend
+        self._counting = counting
         self._capped: int | None = None
         self._plenty = False
+        if room is not None:
+            meter.hold_whole()
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
@@ -49,27 +60,77 @@ class Relay:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:
                     await pause(0)
-                await self._deliver(self.meter.feed(data[start : start + MOST_AT_ONCE_BYTES]))
+                await self._deliver(await self._inspected(self.meter.cut(data[start : start + MOST_AT_ONCE_BYTES])))
                 if self.at_limit:
                     return
-        await self._deliver(self.meter.rest())
-        self.ended = True
+                if self.meter.is_done:
+                    break
+        await self._deliver(await self._rest())
+        if self.meter.broke_off:
+            raise UpstreamError("The model provider's answer broke off.")
+        self.ended = not self.at_limit
 
     def _take(self, data: bytes) -> bytes | None:
         """Deliver in passing what needs no waiting and no closer look: nearly all of a stream. Returns what is left."""
         client, meter = self._client, self.meter
-        if len(data) > MOST_AT_ONCE_BYTES or client.is_full or client.gone or meter.done:
+        coming = len(data) + meter.held_bytes
+        if coming > MOST_AT_ONCE_BYTES or client.is_full or client.gone or meter.done or meter.is_inside:
             return data
-        if self._room is not None and meter.could_exceed(self._room - len(data) - meter.held_bytes):
+        if self._room is not None and meter.could_exceed(self._room - coming):
             return data
         block = meter.feed(data)
         if block:
             client.pass_on(block)
             meter.delivered(block)
-            self.moved = True
         return b"" if self.meter.done else None
 
+    async def _inspected(self, block: bytes) -> bytes:
+        if len(block) > LARGE_EVENT_BYTES:
+            return await self._aside(self.meter.inspect, block)
+        return self.meter.inspect(block)
+
+    async def _rest(self) -> bytes:
+        if self.meter.held_bytes > LARGE_EVENT_BYTES:
+            return await self._aside(self.meter.rest)
+        return self.meter.rest()
+
+    async def _aside(self, work: Callable[..., T], *block: bytes) -> T:
+        """Do something with a large event beside the event loop; `sent` says meanwhile what it said before."""
+        self._capped = self.sent()
+        result = await asyncio.get_running_loop().run_in_executor(self._counting, work, *block)
+        self._capped = None
+        return result
+
     async def _deliver(self, block: bytes) -> None:
+        if len(block) + self.meter.waiting_bytes <= LARGE_EVENT_BYTES:
+            await self._deliver_block(block)
+            return
+        for event in split_events(block):
+            if self.at_limit:
+                break
+            if len(event) + self.meter.waiting_bytes > LARGE_EVENT_BYTES and not self.meter.is_inside:
+                await self._deliver_large(event)
+            else:
+                await self._deliver_block(event)
+
+    async def _deliver_large(self, event: bytes) -> None:
+        """Deliver an event that takes long to count: it is counted first, so a limit decides on all of it."""
+        before = self.sent()
+        try:
+            after = await self._aside(self.meter.measure, event)
+            room = self._room
+            if room is not None and after > room:
+                room = await self._extended(room, max(EXTENSION_TOKENS, after - room), max(0, before))
+            if room is not None and after > room:
+                self.at_limit, self._capped = True, max(0, before)
+                return
+            await self._client.write(event)
+        except BaseException:
+            # It has not been delivered.
+            self._capped = before
+            raise
+
+    async def _deliver_block(self, block: bytes) -> None:
         if not block:
             return
         if self._room is not None and self.meter.could_exceed(self._room - len(block)):
@@ -80,7 +141,6 @@ class Relay:
         await self._client.write(block)
         # Not sooner: a client that reads too slowly and leaves has not got what waited for it.
         self.meter.delivered(block)
-        self.moved = True
 
     async def _room_for(self, tokens: int, room: int) -> int:
         """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
@@ -97,12 +157,11 @@ class Relay:
 
     async def _deliver_within(self, block: bytes, room: int) -> None:
         """Deliver the part of the block that the reservation covers, extended where possible."""
-        start = self.meter.count()
+        start = self.sent()
         try:
             fits = await self._fitting(block, room)
             if fits:
                 await self._client.write(fits)
-                self.moved = True
         except BaseException:
             # Nothing of this block has been delivered.
             self._capped = start
@@ -123,13 +182,15 @@ class Relay:
         return b"".join(fits)
 
     def sent(self) -> int:
-        """Output tokens delivered so far, exactly; -1 before the first byte."""
+        """Output tokens delivered so far, exactly; -1 before the provider has generated anything."""
         if self._capped is not None:
             return self._capped
-        return self.meter.count() if self.moved else -1
+        count = self.meter.count()
+        return count if self.meter.generated else -1
 
     async def drain(self, upstream: ProviderStream) -> None:
         """Read on for the provider's usage although the client has left, but not for ever."""
+        self.meter.hold_whole()
         with contextlib.suppress(TimeoutError, AppError):
             async with asyncio.timeout(_MOST_DRAIN_SECONDS):
                 while not self.meter.done and (data := await upstream.read()) is not None:

@@ -1,65 +1,109 @@
 """Server-sent events: bytes cut anywhere in, whole events out. The bytes themselves are never changed.
 
-Source: WHATWG HTML, 9.2.6 "Interpreting an event stream": an event ends at a blank line; lines end with LF, CRLF or CR.
-OpenAI and all who imitate it use LF; CRLF is taken too. A lone CR ends no line here: nobody sends it.
+Source: WHATWG HTML, 9.2.6 "Interpreting an event stream": an event ends at a blank line; lines end with LF, CRLF or CR,
+in any mixture; a BOM at the start of a stream is no part of its first line.
 """
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+
 MOST_HELD_BYTES = 256 * 1024
 """A longer event is relayed in pieces: it is an image or the like, never a usage chunk."""
 
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|(?<=\r)\r|\r(?!\Z))")
+"""Two line ends. A CRLF is one, which is why the groups are atomic; and a CR behind an LF, as the last byte so far,
+may be half of one."""
+_MOST_BEFORE = 3
+"""Bytes of a blank line that may have come before its last one."""
+_BOM = b"\xef\xbb\xbf"
+
 
 class EventBuffer:
-    """Holds the unfinished event at the end of what came, and gives out what is whole."""
+    """Holds the unfinished event at the end of what came, and gives out what is whole.
 
-    __slots__ = ("_held",)
+    most_held_bytes: an unfinished event of more than this is given out as it is, and its rest as it comes.
+    """
 
-    def __init__(self) -> None:
-        self._held = b""
+    __slots__ = ("_begun", "_pieces", "_tail", "held_bytes", "most_held_bytes")
+
+    def __init__(self, most_held_bytes: int = MOST_HELD_BYTES) -> None:
+        self.most_held_bytes = most_held_bytes
+        self.held_bytes = 0
+        self._pieces: list[bytes] = []
+        self._tail = b""
+        self._begun = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the last bytes that were given out are of an event that has not ended."""
+        return self._begun
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return the whole events so far, possibly none, byte for byte."""
-        if not self._held and data.endswith(b"\n\n"):
+        if not self._tail and data.endswith(b"\n\n"):
             return data
-        data = self._held + data
-        end = max(_after_last(data, b"\n\n"), _after_last(data, b"\r\n\r\n"))
-        if end == 0 and len(data) > MOST_HELD_BYTES:
-            end = len(data)
-        self._held = data[end:]
-        return data[:end]
+        end = last_end(self._tail + data)
+        if end:
+            end -= len(self._tail)
+            block = self._take() + data[:end]
+            self._tail, self._begun = b"", False
+            self._hold(data[end:])
+            return block
+        self._hold(data)
+        if self._begun or self.held_bytes > self.most_held_bytes:
+            self._begun = True
+            held = self._take()
+            # The line ends stay: what follows them may be another event.
+            piece = held.rstrip(b"\r\n")
+            if len(piece) < len(held):
+                self._pieces, self.held_bytes = [held[len(piece) :]], len(held) - len(piece)
+            return piece
+        return b""
 
-    @property
-    def held_bytes(self) -> int:
-        """What is unfinished."""
-        return len(self._held)
+    def _hold(self, data: bytes) -> None:
+        if data:
+            self._pieces.append(data)
+            self.held_bytes += len(data)
+            self._tail = (self._tail + data)[-_MOST_BEFORE:] if len(data) < _MOST_BEFORE else data[-_MOST_BEFORE:]
+
+    def _take(self) -> bytes:
+        held = b"".join(self._pieces)
+        self._pieces, self.held_bytes = [], 0
+        return held
 
     def rest(self) -> bytes:
         """The unfinished event at the end of the stream, usually nothing."""
-        return self._held
+        return b"".join(self._pieces)
 
 
-def _after_last(data: bytes, mark: bytes) -> int:
-    at = data.rfind(mark)
-    return at + len(mark) if at >= 0 else 0
+def last_end(data: bytes) -> int:
+    """Where the last whole event in these bytes ends; 0 if none does."""
+    if b"\r" not in data:
+        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    end = 0
+    for found in _BLANK_LINE.finditer(data):
+        end = found.end()
+    return end
 
 
 def split_events(block: bytes) -> list[bytes]:
-    """The events of a block of whole events, each with its blank line; their concatenation is the block."""
-    events = []
-    start = 0
-    while start < len(block):
-        lf, crlf = block.find(b"\n\n", start), block.find(b"\r\n\r\n", start)
-        ends = [end for end in (lf + 2 if lf >= 0 else 0, crlf + 4 if crlf >= 0 else 0) if end]
-        end = min(ends, default=len(block))
-        events.append(block[start:end])
-        start = end
-    return events
+    """The events of a block, each with its blank line; their concatenation is the block."""
+    if b"\r" not in block:
+        # Nearly always, and twenty times as fast.
+        *events, rest = block.split(b"\n\n")
+        events = [event + b"\n\n" for event in events]
+    else:
+        ends = [0, *(found.end() for found in _BLANK_LINE.finditer(block))]
+        events = [block[start:end] for start, end in pairwise(ends)]
+        rest = block[ends[-1] :]
+    return [*events, rest] if rest else events
 
 
 def data_of(event: bytes) -> bytes | None:
     """The data of one event, its lines joined by LF; None where it has none (a comment, an id)."""
-    if event.startswith(b"data:") and event.find(b"\n") >= len(event) - 2:
+    if event.startswith(b"data:") and b"\r" not in event and event.find(b"\n") >= len(event) - 2:
         return event[5:].strip()
-    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
+    lines = [line[5:].removeprefix(b" ") for line in event.removeprefix(_BOM).splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None

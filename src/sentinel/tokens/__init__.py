@@ -11,7 +11,9 @@ Files, from the bottom up
   models.py     model name -> table row (longest match); the only place that knows how names are compared
   encoding.py   model name -> encoding
   bpe.py        the one door to toktok; text in, number out, never raises
-  request.py    what we decode of a client's body; answer.py: what we decode of the provider's
+  request.py    what we decode of a client's body
+  usage.py      the usage that a provider reports, put together from its pieces
+  answer.py     what a provider's events and answers say; loose.py: the same where they have no shape that we know
   images.py     size of an inline image, and tokens of an image; audio.py: tokens of inline audio
   tools.py      tokens of tool definitions, tool calls and response formats
   counter.py    `TokenCounter`: a whole request

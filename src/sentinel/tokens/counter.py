@@ -1,13 +1,13 @@
 """`TokenCounter`: the input tokens of a whole request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sentinel.tokens.answer import Answer
 from sentinel.tokens.audio import audio_tokens
 from sentinel.tokens.bpe import Count, count_for
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.images import url_tokens
+from sentinel.tokens.loose import Text
 from sentinel.tokens.request import ChatRequest, Message, Part, Prompt
 from sentinel.tokens.tools import call_tokens, definition_tokens, response_format_tokens
 
@@ -78,12 +78,10 @@ class TokenCounter:
             return tokens + count(prompt)
         return tokens + sum(_item_tokens(item, count) for item in prompt)
 
-    def count_answer(self, answer: Answer, model: str) -> int:
+    def count_generated(self, texts: Iterable[Text], model: str) -> int:
         """Return the output tokens of a whole answer that came without `usage`: every choice, every kind of text."""
         delivered = DeliveredText(model)
-        for position, choice in enumerate(answer.choices or ()):
-            delivered.add(position, choice.message)
-            delivered.add_text(position, choice.text)
+        delivered.feed(texts)
         return delivered.count()
 
 

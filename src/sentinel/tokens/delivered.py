@@ -10,10 +10,11 @@ or digit to such a character, none looks back, and only white space looks ahead.
 count(a) + count(b) == count(a + b); tests/unit/tokens/test_delivered.py tries to break this with tiktoken.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from sentinel.tokens.answer import Chunk, Delta, ToolCallDelta
 from sentinel.tokens.bpe import Count, count_for
+from sentinel.tokens.loose import Text
 
 # A text is folded when its tail reaches this many characters. Ordinary text then costs 13 us per fold; the worst
 # (dashes) 3 ms, a third of it to look for a safe point, within the 5 ms that one step may take.
@@ -27,7 +28,8 @@ MAX_TEXTS: Final = 256
 # No apostrophe (contractions) and no combining mark (part of a word) may stand here.
 _AFTER: Final = frozenset(' \n\t\r.,;:!?)(]}"-/，。、！？：；）」』')  # noqa: RUF001 (full-width marks are meant)
 
-CONTENT, REFUSAL, REASONING, NAME, ARGUMENTS, TEXT, OVERFLOW = range(7)
+_OVERFLOW: Final = (-1, -1, 0)
+"""The one text of all that would be too many."""
 
 
 def safe_point(text: str) -> int:
@@ -89,74 +91,41 @@ class _Text:
 
 
 class DeliveredText:
-    """Events in, a token count out. One object per stream, not for use by two threads at once."""
+    """Readings in, a token count out. One object per stream, not for use by two threads at once."""
 
-    __slots__ = ("_count", "_texts")
+    __slots__ = ("_count", "_texts", "_unread_bytes")
 
     def __init__(self, model: str) -> None:
         """model: as the client named it; decides the encoding."""
         self._count = count_for(model)
         self._texts: dict[tuple[int, int, int], _Text] = {}
+        self._unread_bytes = 0
 
-    def feed(self, chunk: Chunk) -> None:
-        """Take the texts of one stream event that was delivered. `usage` and everything unknown is left alone."""
-        for choice in chunk.choices or ():
-            index = choice.index or 0
-            if choice.delta is not None:
-                self.add(index, choice.delta)
-            if choice.text:
-                self.add_text(index, choice.text)
+    def feed(self, texts: Iterable[Text]) -> None:
+        """Take the texts of one stream event that was delivered, or of a whole answer."""
+        for choice, kind, tool, piece in texts:
+            key: tuple[int, int, int] = (choice, kind, tool)
+            text = self._texts.get(key)
+            if text is None:
+                if len(self._texts) >= MAX_TEXTS:
+                    key = _OVERFLOW
+                text = self._texts.setdefault(key, _Text())
+            text.add(piece, self._count)
 
-    def add(self, index: int, delta: Delta | None) -> None:
-        """Take one chat delta (or a whole message) of choice `index`."""
-        if delta is None:
-            return
-        content = delta.content
-        if content:
-            pieces = (content,) if isinstance(content, str) else [part.text or "" for part in content]
-            for piece in pieces:
-                self._add(index, CONTENT, 0, piece)
-        self._add(index, REFUSAL, 0, delta.refusal)
-        self._add(index, REASONING, 0, delta.reasoning_content)
-        if delta.function_call is not None:
-            self._add(index, NAME, -1, delta.function_call.name)
-            self._add(index, ARGUMENTS, -1, delta.function_call.arguments)
-        for position, call in enumerate(delta.tool_calls or ()):
-            self._add_call(index, position if call.index is None else call.index, call)
-
-    def add_text(self, index: int, text: str | None) -> None:
-        """Take a piece of text of choice `index` of /v1/completions."""
-        self._add(index, TEXT, 0, text)
+    def feed_unread(self, size: int) -> None:
+        """Take bytes that cannot be read; each is charged as a token, for no token has less (DESIGN section 5)."""
+        self._unread_bytes += size
 
     def count(self) -> int:
         """Return the exact tokens of everything delivered: each choice, kind and tool call is a text of its own.
 
         What the model produces around texts (tool call frames, hidden reasoning, audio) is not in here.
         """
-        return sum(text.tokens(self._count) for text in self._texts.values())
+        return self._unread_bytes + sum(text.tokens(self._count) for text in self._texts.values())
 
     def upper_bound(self) -> int:
         """Return a number that count() does not exceed, cheaply: a token has at least one byte.
 
         After count() the two are equal until more is fed.
         """
-        return sum(text.at_most() for text in self._texts.values())
-
-    def _add_call(self, index: int, tool: int, call: ToolCallDelta) -> None:
-        if call.function is not None:
-            self._add(index, NAME, tool, call.function.name)
-            self._add(index, ARGUMENTS, tool, call.function.arguments)
-        if call.custom is not None:
-            self._add(index, NAME, tool, call.custom.name)
-            self._add(index, ARGUMENTS, tool, call.custom.input)
-
-    def _add(self, index: int, kind: int, tool: int, piece: str | None) -> None:
-        if not piece:
-            return
-        key = (index, kind, tool)
-        text = self._texts.get(key)
-        if text is None:
-            if len(self._texts) >= MAX_TEXTS:
-                key = (0, OVERFLOW, 0)
-            text = self._texts.setdefault(key, _Text())
-        text.add(piece, self._count)
+        return self._unread_bytes + sum(text.at_most() for text in self._texts.values())

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
-from sentinel.tokens.answer import Usage
 from sentinel.tokens.bpe import count_for
+from sentinel.tokens.usage import NOTHING, Usage
 
 MODEL = "gpt-4o-mini"
 DONE = b"data: [DONE]\n\n"
@@ -52,7 +52,7 @@ def test_bytes_and_numbers_are_the_same_wherever_they_are_cut(
     chunks = b"".join(event(word) for word in words)
     ours = event(usage=usage(77))
     end = DONE if properly else DONE.rstrip()
-    meter = StreamMeter(MODEL, withhold_usage=withhold)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=withhold)
     assert through(meter, chunks + ours + end, sizes) == chunks + (b"" if withhold else ours) + end
     assert meter.usage == Usage(9, 77, 86)
     assert meter.count() == count("".join(words))
@@ -63,49 +63,45 @@ def test_bytes_and_numbers_are_the_same_wherever_they_are_cut(
 def test_usage_beside_content_stays(withhold: bool) -> None:
     """A chunk that has text and usage is the client's, whatever it asked for; the last usage counts."""
     chunks = event("one", usage=usage(1)) + event(" two", usage=usage(2))
-    meter = StreamMeter(MODEL, withhold_usage=withhold)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=withhold)
     assert through(meter, chunks, []) == chunks
     assert meter.usage == Usage(9, 2, 11)
 
 
 @pytest.mark.parametrize(
-    "odd",
+    ("odd", "charged"),
     [
-        b"data: not json\n\n",
-        b'data: {"choices":7}\n\n',
-        b": ping\n\n",
-        b"data: \xff\xfe\n\n",
-        b"event: x\ndata: {}\n\n",
+        (b"data: not json\n\n", len("not json")),
+        (b"data: \xff\xfe\n\n", 2),
+        (b'data: ["text"]\n\n', len('["text"]')),
+        (b'data: {"choices":7}\n\n', 0),
+        (b": ping\n\n", 0),
+        (b"event: x\ndata: {}\n\n", 0),
+        (b"data:\n\n", 0),
     ],
 )
-def test_odd_events_pass(odd: bytes) -> None:
-    """What we cannot read is relayed all the same, and stops nothing."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+def test_odd_events_pass(odd: bytes, charged: int) -> None:
+    """What we cannot read is relayed all the same, and stops nothing; it is charged by its bytes, and counted."""
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
     data = event("one") + odd + event(" two")
     assert through(meter, data, []) == data
-    assert meter.count() == 2
-
-
-def test_what_cannot_be_read_is_counted() -> None:
-    """Malformed events show in a metric."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
-    through(meter, b"data: not json\n\n" + event("one") + b'data: {"choices":7}\n\n', [])
-    meter.count()
-    assert meter.malformed == 2
+    assert meter.could_exceed(charged + 1)
+    assert meter.count() == 2 + charged
+    assert meter.malformed == bool(charged)
 
 
 def test_a_text_that_speaks_of_done_and_usage_is_text() -> None:
     """Only the events themselves count, not what they talk about."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
     data = event('[DONE] and "usage": {"prompt_tokens": 5}')
     assert through(meter, data, []) == data
-    assert (meter.done, meter.usage) == (b"", None)
+    assert (meter.done, meter.usage) == (b"", NOTHING)
 
 
 @given(st.lists(st.text(max_size=30), max_size=30), st.integers(0, 400))
 def test_a_no_is_never_wrong(words: list[str], room: int) -> None:
     """Where it says that the room cannot be exceeded, it is not."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
     for word in words:
         meter.delivered(event(word))
         if not meter.could_exceed(room):
@@ -114,7 +110,7 @@ def test_a_no_is_never_wrong(words: list[str], room: int) -> None:
 
 def test_little_is_kept() -> None:
     """However long a stream is, what waits to be counted stays small."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
     for _ in range(2000):
         meter.delivered(event(" word" * 20))
         assert meter._pending_bytes <= MOST_PENDING_BYTES
@@ -123,7 +119,7 @@ def test_little_is_kept() -> None:
 
 def test_the_ending_at_a_limit() -> None:
     """Choices that are still open end with `length`, under the stream's own head; then usage if wanted, and [DONE]."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
     first = event("one", id="c1", object="chat.completion.chunk", created=5, model="m", system_fingerprint="f")
     done = {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}
     through(meter, first + b"data: " + json.dumps(done).encode() + b"\n\n", [])
@@ -140,7 +136,7 @@ def test_the_ending_at_a_limit() -> None:
 
 def test_the_ending_of_a_completion() -> None:
     """Legacy completions have a text instead of a delta."""
-    meter = StreamMeter(MODEL, withhold_usage=True)
+    meter = StreamMeter(MODEL, chat=False, withhold_usage=True)
     through(meter, b'data: {"object":"text_completion","choices":[{"index":0,"text":"a"}]}\n\n', [])
     (ending, _) = meter.ending(choices=1, usage=None).split(b"\n\n")[:-1]
     assert json.loads(ending[6:])["choices"] == [

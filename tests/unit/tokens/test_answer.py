@@ -1,21 +1,244 @@
-import msgspec
+"""What an event or a whole answer says: in the shapes that we know, and in all others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
 import pytest
 
-from sentinel.tokens.answer import Answer, Chunk
+from sentinel.tokens.answer import read_event
+from sentinel.tokens.loose import Kind, Reading, Text
+from sentinel.tokens.usage import Usage
 
-NULLS = '{"choices":[{"index":null,"delta":null,"text":null,"finish_reason":null}],"usage":null}'
+USAGE = {"prompt_tokens": 21, "completion_tokens": 17}
 
 
-@pytest.mark.parametrize("body", ["{}", '{"choices":null,"usage":null}', '{"choices":[],"x":1}', NULLS])
-def test_nulls_and_absences_are_taken(body: str) -> None:
+def read(event: Any) -> Reading:
+    reading = read_event(json.dumps(event).encode())
+    assert reading is not None
+    return reading
+
+
+def of_delta(**delta: Any) -> list[tuple[Kind, int, str]]:
+    """Kind, tool and text of what a delta says."""
+    return [(kind, tool, piece) for _, kind, tool, piece in read({"choices": [{"index": 0, "delta": delta}]}).texts]
+
+
+def pieces(**delta: Any) -> list[str]:
+    return [piece for _, _, piece in of_delta(**delta)]
+
+
+NULLS = {"choices": [{"index": None, "delta": None, "text": None, "finish_reason": None}], "usage": None}
+
+
+@pytest.mark.parametrize("event", [{}, {"choices": None, "usage": None}, {"choices": [], "x": 1}, NULLS])
+def test_nulls_and_absences_are_taken(event: Any) -> None:
     """No null of a provider makes an event unreadable."""
-    assert msgspec.json.decode(body, type=Chunk).usage is None
-    assert msgspec.json.decode(body, type=Answer).usage is None
+    assert read(event) == Reading()
 
 
-def test_usage_is_read() -> None:
-    """The provider's numbers arrive; details that we do not use are ignored."""
-    body = '{"usage":{"prompt_tokens":7,"completion_tokens":null,"total_tokens":7,"prompt_tokens_details":{"a":1}}}'
-    usage = msgspec.json.decode(body, type=Chunk).usage
-    assert usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, None, 7)
+class TestKnownShapes:
+    """What providers mostly send."""
+
+    def test_every_kind_of_text(self) -> None:
+        """Content, refusal, reasoning, tool calls and the legacy call."""
+        call = {"index": 3, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a'}}
+        custom = {"index": 4, "type": "custom", "custom": {"name": "g", "input": "x"}}
+        legacy = {"name": "h", "arguments": "{}"}
+        assert of_delta(
+            role="assistant", content="a", refusal="b", reasoning_content="c", tool_calls=[call, custom]
+        ) == [
+            (Kind.CONTENT, 0, "a"),
+            (Kind.REFUSAL, 0, "b"),
+            (Kind.REASONING, 0, "c"),
+            (Kind.NAME, 3, "f"),
+            (Kind.ARGUMENTS, 3, '{"a'),
+            (Kind.NAME, 4, "g"),
+            (Kind.ARGUMENTS, 4, "x"),
+        ]
+        assert of_delta(function_call=legacy) == [(Kind.NAME, -1, "h"), (Kind.ARGUMENTS, -1, "{}")]
+
+    def test_choices_have_their_index(self) -> None:
+        """Or their place, where they have none."""
+        choices = [{"index": 5, "delta": {"content": "a"}}, {"delta": {"content": "b"}, "finish_reason": "stop"}]
+        reading = read({"choices": choices})
+        assert reading.texts == [Text(5, Kind.CONTENT, 0, "a"), Text(1, Kind.CONTENT, 0, "b")]
+        assert reading.finished == [(1, "stop")]
+
+    def test_completions_have_a_text(self) -> None:
+        """Beside nothing else."""
+        assert read({"choices": [{"text": "a", "index": 0, "logprobs": {"tokens": ["a"]}}]}).texts == [
+            Text(0, Kind.CONTENT, 0, "a")
+        ]
+
+    def test_choices_that_say_the_same(self) -> None:
+        """Are generated each; a text beside a delta that says it is not."""
+        assert len(read({"choices": [{"index": 0, "text": "a"}] * 2}).texts) == 2
+        assert len(read({"choices": [{"index": 0, "text": "a", "delta": {"content": "a"}}]}).texts) == 1
+
+    def test_usage(self) -> None:
+        """Beside text, too."""
+        reading = read({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": USAGE})
+        assert (reading.usage, reading.finished) == (Usage(21, 17), [(0, "stop")])
+
+    @pytest.mark.parametrize("error", [{"message": "overloaded"}, "overloaded", 529])
+    def test_an_error(self, error: Any) -> None:
+        """Beside choices, or instead of them."""
+        assert read({"error": error}).failed
+        assert read({"choices": [], "error": error}).failed
+        assert not read({"choices": [], "error": None}).failed
+
+
+class TestOddFields:
+    """One field of an unexpected type costs only itself."""
+
+    def test_arguments_as_an_object(self) -> None:
+        """llama.cpp#20198: the model wrote it as JSON, and usage beside it is read."""
+        call = {"function": {"name": "f", "arguments": {"city": "Zürich", "days": [1, 2]}}}
+        reading = read({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}], "usage": USAGE})
+        assert [text[1:] for text in reading.texts] == [
+            (Kind.NAME, 0, "f"),
+            (Kind.ARGUMENTS, 0, '{"city":"Zürich","days":[1,2]}'),
+        ]
+        assert reading.usage == Usage(21, 17)
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"refusal": False},
+            {"role": 7},
+            {"reasoning_content": {}},
+            {"tool_calls": {}},
+            {"tool_calls": "none"[4:]},
+            {"function_call": []},
+            {"annotations": 7},
+            {"audio": {"id": "a", "data": "UklGRg", "expires_at": 7}},
+            {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}]},
+        ],
+    )
+    def test_beside_text(self, odd: dict[str, Any]) -> None:
+        """The text is read; what is no text is not."""
+        assert pieces(content="hello", **odd) == ["hello"]
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], ["a", "b"]),
+            ({"type": "text", "text": "a"}, ["a"]),
+            (["a", ["b"]], ["a", "b"]),
+            (12.5, ["12.5"]),
+            (True, []),
+            ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "signature": "x"}], ["hm"]),
+        ],
+    )
+    def test_content_of_any_shape(self, content: Any, found: list[str]) -> None:
+        """Parts, thinking parts, nested lists, numbers."""
+        assert pieces(content=content) == found
+
+    @pytest.mark.parametrize(
+        "choices", [{"delta": {"content": "a"}}, "a", [["a"]], [{"x": {"delta": {"content": "a"}}}], [{"delta": ["a"]}]]
+    )
+    def test_choices_of_any_shape(self, choices: Any) -> None:
+        """A text within them is generated text."""
+        assert [text.piece for text in read({"choices": choices}).texts] == ["a"]
+
+    def test_usage_and_choices_do_not_spoil_each_other(self) -> None:
+        """Usage that is none leaves the text, choices that are none leave usage."""
+        assert read({"choices": [{"text": "a"}], "usage": "free"}).texts == [Text(0, Kind.CONTENT, 0, "a")]
+        assert read({"choices": 7, "usage": USAGE}).usage == Usage(21, 17)
+
+
+class TestOtherNames:
+    """All generated text counts, whatever its field."""
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            {"reasoning": "hm"},
+            {"thinking": "hm"},
+            {"reasoning_text": "hm"},
+            {"reasoning_details": [{"type": "reasoning.text", "text": "hm", "format": "x", "index": 0}]},
+            {"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
+            {"thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "x"}]},
+            {"audio": {"id": "audio_1", "transcript": "hm"}},
+            {"a_field_of_tomorrow": {"said": "hm"}},
+        ],
+    )
+    def test_it_counts(self, delta: dict[str, Any]) -> None:
+        """By any name that is not known for something else."""
+        assert pieces(**delta) == ["hm"]
+        assert pieces(content=None, **delta) == ["hm"]
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            {"reasoning": "hm", "reasoning_content": "hm"},
+            {"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+            {"reasoning_content": "hm", "thinking_blocks": [{"thinking": "hm"}], "reasoning": "hm"},
+            {"content": "hm", "audio": {"transcript": "hm"}},
+        ],
+    )
+    def test_a_text_that_comes_twice_counts_once(self, delta: dict[str, Any]) -> None:
+        """Providers repeat it under another name."""
+        assert pieces(**delta) == ["hm"]
+
+    def test_calls_that_come_twice(self) -> None:
+        """As the call of today and the one of before."""
+        call = {"name": "f", "arguments": "{}"}
+        assert pieces(tool_calls=[{"function": call}], function_call=call) == ["f", "{}"]
+        assert len(pieces(tool_calls=[{"function": call}], function_call={"name": "g"})) == 3
+
+    def test_the_same_words_thought_and_said(self) -> None:
+        """Are generated twice; so are those of two calls."""
+        assert pieces(content="yes", reasoning="yes") == ["yes", "yes"]
+        calls = [{"index": i, "function": {"arguments": "{}"}} for i in range(2)]
+        assert pieces(tool_calls=calls) == ["{}", "{}"]
+
+    def test_all_so_far_beside_what_is_new(self) -> None:
+        """Perplexity sends both; alone a message is text."""
+        both = {"delta": {"content": " b"}, "message": {"content": "a b"}, "x": 1}
+        assert [text.piece for text in read({"choices": [both]}).texts] == [" b"]
+        assert [text.piece for text in read({"choices": [{"message": {"content": "a b"}, "x": 1}]}).texts] == ["a b"]
+
+    def test_a_text_without_choices(self) -> None:
+        """Of another format than chat; only fields that are known for text."""
+        event = {"type": "content_block_delta", "note": "x", "delta": {"type": "text_delta", "text": "hm"}}
+        assert [text.piece for text in read(event).texts] == ["hm"]
+        assert read({"type": "ping", "at": "now", "input": {"a": "b"}}).texts == []
+
+
+class TestOddJson:
+    """As SDKs read it."""
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+    def test_numbers_that_are_none(self, number: str) -> None:
+        """sglang#4097: logprobs of minus infinity."""
+        answer = {"choices": [{"message": {"content": "a"}, "logprobs": {"p": None}}], "usage": {"prompt_tokens": 21}}
+        body = json.dumps(answer).replace("null", number)
+        reading = read_event(body.encode())
+        assert reading == Reading([Text(0, Kind.CONTENT, 0, "a")], Usage(21))
+
+    @pytest.mark.parametrize("body", [b'\xef\xbb\xbf{"choices":[{"text":"a"}]}', b'\n\n {"choices":[{"text":"a"}]} \n'])
+    def test_a_bom_and_blank_lines(self, body: bytes) -> None:
+        """Are no part of it."""
+        assert read_event(body) == Reading([Text(0, Kind.CONTENT, 0, "a")])
+
+    def test_bytes_that_are_no_text(self) -> None:
+        """The rest may have been shown."""
+        reading = read_event(b'{"choices":[{"text":"a\xffb\nc"}]}')
+        assert reading is not None
+        assert [text.piece for text in reading.texts] == ["a\ufffdb\nc"]
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"{", b"null", b"7", b'"text"', b"[1]", b"\xff", b'{"a":' * 100_000, b'{"choices":[' + b"[" * 100_000],
+    )
+    def test_what_cannot_be_read(self, body: bytes) -> None:
+        """Is told from what says nothing."""
+        assert read_event(body) is None
+
+    def test_depth(self) -> None:
+        """Nothing overflows."""
+        for depth in (10, 400, 900, 2000):
+            read_event(b'{"choices":[{"x":' + b"[" * depth + b'"a"' + b"]" * depth + b"}]}")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel.tokens.answer import Answer
+from sentinel.tokens.answer import read_event
 from sentinel.tokens.counter import _ONE_TOKEN_ROLES, FILE_TOKENS, LARGE_PROMPT_BYTES, TokenCounter, is_large
 from sentinel.tokens.encoding import encoding_of
 from sentinel.tokens.request import ChatRequest
@@ -125,9 +125,10 @@ def test_whole_answers() -> None:
         {"message": {"content": " world"}},
         {"message": {"tool_calls": [call, call]}},
     ]
-    assert COUNTER.count_answer(msgspec.convert({"choices": choices}, Answer), "gpt-4o") == 2 + 4
-    assert COUNTER.count_answer(msgspec.convert({"choices": [{"text": "hello world"}]}, Answer), "gpt-4o") == 2
-    assert COUNTER.count_answer(Answer(), "gpt-4o") == 0
+    for answer, tokens in ({"choices": choices}, 2 + 4), ({"choices": [{"text": "hello world"}]}, 2), ({}, 0):
+        reading = read_event(msgspec.json.encode(answer))
+        assert reading is not None
+        assert COUNTER.count_generated(reading.texts, "gpt-4o") == tokens
 
 
 def test_large_bodies_go_to_a_thread() -> None:

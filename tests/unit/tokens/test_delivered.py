@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel.tokens import delivered
-from sentinel.tokens.answer import Chunk
+from sentinel.tokens.answer import read_event
 from sentinel.tokens.delivered import FOLD_CHARS, MAX_TEXTS, DeliveredText, safe_point
+from sentinel.tokens.loose import Kind, Text
 from tests.unit.tokens.oracle import true_count
 from tests.unit.tokens.texts import mixtures, texts
 
@@ -19,12 +20,14 @@ PROSE = (
 )
 
 
-def chunk(**choice: Any) -> Chunk:
-    return msgspec.convert({"choices": [choice]}, Chunk)
+def chunk(**choice: Any) -> list[Text]:
+    reading = read_event(msgspec.json.encode({"choices": [choice]}))
+    assert reading is not None
+    return reading.texts
 
 
-def content(text: str, index: int = 0) -> Chunk:
-    return chunk(index=index, delta={"content": text})
+def content(text: str, index: int = 0) -> list[Text]:
+    return [Text(index, Kind.CONTENT, 0, text)]
 
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
@@ -112,21 +115,28 @@ def test_every_kind_of_text_counts() -> None:
         calls = [{"index": tool, "function": {"name": None, "arguments": piece}} for tool in (0, 1)]
         stream.feed(chunk(delta={"tool_calls": calls}))
     stream.feed(chunk(delta={"tool_calls": [{"index": 2, "custom": {"name": "hello", "input": "hello"}}]}))
-    stream.feed(chunk(text="hello"))
+    stream.feed(chunk(index=2, text="hello"))
     lo = true_count("lo", "o200k_base")
     assert stream.count() == lo + len(
         ["content", "refusal", "reasoning", "legacy", "call", "call", "name", "input", "text"]
     )
 
 
-@pytest.mark.parametrize(
-    "body", ["{}", '{"choices":null}', '{"choices":[{"delta":{}}]}', '{"choices":[{"delta":{"content":""}}]}']
-)
-def test_events_without_text_count_nothing(body: str) -> None:
+@pytest.mark.parametrize("choice", [{}, {"delta": {}}, {"delta": {"content": ""}}, {"delta": {"role": "assistant"}}])
+def test_events_without_text_count_nothing(choice: dict[str, Any]) -> None:
     """Role events, usage events and empty deltas are free."""
     stream = DeliveredText("gpt-4o")
-    stream.feed(msgspec.json.decode(body, type=Chunk))
+    stream.feed(chunk(**choice))
     assert stream.count() == stream.upper_bound() == 0
+
+
+def test_what_cannot_be_read_is_charged_by_its_bytes() -> None:
+    """Beside what can."""
+    stream = DeliveredText("gpt-4o")
+    stream.feed_unread(7)
+    assert stream.upper_bound() == 7
+    stream.feed(content("hello"))
+    assert stream.count() == stream.upper_bound() == 8
 
 
 def test_texts_are_bounded_in_number() -> None:

@@ -1,0 +1,330 @@
+"""Streams as providers send them, each with what it should cost: shapes from their documentation and from reports.
+
+Texts are plain words, each of them one token in every vocabulary, so that a reader may count words.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+DONE = "[DONE]"
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The data of each event of one stream. usage: what it tells; output_tokens: of its texts."""
+
+    events: list[Any]
+    usage: tuple[int, int]
+    output_tokens: int
+    prefix: str = ""
+
+    def data(self, events: list[Any] | None = None) -> list[bytes]:
+        """The events as they go over the wire."""
+        return [
+            f"{self.prefix}data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()
+            for event in (self.events if events is None else events)
+        ]
+
+
+def _usage(prompt: int, completion: int, **more: Any) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        **more,
+    }
+
+
+def _chunks(head: dict[str, Any], deltas: list[dict[str, Any]], finish: str = "stop", **choice: Any) -> list[Any]:
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None, **choice}]} for delta in deltas]
+    return [*chunks, {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish, **choice}]}]
+
+
+def _head(name: str, **more: Any) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{name}", "object": "chat.completion.chunk", "created": 1794000000, "model": name, **more}
+
+
+_TWO = [{"role": "assistant", "content": ""}, {"content": " one"}, {"content": " two"}]
+
+_openai = _head("gpt-4o-mini", service_tier="default", system_fingerprint="fp_1")
+OPENAI = Transcript(
+    [
+        *[
+            {**chunk, "usage": None, "obfuscation": "aB3"}
+            for chunk in _chunks(
+                _openai, [{"role": "assistant", "content": "", "refusal": None}, *_TWO[1:]], logprobs=None
+            )
+        ],
+        {
+            **_openai,
+            "choices": [],
+            "usage": _usage(
+                21,
+                17,
+                prompt_tokens_details={"cached_tokens": 0, "audio_tokens": 0},
+                completion_tokens_details={"reasoning_tokens": 10, "audio_tokens": 0},
+            ),
+        },
+        DONE,
+    ],
+    (21, 17),
+    2,
+)
+
+OPENAI_TOOLS = Transcript(
+    [
+        *_chunks(
+            _openai,
+            [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "index": 0,
+                            "id": "call_1",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": ""},
+                        }
+                    ],
+                },
+                {"tool_calls": [{"index": 0, "function": {"arguments": " one"}}]},
+                {"tool_calls": [{"index": 0, "function": {"arguments": " two"}}]},
+            ],
+            "tool_calls",
+        ),
+        DONE,
+    ],
+    (0, 0),
+    3,
+)
+
+_filtered = {"hate": {"filtered": False, "severity": "safe"}}
+AZURE = Transcript(
+    [
+        {
+            "choices": [],
+            "created": 0,
+            "id": "",
+            "model": "",
+            "object": "",
+            "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": _filtered}],
+        },
+        *_chunks(_openai, _TWO, content_filter_results=_filtered),
+        {
+            "id": "",
+            "object": "",
+            "created": 0,
+            "model": "",
+            "choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {"check_offset": 4}}],
+        },
+        {**_openai, "choices": [], "usage": _usage(21, 2)},
+        DONE,
+    ],
+    (21, 2),
+    2,
+)
+
+VLLM = Transcript(
+    [
+        *_chunks(
+            _head("qwen3"),
+            [
+                {"role": "assistant", "content": ""},
+                {"reasoning": " one", "reasoning_content": " one"},
+                {"content": " two", "tool_calls": []},
+            ],
+            logprobs=None,
+            stop_reason=None,
+            token_ids=None,
+        ),
+        {**_head("qwen3"), "choices": [], "usage": _usage(21, 2)},
+        DONE,
+    ],
+    (21, 2),
+    2,
+)
+
+OLLAMA = Transcript(
+    [
+        *_chunks(
+            _head("llama3", system_fingerprint="fp_ollama"),
+            [
+                {"role": "assistant", "content": " one"},
+                {"role": "assistant", "content": "", "reasoning": " two"},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [
+                        {"id": "c", "index": 0, "type": "function", "function": {"name": "weather", "arguments": {}}}
+                    ],
+                },
+            ],
+        ),
+        {**_head("llama3"), "choices": [], "usage": _usage(21, 9)},
+        DONE,
+    ],
+    (21, 9),
+    4,
+)
+
+OPENROUTER = Transcript(
+    [
+        *_chunks(
+            _head("x", provider="Anthropic"),
+            [
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "reasoning": " one",
+                    "reasoning_details": [
+                        {"type": "reasoning.text", "text": " one", "format": "anthropic-claude-v1", "index": 0}
+                    ],
+                },
+                {"role": "assistant", "content": " two"},
+            ],
+            native_finish_reason=None,
+            logprobs=None,
+        ),
+        {
+            **_head("x", provider="Anthropic"),
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}],
+            "usage": _usage(21, 8, cost=0.001, is_byok=False),
+        },
+        DONE,
+    ],
+    (21, 8),
+    2,
+    prefix=": OPENROUTER PROCESSING\n\n",
+)
+
+DEEPSEEK = Transcript(
+    [
+        *_chunks(
+            _head("deepseek-reasoner"),
+            [
+                {"role": "assistant", "content": None, "reasoning_content": ""},
+                {"content": None, "reasoning_content": " one"},
+                {"content": " two", "reasoning_content": None},
+            ],
+            logprobs=None,
+        ),
+        {**_head("x"), "choices": [], "usage": _usage(21, 17, prompt_cache_hit_tokens=5, prompt_cache_miss_tokens=16)},
+        DONE,
+    ],
+    (21, 17),
+    2,
+    prefix=": keep-alive\n\n",
+)
+
+MISTRAL = Transcript(
+    [
+        *_chunks(
+            _head("magistral"),
+            [
+                {"role": "assistant", "content": ""},
+                {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": " one"}], "closed": True}]},
+                {"content": " two"},
+            ],
+        )[:-1],
+        {
+            **_head("magistral"),
+            "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}],
+            "usage": _usage(21, 3),
+        },
+        DONE,
+    ],
+    (21, 3),
+    2,
+)
+
+GROQ = Transcript(
+    [
+        *_chunks(
+            _head("gpt-oss-120b", x_groq={"id": "req_1"}),
+            [
+                {"role": "assistant", "channel": "analysis", "reasoning": " one"},
+                {"channel": "final", "content": " two"},
+            ],
+            logprobs=None,
+        )[:-1],
+        {
+            **_head("gpt-oss-120b"),
+            "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}],
+            "x_groq": {"id": "req_1", "usage": _usage(21, 6, queue_time=0.1)},
+        },
+        DONE,
+    ],
+    (21, 6),
+    2,
+)
+
+XAI = Transcript(
+    [
+        {
+            **_head("grok-4"),
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": finish}],
+            "usage": {
+                "prompt_tokens": 32,
+                "completion_tokens": n,
+                "total_tokens": 32 + n + 94,
+                "completion_tokens_details": {"reasoning_tokens": 94},
+            },
+        }
+        for n, (word, finish) in enumerate([(" one", None), (" two", None), ("", "stop")], start=1)
+    ]
+    + [DONE],
+    (32, 97),
+    2,
+)
+
+GEMINI = Transcript(
+    [
+        {
+            **_head("gemini-2.5-pro"),
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": " one"}}],
+            "usage": {"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 30},
+        },
+        {
+            **_head("gemini-2.5-pro"),
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {
+                        "role": "assistant",
+                        "content": " two",
+                        "extra_content": {"google": {"thought_signature": "c2lnbmF0dXJl"}},
+                    },
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 21, "completion_tokens": 4, "total_tokens": 40},
+        },
+        DONE,
+    ],
+    (21, 19),
+    2,
+)
+
+COMPLETION = Transcript(
+    [
+        *[
+            {
+                "id": "cmpl-1",
+                "object": "text_completion",
+                "created": 1794000000,
+                "model": "davinci-002",
+                "choices": [{"index": 0, "text": word, "logprobs": None, "finish_reason": None}],
+            }
+            for word in (" one", " two")
+        ],
+        DONE,
+    ],
+    (0, 0),
+    2,
+)
+
+ALL = {name.lower(): value for name, value in list(globals().items()) if isinstance(value, Transcript)}

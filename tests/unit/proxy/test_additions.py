@@ -1,0 +1,71 @@
+"""What only we added, and a provider refuses, is left out at a second try and from then on."""
+
+from __future__ import annotations
+
+from sentinel.proxy.additions import MOST_MODELS, Additions
+from sentinel.proxy.body import Body, Changes, changed, read_chat
+
+PLAIN = b'{"model":"m","stream":true,"messages":[]}'
+BOUNDED = b'{"model":"m","stream":true,"messages":[],"max_tokens":9,"stream_options":{"include_usage":false}}'
+OURS = Changes(ask_usage=True, output_max=5, output_field="max_completion_tokens")
+BOTH = b"extra fields not permitted: stream_options, max_completion_tokens"
+
+
+def again(
+    additions: Additions, body: bytes, status: int, answer: bytes, changes: Changes = OURS
+) -> tuple[Body, Changes | None]:
+    request = read_chat(body)
+    return request, additions.again(request, changes, status, answer)
+
+
+def test_a_field_that_is_refused_is_left_out() -> None:
+    """Each alone, or both at once; a maximum is told by its older name."""
+    for answer, expected in (
+        (b"stream_options is not supported", b',"max_completion_tokens":5}'),
+        (b"include_usage", b',"max_completion_tokens":5}'),
+        (b"max_completion_tokens", b',"stream_options":{"include_usage":true},"max_tokens":5}'),
+        (BOTH, b',"max_tokens":5}'),
+    ):
+        for status in (400, 422):
+            request, fewer = again(Additions(), PLAIN, status, answer)
+            assert fewer is not None
+            assert changed(PLAIN, request, fewer) == PLAIN[:-1] + expected
+
+
+def test_a_refusal_of_something_else_is_the_clients() -> None:
+    """Also that of a field which the client sent itself, and one that was left out already."""
+    for body, status, answer in (
+        (PLAIN, 422, b"messages is empty"),
+        (PLAIN, 429, BOTH),
+        (PLAIN, 500, BOTH),
+        (BOUNDED, 422, BOTH),
+    ):
+        assert again(Additions(), body, status, answer)[1] is None
+    _, fewer = again(Additions(), PLAIN, 422, BOTH)
+    assert fewer is not None
+    assert again(Additions(), PLAIN, 422, BOTH, fewer)[1] is None
+
+
+def test_it_is_remembered_for_the_model_once_it_has_helped() -> None:
+    """Not for others; and what did not help is forgotten."""
+    additions = Additions()
+    _, fewer = again(additions, PLAIN, 422, BOTH)
+    assert additions.allowed("m", OURS) == OURS
+    assert fewer is not None
+    additions.taken("m", fewer)
+    assert additions.allowed("m", OURS) == fewer
+    assert additions.allowed("other", OURS) == OURS
+    # Nothing is added that is not wanted.
+    assert not additions.allowed("m", Changes()).ask_usage
+    assert additions.allowed("m", Changes()).output_max is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Clients may invent models without end."""
+    additions = Additions()
+    _, fewer = again(additions, PLAIN, 422, BOTH)
+    assert fewer is not None
+    for n in range(MOST_MODELS + 1):
+        additions.taken(f"m{n}", fewer)
+    assert additions.allowed("m0", OURS) == OURS
+    assert additions.allowed("m1", OURS) == fewer
