@@ -48,6 +48,7 @@ MOST_WAITING = 64
 """Requests that were sent before the answer to the first of them was read. No client that is known sends two."""
 
 KEEP_ALIVE_SECONDS = 75
+"""So long a connection may rest, unused or between two requests: longer than the 60 s of most load balancers."""
 _LINGER_SECONDS = 1.0
 _HEAD_SECONDS, _BODY_SECONDS, _STALL_SECONDS = 10.0, 30.0, 60.0
 """Where the application does not say."""
@@ -109,14 +110,14 @@ class HttpProtocol(asyncio.Protocol):
     # -------------------------------------------------------------------------------------------------- for asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock: a connection that sends nothing is closed like one that sends too slowly."""
+        """A connection that has not been used yet may rest as one between two requests: clients open some ahead."""
         # uvloop's transports are no subclass of asyncio's.
         self.transport = tcp = cast("asyncio.Transport", transport)
         self.flow = FlowControl(tcp)
         scheme = "https" if is_ssl(tcp) else "http"
         self._address = {"server": get_local_addr(tcp), "client": get_remote_addr(tcp), "scheme": scheme}
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        self._arm()
+        self._wait_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
         """Stop the clock, and tell whoever is serving the client."""
@@ -398,10 +399,8 @@ class HttpProtocol(asyncio.Protocol):
         if self.flow.read_paused:
             # It is us who do not read.
             self._arm()
-        elif self._head_open:
-            self.refuse(RequestTimeout("The request head came too slowly."))
         else:
-            self.transport.close()
+            self.refuse(RequestTimeout("The request head came too slowly."))
 
 
 class ServedRequest:

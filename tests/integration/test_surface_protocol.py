@@ -129,11 +129,16 @@ def test_a_slow_second_head_is_408_too(sentinel: SentinelProcess) -> None:
         assert read_answer(connection).is_error(408, "request_timeout")
 
 
-def test_a_connection_that_says_nothing_is_closed(sentinel: SentinelProcess) -> None:
-    """An idle first connection is closed without an answer, since nothing was asked."""
-    with raw_connection(sentinel) as connection:
+def test_a_connection_that_was_opened_ahead_is_kept(sentinel: SentinelProcess) -> None:
+    """The clock for heads starts with the first byte of one, however late that comes; then it runs."""
+    with raw_connection(sentinel) as connection, raw_connection(sentinel) as slow:
+        deadline = time.monotonic() + 1.2
+        wait_until(lambda: time.monotonic() >= deadline, 5)
+        connection.sendall(head("/health/live", "GET"))
+        assert read_answer(connection).status == 200
         started = time.monotonic()
-        assert connection.recv(100) == b""
+        slow.sendall(b"\r\nG")
+        assert read_answer(slow).is_error(408, "request_timeout")
         assert 0.3 < time.monotonic() - started < 2
 
 

@@ -98,6 +98,19 @@ async def test_a_connection_is_closed_once_it_has_been_idle(
     assert asyncio.get_running_loop().time() - last >= IDLE_SECONDS * 0.99
 
 
+async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """Clients open some ahead of need. An empty line is no use of it."""
+    protocol, transport = connection
+    opened = asyncio.get_running_loop().time()
+    protocol.data_received(b"\r\n")
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+    assert asyncio.get_running_loop().time() - opened >= IDLE_SECONDS * 0.9
+    assert transport.written == b""
+
+
 async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpProtocol, _Transport]) -> None:
     """However long the answer takes."""
     protocol, transport = connection
