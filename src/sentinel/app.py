@@ -108,6 +108,7 @@ class Running:
             settings.openai_api_key.get_secret_value(),
             connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
+            keepalive_seconds=settings.upstream_keepalive_seconds,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
         spool = Spool(Path(settings.spool_dir))

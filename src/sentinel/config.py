@@ -170,7 +170,8 @@ class Settings(BaseSettings):
     request_body_timeout_seconds: Seconds = 30
     client_stall_timeout_seconds: Seconds = 60
     upstream_connect_timeout_seconds: Seconds = 5
-    upstream_idle_timeout_seconds: Seconds = 300
+    upstream_idle_timeout_seconds: Seconds = 600
+    upstream_keepalive_seconds: float = Field(default=4, ge=0, le=3600)
     abandoned_streams: Annotated[Literal["cancel", "drain"], AnyCase] = "cancel"
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
 

@@ -147,6 +147,7 @@ async def _provider(settings: Settings) -> list[Finding]:
         settings.openai_api_key.get_secret_value(),
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         idle_timeout_seconds=10,
+        keepalive_seconds=0,
     )
 
     async def ask() -> Finding:

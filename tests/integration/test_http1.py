@@ -45,6 +45,7 @@ async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]
         f"http://127.0.0.1:{port}/v1",
         connect_seconds=timeouts.get("connect", 5),
         idle_seconds=timeouts.get("idle", 10),
+        keep_seconds=timeouts.get("keep", 4),
     )
     try:
         yield client
@@ -191,7 +192,7 @@ async def test_trailers_are_not_headers_of_the_next_answer() -> None:
 
 async def test_no_connection_is_told_apart() -> None:
     """Only where nothing was sent may the caller try again."""
-    client = Http1Client("http://127.0.0.1:1", connect_seconds=1, idle_seconds=1)
+    client = Http1Client("http://127.0.0.1:1", connect_seconds=1, idle_seconds=1, keep_seconds=4)
     with pytest.raises(ConnectFailed):
         await post(client)
     await client.close()

@@ -6,6 +6,10 @@ side by side that is 35 us for a whole answer and 29 us for a chunk, here 17 and
 
 What it does: keep-alive, one request at a time on a connection, chunked and counted and endless bodies, a bound for
 what waits unread, an idle time-out, TLS. What it leaves out: HTTP/2, redirects, cookies, compression, trailers.
+
+Providers close connections that rest (vLLM after 5 s, OpenAI and Anthropic after 15), and may do so just as we send a
+request. So a connection rests for a shorter time here; and a request whose kept connection dies before any byte of the
+answer is sent once more, over a fresh one.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+import structlog
 
 from sentinel.tasks import Tasks, pause
 from sentinel.turn import end_of_turn
+
+log = structlog.get_logger()
 
 MOST_UNREAD_BYTES = 256 * 1024
 """When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
@@ -28,7 +35,6 @@ MOST_UNREAD_BYTES = 256 * 1024
 MOST_HEAD_BYTES = 256 * 1024
 """Of a head, or of a list of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
-KEEP_ALIVE_SECONDS = 30.0
 _TICK_SECONDS = 0.25
 
 
@@ -44,6 +50,10 @@ class IdleTimeout(HttpError):
     """Nothing came for too long."""
 
 
+class _Stale(HttpError):
+    """A kept connection died before any byte of the answer: most likely it was closed while it rested."""
+
+
 Take = Callable[[bytes], bytes | None]
 """Takes bytes, and returns what it leaves to the task that waits for them; None: it has taken all, and wants more."""
 
@@ -55,10 +65,13 @@ def _leave(data: bytes) -> bytes:
 class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
-    lines: headers of every request, as they go over the wire.
+    keep_seconds: how long a connection is kept for the next request, 0 = not at all. lines: headers of every request,
+    as they go over the wire.
     """
 
-    def __init__(self, url: str, lines: bytes = b"", *, connect_seconds: float, idle_seconds: float) -> None:
+    def __init__(
+        self, url: str, lines: bytes = b"", *, connect_seconds: float, idle_seconds: float, keep_seconds: float
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -67,6 +80,7 @@ class Http1Client:
         self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b" % (parts.netloc.rpartition("@")[2].encode(), lines)
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
+        self._keep_seconds = keep_seconds
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._tasks = Tasks()
@@ -79,34 +93,43 @@ class Http1Client:
         lines: bytes,
         body: bytes,
         on_sent: Callable[[], None] | None = None,
+        *,
+        reuse: bool = True,
     ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
         lines: headers as they go over the wire, without host and content-length. on_sent: called once there is a
-        connection. The answer must be read to its end, or closed.
+        connection. reuse: whether a kept connection will do. The answer must be read to its end, or closed.
         """
-        connection = self._reuse() or await self._connect()
+        connection = (self._reuse() if reuse else None) or await self._connect()
         if on_sent is not None:
             on_sent()
-        self._busy.add(connection)
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
-        answer = Http1Answer(connection)
-        try:
-            connection.start(
-                answer, b"%b %b%b%b%b%b\r\n%b" % (method, self._prefix, path, self._lines, lines, length, body)
-            )
-            while answer.status == 0:
-                await connection.more()
-        except BaseException:
-            connection.abort()
-            raise
-        return answer
+        while True:
+            self._busy.add(connection)
+            answer = Http1Answer(connection)
+            try:
+                connection.start(
+                    answer, b"%b %b%b%b%b%b\r\n%b" % (method, self._prefix, path, self._lines, lines, length, body)
+                )
+                while answer.status == 0:
+                    await connection.more()
+            except _Stale:
+                log.info("a kept connection to the provider was dead", host=self._host)
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return answer
+            # A fresh one is never stale, so this happens once.
+            connection = await self._connect()
 
     def _reuse(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable():
+            if connection.usable(self._keep_seconds):
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self) -> _Connection:
@@ -129,7 +152,7 @@ class Http1Client:
     def done(self, connection: _Connection, *, reusable: bool) -> None:
         """A connection has finished its exchange."""
         self._busy.discard(connection)
-        if reusable and len(self._idle) < MOST_IDLE:
+        if reusable and self._keep_seconds and len(self._idle) < MOST_IDLE:
             self._idle.append(connection)
         else:
             connection.abort()
@@ -142,7 +165,7 @@ class Http1Client:
             now = loop.time()
             for connection in [c for c in self._busy if c.waits_since(now) > self._idle_seconds]:
                 connection.fail(IdleTimeout("nothing came for too long"))
-            while self._idle and now - self._idle[0].moved_at > KEEP_ALIVE_SECONDS:
+            while self._idle and now - self._idle[0].moved_at > self._keep_seconds:
                 self._idle.popleft().abort()
 
     async def close(self) -> None:
@@ -153,15 +176,16 @@ class Http1Client:
 
 
 class Http1Answer:
-    """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled."""
+    """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
+"""
 
-    __slots__ = ("_connection", "_ended", "_pieces", "_size", "_take", "headers", "status")
+    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
 
     def __init__(self, connection: _Connection) -> None:
         self._connection: _Connection | None = connection
         self._pieces: list[bytes] = []
         self._size = 0
-        self._ended = False
+        self.ended = False
         self._take: Take | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
@@ -174,7 +198,7 @@ class Http1Answer:
 
     def pass_on(self) -> bool:
         """Give what has come to whoever takes it right here; False if a task has to be woken for it."""
-        if self._take is None or self._ended:
+        if self._take is None or self.ended:
             return False
         if not self._pieces:
             return True
@@ -194,7 +218,7 @@ class Http1Answer:
 
     def end(self) -> None:
         """The body is complete; the connection belongs to others now."""
-        self._ended = True
+        self.ended = True
         self._connection = None
 
     async def read(self) -> bytes | None:
@@ -209,7 +233,7 @@ class Http1Answer:
         self._take = take
         try:
             while not self._pieces or self.pass_on():
-                if self._ended:
+                if self.ended:
                     return None
                 assert self._connection is not None
                 await self._connection.more()
@@ -226,14 +250,14 @@ class Http1Answer:
 
     async def peek(self) -> bytes:
         """The first of what has come, which stays to be read; nothing at the end. Raises HttpError."""
-        while not self._pieces and not self._ended:
+        while not self._pieces and not self.ended:
             assert self._connection is not None
             await self._connection.more()
         return self._pieces[0] if self._pieces else b""
 
     async def read_all(self, most_bytes: int) -> bytes:
         """The rest of the body. Raises HttpError, also for a body that is larger."""
-        while not self._ended:
+        while not self.ended:
             assert self._connection is not None
             if self._size > most_bytes:
                 raise HttpError("the body is too large")
@@ -266,6 +290,7 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._complete = False
         self._keep_alive = False
+        self._is_kept = False
         self._surplus = False
         self._paused = False
         self.moved_at = self._loop.time()
@@ -287,9 +312,14 @@ class _Connection(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
-    def usable(self) -> bool:
-        """Whether another request may be sent."""
-        return self._transport is not None and self._error is None and not self._transport.is_closing()
+    def usable(self, keep_seconds: float) -> bool:
+        """Whether another request may be sent: it stands, and has not rested for longer than this."""
+        return (
+            self._transport is not None
+            and self._error is None
+            and not self._transport.is_closing()
+            and self._loop.time() - self.moved_at <= keep_seconds
+        )
 
     def waits_since(self, now: float) -> float:
         """Seconds since the provider last sent something; 0 while it is us who do not read."""
@@ -370,6 +400,8 @@ class _Connection(asyncio.Protocol):
             answer.end()
             self._client.done(self, reusable=False)
             self._wake()
+        elif self._is_kept and answer.status == 0 and self._head_bytes == 0:
+            self.fail(_Stale("the connection was closed before it was used again"))
         else:
             self.fail(HttpError("the connection was closed"))
 
@@ -378,6 +410,7 @@ class _Connection(asyncio.Protocol):
         assert answer is not None
         answer.end()
         self.resume()
+        self._is_kept = True
         self._client.done(self, reusable=self._keep_alive and not self._surplus)
 
     # ------------------------------------------------------------------------------------------- for the parser

@@ -24,15 +24,24 @@ MOST_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class OpenAIProvider:
-    """Sends requests to `{url}{path}` with our key. Connect errors, when nothing was sent yet, are tried again."""
+    """Sends requests to `{url}{path}` with our key. Connect errors are tried again."""
 
-    def __init__(self, url: str, api_key: str, *, connect_timeout_seconds: float, idle_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        connect_timeout_seconds: float,
+        idle_timeout_seconds: float,
+        keepalive_seconds: float,
+    ) -> None:
         self._client = Http1Client(
             url,
             # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
             f"authorization: Bearer {api_key}\r\naccept-encoding: identity\r\n".encode(),
             connect_seconds=connect_timeout_seconds,
             idle_seconds=idle_timeout_seconds,
+            keep_seconds=keepalive_seconds,
         )
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
@@ -71,7 +80,8 @@ class OpenAIProvider:
     ) -> Http1Answer:
         for attempt in range(CONNECT_RETRIES + 1):
             try:
-                return await self._client.send(method, path, lines, body, on_sent)
+                # A kept connection may have been dead, and none be had in its place; the next one is a fresh one.
+                return await self._client.send(method, path, lines, body, on_sent, reuse=attempt == 0)
             except ConnectFailed as error:
                 if attempt == CONNECT_RETRIES:
                     raise _ours(error) from error
