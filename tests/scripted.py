@@ -19,7 +19,7 @@ _BETWEEN_WRITES_SECONDS = 0.002  # Without it the reader may get two writes at o
 class Script:
     """One answer: its writes, and whether the connection is cut after them instead of an orderly end.
 
-    gate: after the first write nothing more is sent before this event is set.
+    gate: after the first write nothing more is sent before this event is set. late: before it nothing is sent at all.
     """
 
     writes: Sequence[bytes]
@@ -28,6 +28,7 @@ class Script:
     headers: Iterable[tuple[str, str]] = ()
     cut: bool = False
     gate: threading.Event | None = None
+    late: threading.Event | None = None
 
 
 class ScriptedProvider:
@@ -62,14 +63,13 @@ class ScriptedProvider:
             return
         self.calls.append(exchange.record())
         script = self.script if exchange.method == "POST" else self.models
+        if not await _opened(exchange, script.late):
+            return
         await exchange.begin(script.status, script.headers, script.content_type)
         for write in script.writes:
             await exchange.write(write)
-            if not await exchange.pause(_BETWEEN_WRITES_SECONDS):
+            if not await exchange.pause(_BETWEEN_WRITES_SECONDS) or not await _opened(exchange, script.gate):
                 return
-            while script.gate is not None and not script.gate.is_set():
-                if not await exchange.pause(_BETWEEN_WRITES_SECONDS):
-                    return
         await (exchange.cut() if script.cut else exchange.end())
 
     def __enter__(self) -> Self:
@@ -78,3 +78,11 @@ class ScriptedProvider:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
+
+
+async def _opened(exchange: Exchange, gate: threading.Event | None) -> bool:
+    """Wait until the test opens the gate; False if the client leaves before."""
+    while gate is not None and not gate.is_set():
+        if not await exchange.pause(_BETWEEN_WRITES_SECONDS):
+            return False
+    return True

@@ -28,6 +28,7 @@ from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.exchange import Parts
+from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
@@ -131,6 +132,7 @@ class Running:
             calls_per_second=settings.zion_calls_per_second,
         )
         self._leases = LeaseKeeper(self._admission, settings.lease_seconds)
+        self._keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, self._exchange_tasks)
         self._catalog = ModelCatalog(self._provider, self._tasks)
         self.state = self._assemble()
 
@@ -143,6 +145,7 @@ class Running:
             provider=self._provider,
             tracker=self._tracker,
             leases=self._leases,
+            keepalive=self._keepalive,
             tasks=self._exchange_tasks,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.request_body_timeout_seconds,
@@ -175,6 +178,7 @@ class Running:
         self._tasks.start(self._outbox.beat(), "heartbeat")
         self._delivery = self._tasks.start(self._outbox.run(), "outbox")
         self._tasks.start(self._leases.run(), "leases")
+        self._tasks.start(self._keepalive.run(), "keep-alive")
         self._tasks.start(self._tracker.run(self._store), "replay")
         self._tasks.start(reaper.run(self._ledger), "reaper")
         self._tasks.start(self._measure(), "gauges")

@@ -172,6 +172,7 @@ class Settings(BaseSettings):
     upstream_connect_timeout_seconds: Seconds = 5
     upstream_idle_timeout_seconds: Seconds = 600
     upstream_keepalive_seconds: float = Field(default=4, ge=0, le=3600)
+    stream_keepalive_seconds: float = Field(default=15, ge=0, le=3600)
     abandoned_streams: Annotated[Literal["cancel", "drain"], AnyCase] = "cancel"
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
 

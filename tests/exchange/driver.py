@@ -21,6 +21,7 @@ from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import CHAT, Exchange, Kind, Parts
+from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.tasks import Tasks, patient_threads
@@ -51,19 +52,35 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
 
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE_SECONDS = 15
 COUNTING = patient_threads(1, "counting")
+
+
+@dataclass
+class Gate:
+    """A place where a provider waits until the test lets it go on."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def pass_through(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
 
 
 @dataclass
 class Provider:
     """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised.
 
-    refuses: status and body of the answers to the first requests.
+    refuses: status and body of the answers to the first requests. gate: before the head of an answer. blanks: come
+    before the rest of a whole answer, one by one.
     """
 
     status: int = 200
-    pieces: list[bytes | Exception] = field(default_factory=list)
+    pieces: list[bytes | Exception | Gate] = field(default_factory=list)
     body: bytes = b""
+    blanks: list[bytes | Exception | Gate] = field(default_factory=list)
+    gate: Gate | None = None
     lines: bytes = b"content-type: text/event-stream\r\n"
     failure: AppError | None = None
     refuses: list[tuple[int, bytes]] = field(default_factory=list)
@@ -80,7 +97,14 @@ class Provider:
         if self.failure is not None:
             raise self.failure
         status, body = self.refuses.pop(0) if self.refuses else (self.status, self.body)
-        return ProviderAnswer(status, b"content-type: application/json\r\n", None, body)
+        for blank in self.blanks:
+            if isinstance(blank, Exception):
+                raise blank
+            if isinstance(blank, Gate):
+                await blank.pass_through()
+            elif request.on_blank is not None:
+                await request.on_blank(ProviderAnswer(200, b"content-type: application/json\r\n", b"up_1", blank))
+        return ProviderAnswer(status, b"content-type: application/json\r\n", b"up_1", body)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
@@ -88,6 +112,8 @@ class Provider:
         self.requests.append(request)
         request.on_sent()
         await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.pass_through()
         if self.failure is not None:
             raise self.failure
         self.opened += 1
@@ -114,6 +140,9 @@ class _Answer:
     async def read(self) -> bytes | None:
         await asyncio.sleep(0)
         piece = next(self._pieces, None)
+        while isinstance(piece, Gate):
+            await piece.pass_through()
+            piece = next(self._pieces, None)
         if isinstance(piece, Exception):
             raise piece
         if piece is not None:
@@ -228,6 +257,7 @@ class Stage:
         self.ended: list[RequestContext] = []
         self.provider = Provider()
         self.leases = LeaseKeeper(self.ledger, 30)
+        self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
         self.parts = Parts(
             cache=_Cache(self.ledger),  # type: ignore[arg-type]
             ledger=self.ledger,
@@ -235,6 +265,7 @@ class Stage:
             provider=self.provider,
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
             leases=self.leases,
+            keepalive=self.keepalive,
             tasks=self.tasks,
             max_body_bytes=1 << 20,
             body_timeout_seconds=5,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
-import struct
 import subprocess
 import time
 from collections.abc import Coroutine
@@ -21,11 +19,10 @@ from sentinel.error import UpstreamError
 from sentinel.proxy.http1 import ConnectFailed, Http1Client, HttpError
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
+from tests.sockets import close, nodelay_of_ends, reset
 from tests.stack import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing sends a reset and no FIN."""
 
 
 class Peer:
@@ -78,17 +75,6 @@ class Peer:
         for connection in self.connections:
             connection.close()
         self.listener.close()
-
-
-def close(connection: socket.socket) -> None:
-    """In good order."""
-    connection.close()
-
-
-def reset(connection: socket.socket) -> None:
-    """At once."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    connection.close()
 
 
 def client_of(peer: Peer, keep_seconds: float = 60) -> Http1Client:
@@ -281,7 +267,7 @@ async def test_giving_up_between_two_tries_and_in_the_second() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             async with asyncio.timeout(5):
-                while nodelay_of_clients(peer.port):  # noqa: ASYNC110 (the kernel sets no event)
+                while nodelay_of_ends(peer.port):  # noqa: ASYNC110 (the kernel sets no event)
                     await asyncio.sleep(0)
             await client.close()
 
@@ -325,19 +311,6 @@ async def test_keeping_none() -> None:
 # ------------------------------------------------------------------------------------------------------- TCP_NODELAY
 
 
-def nodelay_of_clients(port: int) -> list[int]:
-    """The option of each of this process's connections to a port of this machine."""
-    found = []
-    for file in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if not str(file.readlink()).startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(file.name))) as end:
-                if end.family == socket.AF_INET and end.getpeername()[1] == port:
-                    found.append(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-    return found
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a certificate for localhost that vouches for itself, in one file."""
@@ -373,7 +346,7 @@ def test_small_requests_leave_at_once(
         port = server.sockets[0].getsockname()[1]
         client = Http1Client(f"{scheme}://localhost:{port}", connect_seconds=5, idle_seconds=10, keep_seconds=60)
         assert await post(client, b"first") == b"hello"
-        assert nodelay_of_clients(port) == [1]
+        assert nodelay_of_ends(port) == [1]
         await client.close()
         server.close()
 

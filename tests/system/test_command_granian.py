@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.proxy.keepalive import COMMENT
 from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
-from tests.surface import CHAT, chat, post, send
+from tests.surface import CHAT, chat, events, post, send
+
+SILENCE_SECONDS = 0.2
 
 
 @pytest.fixture(scope="module")
 def sentinel(stack: Stack) -> Iterator[SentinelProcess]:
-    sentinel = stack.sentinel(start=False)
+    sentinel = stack.sentinel(start=False, STREAM_KEEPALIVE_SECONDS=str(SILENCE_SECONDS))
     environment = {"PATH": os.environ["PATH"], "HOME": str(sentinel.folder), **sentinel.environment}
     arguments = ["--interface", "asgi", "--factory", "--host", "127.0.0.1", "--port", str(sentinel.port)]
     with (sentinel.folder / "stdout").open("wb") as out, (sentinel.folder / "stderr").open("wb") as err:
@@ -65,6 +68,27 @@ def test_granian_serves_errors_and_operators(stack: Stack, sentinel: SentinelPro
     assert send(sentinel, "GET", "/health").json["status"] == "healthy"
     assert b"sentinel_requests_total" in send(sentinel, "GET", "/metrics").body
     assert send(sentinel, "OPTIONS", CHAT, Origin="https://a.test").status == 200
+
+
+def test_granian_keeps_silent_streams_alive(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Before the provider's head, and between its events; a failure is an event then."""
+    _, token = stack.user("granian4@corp.test")
+    faults = stack.simulators.openai.faults
+    for directive, last in (("tokens=2 delay=0.7", "[DONE]"), ("status=400", None)):
+        faults.set(hang=True, path_prefix=CHAT)
+        connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+        body = json.dumps(chat(f"[[{directive}]]", stream=True))
+        connection.request("POST", CHAT, body, {"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert [answer.readline() for _ in range(3)] == [COMMENT] * 3
+        faults.clear()
+        rest = answer.read()
+        assert (COMMENT in rest) is (last is not None)
+        told = events(rest.replace(COMMENT, b""))
+        assert told[-1] == last if last else list(json.loads(told[-1])) == ["error"]
+        connection.close()
+    assert stack.booked(1, "granian4@corp.test")["ai_output_tokens"] == 2
 
 
 def test_granian_tells_of_a_client_that_leaves(stack: Stack, sentinel: SentinelProcess) -> None:

@@ -60,18 +60,24 @@ class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
     headers: the request's, names in lower case. lines: headers that every answer of this request carries, here and
-    below as they go over the wire.
+    below as they go over the wire. last_piece: of the body, as it was written; for whoever looks at it now and then.
     """
 
-    __slots__ = ("_connection", "_receive", "_send", "_watch", "gone", "headers", "lines", "started")
+    __slots__ = (
+        *("_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
+        *("ended", "gone", "headers", "last_piece", "lines", "started"),
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes], lines: bytes
     ) -> None:
         self.headers = headers
         self.lines = lines
-        self.started = False
+        self.started = self.ended = False
         self.gone = False
+        self.last_piece = b""
+        self._waits = False
+        self._comment: asyncio.Task[None] | None = None
         self._receive = receive
         self._send = send
         self._watch: asyncio.Task[None] | None = None
@@ -173,7 +179,33 @@ class ClientSide:
     def pass_on(self, piece: bytes) -> None:
         """Send a piece of the body at once."""
         assert self._connection is not None
+        self.last_piece = piece
         self._connection.send_piece(piece, more=True)
+
+    def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:
+        """Send a line in passing, where the answer goes on and no write waits. head: of an answer not yet started."""
+        connection = self._connection
+        if self.ended or self.gone or self._waits or (connection is not None and connection.is_full):
+            return
+        lines = None if self.started else self.lines + head()
+        self.started = True
+        if connection is None:
+            self._waits = True
+            self._comment = tasks.start(self._send_comment(line, lines), "keep-alive")
+        elif lines is None:
+            connection.send_piece(line, more=True)
+        else:
+            connection.send_head(200, lines, line, None, close=False, more=True)
+
+    async def _send_comment(self, line: bytes, lines: bytes | None) -> None:
+        try:
+            # The server says so if the client has left; whoever watches for that hears of it, too.
+            with contextlib.suppress(OSError):
+                if lines is not None:
+                    await self._send({"type": "http.response.start", "status": 200, "headers": pairs_of(lines)})
+                await self._send({"type": "http.response.body", "body": line, "more_body": True})
+        finally:
+            self._waits = False
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits while the client does not read."""
@@ -187,6 +219,7 @@ class ClientSide:
         self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool = False, more: bool
     ) -> None:
         self.started = True
+        self.ended = not more
         connection = self._connection
         if connection is None:
             headers = pairs_of(self.lines + lines)
@@ -194,21 +227,44 @@ class ClientSide:
                 headers.append((b"content-length", b"%d" % length))
             if close:
                 headers.append((b"connection", b"close"))
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._piece(body, more=more)
+            await self._say(
+                {"type": "http.response.start", "status": status, "headers": headers},
+                {"type": "http.response.body", "body": body, "more_body": more},
+            )
             return
         if connection.is_full:
-            await connection.has_room()
+            await self._has_room(connection)
         connection.send_head(status, self.lines + lines, body, length, close=close, more=more)
 
     async def _piece(self, piece: bytes, *, more: bool) -> None:
+        self.last_piece = piece
+        self.ended = not more
         connection = self._connection
         if connection is None:
-            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            await self._say({"type": "http.response.body", "body": piece, "more_body": more})
             return
         if connection.is_full:
-            await connection.has_room()
+            await self._has_room(connection)
         connection.send_piece(piece, more=more)
+
+    async def _has_room(self, connection: Connection) -> None:
+        """Wait until the client has read; nothing may be written meanwhile that this write goes before."""
+        self._waits = True
+        try:
+            await connection.has_room()
+        finally:
+            self._waits = False
+
+    async def _say(self, *messages: Message) -> None:
+        """ASGI's `send`, one after the other."""
+        while self._comment is not None and not self._comment.done():
+            await asyncio.wait([self._comment])
+        self._waits = True
+        try:
+            for message in messages:
+                await self._send(message)
+        finally:
+            self._waits = False
 
 
 def _too_large(most_bytes: int) -> RequestTooLarge:

@@ -36,6 +36,7 @@ from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware import auth, rate_limiter
 from sentinel.middleware.lease_keeper import Held, LeaseKeeper
 from sentinel.proxy import headers as passing
+from sentinel.proxy import late
 from sentinel.proxy.additions import Additions
 from sentinel.proxy.body import (
     Body,
@@ -49,6 +50,7 @@ from sentinel.proxy.body import (
     read_completion,
 )
 from sentinel.proxy.client import ClientGone, ClientSide
+from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest, ProviderStream
@@ -63,6 +65,7 @@ from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
 
+_CODED = re.compile(rb"^content-encoding: *(?!identity\b)", re.IGNORECASE | re.MULTILINE)
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -92,6 +95,7 @@ class Parts:
     provider: AiProvider
     tracker: BatchingUsageTracker
     leases: LeaseKeeper
+    keepalive: StreamKeepAlive
     tasks: Tasks
     max_body_bytes: int
     body_timeout_seconds: float
@@ -119,6 +123,7 @@ class Exchange:
         self.context = context
         self.spent = Spent()
         self.relay: Relay | None = None
+        self.watched: Watched | None = None
         self.sent = False
         self.refused = False
         self.settled = False
@@ -225,6 +230,8 @@ class Exchange:
         changes = self.parts.additions.allowed(request.model, _changes(request, ask, verdict))
         held = self.parts.leases.hold(ask, verdict)
         self.client.watch(self.parts.tasks)
+        if request.stream:
+            self.watched = self.parts.keepalive.watch(self.client, self._early_head)
         try:
             if self.client.gone:
                 raise ClientGone
@@ -241,6 +248,7 @@ class Exchange:
                 self.context.provider_seconds = monotonic() - self.context.sent
             self.client.unwatch()
             self.parts.leases.release(held)
+            self._keep_alive_no_more()
 
     async def _attempt(
         self, body: bytes, request: Body, changes: Changes, held: Held, verdict: Verdict
@@ -252,6 +260,7 @@ class Exchange:
             passing.to_provider(self.client.headers, self.context.id.encode()),
             await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
             self._is_sent,
+            self._blank_came,
         )
         self.context.sent = self.context.sent or monotonic()
         if not request.stream:
@@ -271,6 +280,24 @@ class Exchange:
     def _is_sent(self) -> None:
         self.sent = True
 
+    def _early_head(self) -> bytes:
+        """The head of a stream whose provider is silent: the client is told 200, so that it goes on waiting."""
+        self.context.status = 200
+        self.context.provider_seconds = monotonic() - self.context.sent
+        return late.HEAD + self._traces() + passing.STREAM
+
+    def _keep_alive_no_more(self) -> None:
+        if self.watched is not None:
+            self.parts.keepalive.release(self.watched)
+
+    async def _blank_came(self, begun: ProviderAnswer) -> None:
+        """Pass on what a provider sends to keep the connection alive until its whole answer is ready."""
+        if not self.client.started:
+            self._upstream_came(begun.id)
+            self.context.status = 200
+            await self.client.start(200, begun.lines + self._traces())
+        await self.client.write(begun.body)
+
     async def _whole(
         self, answer: ProviderAnswer, request: Body, changes: Changes, held: Held, verdict: Verdict
     ) -> Changes | None:
@@ -285,12 +312,20 @@ class Exchange:
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
         await self.settle(held.ask, verdict)
         self.context.status = 200
-        await self.client.answer(200, answer.lines + self._traces(), answer.body)
+        if not self.client.started:
+            await self.client.answer(200, answer.lines + self._traces(), answer.body)
+        else:
+            await self.client.end(late.answer(answer.body) if self.context.streamed else answer.body)
         return None
 
     # -------------------------------------------------------------------------------------------------------- relay
 
     async def _stream(self, answer: ProviderStream, request: Body, held: Held, verdict: Verdict) -> None:
+        if _CODED.search(answer.lines) is not None:
+            # A line of ours within bytes that are coded would be no line.
+            self._keep_alive_no_more()
+            if self.client.started:
+                raise UpstreamError("The model provider gave a coded answer, which was not asked for.")
         meter = StreamMeter(
             request.model, chat=isinstance(request, ChatRequest), withhold_usage=not asks_usage(request)
         )
@@ -305,7 +340,8 @@ class Exchange:
         held.sent = relay.sent
         self.context.status = 200
         try:
-            await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
+            if not self.client.started:
+                await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
             await relay.run(answer)
         except asyncio.CancelledError:
             if self.client.gone and self.parts.drain_abandoned:
@@ -397,9 +433,11 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------------ answers
 
     def _upstream_came(self, upstream_id: bytes | None) -> None:
-        context = self.context
-        context.first_byte = monotonic()
-        context.provider_seconds = context.first_byte - context.sent
+        context, now = self.context, monotonic()
+        # A whole answer may have begun with white space.
+        if context.streamed or not self.client.started:
+            context.first_byte = now
+        context.provider_seconds = now - context.sent
         context.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
     def _traces(self) -> bytes:
@@ -420,19 +458,29 @@ class Exchange:
             log.warning("provider refuses", request_id=self.context.id, status=answer.status)
             raise UpstreamError("The model provider failed to process the request.")
         await self.settle(ask, verdict)
+        if self.client.started:
+            log.info("provider refuses what was told to be a stream", request_id=self.context.id, status=answer.status)
+            await self.client.end(late.refusal(answer.status, answer.body))
+            return
         self.context.status = answer.status
         await self.client.answer(answer.status, answer.lines + self._traces(), answer.body)
 
     async def fail(self, error: AppError) -> None:
-        """Tell the client: as an answer, or as the last event of a stream that has begun."""
+        """Tell the client: as an answer, or as the last event of a stream that has begun.
+
+        A whole answer that has begun is left unfinished, which ends the connection: nobody shall take it for one.
+        """
         context = self.context
         context.error_code = error.code
         if error.side == "provider":
-            context.outcome = "broken" if self.client.started else "upstream_error"
+            # The head of a stream may have been sent before the provider's.
+            has_begun = self.client.started and (self.relay is not None or not context.streamed)
+            context.outcome = "broken" if has_begun else "upstream_error"
         elif context.outcome == "error" and error.side == "client":
             context.outcome = "refused"
         if self.client.started:
-            await self.client.end(event_of(error))
+            if context.streamed:
+                await self.client.end(event_of(error))
             return
         context.status = error.status
         early = isinstance(error, RequestTooLarge | RequestTimeout)

@@ -35,6 +35,8 @@ MOST_UNREAD_BYTES = 256 * 1024
 MOST_HEAD_BYTES = 256 * 1024
 """Of a head, or of a list of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
+_WHITE_SPACE = b" \t\r\n"
+"""Of JSON (RFC 8259, 2)."""
 _TICK_SECONDS = 0.25
 
 
@@ -177,7 +179,9 @@ class Http1Client:
 
 class Http1Answer:
     """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
-"""
+
+    ended: the body has come whole.
+    """
 
     __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
 
@@ -254,6 +258,19 @@ class Http1Answer:
             assert self._connection is not None
             await self._connection.more()
         return self._pieces[0] if self._pieces else b""
+
+    async def read_blank(self) -> bytes:
+        """White space that has come before anything else of the body; nothing once that has come. Raises HttpError."""
+        while not self.ended:
+            if self._pieces:
+                came = self._gather()
+                if not came.strip(_WHITE_SPACE):
+                    return came
+                self._pieces, self._size = [came], len(came)
+                break
+            assert self._connection is not None
+            await self._connection.more()
+        return b""
 
     async def read_all(self, most_bytes: int) -> bytes:
         """The rest of the body. Raises HttpError, also for a body that is larger."""

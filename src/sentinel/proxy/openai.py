@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -46,7 +46,10 @@ class OpenAIProvider:
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        return await _whole(await self._send(b"POST", request.path, request.lines, request.body, request.on_sent))
+        answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
+        if request.on_blank is not None and answer.status == 200 and not answer.ended:
+            await _pass_blanks(answer, request.on_blank)
+        return await _whole(answer)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
@@ -118,6 +121,19 @@ class _Stream:
 
     async def whole(self) -> ProviderAnswer:
         return await _whole(self._answer)
+
+
+async def _pass_blanks(answer: Http1Answer, on_blank: Callable[[ProviderAnswer], Awaitable[None]]) -> None:
+    """Pass on at once what some providers send to keep the connection alive until their answer is ready."""
+    try:
+        lines, upstream_id = to_client(answer.headers)
+        while blank := await answer.read_blank():
+            await on_blank(ProviderAnswer(answer.status, lines, upstream_id, blank))
+    except HttpError as error:
+        raise _ours(error) from error
+    except BaseException:
+        answer.close()
+        raise
 
 
 async def _whole(answer: Http1Answer) -> ProviderAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -13,12 +13,14 @@ class ProviderRequest(msgspec.Struct, frozen=True):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
     lines: headers as they go over the wire. on_sent: called when the provider may know of it from now on, and bill it.
+    on_blank: takes the white space that comes before the rest of an answer that is read whole, with its head.
     """
 
     path: bytes
     lines: bytes
     body: bytes
     on_sent: Callable[[], None]
+    on_blank: Callable[[ProviderAnswer], Awaitable[None]] | None = None
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):

@@ -1,0 +1,76 @@
+"""Tells clients of silent streams to wait: coding tools give up after 20 s of silence, load balancers after 60.
+
+One ticker for all streams of a process. It looks at what each has sent since the last look, so that a chunk costs
+nothing more than to be remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from sentinel.clock import monotonic
+from sentinel.proxy.client import ClientSide
+from sentinel.tasks import Tasks, pause
+
+COMMENT = b": keep-alive\n"
+"""One line, and no blank one: after an event with an `id:` openai-python takes that for an event without data."""
+
+_LOOK_SECONDS = 0.5
+_AT_ONCE = 64
+"""Streams in one step; to write to all of them takes half a millisecond."""
+
+# A carriage return at the end could be half of a line end, and what follows would be taken for a blank line.
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n")
+
+
+class Watched(msgspec.Struct, eq=False):
+    """A stream that is under way. head: headers for a client that has none yet. since: it has been silent.
+
+    between: what the client has got ends with an event.
+    """
+
+    client: ClientSide
+    head: Callable[[], bytes]
+    since: float
+    between: bool = True
+
+
+class StreamKeepAlive:
+    """The open streams of this process. seconds: the silence after which a client gets a comment, 0 = it never does."""
+
+    def __init__(self, seconds: float, tasks: Tasks) -> None:
+        self._seconds = seconds
+        self._tasks = tasks
+        self.open: set[Watched] = set()
+
+    def watch(self, client: ClientSide, head: Callable[[], bytes]) -> Watched:
+        """Look after this stream from now on. head: called where the first comment comes before the stream's head."""
+        watched = Watched(client, head, monotonic())
+        self.open.add(watched)
+        return watched
+
+    def release(self, watched: Watched) -> None:
+        """Its exchange has ended, or will write no stream."""
+        self.open.discard(watched)
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while self._seconds:
+            await pause(min(_LOOK_SECONDS, self._seconds / 4))
+            streams = list(self.open)
+            for start in range(0, len(streams), _AT_ONCE):
+                self.look(streams[start : start + _AT_ONCE], monotonic())
+                await pause(0)
+
+    def look(self, streams: Collection[Watched], now: float) -> None:
+        """Send a comment to each of these that has been silent for too long, and has no event half sent."""
+        for watched in streams:
+            client = watched.client
+            last, client.last_piece = client.last_piece, b""
+            if last:
+                watched.since, watched.between = now, last.endswith(_EVENT_ENDS)
+            elif watched.between and now - watched.since >= self._seconds and watched in self.open:
+                watched.since = now
+                client.comment(COMMENT, watched.head, self._tasks)
