@@ -240,6 +240,36 @@ async def test_a_reader_who_rests_holds_the_provider_back() -> None:
         assert got == total
 
 
+async def test_blanks_are_taken_as_they_come() -> None:
+    """White space before the rest of a body, also where it piles up meanwhile; then the rest is read whole."""
+    taken, piled_up = asyncio.Event(), asyncio.Event()
+    rest = b' {"a":1}\n'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n\n\r\n")
+        await taken.wait()
+        writer.transport.set_write_buffer_limits(0)
+        for _ in range(64):
+            writer.write(b"%x\r\n%b\r\n" % (MOST_UNREAD_BYTES, b" " * MOST_UNREAD_BYTES))
+            try:
+                await asyncio.wait_for(writer.drain(), 0.5)
+            except TimeoutError:
+                piled_up.set()
+                await writer.drain()
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+
+    async with serving(serve) as client:
+        answer = await client.send(b"POST", b"/x", b"", b"{}")
+        assert await answer.read_blank() == b"\n"
+        taken.set()
+        await piled_up.wait()
+        size = 0
+        while blank := await answer.read_blank():
+            size += len(blank)
+        assert size + len(await answer.read_all(100)) == 64 * MOST_UNREAD_BYTES + len(rest)
+
+
 async def test_giving_up_closes_the_connection() -> None:
     """A caller who is cancelled, or closes an unfinished answer, takes the connection along."""
     came, closed = asyncio.Queue[None](), asyncio.Queue[None]()

@@ -93,6 +93,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.rate_limits == RateLimits((RateLimit("ai_requests", 100, 60),), None)
     assert (settings.usage_flush_seconds, settings.max_body_bytes) == (1, 32 * 1024 * 1024)
     assert (settings.upstream_connect_timeout_seconds, settings.upstream_idle_timeout_seconds) == (5, 600)
+    assert (settings.upstream_keepalive_seconds, settings.stream_keepalive_seconds) == (4, 15)
     assert (settings.shutdown_grace_seconds, settings.cors_origins) == (30, "*")
     assert (settings.log_level, settings.sentinel_debug, settings.redis_down) == ("info", False, "refuse")
 

@@ -265,6 +265,8 @@ class Http1Answer:
             if self._pieces:
                 came = self._gather()
                 if not came.strip(_WHITE_SPACE):
+                    if self._connection is not None:
+                        self._connection.resume()
                     return came
                 self._pieces, self._size = [came], len(came)
                 break
