@@ -92,5 +92,6 @@ def test_ten_thousand_idle_connections() -> None:
         with soft_limit(count + SPARE_FILES), idle_connections(sentinel, count):
             assert rss_bytes(sentinel) - memory < held + NOISE_BYTES
         wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, 5, "the end of what clients closed")
-        assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+        # Ten thousand that close in one moment can keep a busy machine from Redis' answer for its 250 ms.
+        wait_until(lambda: post(sentinel, token, chat("[[tokens=1]]")).status == 200, 5, "an answer")
         assert sentinel.stop() == 0

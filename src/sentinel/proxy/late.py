@@ -12,6 +12,7 @@ import msgspec
 
 HEAD = b"content-type: text/event-stream; charset=utf-8\r\n"
 _MOST_TOLD_BYTES = 1000
+_BOM = b"\xef\xbb\xbf"
 _DONE = b"data: [DONE]\n\n"
 _Object = dict[str, msgspec.Raw]
 _object = msgspec.json.Decoder(_Object)
@@ -38,6 +39,7 @@ def refusal(status: int, body: bytes) -> bytes:
 
 def answer(body: bytes) -> bytes:
     """A whole answer as a stream of one chunk, and its end. What is not understood stays as it is."""
+    body = body.removeprefix(_BOM)
     try:
         fields = _object.decode(body)
         # An error ends a stream by itself.

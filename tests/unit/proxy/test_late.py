@@ -41,6 +41,7 @@ def test_a_whole_chat_answer_is_a_chunk() -> None:
         (b'{"choices": [{"message": "x"}]}', b'{"choices":[{"message":"x"}]}'),
         (b'{"choices": [{"message": {"tool_calls": "x"}}]}', b'{"choices":[{"message":{"tool_calls":"x"}}]}'),
         (b"[]", b"[]"),
+        (b'\xef\xbb\xbf{"choices": []}', b'{"choices":[]}'),
     ],
 )
 def test_what_has_another_shape_stays_as_it_is(body: bytes, told: bytes) -> None:
