@@ -493,7 +493,7 @@ def test_zion_is_given_three_seconds_in_all(stack: Stack, sentinel: SentinelProc
 
 @pytest.mark.parametrize(
     "fault",
-    [{"status": 400}, {"status": 500}, {"body": b"{"}, {"body": b'{"success":true,"data":{"id":"u"}}'}],
+    [{"status": 405}, {"status": 500}, {"body": b"{"}, {"body": b'{"success":true,"data":{"id":"u"}}'}],
     ids=str,
 )
 def test_an_odd_answer_of_zion_keeps_nobody_else_out(

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 import structlog
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
+from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PyreqwestError
 from pyreqwest.request import RequestBuilder
 
 from sentinel.clock import monotonic, now_ms
@@ -38,6 +38,11 @@ _RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 3600.0
 _UNWELL_SECONDS = 10.0
 _AWAY = "The governance system is not available."
+
+_ABOUT_THE_QUESTION = frozenset((400, 404, 413, 414, 422, 431))
+"""Statuses of an answer that finds fault with what we asked for, a token or a user: a gateway before Zion calls a token
+malformed, unprocessable or too large. The others of 4xx are about us (405, 406, 410: another Zion than we know) or the
+moment (408, 425, 429), and no word on the token."""
 
 T = TypeVar("T")
 
@@ -92,9 +97,13 @@ class ZionClient:
     async def user(self, token: str) -> AuthenticatedUser:
         """Who this token belongs to (GET /users/me).
 
-        Raises InvalidApiKey (401, 404, `success: false`), AccessDenied (403), ZionUnavailable (anything else).
+        Raises InvalidApiKey (401, what is about the token, `success: false`), AccessDenied (403), ZionUnavailable
+        (anything else).
         """
-        request = self._client.get(f"{self._url}/api/v1/users/me").bearer_auth(token)
+        try:
+            request = self._client.get(f"{self._url}/api/v1/users/me").bearer_auth(token)
+        except ValueError as error:
+            raise InvalidApiKey("Incorrect API key provided: this is no token.") from error
         status, body = await self._look_up(request)
         if status == 403:
             raise AccessDenied("Access denied.")
@@ -114,6 +123,7 @@ class ZionClient:
         status, body = await self._look_up(self._with_key("GET", f"/api/v1/limits/external/{quote(user, safe='')}"))
         if status in (401, 403):
             log.error("zion refuses our api key", status=status)
+            self._failed_at = monotonic()
             raise ZionUnavailable(_AWAY, retry_after_seconds=5)
         quota = self._read(lambda body: read_quota(body, now_ms()), body) if status == 200 else None
         if quota is None:
@@ -147,13 +157,18 @@ class ZionClient:
         return request.header("x-api-key", self._key, is_sensitive=True).header("content-type", "application/json")
 
     async def _look_up(self, request: RequestBuilder) -> tuple[int, bytes]:
-        """Status and body of an answer that decides something: 200, 401, 403 or 404. Raises ZionUnavailable."""
+        """Status and body of an answer that decides something: 200, 401, 403, or one about the question.
+
+        What cannot be sent, such as an address of 100 KB, counts as refused. Raises ZionUnavailable.
+        """
         if self._unanswered >= _FAILURES and self._asking:
             raise ZionUnavailable(_AWAY, retry_after_seconds=_RETRY_SECONDS)
         self._asking += 1
         try:
             response = await request.timeout(LOOKUP_TIMEOUT).build().send()
             body = bytes(await response.bytes())
+        except BuilderError:
+            return 414, b""
         except PyreqwestError as error:
             self._unanswered += 1
             self._failed(type(error).__name__)
@@ -161,7 +176,7 @@ class ZionClient:
         finally:
             self._asking -= 1
         self._unanswered = 0
-        if response.status in (200, 401, 403, 404):
+        if response.status in (200, 401, 403) or response.status in _ABOUT_THE_QUESTION:
             return response.status, body
         retry_after = retry_after_seconds(response.get_header("retry-after"))
         if response.status != 429:
