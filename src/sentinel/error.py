@@ -132,6 +132,12 @@ class RequestTooLarge(_ClientError):
     status, code = 413, "request_too_large"
 
 
+class UnsupportedEncoding(_ClientError):
+    """The body is in a content coding that nobody undoes here; `headers` says in Accept-Encoding which would do."""
+
+    status, code = 415, "unsupported_encoding"
+
+
 class HeadersTooLarge(_ClientError):
     """The request line and headers are larger than any real client's."""
 

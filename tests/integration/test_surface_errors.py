@@ -213,13 +213,6 @@ def test_a_prompt_of_no_known_form_is_of_a_wrong_type(sentinel: SentinelProcess,
     assert (answer.error["code"], answer.error["param"].startswith("prompt")) == ("invalid_type", True)
 
 
-def test_a_compressed_body_is_refused(sentinel: SentinelProcess, token: str) -> None:
-    """Nobody unpacks bodies here: that would be a way around the body limit."""
-    assert post(sentinel, token, b"\x1f\x8b", Content_Encoding="gzip").is_error(
-        400, "invalid_type", param="content-encoding"
-    )
-
-
 def test_bad_requests_cost_nothing(stack: Stack, sentinel: SentinelProcess) -> None:
     """After refused requests Zion has exactly the one request that was good."""
     _, token = stack.user("clumsy@corp.test")

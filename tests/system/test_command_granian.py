@@ -15,6 +15,7 @@ import pytest
 from sentinel.proxy.keepalive import COMMENT
 from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
 from tests.surface import CHAT, chat, events, post, send
+from tests.unit.proxy.test_content_coding import ENCODERS
 
 SILENCE_SECONDS = 0.2
 
@@ -59,12 +60,16 @@ async def test_granian_serves_answers_and_streams(stack: Stack, sentinel: Sentin
 
 
 def test_granian_serves_errors_and_operators(stack: Stack, sentinel: SentinelProcess) -> None:
-    """Errors, large bodies, health and metrics are the same."""
+    """Errors, large and coded bodies, health and metrics are the same."""
     _, token = stack.user("granian2@corp.test")
     assert post(sentinel, None, chat()).is_error(401, "missing_api_key")
     assert post(sentinel, token, b"{").is_error(400, "invalid_json")
     assert send(sentinel, "GET", "/v1/nope", token).is_error(404, "unknown_url")
     assert post(sentinel, token, chat("word " * 300_000)).status == 200
+    for coding, encode in ENCODERS.values():
+        assert post(sentinel, token, encode(json.dumps(chat()).encode()), Content_Encoding=coding).status == 200
+    assert post(sentinel, token, b"{}", Content_Encoding="br").is_error(400, "invalid_json", param="content-encoding")
+    assert post(sentinel, token, b"{}", Content_Encoding="foo").status == 415
     assert send(sentinel, "GET", "/health").json["status"] == "healthy"
     assert b"sentinel_requests_total" in send(sentinel, "GET", "/metrics").body
     assert send(sentinel, "OPTIONS", CHAT, Origin="https://a.test").status == 200

@@ -16,6 +16,7 @@ from tests import stopwatch
 from tests.crowd import post
 from tests.metering import other_zion
 from tests.stack import SentinelProcess, Stack, say
+from tests.unit.proxy.test_content_coding import ENCODERS
 
 MOST_MS = 5.0
 CLIENTS = 6
@@ -60,7 +61,7 @@ def watched(stack: Stack) -> Watched:
 
 
 async def test_hostile_megabytes_hold_nobody_up(stack: Stack, watched: Watched) -> None:
-    """Beside small answers and streams come large prompts of every costly shape; no callback takes over 5 ms."""
+    """Beside small answers and streams come large prompts of every costly shape and coding: no callback over 5 ms."""
     _, token = stack.user("hostile@corp.test")
     _, other = stack.user("small@corp.test")
     # The first text that a thread counts takes it 9 ms more, once in the life of a process (docs/guarantees.md, P6).
@@ -79,10 +80,15 @@ async def test_hostile_megabytes_hold_nobody_up(stack: Stack, watched: Watched) 
     statuses: dict[str, int] = {}
     for name, body in {**messages.hostile(), **SMALL, **REFUSED}.items():
         statuses[name] = (await _send(watched, token, body))[0]
+    for coding, encode in ENCODERS.values():
+        for name, text in {"bomb": b"\0" * (40 << 20), "prompt": messages.chat("word " * 200_000)}.items():
+            headers = {"Content-Encoding": coding}
+            statuses[f"{name}, {coding}"] = (await _send(watched, token, encode(text), headers))[0]
     ended.set()
     assert sum(await asyncio.gather(*small)) >= LEAST_SMALL
     assert {name for name, status in statuses.items() if status == 400} >= set(REFUSED)
-    assert all(status in (200, 400) for status in statuses.values()), statuses
+    assert all(status in (200, 400, 413) for status in statuses.values()), statuses
+    assert {name.partition(",")[0] for name, status in statuses.items() if status == 413} == {"bomb"}
     longest = watched.callbacks(since)[:5]
     assert not longest or longest[0][0] <= MOST_MS, longest
 
@@ -117,6 +123,6 @@ def test_the_stopwatch_runs(watched: Watched) -> None:
     assert watched.callbacks(0.0)
 
 
-async def _send(watched: Watched, token: str, body: bytes) -> Any:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+async def _send(watched: Watched, token: str, body: bytes, more: dict[str, str] | None = None) -> Any:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **(more or {})}
     return await asyncio.to_thread(watched.sentinel.request, "POST", "/v1/chat/completions", body, headers)

@@ -30,6 +30,7 @@ TABLE = {
     "MethodNotAllowed": (405, "invalid_request_error", "method_not_allowed"),
     "RequestTimeout": (408, "invalid_request_error", "request_timeout"),
     "RequestTooLarge": (413, "invalid_request_error", "request_too_large"),
+    "UnsupportedEncoding": (415, "invalid_request_error", "unsupported_encoding"),
     "HeadersTooLarge": (431, "invalid_request_error", "request_headers_too_large"),
     "RateLimitExceeded": (429, "requests", "rate_limit_exceeded"),
     "InsufficientQuota": (429, "insufficient_quota", "insufficient_quota"),

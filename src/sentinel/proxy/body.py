@@ -7,11 +7,13 @@ its own bytes, for only the top level is taken apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
+from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter, RequestTooLarge, UnsupportedEncoding
+from sentinel.proxy import content_coding
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 
 Body = ChatRequest | CompletionRequest
@@ -25,6 +27,36 @@ _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 _WHITE_SPACE = b" \t\r\n"
 _ASK_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+def codings_of(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """The content codings of a request's body, mostly none. Raises UnsupportedEncoding."""
+    value = headers.get(b"content-encoding")
+    if value is None:
+        return ()
+    try:
+        return content_coding.codings_of(value)
+    except content_coding.UnknownCoding as error:
+        raise UnsupportedEncoding(
+            "The request body must be sent as it is, or in gzip, deflate, br or zstd.",
+            param="content-encoding",
+            headers=((b"accept-encoding", content_coding.ACCEPTED),),
+        ) from error
+
+
+def decoded(body: bytes, codings: tuple[str, ...], most_bytes: int) -> bytes:
+    """The body without its content codings; not for the event loop. Raises InvalidJson, RequestTooLarge."""
+    try:
+        return content_coding.decode(body, codings, most_bytes)
+    except content_coding.Undecodable as error:
+        named = ", ".join(reversed(codings))
+        raise InvalidJson(
+            f"We could not decode the body of your request: it is not, or not wholly, in {named}, "
+            "as its Content-Encoding header says.",
+            param="content-encoding",
+        ) from error
+    except content_coding.Oversized as error:
+        raise RequestTooLarge(f"Request body is larger, once decoded, than the limit of {most_bytes} bytes.") from error
 
 
 def read_chat(body: bytes) -> ChatRequest:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from sentinel.error import InvalidType, RequestTimeout, RequestTooLarge
+from sentinel.error import RequestTimeout, RequestTooLarge
 from sentinel.proxy.headers import pairs_of
 from sentinel.tasks import Tasks
 
@@ -85,12 +85,10 @@ class ClientSide:
         self._connection: Connection | None = scope.get("extensions", {}).get("sentinel.connection")
 
     async def read_body(self, most_bytes: int, timeout_seconds: float) -> bytes:
-        """The whole body. Raises RequestTooLarge, RequestTimeout, InvalidType (compressed bodies), ClientGone."""
+        """The whole body, in whatever content coding. Raises RequestTooLarge, RequestTimeout, ClientGone."""
         declared = self.headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > most_bytes:
             raise _too_large(most_bytes)
-        if self.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise InvalidType("Request bodies must not be compressed.", param="content-encoding")
         if self._connection is not None and self._connection.body_is_there:
             body = self._connection.take_body()
             if len(body) > most_bytes:

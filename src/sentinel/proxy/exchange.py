@@ -45,6 +45,8 @@ from sentinel.proxy.body import (
     changed,
     choices_of,
     client_max,
+    codings_of,
+    decoded,
     forget_prompt,
     read_chat,
     read_completion,
@@ -84,7 +86,7 @@ COMPLETION = Kind(b"/completions", "/v1/completions", read_completion)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every exchange works with. counting: threads that count large prompts.
+    """What every exchange works with. counting: threads that count large prompts and decode bodies.
 
     on_end gets the finished context: it logs and measures.
     """
@@ -158,10 +160,16 @@ class Exchange:
 
     async def parse(self) -> tuple[bytes, Body]:
         """The body, and what we decide on of it. Raises what is wrong with it."""
+        most_bytes = self.parts.max_body_bytes
+        codings = codings_of(self.client.headers)
         try:
-            body = await self.client.read_body(self.parts.max_body_bytes, self.parts.body_timeout_seconds)
+            body = await self.client.read_body(most_bytes, self.parts.body_timeout_seconds)
         finally:
             self.context.body_seconds = monotonic() - self.context.identified
+        if codings:
+            # Whatever its size: a few bytes can hold megabytes.
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(self.parts.counting, decoded, body, codings, most_bytes)
         request = await asyncio.to_thread(self.kind.read, body) if is_large(len(body)) else self.kind.read(body)
         self.context.model = request.model
         self.context.streamed = bool(request.stream)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from sentinel.error import Header
 
 _TO_PROVIDER = (b"accept", b"user-agent", b"openai-beta", b"idempotency-key")
-"""Beside `content-type`, which is always there."""
+"""Beside `content-type`: whatever the client calls its body, it was read as JSON, so that is what it is."""
 TO_CLIENT = frozenset(
     {
         b"content-type",
@@ -49,12 +49,7 @@ def by_name(headers: Collection[Header]) -> dict[bytes, bytes]:
 
 def to_provider(headers: Mapping[bytes, bytes], request_id: bytes) -> bytes:
     """The headers that accompany a request to the provider, without its key. Names are lower case."""
-    # The body has been read as JSON by now, so that is what it is.
-    lines = b"%b: %b\r\ncontent-type: %b\r\n" % (
-        UPSTREAM_ID,
-        request_id,
-        headers.get(b"content-type", b"application/json"),
-    )
+    lines = b"%b: %b\r\ncontent-type: application/json\r\n" % (UPSTREAM_ID, request_id)
     for name in _TO_PROVIDER:
         if name in headers:
             lines += b"%b: %b\r\n" % (name, headers[name])
