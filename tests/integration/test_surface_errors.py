@@ -98,6 +98,9 @@ def test_the_scheme_is_read_in_any_case(sentinel: SentinelProcess, token: str, s
 # -------------------------------------------------------------------------------------------------------------- 400
 
 
+LONG = b"1" * 10_000
+
+
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     return opening * depth + closing * depth
 
@@ -128,8 +131,13 @@ MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
         b'{"model":"gpt-4o","messages":' + nested(DEPTH) + b"}",
         b'{"model":"gpt-4o","messages":' + b"[" * DEPTH,
         b'{"model":"gpt-4o","tools":[{"function":{"name":"f","parameters":' + nested(DEPTH) + b"}}]," + MESSAGE + b"}",
+        b'{"model":"gpt-4o","temperature":' + LONG + b"," + MESSAGE + b"}",
+        b'{"model":"gpt-4o","x":[{"y":-0.' + LONG + b"}]," + MESSAGE + b"}",
+        b'{"model":"gpt-4o","x":1e' + LONG + b"," + MESSAGE + b"}",
+        b'{"model":"gpt-4o","x":{"\\ude00":1},' + MESSAGE + b"}",
+        b'{"model":"gpt-4o","x":[-Infinity],' + MESSAGE + b"}",
     ],
-    ids=range(20),
+    ids=range(25),
 )
 def test_what_is_no_json_gives_invalid_json(stack: Stack, sentinel: SentinelProcess, token: str, body: bytes) -> None:
     """Bad syntax, bad UTF-8 anywhere, lone surrogates and absurd nesting are 400 invalid_json, within a second."""
@@ -174,6 +182,64 @@ def test_a_wrong_type_names_its_field(
     answer = post(sentinel, token, chat(**fields))
     assert answer.is_error(400, "invalid_type", param=param)
     assert param in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (CHAT, b'"max_tokens":5,"max_tokens":100000', "max_tokens"),
+        (CHAT, b'"max_tokens":5,"max\\u005ftokens":100000', "max_tokens"),
+        (CHAT, b'"n" : 1 , "n" : 50', "n"),
+        (CHAT, b'"model":"gpt-4o"', "model"),
+        (CHAT, b'"user":"a","user":"b"', "user"),
+        (CHAT, b'"messages":[]', "messages"),
+        (CHAT, b'"stream_options":{"include_usage":true,"include_usage":false}', "stream_options.include_usage"),
+        (CHAT, b'"tools":[{"type":"custom"},{"type":"custom","type":"x"}]', "tools[1].type"),
+        (CHAT, b'"tools":[{"function":{"name":"f","name":"g"}}]', "tools[0].function.name"),
+        (
+            CHAT,
+            b'"functions":[{"name":"f","parameters":{"properties":{"x":{},"x":{}}}}]',
+            "functions[0].parameters.x",
+        ),
+        (CHAT, b'"response_format":{"type":"text","type":"json_schema"}', "response_format.type"),
+        (COMPLETIONS, b'"prompt":"much","prompt":""', "prompt"),
+        (COMPLETIONS, b'"best_of":1, "best_of":20', "best_of"),
+        (COMPLETIONS, b'"stream_options":{"include_usage":true,"include_usage":false}', "stream_options.include_usage"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_key_that_comes_twice_is_named(
+    stack: Stack, sentinel: SentinelProcess, token: str, path: str, fields: bytes, param: str, size: int
+) -> None:
+    """Two readers of such a body may take different values, so it is 400, small or large, and goes no further."""
+    before = provider_calls(stack)
+    rest = MESSAGE if path == CHAT else b'"prompt":"hi"' if b'"prompt"' not in fields else b'"echo":false'
+    body = b'{"model":"davinci-002",%b,"pad":"%b",%b}' % (rest, b"x" * size, fields)
+    answer = post(sentinel, token, body, path)
+    assert answer.is_error(400, "invalid_json", param=param)
+    assert f"'{param}'" in answer.error["message"]
+    assert provider_calls(stack) == before
+
+
+@pytest.mark.parametrize("where", ["messages[1].content", "messages[1].content[0].text"])
+def test_a_key_that_comes_twice_in_a_message_is_named(sentinel: SentinelProcess, token: str, where: str) -> None:
+    """What is counted is what the provider reads."""
+    content = (
+        b'"content":"a","content":"b"'
+        if where.endswith("content")
+        else b'"content":[{"type":"text","text":"","text":"b"}]'
+    )
+    body = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"},{"role":"user",%b}]}' % content
+    assert post(sentinel, token, body).is_error(400, "invalid_json", param=where)
+
+
+def test_a_long_key_is_not_echoed_in_full(sentinel: SentinelProcess, token: str) -> None:
+    """Nor are a client's words in our messages without bound."""
+    key = b'"%b":1' % (b"k" * 50_000)
+    answer = post(sentinel, token, b'{"model":"gpt-4o",%b,%b,%b}' % (MESSAGE, key, key))
+    assert answer.status == 400
+    assert len(answer.body) < 1000
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"17", b"true"])

@@ -14,6 +14,7 @@ import msgspec
 
 from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter, RequestTooLarge, UnsupportedEncoding
 from sentinel.proxy import content_coding
+from sentinel.proxy.strict_json import MOST_DIGITS, EqualKeys, Shape, has_endless_number, refuse_equal_keys
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 
 Body = ChatRequest | CompletionRequest
@@ -26,6 +27,27 @@ _anything = msgspec.json.Decoder(msgspec.Raw)
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 _WHITE_SPACE = b" \t\r\n"
+_MOST_NAMED = 96
+"""Characters of a client's key in a message of ours."""
+
+# The objects that are decided on, in tokens/request.py and where it is counted; a list is looked at item by item.
+_MESSAGE: Shape = {
+    "content": {"image_url": {}, "input_audio": {}, "file": {}},
+    "tool_calls": {"function": {}, "custom": {}},
+    "function_call": {},
+}
+_CHAT_SHAPE: Shape = {
+    "messages": _MESSAGE,
+    "stream_options": {},
+    "tools": {"function": {"parameters": None}, "custom": None},
+    "functions": {"parameters": None},
+    "tool_choice": None,
+    "function_call": None,
+    "response_format": None,
+}
+_COMPLETION_SHAPE: Shape = {"stream_options": {}}
+
+_OURS = frozenset(("stream_options", "max_completion_tokens", "max_tokens"))
 _ASK_USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -61,30 +83,44 @@ def decoded(body: bytes, codings: tuple[str, ...], most_bytes: int) -> bytes:
 
 def read_chat(body: bytes) -> ChatRequest:
     """The body of POST /v1/chat/completions. Raises InvalidJson, InvalidType, MissingParameter."""
-    return _read(_chat, body)
+    return _read(_chat, _CHAT_SHAPE, body)
 
 
 def read_completion(body: bytes) -> CompletionRequest:
     """The body of POST /v1/completions. Raises InvalidJson, InvalidType, MissingParameter."""
-    request = _read(_completion, body)
+    request = _read(_completion, _COMPLETION_SHAPE, body)
     if request.prompt is None:
         raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
     return request
 
 
-def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _read(decoder: msgspec.json.Decoder[T], shape: Shape, body: bytes) -> T:
     try:
         # msgspec does not look at the text in fields that we do not need.
         if not body.isascii():
             body.decode()
         try:
-            return decoder.decode(body)
+            request = decoder.decode(body)
         except msgspec.ValidationError as error:
             # It stopped there; what follows may not even be JSON.
             _anything.decode(body)
             raise _misfit(str(error)) from error
+        _refuse_ambiguity(body, shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson("We could not parse the JSON body of your request.") from error
+    return request
+
+
+def _refuse_ambiguity(body: bytes, shape: Shape) -> None:
+    """What we judge is what the provider obeys, so there must be one way to read it (DESIGN section 4)."""
+    if has_endless_number(body):
+        raise InvalidJson(f"The JSON body of your request has a number of more than {MOST_DIGITS} digits.")
+    try:
+        refuse_equal_keys(body.strip(_WHITE_SPACE), shape)
+    except EqualKeys as error:
+        key = error.key[:_MOST_NAMED]
+        param = f"{error.path}.{key}" if error.path else key
+        raise InvalidJson(f"The JSON body of your request has '{param}' twice.", param=param) from error
 
 
 def _misfit(text: str) -> AppError:
@@ -172,8 +208,7 @@ def changed(body: bytes, request: Body, changes: Changes) -> bytes:
 def _with_more(body: bytes, changes: Changes) -> bytes:
     """The body with fields added at its end: nothing is parsed, nothing of the client's is touched.
 
-    A body that has such a field, as null, is taken apart instead: a provider may take offence at two equal names.
-    Should the client have written its name in escapes, ours is still the last, and that is the one that counts.
+    A body that has such a field, as null or in escapes, is taken apart instead: nobody shall read two of one name.
     """
     more, there = b"", False
     if changes.ask_usage:
@@ -181,7 +216,7 @@ def _with_more(body: bytes, changes: Changes) -> bytes:
     if changes.output_max is not None:
         name = b'"%b"' % changes.output_field.encode()
         more, there = b"%b%b:%d," % (more, name, changes.output_max), there or name in body
-    if there:
+    if there or (b"\\u00" in body and not _OURS.isdisjoint(_top_level.decode(body))):
         fields: dict[str, Any] = dict(_top_level.decode(body))
         fields.update(msgspec.json.decode(b"{" + more[:-1] + b"}"))
         return msgspec.json.encode(fields)

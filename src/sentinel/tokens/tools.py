@@ -28,7 +28,7 @@ _PARALLEL_CALL_FRAME: Final = 8
 _MAX_DEPTH: Final = 24
 # What is larger is counted as the JSON it is: to take it apart could hold up all threads for over 5 ms. OpenAI's own
 # bound for a schema is 120,000 characters of names and values, in 5,000 properties.
-_MOST_BYTES: Final = 150_000
+MOST_BYTES: Final = 150_000
 _NOTHING: Final = (msgspec.Raw(), msgspec.Raw(b"null"))
 
 _SCALARS: Final = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
@@ -44,7 +44,7 @@ def _as_json(value: object) -> str:
 
 def _value(raw: msgspec.Raw) -> Any:
     """Read JSON, None where there is none. Raises ValueError for what is too large, too deep, or beyond all range."""
-    if len(raw) > _MOST_BYTES:
+    if len(raw) > MOST_BYTES:
         raise ValueError("too large to be taken apart")
     try:
         return msgspec.json.decode(raw) if raw else None
@@ -54,7 +54,7 @@ def _value(raw: msgspec.Raw) -> Any:
 
 def _as_it_is(raw: msgspec.Raw) -> str:
     """Return JSON untouched, but without white space unless it is too large for that, too."""
-    return bytes(raw if len(raw) > _MOST_BYTES else msgspec.json.format(raw, indent=-1)).decode()
+    return bytes(raw if len(raw) > MOST_BYTES else msgspec.json.format(raw, indent=-1)).decode()
 
 
 def _custom_text(raw: msgspec.Raw) -> str:

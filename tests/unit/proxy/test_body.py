@@ -158,6 +158,18 @@ def test_bad_syntax_goes_before_bad_types(tail: bytes) -> None:
         read_chat(b'{"model":5}' + tail)
 
 
+def test_any_depth_is_read_or_refused() -> None:
+    """Just below the depth that cannot be read, looking once more for equal keys must not fail otherwise."""
+    outcomes = set()
+    for depth in range(1, 1200):
+        try:
+            read_chat(b'{"model":"m","messages":[],"x":%b}' % (b"[" * depth + b"]" * depth))
+            outcomes.add("read")
+        except InvalidJson:
+            outcomes.add("refused")
+    assert "read" in outcomes
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """Nothing else comes out of reading."""
