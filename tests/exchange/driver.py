@@ -24,6 +24,7 @@ from sentinel.proxy.exchange import CHAT, Exchange, Kind, Parts
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
+from sentinel.proxy.redaction import NO_SECRET
 from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
@@ -130,6 +131,8 @@ class Provider:
 
 
 class _Answer:
+    redactor = NO_SECRET
+
     def __init__(self, provider: Provider, status: int, body: bytes) -> None:
         self._provider = provider
         self._pieces = iter(provider.pieces)

@@ -335,7 +335,10 @@ class Exchange:
             if self.client.started:
                 raise UpstreamError("The model provider gave a coded answer, which was not asked for.")
         meter = StreamMeter(
-            request.model, chat=isinstance(request, ChatRequest), withhold_usage=not asks_usage(request)
+            request.model,
+            chat=isinstance(request, ChatRequest),
+            withhold_usage=not asks_usage(request),
+            redactor=answer.redactor,
         )
         relay = self.relay = Relay(
             self.client,

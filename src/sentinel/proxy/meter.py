@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, data_of, last_end, split_events
 from sentinel.tokens.answer import read_event
 from sentinel.tokens.delivered import DeliveredText
@@ -40,16 +41,17 @@ class StreamMeter:
 
     chat: of a chat, else of a legacy completion; what a stream that is ended looks like.
     withhold_usage: the client did not ask for the usage chunk, so it does not get it.
+    redactor: takes the provider's key out of events.
     failed: the provider told of an error. broke_off: the stream ended inside of an event.
     """
 
     __slots__ = (
         "_begins_inside", "_buffer", "_chat", "_delivered", "_finished", "_first", "_given_bytes", "_has_ended",
-        "_model", "_pending", "_pending_bytes", "_read_bytes", "_text_at", "_too_long", "_usage_at", "_withhold",
-        "broke_off", "done", "failed", "malformed", "usage",
+        "_mark", "_model", "_pending", "_pending_bytes", "_read_bytes", "_redact", "_text_at", "_too_long", "_usage_at",
+        "_withhold", "broke_off", "done", "failed", "malformed", "usage",
     )  # fmt: skip
 
-    def __init__(self, model: str, *, chat: bool, withhold_usage: bool) -> None:
+    def __init__(self, model: str, *, chat: bool, withhold_usage: bool, redactor: Redactor = NO_SECRET) -> None:
         self._buffer = EventBuffer()
         self._chat = chat
         self._delivered = DeliveredText(model)
@@ -58,6 +60,7 @@ class StreamMeter:
         self._model = model
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._mark, self._redact = redactor.mark, redactor.plain
         self._withhold = withhold_usage
         # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
         # the last text ended.
@@ -137,6 +140,8 @@ class StreamMeter:
     def _inspect(self, block: bytes) -> bytes:
         if not block:
             return block
+        if self._mark is not None and self._mark in block:
+            block = self._redact(block)
         if not self._first and _WITH_CHOICES.search(block) is not None:
             self._first = block
         if _DONE in block or _USAGE.search(block) is not None:

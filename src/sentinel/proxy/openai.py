@@ -1,4 +1,8 @@
-"""OpenAI as the AiProvider, over HTTP/1.1; also anything else that speaks its API."""
+"""OpenAI as the AiProvider, over HTTP/1.1; also anything else that speaks its API.
+
+Whatever passes on from it passes without our key: heads, whole answers, refusals in any spelling (proxy/redaction.py);
+events of a stream by the meter, which sees them whole.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ from contextlib import asynccontextmanager
 import structlog
 
 from sentinel.error import AppError, UpstreamError, UpstreamTimeout
-from sentinel.proxy.headers import UPSTREAM_ID, to_client
+from sentinel.proxy import content_coding
+from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
 from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout, Take
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
+from sentinel.proxy.redaction import Redactor
 from sentinel.tasks import pause
+from sentinel.tokens.counter import is_large
 
 log = structlog.get_logger()
 
@@ -35,6 +42,7 @@ class OpenAIProvider:
         idle_timeout_seconds: float,
         keepalive_seconds: float,
     ) -> None:
+        self._redactor = Redactor(api_key)
         self._client = Http1Client(
             url,
             # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
@@ -48,15 +56,15 @@ class OpenAIProvider:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
         answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
         if request.on_blank is not None and answer.status == 200 and not answer.ended:
-            await _pass_blanks(answer, request.on_blank)
-        return await _whole(answer)
+            await _pass_blanks(answer, request.on_blank, self._redactor)
+        return await _whole(answer, self._redactor)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
         answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
         try:
-            yield _Stream(answer)
+            yield _Stream(answer, self._redactor)
         finally:
             answer.close()
 
@@ -65,7 +73,7 @@ class OpenAIProvider:
         try:
             async with asyncio.timeout(_GET_SECONDS):
                 lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
-                return await _whole(await self._send(b"GET", path.encode("ascii"), lines))
+                return await _whole(await self._send(b"GET", path.encode("ascii"), lines), self._redactor)
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error
 
@@ -96,9 +104,10 @@ class OpenAIProvider:
 
 
 class _Stream:
-    def __init__(self, answer: Http1Answer) -> None:
+    def __init__(self, answer: Http1Answer, redactor: Redactor) -> None:
         self.status = answer.status
-        self.lines, self.id = to_client(answer.headers)
+        self.lines, self.id = _head(answer, redactor)
+        self.redactor = redactor
         self._answer = answer
 
     async def read(self) -> bytes | None:
@@ -120,13 +129,21 @@ class _Stream:
             raise _ours(error) from error
 
     async def whole(self) -> ProviderAnswer:
-        return await _whole(self._answer)
+        return await _whole(self._answer, self.redactor)
 
 
-async def _pass_blanks(answer: Http1Answer, on_blank: Callable[[ProviderAnswer], Awaitable[None]]) -> None:
+def _head(answer: Http1Answer, redactor: Redactor) -> tuple[bytes, bytes | None]:
+    """What passes of an answer's head, and the provider's id of it."""
+    lines, upstream_id = to_client(answer.headers)
+    return redactor.plain(lines), None if upstream_id is None else redactor.plain(upstream_id)
+
+
+async def _pass_blanks(
+    answer: Http1Answer, on_blank: Callable[[ProviderAnswer], Awaitable[None]], redactor: Redactor
+) -> None:
     """Pass on at once what some providers send to keep the connection alive until their answer is ready."""
     try:
-        lines, upstream_id = to_client(answer.headers)
+        lines, upstream_id = _head(answer, redactor)
         while blank := await answer.read_blank():
             await on_blank(ProviderAnswer(answer.status, lines, upstream_id, blank))
     except HttpError as error:
@@ -136,15 +153,32 @@ async def _pass_blanks(answer: Http1Answer, on_blank: Callable[[ProviderAnswer],
         raise
 
 
-async def _whole(answer: Http1Answer) -> ProviderAnswer:
+async def _whole(answer: Http1Answer, redactor: Redactor) -> ProviderAnswer:
     try:
         body = await answer.read_all(MOST_ANSWER_BYTES)
     except HttpError as error:
         raise _ours(error) from error
     finally:
         answer.close()
-    lines, upstream_id = to_client(answer.headers)
-    return ProviderAnswer(answer.status, lines, upstream_id, body)
+    lines, upstream_id = _head(answer, redactor)
+    if answer.status == 200:
+        return ProviderAnswer(200, lines, upstream_id, redactor.plain(body))
+    lines = redactor.every_spelling(lines)
+    headers = pairs_of(lines)
+    coding = dict(headers).get(b"content-encoding")
+    if coding is None and not is_large(len(body)):
+        return ProviderAnswer(answer.status, lines, upstream_id, redactor.every_spelling(body))
+    lines = lines_of(header for header in headers if header[0] != b"content-encoding")
+    return ProviderAnswer(answer.status, lines, upstream_id, await asyncio.to_thread(_readable, body, coding, redactor))
+
+
+def _readable(refusal: bytes, coding: bytes | None, redactor: Redactor) -> bytes:
+    """The body of a refusal without content coding and key. Raises UpstreamError: what is not read does not pass."""
+    try:
+        body = content_coding.decode(refusal, content_coding.codings_of(coding), MOST_ANSWER_BYTES)
+    except (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized) as error:
+        raise UpstreamError("The model provider gave a broken answer.") from error
+    return redactor.every_spelling(body)
 
 
 def _ours(error: HttpError) -> AppError:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from sentinel.proxy.redaction import Redactor
+
 
 class ProviderRequest(msgspec.Struct, frozen=True):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
@@ -46,6 +48,10 @@ class ProviderStream(Protocol):
     @property
     def id(self) -> bytes | None:
         """As in ProviderAnswer."""
+
+    @property
+    def redactor(self) -> Redactor:
+        """Takes the provider's key out of events; what else comes of the provider is without it."""
 
     async def read(self) -> bytes | None:
         """The next bytes as they came, None at the end. Raises UpstreamError, UpstreamTimeout."""
