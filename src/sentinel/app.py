@@ -29,7 +29,7 @@ from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.exchange import Parts
 from sentinel.proxy.keepalive import StreamKeepAlive
-from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.logging import Level, RequestContext
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
@@ -77,11 +77,12 @@ class App:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        self._running = Running(self.settings, self._lines, multiprocess=self._multiprocess)
         if "state" in scope:
+            scope["state"]["on_refused"] = self._running.refused
             scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
             scope["state"]["body_seconds"] = self.settings.request_body_timeout_seconds
             scope["state"]["stall_seconds"] = self.settings.client_stall_timeout_seconds
-        self._running = Running(self.settings, self._lines, multiprocess=self._multiprocess)
         await self._running.start()
         self._routes = Routes(self._running.state)
         await send({"type": "lifespan.startup.complete"})
@@ -98,6 +99,7 @@ class Running:
     def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool) -> None:
         self._settings = settings
         self._lines = lines if settings.log_level in ("debug", "info") else None
+        self._levels = ("debug", "info") if settings.log_level == "debug" else ("info",)
         self._tasks = Tasks()
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
@@ -161,14 +163,22 @@ class Running:
             version=__version__,
             redis_optional=settings.redis_down == "local",
         )
-        return AppState(settings, parts, self._catalog, self._metrics, probe)
+        return AppState(settings, parts, self._catalog, self._metrics, probe, self._log)
 
     def _ended(self, context: RequestContext) -> None:
         context.model_label = self._catalog.label(context.model) if context.model else "other"
         self._metrics.ended(context)
+        self._log(context)
+
+    def refused(self, context: RequestContext) -> None:
+        """Count and log what was refused by its connection, before it was a request."""
+        self._metrics.errors.labels(context.error_code).inc()
+        self._log(context)
+
+    def _log(self, context: RequestContext, level: Level = "info") -> None:
         # One line for each request, and structlog takes 20 us for it: this one is encoded straight from its struct.
-        if self._lines is not None:
-            self._lines.write(_encode(context.line(monotonic(), utc_now())) + b"\n")
+        if self._lines is not None and level in self._levels:
+            self._lines.write(_encode(context.line(monotonic(), utc_now(), level)) + b"\n")
 
     async def start(self) -> None:
         """Everything that must be there before the first request."""

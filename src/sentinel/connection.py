@@ -4,8 +4,9 @@ Why not uvicorn's own protocol: it lacks bounds on slow and huge request heads, 
 largest part of one that was not ours (docs/adr/0009).
 
 The application says in its lifespan state, as `head_seconds`, `body_seconds` and `stall_seconds`, how long a client may
-take. It finds the request in the scope's extensions, as `sentinel.connection`, which is ASGI's `receive` and `send`
-without their messages; under another server it is not there.
+take, and as `on_refused` who is told of what was refused before it was a request. It finds the request in the scope's
+extensions, as `sentinel.connection`, which is ASGI's `receive` and `send` without their messages; under another server
+it is not there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from sentinel.clock import monotonic
 from sentinel.error import (
     AppError,
     Header,
@@ -35,8 +37,8 @@ from sentinel.error import (
     body_of,
     headers_of,
 )
-from sentinel.proxy.headers import lines_of
-from sentinel.proxy.logging import new_request_id
+from sentinel.proxy.headers import by_name, lines_of
+from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.turn import end_of_turn
 
 log = structlog.get_logger()
@@ -370,8 +372,7 @@ class HttpProtocol(asyncio.Protocol):
         if served is not None:
             # Its body broke off; nobody shall wait for the rest.
             served.break_off()
-        request_id = new_request_id()
-        log.info("refused before it was a request", request_id=request_id, status=error.status, error=error.code)
+        request_id = self._note_refusal(served, error)
         body = body_of(error)
         headers = [
             *headers_of(error),
@@ -382,6 +383,24 @@ class HttpProtocol(asyncio.Protocol):
         # As an answer that is whole, and may be waiting for the end of the turn.
         self.turn.write(self.transport, _STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
         self._linger()
+
+    def _note_refusal(self, served: ServedRequest | None, error: AppError) -> str:
+        """Have the request's one log line tell of it; returns the request's id."""
+        context: RequestContext | None = None if served is None else served.scope.get("context")
+        if context is not None:
+            # The application is at it, and writes the line when it learns that nothing more will come.
+            context.status, context.error_code = error.status, error.code
+            return context.id
+        headers, client = by_name(self._headers), self._address["client"]
+        path = unquote(self._url.partition(b"?")[0].decode("latin-1")) or None
+        context = RequestContext(new_request_id(), None, monotonic(), method=None, path=path)
+        context.client, context.agent = client[0] if client else None, headers.get(b"user-agent", b"")
+        context.secrets = secrets_of(headers)
+        context.status, context.error_code, context.outcome = error.status, error.code, "refused"
+        tell: Callable[[RequestContext], None] | None = self._app_state.get("on_refused")
+        if tell is not None:
+            tell(context)
+        return context.id
 
     def _arm(self) -> None:
         seconds = self._app_state.get("head_seconds", _HEAD_SECONDS)

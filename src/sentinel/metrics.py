@@ -125,7 +125,7 @@ class Metrics:
             if not context.streamed:
                 series.overhead.observe(context.overhead_seconds(now))
         if context.malformed_events:
-            endpoint = "chat" if "chat" in context.route else "completions"
+            endpoint = "chat" if "chat" in (context.route or "") else "completions"
             self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
         if context.tokens_from != "none":
             series.charged(context)

@@ -292,13 +292,13 @@ def test_bad_requests_cost_nothing(stack: Stack, sentinel: SentinelProcess) -> N
 # ------------------------------------------------------------------------------------------------------ 404 and 405
 
 
-@pytest.mark.parametrize("path", ["/v1/nope", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "/v1//models"])
+@pytest.mark.parametrize("path", ["/v1/nope", "/v1", "/v1/", "/v1/chat", "/v1/v1", "/v1/v1x", "/v1//", "/v1/../models"])
 def test_an_unknown_url_is_told_to_callers_alone(sentinel: SentinelProcess, token: str, path: str) -> None:
     """Below /v1, strangers get 401 and callers 404 unknown_url."""
     assert send(sentinel, "GET", path).is_error(401, "missing_api_key")
     answer = send(sentinel, "GET", path, token)
     assert answer.is_error(404, "unknown_url")
-    assert f"GET {path}" in answer.error["message"]
+    assert f"GET {path}. Sentinel serves " in answer.error["message"]
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/v2/models", "/healthz", "/v1x", "/%2e%2e/v1/models", "/a?b=c"])
@@ -342,7 +342,7 @@ def test_a_model_that_is_not_there_is_model_not_found(sentinel: SentinelProcess,
     assert "'nope'" in answer.error["message"]
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", ".", "", "..%2f..%2fv1%2fmodels"])
+@pytest.mark.parametrize("name", ["..", "%2e%2e", ".", "..%2f..%2fv1%2fmodels"])
 def test_a_model_name_reaches_no_other_path(stack: Stack, sentinel: SentinelProcess, token: str, name: str) -> None:
     """Dots and slashes in a model's name cannot lead our key to another path at the provider."""
     assert send(sentinel, "GET", f"/v1/models/{name}", token).is_error(404, "model_not_found", param="model")

@@ -194,7 +194,7 @@ def test_administration_wants_its_key(stack: Stack, token: str) -> None:
     for wrong in (token, "operators-ke", "operators-key-"):
         assert send(sentinel, "POST", path, wrong).is_error(401, "invalid_api_key")
     assert send(sentinel, "POST", path, "operators-key").json == {"user": "ana", "refreshed": True}
-    for nobody in ("nobody", "%2E%2E", ".", ""):
+    for nobody in ("nobody", "%2E%2E", "."):
         answer = send(sentinel, "POST", f"/admin/users/{nobody}/refresh", "operators-key")
         assert answer.is_error(404, "user_not_found")
     asked = [call.path for call in stack.simulators.zion.calls if call.path.startswith("/api/v1/limits")]

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from sentinel import error
 from sentinel.config import Settings
 from sentinel.metrics import Metrics
+from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest
 from sentinel.tokens import request
@@ -46,6 +47,19 @@ def test_the_metrics_page_lists_every_metric() -> None:
             (family,) = metric.describe()
             found[family.name + ("_total" if isinstance(metric, Counter) else "")] = family.type
     assert rows == found
+
+
+def test_the_log_page_lists_every_field_in_its_order() -> None:
+    """The fields of the line that a request leaves, and no others."""
+    rows = re.findall(r"^\| (`.+?`) \| ", (ROOT / "docs/logging.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(RequestLine.__struct_fields__)
+
+
+def test_the_log_page_lists_every_outcome() -> None:
+    """As the code explains them."""
+    page = (ROOT / "docs/logging.md").read_text().split("| `outcome` |", 1)[1].split("\n", 1)[0]
+    told = str(RequestContext.__doc__).split("outcome:", 1)[1].split("tokens_from:", 1)[0]
+    assert re.findall(r"`(\w+)`", page) == re.findall(r"`(\w+)`", told)
 
 
 def test_the_readme_lists_every_error_code() -> None:

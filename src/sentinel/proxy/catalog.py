@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 FRESH_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
+_MOST_NAME = 256
+"""As in bodies (body.py)."""
 OTHER = "other"
 """The metric label of a model that the provider does not list: clients must not invent labels."""
 
@@ -62,14 +64,16 @@ class ModelCatalog:
             if not self._body:
                 raise
 
-    async def one(self, model: str, request_id: str) -> bytes:
-        """The body of GET /models/{id}. Raises ModelNotFound, UpstreamError, UpstreamTimeout."""
+    async def one(self, model: str, request_id: str, *, listed_only: bool = False) -> bytes:
+        """The body of GET /models/{id}. Raises ModelNotFound, UpstreamError, UpstreamTimeout.
+
+        listed_only: do not ask the provider for what it does not list.
+        """
         await self.listing(request_id)
         if (known := self._models.get(model)) is not None:
             return known
         missing = ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
-        # An empty name or dots would be another path at the provider.
-        if not model.strip("."):
+        if listed_only or not _is_name(model):
             raise missing
         answer = await self._provider.get(f"/models/{quote(model, safe='')}", request_id)
         if answer.status == 200:
@@ -104,3 +108,9 @@ class ModelCatalog:
         self._models = {str(model.get("id")): msgspec.json.encode(model) for model in listing.data}
         self._body = answer.body
         self._fresh_until = monotonic() + FRESH_SECONDS
+
+
+def _is_name(model: str) -> bool:
+    """Whether this can be asked for at the provider without becoming another path there."""
+    segments = model.replace("\\", "/").split("/")
+    return len(model) <= _MOST_NAME and model.isprintable() and not any(not part.strip(".") for part in segments)

@@ -1,12 +1,16 @@
-"""What is known of one request, and the one log line that it ends with.
+"""What is known of one request, and the one log line that it ends with: every request of every route has one.
 
-Never in here: a prompt, a token, a key, an e-mail address.
+Never in here: a prompt, a token, a key, an e-mail address. docs/logging.md tells the fields.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
@@ -23,8 +27,62 @@ def new_request_id() -> str:
     return f"req_{_bits(96):024x}"
 
 
+_MOST_AGENT_BYTES = 200
+_MOST_AGENTS = 1024
+"""User agents whose form in the log is remembered: 400 KB. An installation knows a few dozen."""
+_MOST_WORD = 40
+"""Words of a user agent are shorter; tokens and keys are longer."""
+_KEY = re.compile(r"(?i)(?<![a-z])(sk|pk|key|token|bearer)[-_=:]|eyJ")
+
+_MOST_PATH, _MOST_SEGMENTS = 200, 8
+_HUMPS = "[A-Za-z][a-z]{0,14}([A-Z][a-z]{1,14}){0,3}"
+_WORDS = re.compile(rf"\.?{_HUMPS}([-_.:]{_HUMPS}){{0,2}}|v[0-9]{{1,2}}((alpha|beta)[0-9]?)?")
+"""A segment of a path as APIs have them. Keys and tokens have digits in between, addresses an @, prompts spaces."""
+
+
+_CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_LEAST_SECRET = 4
+
+
+def secrets_of(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """What a request's headers have for tokens and keys. headers: names in lower case."""
+    words = (headers.get(name, b"").decode("latin-1").rpartition(" ")[2] for name in _CREDENTIALS)
+    return tuple(word for word in words if len(word) >= _LEAST_SECRET)
+
+
+def log_path(path: str, secrets: Iterable[str] = ()) -> str:
+    """A path that is no route's, as the log has it: words stay, what could be a token, a name or a prompt is `*`.
+
+    path: decoded, and without its query, which may hold keys. secrets: masked although they may have the form of words.
+    """
+    for secret in secrets:
+        path = path.replace(secret, "*")
+    segments = path[:_MOST_PATH].replace("\\", "/").split("/")
+    kept = [
+        segment if not segment or (_WORDS.fullmatch(segment) and not _KEY.search(segment)) else "*"
+        for segment in segments[: _MOST_SEGMENTS + 1]
+    ]
+    return "/".join([*kept, "..."] if len(segments) > _MOST_SEGMENTS + 1 or len(path) > _MOST_PATH else kept)
+
+
+@lru_cache(maxsize=_MOST_AGENTS)
+def _agent(value: bytes) -> str:
+    """A user agent as the log has it: harmless to terminals, without what looks like an address or a key."""
+    text = "".join(char if char.isprintable() else "?" for char in value.decode("latin-1"))
+    words = ("*" if "@" in word or len(word) > _MOST_WORD or _KEY.search(word) else word for word in text.split(" "))
+    return " ".join(words)
+
+
+Level = Literal["debug", "info"]
+
+
 class RequestContext(msgspec.Struct):
     """Facts gathered while a request passes its phases. Moments are monotonic seconds, 0 = not reached.
+
+    route: as docs/openapi.yaml names it, None for a path that is none; that one is in `path`, decoded and without its
+    query. secrets: what must not be seen of a path, although it has the form of words.
+    client: the address of the connection, as it is: headers that name another one may come from anybody.
+    agent: the header User-Agent as it came.
 
     body_seconds: until the client had sent its body. outcome: `ok`, `refused` (by us, before anything was spent),
     `upstream_error`, `broken`, `client_gone`, `limit` (ended at a limit), `shutdown` or `error`.
@@ -32,8 +90,13 @@ class RequestContext(msgspec.Struct):
     """
 
     id: str
-    route: str
+    route: str | None
     started: float
+    client: str | None = None
+    agent: bytes = b""
+    method: str | None = "POST"
+    path: str | None = None
+    secrets: tuple[str, ...] = ()
     identified: float = 0.0
     body_seconds: float = 0.0
     user: AuthenticatedUser | None = None
@@ -46,6 +109,9 @@ class RequestContext(msgspec.Struct):
     upstream_request_id: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    finish_reason: str | None = None
     counted_input: int = 0
     tokens_from: str = "none"
     verdict: Verdict | None = None
@@ -61,21 +127,29 @@ class RequestContext(msgspec.Struct):
         """Time that we took ourselves: all but what the provider took, and the client for its body."""
         return max(0.0, now - self.started - self.provider_seconds - self.body_seconds)
 
-    def line(self, now: float, timestamp: str) -> RequestLine:
+    def line(self, now: float, timestamp: str, level: Level = "info") -> RequestLine:
         """The log line at the end of the request."""
         first, provider, total = self.first_byte, self.provider_seconds, now - self.started
+        agent = self.agent
         return RequestLine(
             self.id,
             self.upstream_request_id,
             log_name(self.user.id) if self.user else None,
-            self.model[:96],
+            self.client,
+            _agent(agent[:_MOST_AGENT_BYTES]) if agent else None,
+            self.method,
             self.route,
+            None if self.path is None else log_path(self.path, self.secrets),
+            self.model[:96],
             self.streamed,
             self.status,
             self.outcome,
             self.error_code,
+            self.finish_reason,
             self.input_tokens,
             self.output_tokens,
+            self.cached_tokens,
+            self.reasoning_tokens,
             self.tokens_from,
             int(total * 100_000 + 0.5) / 100,
             int(provider * 100_000 + 0.5) / 100,
@@ -83,24 +157,31 @@ class RequestContext(msgspec.Struct):
             int((first - self.started) * 100_000 + 0.5) / 100 if first else None,
             timestamp,
             "request",
-            "info",
+            level,
         )
 
 
 class RequestLine(msgspec.Struct, frozen=True, gc=False):
-    """The fields of the log line, in their order; durations in milliseconds."""
+    """The fields of the log line, in their order (docs/logging.md); durations in milliseconds."""
 
     request_id: str
     upstream_request_id: str | None
     user_id: str | None
+    client: str | None
+    user_agent: str | None
+    method: str | None
+    route: str | None
+    path: str | None
     model: str
-    route: str
     stream: bool
     status: int
     outcome: str
     error: str | None
+    finish_reason: str | None
     input_tokens: int
     output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
     tokens_from: str
     total_ms: float
     provider_ms: float

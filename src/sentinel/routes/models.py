@@ -1,4 +1,7 @@
-"""GET /v1/models and /v1/models/{id}: from the provider, counted by the rate limiter, charged nothing."""
+"""GET /v1/models and /v1/models/{id}: from the provider, counted by the rate limiter, charged nothing.
+
+HEAD is not even counted, and knows the models that the provider lists.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from starlette.responses import Response
 from sentinel.limits.policy import Ask
 from sentinel.middleware import auth, rate_limiter
 from sentinel.proxy.headers import by_name, pairs_of
+from sentinel.proxy.logging import RequestContext
 from sentinel.routes.state import AppState
 
 
@@ -22,13 +26,19 @@ async def model(request: Request) -> Response:
     """One model."""
     await _admit(request)
     state: AppState = request.app.state.sentinel
-    body = await state.catalog.one(request.path_params["model"], request.scope["request_id"])
+    name, request_id = request.path_params["model"], request.scope["request_id"]
+    body = await state.catalog.one(name, request_id, listed_only=request.method == "HEAD")
     return Response(body, media_type="application/json")
 
 
 async def _admit(request: Request) -> None:
     parts = request.app.state.sentinel.parts
     user = await auth.identify(by_name(request.scope["headers"]), parts.cache)
+    context: RequestContext = request.scope["context"]
+    context.user = user
+    if request.method == "HEAD":
+        # It asks whether there is something, and costs nothing: so it does not reach the provider either.
+        return
     ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
     verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
     request.scope["common"] += pairs_of(rate_limiter.lines_of(verdict))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sentinel.config import Settings
 from sentinel.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.exchange import Parts
+from sentinel.proxy.logging import Level, RequestContext
 from sentinel.routes.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """The parts that handlers speak for."""
+    """The parts that handlers speak for. log: writes the line of a request that was no exchange."""
 
     settings: Settings
     parts: Parts
     catalog: ModelCatalog
     metrics: Metrics
     probe: Probe
+    log: Callable[[RequestContext, Level], None]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, UnknownUrl, body_of, headers_of
@@ -17,13 +20,21 @@ from sentinel.middleware import auth
 from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
-from sentinel.proxy.logging import RequestContext, new_request_id
+from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.routes import models, operations
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
 
 _HOT = {kind.route: kind for kind in (CHAT, COMPLETION)}
+_QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
+"""Asked every few seconds by machines: their log lines are of level debug."""
+_SLASHES = re.compile("/{2,}")
+_DOUBLED = re.compile(r"(/v1)+(?=/|\Z)")
+_MOST_PATH = 200
+"""So much of a path is compared with ours, and told back."""
+_CLOSE = 0.4
+"""So much alike `/v1/chat` and `/v1/chat/completions` are, and `/nope` and none of ours."""
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -51,9 +62,25 @@ async def _never(_: Request) -> Response:
     raise AssertionError("served before Starlette is asked")
 
 
+def served_path(path: str) -> str:
+    """The path that is meant where a client has put a base URL and a path together with a slash or a `/v1` too many."""
+    # To the patterns of routes a line feed at the end is none.
+    path = path.replace("\n", "\r")
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    if path.endswith("/"):
+        path = path.rstrip("/") or "/"
+    if path.startswith("/v1/v1") and (doubled := _DOUBLED.match(path)) is not None:
+        path = "/v1" + path[doubled.end() :]
+    return path
+
+
 def _render(request: Request, error: AppError, more: list[Header] | None = None) -> Response:
     state: AppState = request.app.state.sentinel
     state.metrics.errors.labels(error.code).inc()
+    context: RequestContext = request.scope["context"]
+    context.error_code = error.code
+    context.outcome = {"client": "refused", "provider": "upstream_error"}.get(error.side, "error")
     response = Response(body_of(error), error.status)
     response.raw_headers += headers_of(error) + (more or [])
     return response
@@ -70,17 +97,34 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path, method = request.scope["path"], request.method
     if path.startswith("/v1/") or path == "/v1":
         try:
-            await auth.identify(by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache)
+            context: RequestContext = request.scope["context"]
+            context.user = await auth.identify(
+                by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache
+            )
         except AppError as refused:
             return _render(request, refused)
+    asked = f"{method} {request.scope['asked_path'][:_MOST_PATH]}"
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
-        return _render(request, MethodNotAllowed(f"Not allowed: {method} {path[:200]}."), [(b"allow", allow.encode())])
-    return _render(request, UnknownUrl(f"Unknown request URL: {method} {path[:200]}."))
+        return _render(request, MethodNotAllowed(f"Not allowed: {asked}."), [(b"allow", allow.encode())])
+    served = ", ".join(_closest_first(path, request.app.routes))
+    return _render(request, UnknownUrl(f"Unknown request URL: {asked}. Sentinel serves {served}."))
+
+
+def _closest_first(path: str, routes: list[BaseRoute]) -> list[str]:
+    """The routes that there are, such as `GET /v1/models/{model}`, and first of them what the caller may have meant."""
+    known = {route.path_format: route for route in routes if isinstance(route, Route)}
+    close = get_close_matches(path[:_MOST_PATH].lower(), known, n=1, cutoff=_CLOSE)
+    return [
+        f"{method} {name}"
+        for name in [*close, *(name for name in known if name not in close)]
+        for method in sorted((known[name].methods or set()) - {"HEAD"})
+    ]
 
 
 async def _unknown_error(request: Request, error: Exception) -> Response:
-    log.error("request failed", request_id=request.scope["request_id"], path=request.scope["path"], exc_info=error)
+    context: RequestContext = request.scope["context"]
+    log.error("request failed", request_id=context.id, route=context.route, exc_info=error)
     return _render(request, InternalError("The server had an error while processing your request."))
 
 
@@ -124,23 +168,60 @@ class Routes:
     """The ASGI application for requests."""
 
     def __init__(self, state: AppState) -> None:
+        self._state = state
         self._parts = state.parts
-        self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = rest(state)
+        app = rest(state)
+        self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = app
+        self._names = [(route.path_regex, route.path_format) for route in app.routes if isinstance(route, Route)]
         self._cors = Cors(state.settings.cors_origins)
+        keys = state.settings.openai_api_key, state.settings.zion_api_key, state.settings.admin_key
+        self._secrets = tuple(key.get_secret_value() for key in keys if key is not None)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         request_id, headers = new_request_id(), by_name(scope["headers"])
         kind = _HOT.get(scope["path"])
+        if kind is None:
+            # Most requests do not come here.
+            scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
+            kind = _HOT.get(scope["path"])
+        client = scope.get("client")
+        context = scope["context"] = RequestContext(
+            request_id,
+            None if kind is None else kind.route,
+            monotonic(),
+            client[0] if client else None,
+            headers.get(b"user-agent", b""),
+        )
         if kind is not None and scope["method"] == "POST":
             lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
-            client = ClientSide(scope, receive, send, headers, lines)
-            return Exchange(self._parts, kind, client, RequestContext(request_id, kind.route, monotonic())).run()
-        common = [*self._cors.headers(headers), (b"x-request-id", request_id.encode())]
-        if scope["method"] == "OPTIONS":
-            return _empty([*self._cors.preflight(headers), *common], send)
-        scope["request_id"], scope["common"] = request_id, common
-        return self._rest(scope, receive, _adding(common, send))
+            client_side = ClientSide(scope, receive, send, headers, lines)
+            return Exchange(self._parts, kind, client_side, context).run()
+        return self._beside(context, headers, scope, receive, send)
+
+    async def _beside(
+        self, context: RequestContext, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve what is no exchange, and log it."""
+        path, context.method = scope["path"], scope["method"]
+        scope.setdefault("asked_path", path)
+        context.route = next((name for pattern, name in self._names if pattern.match(path)), None)
+        if context.route is None:
+            context.path, context.secrets = path, (*secrets_of(headers), *self._secrets)
+        common = [*self._cors.headers(headers), (b"x-request-id", context.id.encode())]
+        scope["request_id"], scope["common"] = context.id, common
+        try:
+            if context.method == "OPTIONS":
+                await _empty([*self._cors.preflight(headers)], _adding(context, common, send))
+            else:
+                await self._rest(scope, receive, _adding(context, common, send))
+            if context.error_code is None and context.status < 500:
+                context.outcome = "ok"
+        except asyncio.CancelledError:
+            context.outcome = "shutdown"
+            raise
+        finally:
+            self._state.log(context, "debug" if context.route in _QUIET else "info")
 
 
 async def _empty(headers: list[Header], send: Send) -> None:
@@ -148,11 +229,12 @@ async def _empty(headers: list[Header], send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _adding(common: list[Header], send: Send) -> Send:
-    """`send` with the common headers, which handlers may add to until the answer starts."""
+def _adding(context: RequestContext, common: list[Header], send: Send) -> Send:
+    """`send` with the common headers, which handlers may add to until the answer starts; its status is noted."""
 
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
+            context.status = context.status or message["status"]
             message["headers"] = [*message["headers"], *common]
         await send(message)
 

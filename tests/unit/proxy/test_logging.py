@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sentinel.proxy.logging import RequestContext, new_request_id
+from sentinel.proxy.logging import RequestContext, log_path, new_request_id
 from sentinel.zion.models import AuthenticatedUser
 
 
@@ -53,3 +56,53 @@ def test_ids_differ() -> None:
     ids = {new_request_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(name) == 28 and name.startswith("req_") for name in ids)
+
+
+def agent_of(value: bytes) -> str | None:
+    return RequestContext("req_1", "/", started=0.0, agent=value).line(1.0, "now").user_agent
+
+
+def test_a_user_agent_is_bounded_and_harmless() -> None:
+    """What a client calls itself cannot fill the log, steer a terminal, or name a person or a key."""
+    assert agent_of(b"OpenAI/Python 2.8.1 (Linux; +https://a.test)") == "OpenAI/Python 2.8.1 (Linux; +https://a.test)"
+    assert agent_of(b"") is None
+    assert len(agent_of(b"word " * 20_000) or "") == 200
+    assert agent_of(b"a\x1b[31m\x9b2J\x7f\xe9\tb") == "a?[31m?2J?é?b"
+    assert agent_of(b"bot/1 (ana@corp.test) sk-sentinel-77 Bearer:abc " + b"x" * 41) == "bot/1 * * * *"
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/v1/chat/completion", "/v1/chat/completion"),
+        ("/v1beta/models/gemini-pro:streamGenerateContent", "/v1beta/models/gemini-pro:streamGenerateContent"),
+        ("/wp-login.php", "/wp-login.php"),
+        ("/.env", "/.env"),
+        ("/", "/"),
+        ("/v1/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.abc", "/v1/*"),
+        ("/v1/eyJhbGciOiJub25lIn", "/v1/*"),
+        ("/sk-abcdef", "/*"),
+        ("/users/ana@corp.test/x", "/users/*/x"),
+        ("/tell me a secret", "/*"),
+        ("/0123456789abcdef", "/*"),
+        ("/qwertyuiopasdfghjklzxcvb", "/*"),
+        ("/v1/a\x1b[2J\n", "/v1/*"),
+        ("/a\\sk-b", "/a/*"),
+        ("/v1/operators-own", "/v1/*"),
+        ("/a" * 9, "/a" * 8 + "/..."),
+        ("/" + "a" * 30_000, "/*/..."),
+    ],
+)
+def test_of_a_strange_path_the_words_are_logged(path: str, logged: str) -> None:
+    """Enough to see what a client is after; nothing that could be a token, a key, an address or a prompt."""
+    assert log_path(path, ["operators-own"]) == logged
+
+
+@given(st.text(), st.text())
+def test_whatever_a_path_holds_its_line_is_short_and_printable(before: str, after: str) -> None:
+    """No path makes a line long, and what must not be seen is not."""
+    logged = log_path(f"/{before}/s3cret-token/{after}")
+    assert len(logged) <= 204
+    assert logged.isascii()
+    assert logged.isprintable()
+    assert "s3cret" not in logged
