@@ -121,8 +121,10 @@ def test_without_rate_limits_there_are_no_rate_headers(stack: Stack, token: str)
 def limited(answer: Answer, metric: str, limit: int, kind: str = "requests") -> dict[str, object]:
     assert answer.is_error(429, "rate_limit_exceeded", kind)
     details: dict[str, object] = answer.error["details"]
-    assert details.keys() == {"metric", "limit", "used", "remaining", "reset_at"}
+    assert details.keys() == {"limit_type", "metric", "limit", "used", "remaining", "reset_at"}
     assert (details["metric"], details["limit"]) == (metric, limit)
+    assert details["limit_type"] == ("concurrency" if metric == "concurrency" else "window")
+    assert answer.headers["x-sentinel-limited-by"] == details["limit_type"]
     assert int(answer.headers["retry-after"]) >= 1
     return details
 
@@ -182,7 +184,12 @@ def test_a_used_up_subscription_is_insufficient_quota(
         zion.limit_shape = "C"
     assert answer.is_error(429, "insufficient_quota", "insufficient_quota")
     assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
     details = answer.error["details"]
+    assert details["limit_type"] == answer.headers["x-sentinel-limited-by"] == "quota"
+    # The window is as good as new, and nobody shall take it for what is left.
+    assert int(answer.headers["x-ratelimit-remaining"]) > 0
+    assert answer.headers[f"x-sentinel-quota-remaining-{metric.removeprefix('ai_').replace('_', '-')}"] == "0"
     assert (details["metric"], details["limit"], details["used"], details["remaining"]) == (metric, 100, 100, 0)
 
 
@@ -215,7 +222,8 @@ def test_scripts_may_read_our_headers(sentinel: SentinelProcess, token: str, ask
         answer = send(sentinel, method, path, given, body, Origin="https://app.test")
         assert answer.headers["access-control-allow-origin"] == "*"
         exposed = answer.headers["access-control-expose-headers"].split(", ")
-        sent = {name for name in answer.headers if name.startswith(("x-ratelimit", "x-request", "x-upstream", "retry"))}
+        ours = ("x-ratelimit", "x-request", "x-upstream", "x-sentinel", "retry")
+        sent = {name for name in answer.headers if name.startswith(ours)}
         assert sent <= set(exposed)
 
 

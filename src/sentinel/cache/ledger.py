@@ -18,7 +18,7 @@ from sentinel.cache import keys
 from sentinel.cache.link import Arg
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
-from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, verdict_of
+from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, View, verdict_of, view_of
 
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -63,11 +63,12 @@ class RedisLedger:
         self.store = store
         self.policy = policy
         self.now_ms = 0
-        self._verdict = struct.Struct(f"<{15 + 2 * len(policy.windows)}q")
-        library = Script.library(resources.files("sentinel.limits"), "ledger", policy.lua())
+        self._verdict = struct.Struct(f"<{18 + 2 * len(policy.windows)}q")
+        self._seen = struct.Struct(f"<{14 + 2 * len(policy.windows)}q")
+        library = Script.library(resources.files("sentinel.limits"), "ledger", policy.lua(), ("due", "view"))
         self._reserve, self._settle, self._extend = library["reserve"], library["settle"], library["extend"]
         self._reserve_opening, self._settle_opening = self._reserve.opening(4, 3), self._settle.opening(5, 3)
-        self._expire, self._due = library["expire"], library["due"]
+        self._expire, self._due, self._view = library["expire"], library["due"], library["view"]
         self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
 
     async def reserve(self, ask: Ask) -> Verdict:
@@ -79,6 +80,11 @@ class RedisLedger:
         answer = await self.store.run(self._reserve, account.account, call)
         form = self._verdict if len(answer) == self._verdict.size else struct.Struct(f"<{len(answer) // 8}q")
         return verdict_of(form.unpack(answer), self.policy)
+
+    async def view(self, user: str) -> View:
+        """What the user may spend and has spent; changes nothing."""
+        answer = await self.store.script(self._view, keys.account_keys(user).all, self.now_ms)
+        return view_of(self._seen.unpack(answer), self.policy)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what was added.

@@ -16,7 +16,7 @@ from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.limits import ledger as rule
-from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict
+from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict, View
 
 log = structlog.get_logger()
 
@@ -48,6 +48,11 @@ class LocalLedger:
     def reserve(self, ask: Ask) -> Verdict:
         """As RedisLedger.reserve."""
         return replace(rule.reserve(self._account(ask.user), self.policy, ask, now_ms()), degraded=True)
+
+    def view(self, user: str) -> View:
+        """As RedisLedger.view."""
+        account = self._accounts.get(user) or rule.Account()
+        return replace(rule.view(account, self.policy, now_ms()), degraded=True)
 
     def extend(self, ask: Ask, held_output: int, more: int, sent: int) -> int:
         """As RedisLedger.extend."""
@@ -101,6 +106,16 @@ class FallbackLedger:
             return self._local.reserve(ask)
         self._found()
         return verdict
+
+    async def view(self, user: str) -> View:
+        """What the user may spend and has spent, where it is decided on."""
+        if self._away and self._is_catching_up():
+            return self._local.view(user)
+        try:
+            return await self._redis.view(user)
+        except RedisUnavailable:
+            self._lost()
+            return self._local.view(user)
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, reserve more."""

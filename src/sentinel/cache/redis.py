@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any, Protocol
@@ -45,19 +45,24 @@ class Script:
         return cls(("EVALSHA", _sha1(text)), pack(("SCRIPT", "LOAD", text)))
 
     @classmethod
-    def library(cls, folder: Traversable, common: str, policy: str) -> dict[str, Script]:
+    def library(cls, folder: Traversable, common: str, policy: str, reading: Collection[str]) -> dict[str, Script]:
         """The `*.lua` files of a folder as functions of KEYS and ARGV, by their names.
 
-        policy: a Lua table; common: the file that all build on. Redis compiles a library once, where a script makes its
-        tables and functions anew in each call. The names have a hash of it all, so that a replica with other settings
-        or of another version can be served beside this one.
+        policy: a Lua table; common: the file that all build on; reading: those that write nothing: Redis sees to that,
+        and runs them when it is full, too. It compiles a library once, where a script makes its tables and functions
+        anew in each call. The names have a hash of it all, so that a replica with other settings or of another version
+        can be served beside this one.
         """
         texts = {path.name.removesuffix(".lua"): path.read_text() for path in folder.iterdir() if ".lua" in path.name}
         head = f"local POLICY = {policy}\n{texts.pop(common)}"
         version = _sha1(head + "".join(texts[name] for name in sorted(texts)))[:12]
         parts = [f"#!lua name=sentinel_{version}\n{head}"]
         for name, text in sorted(texts.items()):
-            parts.append(f"redis.register_function('{name}_{version}', function(KEYS, ARGV)\nstart()\n{text}end)\n")
+            flags = "'no-writes'" if name in reading else ""
+            function = f"function(KEYS, ARGV)\nstart()\n{text}end"
+            parts.append(
+                f"redis.register_function{{function_name='{name}_{version}', flags={{{flags}}}, callback={function}}}\n"
+            )
         load = pack(("FUNCTION", "LOAD", "REPLACE", "".join(parts)))
         return {name: cls(("FCALL", f"{name}_{version}"), load) for name in texts}
 

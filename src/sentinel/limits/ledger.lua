@@ -72,7 +72,7 @@ local function start()
     none[p.base + ID] = p.id
   end
   NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
-  ANSWER = form('i8', 15 + 2 * #windows)
+  ANSWER = form('i8', 18 + 2 * #windows)
 end
 
 -- A Redis that comes back finds leases ended whose processes live and could not say so. They get so long to do that.
@@ -260,12 +260,9 @@ local function save(a, keys)
   redis.call('SET', keys[1], concat(texts), 'PX', policy.ttl)
 end
 
--- The account now, and whether it must be saved although nothing happens to it.
-local function load(keys, now)
-  local a = decode(redis.call('GET', keys[1]) or NO_ACCOUNT)
-  local back, over = a[LAST] > now, false
-  if back then rewind(a, keys, now) end
-  a[LAST] = now
+-- Begin the quota periods that are due; says whether any was.
+local function roll(a, now)
+  local over = false
   if a[AT] >= 0 then
     for d = 1, 3 do
       local ends = a[ENDS + d]
@@ -277,7 +274,19 @@ local function load(keys, now)
   -- Zion says when the new period ends. What it has not told to be booked in the old one may count in the new one, so
   -- what is pending and blind stays.
   if over then a[N], a[ASK] = a[N] + 1, 0 end
-  return a, back or over
+  return over
+end
+
+-- The account as it is stored.
+local function stored(keys) return decode(redis.call('GET', keys[1]) or NO_ACCOUNT) end
+
+-- The account now, and whether it must be saved although nothing happens to it.
+local function load(keys, now)
+  local a = stored(keys)
+  local back = a[LAST] > now
+  if back then rewind(a, keys, now) end
+  a[LAST] = now
+  return a, roll(a, now) or back
 end
 
 -- Replace what a lease reserved by what was spent: give back where it was taken, charge the excess now.

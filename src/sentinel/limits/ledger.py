@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Triple, Verdict, Window, verdict_of
+from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Triple, Verdict, View, Window, verdict_of, view_of
 
 CLAIM_MS = 5000
 EARLY_MS = 60_000
@@ -118,11 +118,14 @@ class Account:
             return None
         return q.limit[d] - q.used[d] - self.blind[d] - self.pend[d] - self.held[d]
 
+    def in_window(self, window: Window, now: int) -> dict[int, int]:
+        """The slices still in the window."""
+        oldest = window.slice_of(now) - SLICES
+        return {s: amount for s, amount in self.windows.get(window.name, {}).items() if s >= oldest}
+
     def live(self, window: Window, now: int) -> dict[int, int]:
         """The slices still in the window; older ones are dropped."""
-        oldest = window.slice_of(now) - SLICES
-        kept = {s: amount for s, amount in self.windows.get(window.name, {}).items() if s >= oldest}
-        self.windows[window.name] = kept
+        kept = self.windows[window.name] = self.in_window(window, now)
         return kept
 
 
@@ -157,11 +160,32 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
         _take(account, policy, ask, cost, now)
         totals = [total + cost[w.dimension] for w, total in zip(policy.windows, totals, strict=True)]
     answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
-    for w, total in zip(policy.windows, totals, strict=True):
-        slices = account.windows[w.name]
-        answer += [max(0, w.limit - total), w.gone_ms(max(slices)) if slices else now]
+    answer += [-1 if (left := account.left(d)) is None else max(0, left) for d in range(3)]
+    for w in policy.windows:
+        answer += _state_of(account, w, now)
     answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
     return verdict_of(tuple(answer), policy)
+
+
+def view(account: Account, policy: Policy, now: int) -> View:
+    """What a user may spend and has spent; changes nothing (view.lua)."""
+    now, q = max(now, account.last), account.quota
+    limit, used, ends = (q.limit, q.used, q.ends) if q else ([-1, -1, -1], _zeros(), _zeros())
+    over = [0 < end <= now for end in ends]
+    known = q is not None and now < q.at + policy.fresh_ms + policy.stale_ms
+    answer = [int(known), now, int(any(over) or now >= account.ask), account.seq, *limit]
+    waiting = [account.blind[d] + account.pend[d] + account.held[d] for d in range(3)]
+    answer += [waiting[d] + (0 if over[d] else used[d]) for d in range(3)]
+    answer += [0 if over[d] else ends[d] for d in range(3)]
+    for w in policy.windows:
+        answer += _state_of(account, w, now)
+    return view_of((*answer, account.open), policy)
+
+
+def _state_of(account: Account, window: Window, now: int) -> list[int]:
+    """What remains of a window, and the first moment at which all that it holds has left it."""
+    slices = account.in_window(window, now)
+    return [max(0, window.limit - sum(slices.values())), window.gone_ms(max(slices)) if slices else now]
 
 
 def _blocker(account: Account, policy: Policy, totals: list[int], cost: list[int], now: int) -> list[int]:

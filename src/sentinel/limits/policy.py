@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 import msgspec
@@ -163,6 +163,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     fair_output: int = 0
 
 
+LimitType = Literal["window", "concurrency", "quota"]
+
+
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """Why a request was refused. metric: a dimension or `concurrency`. reset_ms: 0 = never.
@@ -170,7 +173,7 @@ class Blocker:
     wait_ms: until this request would fit, None = it never will.
     """
 
-    is_quota: bool
+    limit_type: LimitType
     metric: str
     limit: int
     used: int
@@ -186,7 +189,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     refresh: the caller should ask Zion for the limits, nobody else does; stale: they are past their time to live.
     seq: how often Zion has said something, to be handed in with the refresh.
     windows: for each window of the policy what remains of it, and the moment at which all that it holds has left it.
-    concurrency_remaining: -1 = not limited.
+    concurrency_remaining, quota_remaining (after this request's reservation): -1 = not limited.
     """
 
     admitted: bool
@@ -201,10 +204,38 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     policy: Policy | None = None
     windows: tuple[int, ...] = ()
     concurrency_remaining: int = NOT_LIMITED
+    quota_remaining: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
     degraded: bool = False
 
 
-_KINDS = {1: "window", 2: "concurrency", 3: "quota"}
+class View(msgspec.Struct, frozen=True, gc=False):
+    """What a user may spend and has spent. With `known` false limits must be fetched first.
+
+    refresh, seq, windows: as of a Verdict. limit: -1 = none. used: with what is reserved or on its way to Zion.
+    ends_ms: 0 = never, or not known.
+    """
+
+    known: bool
+    now_ms: int
+    refresh: bool
+    seq: int
+    limit: Triple
+    used: Triple
+    ends_ms: Triple
+    windows: tuple[int, ...]
+    in_flight: int
+    policy: Policy
+    degraded: bool = False
+
+
+def view_of(answer: tuple[int, ...], policy: Policy) -> View:
+    """Read the answer of view.lua (its first lines say the order)."""
+    known, now, refresh, seq, *triples = answer[:13]
+    limit, used, ends = ((triples[at], triples[at + 1], triples[at + 2]) for at in (0, 3, 6))
+    return View(known == 1, now, refresh == 1, seq, limit, used, ends, answer[13:-1], answer[-1], policy)
+
+
+_KINDS: dict[int, LimitType] = {1: "window", 2: "concurrency", 3: "quota"}
 
 
 def verdict_of(answer: tuple[int, ...], policy: Policy) -> Verdict:
@@ -214,7 +245,8 @@ def verdict_of(answer: tuple[int, ...], policy: Policy) -> Verdict:
         return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
     blocker = _blocker_of(answer, policy) if code else None
     flags = finite == 1, True, refresh == 1, stale == 1
-    return Verdict(code == 0, now, granted, *flags, seq, blocker, policy, answer[14:-1], answer[-1])
+    quota = answer[14], answer[15], answer[16]
+    return Verdict(code == 0, now, granted, *flags, seq, blocker, policy, answer[17:-1], answer[-1], quota)
 
 
 def _blocker_of(answer: tuple[int, ...], policy: Policy) -> Blocker:
@@ -225,4 +257,4 @@ def _blocker_of(answer: tuple[int, ...], policy: Policy) -> Blocker:
         metric = policy.windows[which - 1].metric
     else:
         metric = DIMENSIONS[which - 1]
-    return Blocker(kind == 3, metric, limit, used, remaining, reset, None if wait < 0 else wait)
+    return Blocker(_KINDS[kind], metric, limit, used, remaining, reset, None if wait < 0 else wait)

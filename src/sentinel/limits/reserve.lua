@@ -2,7 +2,8 @@
 -- KEYS: account, leases, lease index, outbox. ARGV: id, user, and as doubles: now (0 = this Redis' clock), input, output,
 -- least and fair output (policy.py, Ask).
 -- Answer, as a row of 64-bit integers (a table would take 5 us more): code, now, granted, finite, refresh, stale, seq, wait, kind,
--- which, limit, used, left, reset, then remaining and reset for each window, then remaining concurrency or -1
+-- which, limit, used, left, reset, then what is left of the quota of each dimension or -1, then remaining and reset for each
+-- window, then remaining concurrency or -1
 --   code 0 admitted, 1 refused, 2 no usable limits known; wait: ms until it would fit, -1 = never
 --   kind of the blocker: 1 window, 2 concurrency, 3 quota; which: window number or dimension
 local now, input, output, least, fair = unpack_from('<ddddd', ARGV[3])
@@ -24,7 +25,8 @@ expire(a, KEYS, user, now)
 dirty = dirty or a[LEASE] ~= lease
 
 -- How much output fits; the rest of the request is all or nothing.
-local room = left(a, 3)
+local requests_left, input_left, output_left = left(a, 1), left(a, 2), left(a, 3)
+local room = output_left
 for k = 1, windowed do
   local p = windows[k]
   live(a, p, now)
@@ -46,10 +48,9 @@ for k = 1, windowed do
   local amount = cost[p.dim]
   if amount > 0 and a[p.base + SUM] + amount > p.limit then fits = false end
 end
-for d = 1, 3 do
-  local l = left(a, d)
-  if l and l < cost[d] and cost[d] > 0 then fits = false end
-end
+if requests_left and requests_left < 1 then fits = false end
+if input_left and input_left < input and input > 0 then fits = false end
+if output_left and output_left < cost[3] and cost[3] > 0 then fits = false end
 
 local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
 if fits then
@@ -59,6 +60,9 @@ if fits then
     if cost[p.dim] > 0 then charge(a, p, slice_of(p, now), cost[p.dim]) end
   end
   add(a, HELD, 1, cost, 0)
+  if requests_left then requests_left = requests_left - 1 end
+  if input_left then input_left = input_left - input end
+  if output_left then output_left = output_left - granted end
   a[OPEN] = a[OPEN] + 1
   local ends = now + policy.lease
   redis.call('HSET', KEYS[2], ARGV[1], pack(LEASE_HEAD, ends, now, 1, input, granted, -1, 0, 0, 0, 0))
@@ -100,12 +104,14 @@ if fits or dirty then save(a, KEYS) end
 
 local answer = {
   fits and 0 or 1, now, granted, finite, refresh, stale, a[SEQ], wait, kind, which, limit, used, remaining, reset,
+  requests_left and max(0, requests_left) or -1, input_left and max(0, input_left) or -1,
+  output_left and max(0, output_left) or -1,
 }
 for k = 1, windowed do
   local p = windows[k]
   local b, sum = p.base, a[p.base + SUM]
-  answer[13 + 2 * k] = sum < p.limit and p.limit - sum or 0
-  answer[14 + 2 * k] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / slice_bytes(sum)) or now
+  answer[16 + 2 * k] = sum < p.limit and p.limit - sum or 0
+  answer[17 + 2 * k] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / slice_bytes(sum)) or now
 end
-answer[15 + 2 * windowed] = policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1
+answer[18 + 2 * windowed] = policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1
 return pack(ANSWER, unpack_all(answer))

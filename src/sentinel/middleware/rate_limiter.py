@@ -15,7 +15,7 @@ from sentinel.error import (
     ServiceUnavailable,
     ZionUnavailable,
 )
-from sentinel.limits.policy import Ask, Triple, Verdict
+from sentinel.limits.policy import Ask, Triple, Verdict, View
 
 ZION_SECONDS = 2.8
 """So long we wait for Zion in all, for a token's user and limits: a 503 must come within 3 s (DESIGN section 9)."""
@@ -28,6 +28,14 @@ _EACH = [
 """In the order of limits.policy.DIMENSIONS."""
 _LINES = [_OVERALL + b"".join(each for d, each in enumerate(_EACH) if which & 1 << d) for which in range(8)]
 """By the dimensions that have a window, a bit for each."""
+_QUOTA_EACH = [
+    b"x-sentinel-quota-remaining-%b: %%d\r\n" % name for name in (b"requests", b"input-tokens", b"output-tokens")
+]
+_QUOTA = [b"".join(each for d, each in enumerate(_QUOTA_EACH) if which & 1 << d) for which in range(8)]
+"""By the dimensions that have a quota, a bit for each."""
+_ALL = 7
+_LIMITED_BY = b"x-sentinel-limited-by"
+"""Which kind of limit has refused: beside a used-up quota a window may be as good as new."""
 _NO_RETRY: Header = (b"x-should-retry", b"false")
 DEGRADED = b"x-sentinel-degraded: redis\r\n"
 """Goes with every answer that was admitted without Redis."""
@@ -38,6 +46,9 @@ class Ledger(Protocol):
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
+
+    async def view(self, user: str) -> View:
+        """What the user may spend and has spent; changes nothing."""
 
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, note what was delivered, reserve more output; returns what was added."""
@@ -63,50 +74,76 @@ async def reserve(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: fl
     """
     verdict = await ledger.reserve(ask)
     if not verdict.quota_known:
-        try:
-            async with asyncio.timeout(patience_seconds):
-                await limits.fetch_limits(ask.user, verdict.seq)
-        except TimeoutError as error:
-            raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
+        await _fetch(limits, ask.user, verdict.seq, patience_seconds)
         verdict = await ledger.reserve(ask)
         if not verdict.quota_known:
-            raise ServiceUnavailable("The limits of this user are not available.", retry_after_seconds=2)
+            raise _no_limits()
     elif verdict.refresh:
         limits.refresh_limits_soon(ask.user, verdict.seq)
     return verdict
 
 
+async def look(user: str, ledger: Ledger, limits: Limits) -> View:
+    """What the user may spend and has spent, with limits fetched first where none are known. Raises as `reserve`."""
+    view = await ledger.view(user)
+    if not view.known:
+        await _fetch(limits, user, view.seq, ZION_SECONDS)
+        view = await ledger.view(user)
+        if not view.known:
+            raise _no_limits()
+    elif view.refresh:
+        limits.refresh_limits_soon(user, view.seq)
+    return view
+
+
+async def _fetch(limits: Limits, user: str, seq: int, patience_seconds: float) -> None:
+    try:
+        async with asyncio.timeout(patience_seconds):
+            await limits.fetch_limits(user, seq)
+    except TimeoutError as error:
+        raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
+
+
+def _no_limits() -> ServiceUnavailable:
+    return ServiceUnavailable("The limits of this user are not available.", retry_after_seconds=2)
+
+
 def refusal_of(verdict: Verdict) -> AppError:
-    """The 429 that tells why, and when it would help to come back."""
+    """The 429 that tells why, and when it would help to come back.
+
+    A used-up quota has no Retry-After: its period ends in days, and clients sleep on that header.
+    """
     blocker = verdict.blocker
     assert blocker is not None
     wait = blocker.wait_ms
+    limited_by: Header = (_LIMITED_BY, blocker.limit_type.encode())
     details = {
+        "limit_type": blocker.limit_type,
         "metric": blocker.metric,
         "limit": blocker.limit,
         "used": blocker.used,
         "remaining": blocker.remaining,
-        "reset_at": _rfc3339(blocker.reset_ms),
+        "reset_at": rfc3339(blocker.reset_ms),
     }
-    if blocker.is_quota:
+    if blocker.limit_type == "quota":
         return InsufficientQuota(
             f"You exceeded your current quota: {blocker.metric} of {blocker.limit} is used up.",
             details=details,
-            retry_after_seconds=None if wait is None else wait / 1000,
-            headers=(_NO_RETRY,),
+            headers=(limited_by, _NO_RETRY),
         )
     if wait is None:
         return RateLimitExceeded(
             f"Request too large: it needs more {blocker.metric} than the whole rate limit of {blocker.limit}.",
             details=details,
             retry_after_seconds=(blocker.reset_ms - verdict.now_ms) / 1000,
-            headers=(_NO_RETRY,),
+            headers=(limited_by, _NO_RETRY),
         )
     return RateLimitExceeded(
         f"Rate limit reached for {blocker.metric}: limit {blocker.limit}, used {blocker.used}. "
         f"Please try again in {duration(wait).decode()}.",
         details=details,
         retry_after_seconds=wait / 1000,
+        headers=(limited_by,),
     )
 
 
@@ -114,9 +151,13 @@ def lines_of(verdict: Verdict) -> bytes:
     """The rate limit headers as they go over the wire, from the verdict alone. Twelve pairs would cost twice as much.
 
     `x-ratelimit-limit`, `-remaining`, `-reset` (Unix seconds) are of the tightest window; OpenAI's own names are of the
-    tightest window of each dimension, with reset as a duration.
+    tightest window of each dimension, with reset as a duration. `x-sentinel-quota-remaining-*` is what is left of the
+    subscription beside this request's reservation.
     """
     lines = DEGRADED if verdict.degraded else b""
+    requests, inputs, outputs = quota = verdict.quota_remaining
+    if which := (requests >= 0) + 2 * (inputs >= 0) + 4 * (outputs >= 0):
+        lines += _QUOTA[which] % (quota if which == _ALL else tuple(left for left in quota if left >= 0))
     if verdict.policy is None or not verdict.windows:
         return lines
     windows, now = verdict.windows, verdict.now_ms
@@ -151,7 +192,7 @@ def _whole_seconds(seconds: int) -> bytes:
     return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
 
 
-def _rfc3339(ms: int) -> str | None:
+def rfc3339(ms: int) -> str | None:
     """A moment, rounded up to the second; None for never, and for what no calendar holds."""
     try:
         return datetime.fromtimestamp(-(-ms // 1000), UTC).isoformat() if ms else None

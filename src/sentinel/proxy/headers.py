@@ -31,7 +31,8 @@ EXPOSED = (
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-input-tokens, x-ratelimit-remaining-input-tokens, x-ratelimit-reset-input-tokens, "
     b"x-ratelimit-limit-output-tokens, x-ratelimit-remaining-output-tokens, x-ratelimit-reset-output-tokens, "
-    b"x-sentinel-overhead-ms, x-sentinel-degraded"
+    b"x-sentinel-quota-remaining-requests, x-sentinel-quota-remaining-input-tokens, "
+    b"x-sentinel-quota-remaining-output-tokens, x-sentinel-limited-by, x-sentinel-overhead-ms, x-sentinel-degraded"
 )
 STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 

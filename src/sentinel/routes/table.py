@@ -21,7 +21,7 @@ from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
-from sentinel.routes import models, operations
+from sentinel.routes import models, operations, quota
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -44,6 +44,7 @@ def rest(state: AppState) -> Starlette:
         routes=[
             Route("/v1/models", models.models, methods=["GET"]),
             Route("/v1/models/{model:path}", models.model, methods=["GET"]),
+            Route("/sentinel/quota", quota.own_quota, methods=["GET"]),
             Route("/health", operations.health, methods=["GET"]),
             Route("/health/ready", operations.ready, methods=["GET"]),
             Route("/health/live", operations.live, methods=["GET"]),

@@ -33,6 +33,7 @@ steps = st.one_of(
     st.tuples(st.just("settle"), ids, triples),
     st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
     st.tuples(st.just("expire")),
+    st.tuples(st.just("view")),
     st.tuples(
         st.just("refresh"),
         st.tuples(unknown, unknown, unknown),
@@ -117,6 +118,13 @@ class Both:
         twin.acknowledge(self.account, self.redis.policy, bill.spent, bill.period, new, limit, self.now)
         assert await self.redis.acknowledge([Taken(USER, [entry.decode()], bill.spent, bill.period, new, limit)]) == 1
 
+    async def view(self) -> None:
+        """What a user may spend; asked for after each step, so that it is seen to change nothing."""
+        before = await self.redis.store.command("GET", keys.account_keys(USER).account)
+        expected = twin.view(self.account, self.redis.policy, self.now)
+        assert await self.redis.view(USER) == expected
+        assert await self.redis.store.command("GET", keys.account_keys(USER).account) == before
+
     async def state(self) -> dict[str, Any]:
         packed = await self.redis.store.command("GET", keys.account_keys(USER).account)
         return read_account(packed)
@@ -132,6 +140,7 @@ class Both:
             stored = {s: amount for s, amount in (await self.stored(window)).items() if s >= oldest}
             live = {s: amount for s, amount in self.account.windows.get(window.name, {}).items() if s >= oldest}
             assert stored == live, window.name
+        await self.view()
         for name in ("held", "pend", "blind", "n", "rolled", "seq", "ask", "open", "lease", "last"):
             assert state[name] == getattr(self.account, name), name
 

@@ -224,7 +224,7 @@ def test_the_wait_for_a_quota_is_the_end_of_its_period(ends: int, wait: int | No
     """A subscription that never resets has no such moment."""
     blocker = Story((-1, 10, -1), (0, 10, 0), (0, ends, 0)).reserve(0, 1).blocker
     assert blocker is not None
-    assert blocker.is_quota
+    assert blocker.limit_type == "quota"
     assert blocker.wait_ms == wait
 
 
@@ -241,7 +241,7 @@ def test_tokens_that_are_only_reserved_are_waited_for_briefly() -> None:
     assert story.reserve(0, 0, 100).granted_output == 100
     verdict = ledger.reserve(story.account, POLICY, ask_of(9, 0, 1), START_MS)
     assert verdict.blocker is not None
-    assert (verdict.blocker.is_quota, verdict.blocker.wait_ms) == (True, 1000)
+    assert (verdict.blocker.limit_type, verdict.blocker.wait_ms) == ("quota", 1000)
 
 
 def test_limits_serve_beyond_their_time_to_live_but_not_for_ever() -> None:

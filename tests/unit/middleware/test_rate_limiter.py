@@ -21,7 +21,7 @@ def lines_of(*windows: tuple[int, int, int, int]) -> dict[bytes, bytes]:
 
 def refusal(**fields: object) -> RateLimitExceeded | InsufficientQuota:
     whole: dict[str, object] = {
-        "is_quota": False, "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0,
+        "limit_type": "window", "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0,
         "reset_ms": NOW_MS + 2500, "wait_ms": 2500, **fields,
     }  # fmt: skip
     error = rate_limiter.refusal_of(Verdict(False, NOW_MS, blocker=Blocker(**whole)))  # type: ignore[arg-type]
@@ -76,10 +76,41 @@ def test_a_full_window_is_rate_limit_exceeded() -> None:
     error = refusal()
     assert (error.status, error.code, error.error_type) == (429, "rate_limit_exceeded", "requests")
     assert error.details == {
-        "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0, "reset_at": "2027-01-15T08:00:03+00:00",
+        "limit_type": "window", "metric": "ai_requests", "limit": 5, "used": 5, "remaining": 0,
+        "reset_at": "2027-01-15T08:00:03+00:00",
     }  # fmt: skip
     assert (b"retry-after", b"3") in headers_of(error)
     assert b"x-should-retry" not in dict(headers_of(error))
+
+
+@pytest.mark.parametrize("limit_type", ["window", "concurrency", "quota"])
+@pytest.mark.parametrize("wait_ms", [None, 1000])
+def test_a_refusal_says_which_kind_of_limit_it_was(limit_type: str, wait_ms: int | None) -> None:
+    """In the body and in a header: beside a used-up quota a window may be as good as new."""
+    error = refusal(limit_type=limit_type, wait_ms=wait_ms)
+    assert error.details is not None
+    assert error.details["limit_type"] == limit_type
+    assert dict(headers_of(error))[b"x-sentinel-limited-by"] == limit_type.encode()
+
+
+@pytest.mark.parametrize("windows", [(), ((0, 100, 90, 500),)])
+@pytest.mark.parametrize("quota", [(5, 6, 7), (0, -1, 70), (-1, -1, 0), (9, -1, -1), (-1, 2**53, -1)])
+def test_what_is_left_of_the_subscription_is_told(
+    windows: tuple[tuple[int, int, int, int], ...], quota: tuple[int, int, int]
+) -> None:
+    """For each dimension that has a quota, with and without windows beside it."""
+    policy = Policy(tuple(Window("w", d, limit, 60_000) for d, limit, _, _ in windows), None, 1, 1, 1)
+    told = tuple(number for _, _, remaining, reset in windows for number in (remaining, NOW_MS + reset))
+    verdict = Verdict(True, NOW_MS, policy=policy, windows=told, quota_remaining=quota)
+    headers = dict(pairs_of(rate_limiter.lines_of(verdict)))
+    names = (b"requests", b"input-tokens", b"output-tokens")
+    expected = {
+        b"x-sentinel-quota-remaining-" + name: b"%d" % left
+        for name, left in zip(names, quota, strict=True)
+        if left >= 0
+    }
+    assert {name: value for name, value in headers.items() if name.startswith(b"x-sentinel")} == expected
+    assert (b"x-ratelimit-limit" in headers) is bool(windows)
 
 
 @pytest.mark.parametrize(
@@ -99,18 +130,18 @@ def test_what_never_fits_is_not_to_be_retried() -> None:
 
 @pytest.mark.parametrize("wait_ms", [None, 86_400_000])
 def test_a_quota_that_is_used_up_is_insufficient_quota(wait_ms: int | None) -> None:
-    """SDKs are told not to retry; Retry-After is the end of the period, where there is one."""
-    error = refusal(is_quota=True, wait_ms=wait_ms, reset_ms=0 if wait_ms is None else NOW_MS + wait_ms)
+    """Clients are told not to retry, and when the period ends; never by a Retry-After, on which some would sleep."""
+    error = refusal(limit_type="quota", wait_ms=wait_ms, reset_ms=0 if wait_ms is None else NOW_MS + wait_ms)
     assert (error.status, error.code, error.error_type) == (429, "insufficient_quota", "insufficient_quota")
     headers = dict(headers_of(error))
     assert headers[b"x-should-retry"] == b"false"
-    assert headers.get(b"retry-after") == (None if wait_ms is None else b"86400")
+    assert b"retry-after" not in headers
     assert error.details is not None
     assert (error.details["reset_at"] is None) is (wait_ms is None)
 
 
 def test_a_moment_beyond_all_calendars_is_not_told() -> None:
     """A period that Zion lets end in the year 100,000 is no crash."""
-    error = refusal(is_quota=True, reset_ms=10**18, wait_ms=10**18)
+    error = refusal(limit_type="quota", reset_ms=10**18, wait_ms=10**18)
     assert error.details is not None
     assert error.details["reset_at"] is None
