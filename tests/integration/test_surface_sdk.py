@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from tests.stack import SentinelProcess, Stack, say, sdk
 
@@ -136,3 +138,26 @@ async def test_tools_and_legacy_routes_and_models_work(sentinel: SentinelProcess
         assert (await client.models.retrieve("gpt-4o-mini")).id == "gpt-4o-mini"
         raw = await client.chat.completions.with_raw_response.create(**say("[[tokens=1]]"))
         assert raw.headers["x-request-id"].startswith("req_")
+
+
+class Event(BaseModel):
+    name: str
+    day: date
+    guests: list[str]
+    place: str | None
+
+
+async def test_parse_gives_an_object_of_the_model(sentinel: SentinelProcess, token: str) -> None:
+    """Structured outputs, whole and streamed, and a tool's arguments: through Sentinel as without it."""
+    tool = openai.pydantic_function_tool(Event)
+    async with sdk(sentinel, token) as client:
+        whole = await client.chat.completions.parse(**say(), response_format=Event)
+        found = whole.choices[0].message.parsed
+        assert isinstance(found, Event)
+        async with client.chat.completions.stream(**say(), response_format=Event) as stream:
+            streamed = await stream.get_final_completion()
+        assert streamed.choices[0].message.parsed == found
+        called = await client.chat.completions.parse(**say(), tools=[tool], tool_choice="required")
+        calls = called.choices[0].message.tool_calls
+        assert calls is not None
+        assert calls[0].function.parsed_arguments == found

@@ -17,6 +17,7 @@ from sentinel.dev.faults import Faults, misbehave
 from sentinel.dev.reply import (
     Encoding,
     Reply,
+    answer_in_json,
     call_tool,
     chat_prompt_tokens,
     encoding_of,
@@ -24,13 +25,16 @@ from sentinel.dev.reply import (
     say,
     texts_of,
 )
+from sentinel.dev.schema import Unfit
 from sentinel.dev.validation import (
+    JSON_FORMS,
     Refused,
     check_chat,
     check_common,
     check_completion,
     decode_body,
     status_body,
+    unfit_schema,
 )
 
 if TYPE_CHECKING:
@@ -220,9 +224,14 @@ def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, *, 
     if not chat and isinstance(body["prompt"], list) and not all(isinstance(part, int) for part in body["prompt"]):
         prompts = len(body["prompt"])
     choices = (body.get("n") or 1) * prompts
-    tool = _wanted_tool(body, directive)
-    if tool is not None:
-        return [call_tool(encoding, tool, limit)] * choices
+    tool, form = _wanted_tool(body, directive), body.get("response_format") or {} if chat else {}
+    try:
+        if tool is not None:
+            return [call_tool(encoding, tool, limit)] * choices
+        if form.get("type") in JSON_FORMS and not directive.refusal:
+            return [answer_in_json(encoding, form, directive, limit)] * choices
+    except Unfit as unfit:
+        raise unfit_schema(body, tool, str(unfit)) from unfit
     return [say(directive, choice, limit) for choice in range(choices)]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, cast
 from toktok import _encoding
 
 from sentinel.dev.directive import Directive
+from sentinel.dev.schema import fitting
 
 Kind = Literal["content", "refusal", "tool"]
 
@@ -134,13 +135,39 @@ def say(directive: Directive, choice: int, limit: int | None) -> Reply:
     return Reply("refusal" if directive.refusal else "content", pieces, "length" if cut else "stop")
 
 
+def answer_in_json(encoding: Encoding, form: dict[str, Any], directive: Directive, limit: int | None) -> Reply:
+    """Decide an answer in JSON: one that fits the schema of `response_format`, or any object. limit: as in `say`.
+
+    Raises Unfit where no value fits.
+    """
+    if form["type"] == "json_schema":
+        value = fitting(form["json_schema"].get("schema", {}))
+    else:
+        value = {"reply": say(directive, 0, None).text}
+    pieces, is_whole = _kept(_fragments(encoding, value), limit)
+    return Reply("content", pieces, "stop" if is_whole else "length")
+
+
 def call_tool(encoding: Encoding, tool: dict[str, Any], limit: int | None) -> Reply:
-    """Decide a tool call: arguments that fit the tool's JSON schema, one piece per token. limit: as in `say`."""
+    """Decide a tool call: arguments that fit the tool's JSON schema, one piece per token. limit: as in `say`.
+
+    Raises Unfit where no arguments fit.
+    """
     function = tool["function"]
     name = function["name"]
-    arguments = json.dumps(_example(function.get("parameters") or {}), separators=(",", ":"))
-    fragments = [encoding.decode_bytes([token]).decode() for token in encoding.encode_ordinary(arguments)]
-    pieces = [Piece("", encoding.count(name)), *(Piece(fragment) for fragment in fragments)]
+    arguments = _fragments(encoding, fitting(function.get("parameters") or {"type": "object"}))
+    pieces, is_whole = _kept([Piece("", encoding.count(name)), *arguments], limit)
+    return Reply("tool", pieces, "tool_calls" if is_whole else "length", name)
+
+
+def _fragments(encoding: Encoding, value: Any) -> list[Piece]:
+    """A value as JSON, one piece per token. It is ASCII, so that no character falls between two tokens."""
+    text = json.dumps(value, separators=(",", ":"))
+    return [Piece(encoding.decode_bytes([token]).decode()) for token in encoding.encode_ordinary(text)]
+
+
+def _kept(pieces: list[Piece], limit: int | None) -> tuple[tuple[Piece, ...], bool]:
+    """So many pieces as fit into `limit` tokens, and whether these are all."""
     kept: list[Piece] = []
     left = limit
     for piece in pieces:
@@ -149,26 +176,4 @@ def call_tool(encoding: Encoding, tool: dict[str, Any], limit: int | None) -> Re
             if left < 0:
                 break
         kept.append(piece)
-    return Reply("tool", tuple(kept), "tool_calls" if len(kept) == len(pieces) else "length", name)
-
-
-def _example(schema: dict[str, Any]) -> Any:
-    if schema.get("enum"):
-        return schema["enum"][0]
-    match schema.get("type"):
-        case "object":
-            return {name: _example(part) for name, part in schema.get("properties", {}).items()}
-        case "array":
-            return [_example(schema["items"])] if isinstance(schema.get("items"), dict) else []
-        case "integer":
-            return 7
-        case "number":
-            return 1.5
-        case "boolean":
-            return True
-        case "string":
-            return "Paris"
-        case "null":
-            return None
-        case _:
-            return {}
+    return tuple(kept), len(kept) == len(pieces)

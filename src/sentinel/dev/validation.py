@@ -11,6 +11,9 @@ _NUMBERS = {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2),
 _COUNTS = ("max_tokens", "max_completion_tokens", "n")
 _MAX_CHOICES = 128
 
+JSON_FORMS = ("json_object", "json_schema")
+"""The response formats that ask for JSON."""
+
 
 class Refused(Exception):
     """An answer that is an error: OpenAI's four fields and the status. The message is OpenAI's, too."""
@@ -93,6 +96,7 @@ def check_chat(body: dict[str, Any]) -> None:
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
     _check_tools(body)
+    _check_response_format(body)
     if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
         raise Refused(400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
 
@@ -142,6 +146,39 @@ def _check_tools(body: dict[str, Any]) -> None:
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and not isinstance(choice.get("function"), dict):
         raise _missing("tool_choice.function")
+
+
+def _check_response_format(body: dict[str, Any]) -> None:
+    form = body.get("response_format")
+    if form is None:
+        return
+    if not isinstance(form, dict):
+        raise _wrong_type("response_format", "an object", form)
+    kind = form.get("type")
+    if kind not in {"text", *JSON_FORMS}:
+        message = f"Invalid value: '{kind}'. Supported values are: 'json_object', 'json_schema', and 'text'."
+        raise Refused(400, message, param="response_format.type", code="invalid_value")
+    if kind == "json_object" and b"json" not in msgspec.json.encode(body["messages"]).lower():
+        message = (
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        )
+        raise Refused(400, message, param="messages")
+    if kind == "json_schema":
+        described = form.get("json_schema")
+        if not isinstance(described, dict):
+            raise _missing("response_format.json_schema")
+        if not isinstance(described.get("name"), str):
+            raise _missing("response_format.json_schema.name")
+
+
+def unfit_schema(body: dict[str, Any], tool: dict[str, Any] | None, reason: str) -> Refused:
+    """The refusal of a schema that no value fits: of this tool's, else of the response format's."""
+    if tool is not None:
+        message = f"Invalid schema for function '{tool['function']['name']}': {reason}."
+        param = f"tools[{body['tools'].index(tool)}].function.parameters"
+        return Refused(400, message, param=param, code="invalid_function_parameters")
+    name = body["response_format"]["json_schema"]["name"]
+    return Refused(400, f"Invalid schema for response_format '{name}': {reason}.", param="response_format")
 
 
 def _check_numbers(body: dict[str, Any]) -> None:

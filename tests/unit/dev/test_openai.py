@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import time
 
 import msgspec
 import openai
 import pytest
+
+from sentinel.dev.reply import encoding_of
+from tests.unit.dev.models import MODELS, Plain
 
 CHAT = "/v1/chat/completions"
 
@@ -154,6 +158,68 @@ def test_tools(sdk, content, choice, called):
         assert message.content is None
         for calls in (message.tool_calls, streamed.tool_calls):
             assert [(call.function.name, call.function.arguments) for call in calls] == [(called, '{"x":"Paris"}')]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_structured_outputs(sdk, openai_sim, model):
+    """`parse` gives an object of the model, from an answer in one piece and from a stream, and each token is billed."""
+    request = chat("Fill it in", response_format=model)
+    message = sdk.chat.completions.parse(**request).choices[0].message
+    assert isinstance(message.parsed, model)
+    with sdk.chat.completions.stream(**request) as stream:
+        deltas = sum(event.type == "content.delta" for event in stream)
+        streamed = stream.get_final_completion().choices[0].message
+    assert streamed.parsed == message.parsed
+    assert deltas > 3
+    billed = [bill.completion_tokens for bill in openai_sim.billed]
+    assert billed == [encoding_of("gpt-4o").count(message.content)] * 2
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_structured_tool_calls(sdk, model):
+    """The arguments of a demanded tool are an object of its model, too."""
+    tool = openai.pydantic_function_tool(model)
+    name = tool["function"]["name"]
+    for choice in ("required", {"type": "function", "function": {"name": name}}):
+        request = chat("Call it", tools=[tool], tool_choice=choice)
+        (call,) = sdk.chat.completions.parse(**request).choices[0].message.tool_calls
+        assert isinstance(call.function.parsed_arguments, model)
+        with sdk.chat.completions.stream(**request) as stream:
+            (streamed,) = stream.get_final_completion().choices[0].message.tool_calls
+        assert streamed.function.parsed_arguments == call.function.parsed_arguments
+
+
+def test_any_json(sdk):
+    """`json_object` gives an object with the usual text; OpenAI wants to be told of JSON in the messages, too."""
+    request = chat("In JSON, please", response_format={"type": "json_object"})
+    whole = sdk.chat.completions.create(**request).choices[0].message.content
+    assert json.loads(whole) == {"reply": "Hello! I am a simulated model, and happy to help."}
+    streamed = sdk.chat.completions.create(**request, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == whole
+    with pytest.raises(openai.BadRequestError, match="must contain the word 'json'"):
+        sdk.chat.completions.create(**chat("hi", response_format={"type": "json_object"}))
+
+
+def test_structured_outputs_that_end_early(sdk):
+    """A refusal takes the place of the object; a maximum cuts it, which the SDK tells."""
+    refused = sdk.chat.completions.parse(**chat("[[refusal]]", response_format=Plain)).choices[0].message
+    assert (refused.parsed, refused.content) == (None, None)
+    assert refused.refusal
+    with pytest.raises(openai.LengthFinishReasonError):
+        sdk.chat.completions.parse(**chat("Fill it in", response_format=Plain, max_tokens=3))
+
+
+def test_a_schema_that_nothing_fits(sdk):
+    """400 that says whose schema it is."""
+    never = {"type": "object", "properties": {"a": False}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "never", "schema": never}}
+    with pytest.raises(openai.BadRequestError, match="Invalid schema for response_format 'never'"):
+        sdk.chat.completions.create(**chat(response_format=form))
+    tools = [*TOOLS, {"type": "function", "function": {"name": "never", "parameters": never}}]
+    choice = {"type": "function", "function": {"name": "never"}}
+    with pytest.raises(openai.BadRequestError, match="Invalid schema for function 'never'") as refused:
+        sdk.chat.completions.create(**chat(tools=tools, tool_choice=choice))
+    assert refused.value.param == "tools[2].function.parameters"
 
 
 def test_unknown_tool_choice(sdk):

@@ -8,7 +8,7 @@ import pytest
 import toktok
 
 from sentinel.dev.directive import NONE, Directive
-from sentinel.dev.reply import call_tool, chat_prompt_tokens, encoding_of, prompts_tokens, say
+from sentinel.dev.reply import answer_in_json, call_tool, chat_prompt_tokens, encoding_of, prompts_tokens, say
 
 TOOL = {
     "type": "function",
@@ -75,6 +75,20 @@ def test_tool_calls_fit_the_schema_and_are_counted(model):
     }
     assert reply.tokens == encoding.count("get_weather") + encoding.count(reply.text)
     assert reply.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4"])
+def test_an_answer_in_json_has_as_many_tokens_as_it_claims(model):
+    """What fits the schema, or an object with the usual text; characters beyond ASCII are escaped."""
+    encoding = encoding_of(model)
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": ["größer als 日本 🙂"]}}}
+    reply = answer_in_json(encoding, form, NONE, None)
+    assert json.loads(reply.text) == "größer als 日本 🙂"
+    assert (reply.tokens, len(reply.pieces), reply.finish_reason) == (encoding.count(reply.text),) * 2 + ("stop",)
+    cut = answer_in_json(encoding, form, NONE, 4)
+    assert (cut.tokens, cut.finish_reason) == (4, "length")
+    said = json.loads(answer_in_json(encoding, {"type": "json_object"}, Directive(tokens=5), None).text)
+    assert said == {"reply": say(Directive(tokens=5), 0, None).text}
 
 
 def test_a_tool_call_is_cut_by_the_limit():

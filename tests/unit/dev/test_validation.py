@@ -24,6 +24,9 @@ def check(body):
         {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
         {"n": 128, "max_tokens": 1, "temperature": 2, "top_p": 0.5, "stream": None},
         {"stream": True, "stream_options": {"include_usage": True}},
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object"}, "messages": [{"role": "user", "content": "As JSON"}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
     ],
 )
 def test_what_is_accepted(change):
@@ -54,6 +57,20 @@ def test_what_is_accepted(change):
         ({"top_p": "1"}, 400, "top_p", "invalid_type"),
         ({"stream": 1}, 400, "stream", "invalid_type"),
         ({"stream_options": {}}, 400, "stream_options", None),
+        ({"response_format": "json"}, 400, "response_format", "invalid_type"),
+        ({"response_format": {}}, 400, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json"}}, 400, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json_object"}}, 400, "messages", None),
+        (
+            {"response_format": {"type": "json_schema"}},
+            400,
+            "response_format.json_schema",
+            "missing_required_parameter",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {}}},
+            *(400, "response_format.json_schema.name", "missing_required_parameter"),
+        ),
     ],
 )
 def test_what_is_refused(change, status, param, code):
