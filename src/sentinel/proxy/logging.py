@@ -27,6 +27,7 @@ def new_request_id() -> str:
     return f"req_{_bits(96):024x}"
 
 
+_MOST_NAME = 96
 _MOST_AGENT_BYTES = 200
 _MOST_AGENTS = 1024
 """User agents whose form in the log is remembered: 400 KB. An installation knows a few dozen."""
@@ -65,12 +66,18 @@ def log_path(path: str, secrets: Iterable[str] = ()) -> str:
     return "/".join([*kept, "..."] if len(segments) > _MOST_SEGMENTS + 1 or len(path) > _MOST_PATH else kept)
 
 
+def _harmless(text: str) -> str:
+    """What somebody else has written, without what would steer a terminal; JSON escapes a part of that only."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 @lru_cache(maxsize=_MOST_AGENTS)
 def _agent(value: bytes) -> str:
     """A user agent as the log has it: harmless to terminals, without what looks like an address or a key."""
-    text = "".join(char if char.isprintable() else "?" for char in value.decode("latin-1"))
-    words = ("*" if "@" in word or len(word) > _MOST_WORD or _KEY.search(word) else word for word in text.split(" "))
-    return " ".join(words)
+    words = _harmless(value.decode("latin-1")).split(" ")
+    return " ".join("*" if "@" in word or len(word) > _MOST_WORD or _KEY.search(word) else word for word in words)
 
 
 Level = Literal["debug", "info"]
@@ -119,9 +126,6 @@ class RequestContext(msgspec.Struct):
     provider_seconds: float = 0.0
     first_byte: float = 0.0
     malformed_events: int = 0
-    finish_reason: str | None = None
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
 
     def overhead_seconds(self, now: float) -> float:
         """Time that we took ourselves: all but what the provider took, and the client for its body."""
@@ -133,19 +137,19 @@ class RequestContext(msgspec.Struct):
         agent = self.agent
         return RequestLine(
             self.id,
-            self.upstream_request_id,
+            _harmless(self.upstream_request_id[:_MOST_NAME]) if self.upstream_request_id else None,
             log_name(self.user.id) if self.user else None,
             self.client,
             _agent(agent[:_MOST_AGENT_BYTES]) if agent else None,
             self.method,
             self.route,
             None if self.path is None else log_path(self.path, self.secrets),
-            self.model[:96],
+            _harmless(self.model[:_MOST_NAME]),
             self.streamed,
             self.status,
             self.outcome,
             self.error_code,
-            self.finish_reason,
+            _harmless(self.finish_reason[:_MOST_NAME]) if self.finish_reason else None,
             self.input_tokens,
             self.output_tokens,
             self.cached_tokens,

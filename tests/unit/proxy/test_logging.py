@@ -51,6 +51,16 @@ def test_a_name_of_a_model_is_cut() -> None:
     assert len(context.line(1.0, "now").model) == 96
 
 
+def test_what_others_write_is_bounded_and_harmless() -> None:
+    """Names of models, ids and reasons cannot steer a terminal, nor make a line endless."""
+    context = RequestContext("req_1", "/", started=0.0, model="a\x9b2J\u202eb")
+    context.upstream_request_id, context.finish_reason = "up\x85", "\x1b[2J" + "r" * 5000
+    line = context.line(1.0, "now")
+    assert (line.model, line.upstream_request_id) == ("a?2J?b", "up?")
+    assert line.finish_reason == "?[2J" + "r" * 92
+    assert msgspec.json.encode(line).decode().isprintable()
+
+
 def test_ids_differ() -> None:
     """Every request has a name of its own."""
     ids = {new_request_id() for _ in range(1000)}
