@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -177,6 +178,23 @@ def test_a_failure_of_ours_has_its_line(stack: Stack, token: str) -> None:
         line = line_of(sentinel, answer.headers["x-request-id"])
         assert (line["status"], line["error"], line["outcome"]) == (503, "service_unavailable", "error")
         assert (line["user_id"], line["route"]) == ("ana", "/v1/models")
+
+
+def test_a_request_that_the_shutdown_ends_has_its_line(stack: Stack, token: str) -> None:
+    """A caller who waits for a model gets an answer that says why, and the line says it, too."""
+    sentinel = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1")
+    assert send(sentinel, "GET", "/v1/models", token).status == 200
+    simulator = stack.simulators.openai
+    simulator.faults.set(hang=True)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(send, sentinel, "GET", "/v1/models/unlisted", token)
+        wait_until(lambda: any("unlisted" in call.path for call in list(simulator.calls)))
+        assert sentinel.stop() == 0
+        answer = waiting.result()
+    simulator.faults.clear()
+    assert answer.is_error(503, "service_unavailable", "server_error")
+    (line,) = (line for line in sentinel.ended() if line["request_id"] == answer.headers["x-request-id"])
+    assert (line["status"], line["outcome"], line["user_id"]) == (503, "shutdown", "ana")
 
 
 def test_an_escape_sequence_does_not_reach_a_terminal(sentinel: SentinelProcess) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
 
 import structlog
@@ -15,7 +15,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sentinel.clock import monotonic
-from sentinel.error import AppError, Header, InternalError, MethodNotAllowed, UnknownUrl, body_of, headers_of
+from sentinel.error import (
+    AppError,
+    Header,
+    InternalError,
+    MethodNotAllowed,
+    ServiceUnavailable,
+    UnknownUrl,
+    body_of,
+    headers_of,
+)
 from sentinel.middleware import auth
 from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
@@ -76,14 +85,17 @@ def served_path(path: str) -> str:
     return path
 
 
-def _render(request: Request, error: AppError, more: list[Header] | None = None) -> Response:
-    state: AppState = request.app.state.sentinel
+def _render(request: Request, error: AppError, more: Iterable[Header] = ()) -> Response:
+    return _answer_of(error, request.app.state.sentinel, request.scope["context"], more)
+
+
+def _answer_of(error: AppError, state: AppState, context: RequestContext, more: Iterable[Header] = ()) -> Response:
+    """The answer that an error is, counted and noted."""
     state.metrics.errors.labels(error.code).inc()
-    context: RequestContext = request.scope["context"]
     context.error_code = error.code
     context.outcome = {"client": "refused", "provider": "upstream_error"}.get(error.side, "error")
     response = Response(body_of(error), error.status)
-    response.raw_headers += headers_of(error) + (more or [])
+    response.raw_headers += [*headers_of(error), *more]
     return response
 
 
@@ -211,16 +223,20 @@ class Routes:
             context.path, context.secrets = path, (*secrets_of(headers), *self._secrets)
         common = [*self._cors.headers(headers), (b"x-request-id", context.id.encode())]
         scope["request_id"], scope["common"] = context.id, common
+        answer = _adding(context, common, send)
         try:
             if context.method == "OPTIONS":
-                await _empty([*self._cors.preflight(headers)], _adding(context, common, send))
+                await _empty(self._cors.preflight(headers), answer)
             else:
-                await self._rest(scope, receive, _adding(context, common, send))
+                await self._rest(scope, receive, answer)
             if context.error_code is None and context.status < 500:
                 context.outcome = "ok"
         except asyncio.CancelledError:
+            # As in an exchange it ends here, with an answer where none has begun.
+            if not context.status:
+                error = ServiceUnavailable("The server is shutting down.", retry_after_seconds=1)
+                await _answer_of(error, self._state, context)(scope, receive, answer)
             context.outcome = "shutdown"
-            raise
         finally:
             self._state.log(context, "debug" if context.route in _QUIET else "info")
 
