@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import brotli
@@ -30,6 +29,7 @@ _MOST_PARTS = 1_000
 decoder, so a body of empty ones must not be as long as it likes."""
 
 _PIECE_BYTES = 64 * 1024
+_TELLING_BYTES = 2
 _ZSTD_OPTIONS: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 """zlib's numbers for what is around the deflated bytes, with the largest window."""
@@ -112,35 +112,87 @@ def decode(body: bytes, codings: tuple[str, ...], most_bytes: int) -> bytes:
     Raises Undecodable, and Oversized where more than most_bytes come out, of whichever coding.
     """
     for coding in codings:
-        new, most_parts = _DECODERS[coding]
-        try:
-            body = _decoded(body, partial(new, body), most_parts, most_bytes)
-        except (zlib.error, zstd.ZstdError, brotli.error) as error:
-            raise Undecodable from error
+        undoing = _Undoing(coding)
+        pieces: list[bytes] = []
+        size = 0
+        for start in range(0, len(body), _PIECE_BYTES):
+            for piece in undoing.feed(body[start : start + _PIECE_BYTES]):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most_bytes:
+                    raise Oversized
+        undoing.finish()
+        body = b"".join(pieces)
     return body
 
 
-def _decoded(body: bytes, new: Callable[[], _Decoder], most_parts: int, most_bytes: int) -> bytes:
-    if not body:
-        raise Undecodable
-    decoder, parts = new(), 1
-    pieces: list[bytes] = []
-    size = 0
-    for start in range(0, len(body), _PIECE_BYTES):
-        data = body[start : start + _PIECE_BYTES]
+class StreamDecoder:
+    """Undoes the codings of a body that comes in pieces."""
+
+    def __init__(self, codings: tuple[str, ...]) -> None:
+        self._undoings = [_Undoing(coding) for coding in codings]
+
+    def feed(self, data: bytes, most_bytes: int) -> bytes:
+        """What comes out of the next piece. Raises Undecodable, and Oversized beyond most_bytes of any coding."""
+        for undoing in self._undoings:
+            pieces, size = [], 0
+            for piece in undoing.feed(data):
+                pieces.append(piece)
+                size += len(piece)
+                if size > most_bytes:
+                    raise Oversized
+            data = b"".join(pieces)
+        return data
+
+    def finish(self) -> None:
+        """The body is over. Raises Undecodable where it is not whole."""
+        for undoing in self._undoings:
+            undoing.finish()
+
+
+class _Undoing:
+    """One coding of one body."""
+
+    def __init__(self, coding: str) -> None:
+        self._new, self._most_parts = _DECODERS[coding]
+        self._decoder: _Decoder | None = None
+        self._first = b""
+        self._parts = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What comes out of the next piece of the body, itself in pieces of a bounded size. Raises Undecodable."""
+        try:
+            yield from self._feed(data)
+        except (zlib.error, zstd.ZstdError, brotli.error) as error:
+            raise Undecodable from error
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
+        if self._decoder is None:
+            data = self._first + data
+            if self._new is _deflate and len(data) < _TELLING_BYTES:
+                # Its first bytes tell what it is.
+                self._first = data
+                return
+            self._begin(data)
+        decoder = self._decoder
+        assert decoder is not None
         while data or not (decoder.needs_input or decoder.eof):
             if decoder.eof:
-                decoder, parts = new(), parts + 1
-                if parts > most_parts:
-                    raise Undecodable
-            pieces.append(decoder.decompress(data, _PIECE_BYTES))
-            size += len(pieces[-1])
-            if size > most_bytes:
-                raise Oversized
+                decoder = self._begin(self._first)
+            yield decoder.decompress(data, _PIECE_BYTES)
             data = decoder.unused_data if decoder.eof else b""
-    if not decoder.eof:
-        raise Undecodable
-    return b"".join(pieces)
+
+    def _begin(self, first: bytes) -> _Decoder:
+        self._first, self._parts = first[:_TELLING_BYTES], self._parts + 1
+        if self._parts > self._most_parts:
+            raise Undecodable
+        decoder = self._decoder = self._new(self._first)
+        return decoder
+
+    def finish(self) -> None:
+        """The body is over. Raises Undecodable where it is not whole."""
+        if self._decoder is None or not self._decoder.eof:
+            raise Undecodable
 
 
 def _deflate(body: bytes) -> _Decoder:

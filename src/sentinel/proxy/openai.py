@@ -60,11 +60,13 @@ class OpenAIProvider:
         return await _whole(answer, self._redactor)
 
     @asynccontextmanager
-    async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream]:
+    async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream | _DecodedStream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
         answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
         try:
-            yield _Stream(answer, self._redactor)
+            stream = _Stream(answer, self._redactor)
+            coding = stream.coding if stream.status == 200 else None
+            yield stream if coding is None else _DecodedStream(stream, coding)
         finally:
             answer.close()
 
@@ -103,12 +105,20 @@ class OpenAIProvider:
         raise AssertionError("unreachable")
 
 
+_UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized)
+
+
 class _Stream:
     def __init__(self, answer: Http1Answer, redactor: Redactor) -> None:
         self.status = answer.status
         self.lines, self.id = _head(answer, redactor)
         self.redactor = redactor
         self._answer = answer
+
+    @property
+    def coding(self) -> bytes | None:
+        """Its Content-Encoding, which we did not ask for."""
+        return _without_coding(self.lines)[1]
 
     async def read(self) -> bytes | None:
         try:
@@ -130,6 +140,52 @@ class _Stream:
 
     async def whole(self) -> ProviderAnswer:
         return await _whole(self._answer, self.redactor)
+
+
+class _DecodedStream:
+    """A stream in a content coding, read as what it is without that."""
+
+    def __init__(self, stream: _Stream, coding: bytes) -> None:
+        self.status, self.id, self.redactor = stream.status, stream.id, stream.redactor
+        self.lines = _without_coding(stream.lines)[0]
+        self._stream = stream
+        self._peeked = b""
+        try:
+            self._decoder = content_coding.StreamDecoder(content_coding.codings_of(coding))
+        except content_coding.UnknownCoding as error:
+            raise UpstreamError("The model provider gave a broken answer.") from error
+
+    async def read(self) -> bytes | None:
+        data, self._peeked = self._peeked, b""
+        while not data:
+            coded = await self._stream.read()
+            try:
+                if coded is None:
+                    self._decoder.finish()
+                    return None
+                data = await asyncio.to_thread(self._decoder.feed, coded, MOST_ANSWER_BYTES)
+            except _UNREADABLE as error:
+                raise UpstreamError("The model provider's answer broke.") from error
+        return data
+
+    async def flow(self, take: Take) -> bytes | None:
+        while (data := await self.read()) is not None:
+            if (rest := take(data)) is not None:
+                return rest
+        return None
+
+    async def peek(self) -> bytes:
+        self._peeked = await self.read() or b""
+        return self._peeked
+
+    async def whole(self) -> ProviderAnswer:
+        pieces, size = [], 0
+        while (data := await self.read()) is not None:
+            pieces.append(data)
+            size += len(data)
+            if size > MOST_ANSWER_BYTES:
+                raise UpstreamError("The model provider gave a broken answer.")
+        return ProviderAnswer(self.status, self.lines, self.id, self.redactor.plain(b"".join(pieces)))
 
 
 def _head(answer: Http1Answer, redactor: Redactor) -> tuple[bytes, bytes | None]:
@@ -161,24 +217,33 @@ async def _whole(answer: Http1Answer, redactor: Redactor) -> ProviderAnswer:
     finally:
         answer.close()
     lines, upstream_id = _head(answer, redactor)
-    if answer.status == 200:
-        return ProviderAnswer(200, lines, upstream_id, redactor.plain(body))
-    lines = redactor.every_spelling(lines)
+    blotted = redactor.plain if answer.status == 200 else redactor.every_spelling
+    lines, coding = _without_coding(blotted(lines))
+    if coding is None and (answer.status == 200 or not is_large(len(body))):
+        return ProviderAnswer(answer.status, lines, upstream_id, blotted(body))
+    body = await asyncio.to_thread(_readable, body, coding, blotted)
+    return ProviderAnswer(answer.status, lines, upstream_id, body)
+
+
+def _without_coding(lines: bytes) -> tuple[bytes, bytes | None]:
+    """The headers without Content-Encoding, and what that says.
+
+    We ask for none, yet some send one (agent-vision-toolkit#36). What we read, the client gets as we read it.
+    """
+    if b"content-encoding: " not in lines:
+        return lines, None
     headers = pairs_of(lines)
     coding = dict(headers).get(b"content-encoding")
-    if coding is None and not is_large(len(body)):
-        return ProviderAnswer(answer.status, lines, upstream_id, redactor.every_spelling(body))
-    lines = lines_of(header for header in headers if header[0] != b"content-encoding")
-    return ProviderAnswer(answer.status, lines, upstream_id, await asyncio.to_thread(_readable, body, coding, redactor))
+    return lines_of(header for header in headers if header[0] != b"content-encoding"), coding
 
 
-def _readable(refusal: bytes, coding: bytes | None, redactor: Redactor) -> bytes:
-    """The body of a refusal without content coding and key. Raises UpstreamError: what is not read does not pass."""
+def _readable(body: bytes, coding: bytes | None, blotted: Callable[[bytes], bytes]) -> bytes:
+    """A body without content coding and key. Raises UpstreamError: what is not read does not pass."""
     try:
-        body = content_coding.decode(refusal, content_coding.codings_of(coding), MOST_ANSWER_BYTES)
-    except (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized) as error:
+        body = content_coding.decode(body, content_coding.codings_of(coding), MOST_ANSWER_BYTES)
+    except _UNREADABLE as error:
         raise UpstreamError("The model provider gave a broken answer.") from error
-    return redactor.every_spelling(body)
+    return blotted(body)
 
 
 def _ours(error: HttpError) -> AppError:
