@@ -98,20 +98,21 @@ class Running:
 
     def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool) -> None:
         self._settings = settings
-        self._lines = lines if settings.log_level in ("debug", "info") else None
-        self._levels = ("debug", "info") if settings.log_level == "debug" else ("info",)
+        self._lines = lines if settings.effective_log_level in ("debug", "info") else None
+        self._levels = ("debug", "info") if settings.effective_log_level == "debug" else ("info",)
         self._tasks = Tasks()
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
         self._metrics = Metrics(multiprocess=multiprocess)
         self._store: Store = open_store(settings.redis_url)
-        self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+        self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
             settings.openai_api_url,
             settings.openai_api_key.get_secret_value(),
             connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
             idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
             keepalive_seconds=settings.upstream_keepalive_seconds,
+            egress=settings.provider_egress,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
         spool = Spool(Path(settings.spool_dir))
@@ -268,7 +269,7 @@ def _policy(settings: Settings, share: int = 1) -> Policy:
 def from_environment() -> Callable[..., Any]:
     """The application for `sentinel serve`, made in each worker from the environment."""
     settings = load_settings()
-    lines = logs.configure(settings.log_level)
+    lines = logs.configure(settings.effective_log_level)
     if settings.sentinel_workers > 1:
         die_with_parent()
     return App(settings, lines, multiprocess=settings.sentinel_workers > 1)

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from sentinel import __version__
-from sentinel.config import ConfigError, Settings, load_settings
+from sentinel.config import ConfigError, Settings, load_settings, settings_warnings
 
 WRONG_START = 2
 
@@ -46,26 +46,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(_: argparse.Namespace) -> int:
     settings = load_settings()
-    _check_stores(settings)
+    _check_spool(settings)
+    _warn(settings)
     from sentinel import server  # noqa: PLC0415 (a wrong start must not wait for imports)
 
     return server.serve(settings, "sentinel.app:from_environment")
 
 
-def _check_stores(settings: Settings) -> None:
-    """Find out now what config.py cannot know: whether the disk takes usage, and what redis-py says of its URL."""
-    from redis.asyncio.connection import parse_url  # noqa: PLC0415 (see above)
-
+def _check_spool(settings: Settings) -> None:
+    """Find out now what config.py cannot know: whether the disk takes usage."""
     from sentinel.usage.spool import writable  # noqa: PLC0415 (see above)
 
-    mistakes = [f"SPOOL_DIR: {reason}"] if (reason := writable(settings.spool_dir)) else []
-    if not settings.redis_url.startswith("redis+sentinel:"):
-        try:
-            parse_url(settings.redis_url.replace("+cluster:", ":", 1))
-        except ValueError as error:
-            mistakes.append(f"REDIS_URL: {error}")
-    if mistakes:
-        raise ConfigError(mistakes)
+    if reason := writable(settings.spool_dir):
+        raise ConfigError([f"SPOOL_DIR: {reason}"])
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings_warnings(settings):
+        print(f"Warning: {warning}.", file=sys.stderr)
 
 
 def _dev(options: argparse.Namespace) -> int:

@@ -1,18 +1,26 @@
 """Environment in, one frozen `Settings` out, or the full list of mistakes.
 
 The only file that reads the environment. A `.env` file in the working directory is read too; the environment wins.
-Every field is the setting of the same name in upper case; docs/settings in the README is compared with it by a test.
+Every field is the setting of the same name in upper case; the table in the README is compared with it by a test.
+What is a mistake in a single value is decided in setting_checks.py, redis_address.py and egress.py.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+
+from sentinel.egress import Egress, TlsFiles, authorities_mistake, bypasses_proxy, client_mistake, parse_proxy
+from sentinel.redis_address import parse_redis_url
+from sentinel.setting_checks import KUBERNETES_PORT, is_example_host, is_placeholder, misspelt, strangers
 
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
@@ -21,6 +29,9 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(?P<limit>\d{1,15})/(?P<count>\d{1,6})(?P<unit>[smhd])")
 _LONGEST_WINDOW_SECONDS = 31 * 86400
 _UNREADABLE = ".env cannot be read as UTF-8 text"
+_PLACEHOLDER = "is a placeholder: fill in the real value"
+_EXAMPLE_HOST = "is an example's host: fill in the real one"
+_MOST_SECRET_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +85,17 @@ def _http_url(value: str) -> str:
     # A password in the URL would become an Authorization header beside ours.
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) or not _has_host(value):
         raise ValueError("must be an http:// or https:// URL with a host, a port up to 65535, no password and no query")
+    if is_example_host(value):
+        raise ValueError(_EXAMPLE_HOST)
     return value.rstrip("/")
 
 
 def _redis_url(value: str) -> str:
-    scheme, _, rest = value.partition("://")
-    if scheme == "unix":
-        good = rest.startswith("/")
-    elif scheme == "redis+sentinel":
-        hosts, _, master = rest.rpartition("@")[2].partition("/")
-        good = bool(re.fullmatch(r"[^/]+(/\d*)?", master)) and all(_has_host(f"redis://{h}") for h in hosts.split(","))
-    else:
-        good = scheme in ("redis", "rediss", "redis+cluster", "rediss+cluster") and _has_host(value)
-    if not good:
-        raise ValueError(
-            "must be redis://HOST:PORT/DB, rediss://..., redis+cluster://..., rediss+cluster://..., unix:///PATH "
-            "or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
-        )
+    address = parse_redis_url(value)
+    if any(is_example_host(f"//{host}") for host, _ in address.hosts if ":" not in host):
+        raise ValueError(_EXAMPLE_HOST)
+    if any(is_placeholder(login.password or "") for login in (address.login, address.sentinel_login)):
+        raise ValueError(_PLACEHOLDER)
     return value
 
 
@@ -112,7 +117,24 @@ def _origins(value: str) -> str:
 def _header_safe(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
         raise ValueError("must be non-empty and have only visible ASCII characters")
+    if is_placeholder(value.get_secret_value()):
+        raise ValueError(_PLACEHOLDER)
     return value
+
+
+def _port(value: Any) -> Any:
+    if isinstance(value, str) and KUBERNETES_PORT.fullmatch(value.strip()):
+        raise ValueError(
+            "is what Kubernetes sets for a Service named sentinel; give the container its own SENTINEL_PORT, "
+            "or set enableServiceLinks: false for the pod"
+        )
+    return value
+
+
+def _authorities(path: str | None) -> str | None:
+    if path and (reason := authorities_mistake(path)):
+        raise ValueError(reason)
+    return path
 
 
 def _absent_if_empty(value: Any) -> Any:
@@ -131,21 +153,37 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
 Seconds = Annotated[float, Field(gt=0, le=31 * 86400, allow_inf_nan=False)]
 AnyCase = BeforeValidator(_in_lower_case)
+AbsentIfEmpty = BeforeValidator(_absent_if_empty)
+OwnFile = Annotated[str | None, AbsentIfEmpty]
+Authorities = Annotated[str | None, AbsentIfEmpty, AfterValidator(_authorities)]
+Proxy = Annotated[SecretStr | None, AbsentIfEmpty]
+
+SECRETS = ("zion_api_key", "openai_api_key", "redis_url", "admin_key", "https_proxy", "http_proxy", "all_proxy")
+"""What may hold a secret can be in a file that NAME_FILE names."""
+_PROXIES = {"https": ("https_proxy", "all_proxy"), "http": ("http_proxy", "all_proxy")}
+"""Which proxy a URL of either scheme uses, the first that is given."""
 
 
 class Settings(BaseSettings):
     """Every setting of Sentinel. Durations are seconds, sizes bytes."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8-sig",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
 
     zion_api_url: HttpUrl
     zion_api_key: Secret
     openai_api_key: Secret
     openai_api_url: HttpUrl = "https://api.openai.com/v1"
-    redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://localhost:6379"
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(default="redis://localhost:6379", repr=False)
 
     sentinel_host: str = "0.0.0.0"
-    sentinel_port: int = Field(default=8080, ge=1, le=65535)
+    sentinel_port: Annotated[int, BeforeValidator(_port)] = Field(default=8080, ge=1, le=65535)
     sentinel_workers: int = Field(default=1, ge=1, le=256)
     sentinel_replicas: int = Field(default=1, ge=1, le=10_000)
     sentinel_debug: bool = False
@@ -177,8 +215,74 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
 
     cors_origins: Annotated[str, AfterValidator(_origins)] = "*"
-    admin_key: Annotated[Secret | None, BeforeValidator(_absent_if_empty)] = None
+    admin_key: Annotated[Secret | None, AbsentIfEmpty] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
+
+    # A key stands before its certificate, and NO_PROXY before the proxies: a later one is judged by the earlier ones.
+    zion_ca_file: Authorities = None
+    zion_client_key_file: OwnFile = None
+    zion_client_cert_file: OwnFile = None
+    upstream_ca_file: Authorities = None
+    upstream_client_key_file: OwnFile = None
+    upstream_client_cert_file: OwnFile = None
+    no_proxy: Annotated[str | None, AbsentIfEmpty] = None
+    https_proxy: Proxy = None
+    http_proxy: Proxy = None
+    all_proxy: Proxy = None
+
+    @field_validator("zion_client_cert_file", "upstream_client_cert_file")
+    @classmethod
+    def _fits_its_key(cls, path: str | None, info: ValidationInfo) -> str | None:
+        key_file = info.data.get(str(info.field_name).replace("_cert_", "_key_"))
+        if reason := client_mistake(TlsFiles(cert_file=path, key_file=key_file)):
+            raise ValueError(reason)
+        return path
+
+    @field_validator("https_proxy", "http_proxy", "all_proxy")
+    @classmethod
+    def _is_a_proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # Shells have proxies for all kinds of programs; only what we would use must be right.
+        given = {**info.data, str(info.field_name): value}
+        if value and info.field_name in (_proxy_name(given.get("zion_api_url"), given), _provider_proxy_name(given)):
+            parse_proxy(value.get_secret_value())
+        return value
+
+    @property
+    def effective_log_level(self) -> str:
+        """What is logged: SENTINEL_DEBUG says more than LOG_LEVEL."""
+        return "debug" if self.sentinel_debug else self.log_level
+
+    @property
+    def zion_egress(self) -> Egress:
+        """How Zion is reached."""
+        return self._egress(
+            self.zion_api_url, TlsFiles(self.zion_ca_file, self.zion_client_cert_file, self.zion_client_key_file)
+        )
+
+    @property
+    def provider_egress(self) -> Egress:
+        """How the provider is reached."""
+        return self._egress(
+            self.openai_api_url,
+            TlsFiles(self.upstream_ca_file, self.upstream_client_cert_file, self.upstream_client_key_file),
+        )
+
+    def _egress(self, url: str, tls: TlsFiles) -> Egress:
+        proxies = {"https_proxy": self.https_proxy, "http_proxy": self.http_proxy, "all_proxy": self.all_proxy}
+        name = _proxy_name(url, {**proxies, "no_proxy": self.no_proxy})
+        proxy = proxies.get(name) if name else None
+        return Egress(parse_proxy(proxy.get_secret_value()) if proxy else None, tls)
+
+
+def _proxy_name(url: str | None, given: Mapping[str, Any]) -> str | None:
+    """The proxy that this URL is reached through; None if it is reached directly."""
+    if url is None or bypasses_proxy(url, given.get("no_proxy") or ""):
+        return None
+    return next((name for name in _PROXIES[urlsplit(url).scheme] if given.get(name)), None)
+
+
+def _provider_proxy_name(given: Mapping[str, Any]) -> str | None:
+    return _proxy_name(given.get("openai_api_url"), given)
 
 
 class ConfigError(Exception):
@@ -191,22 +295,87 @@ class ConfigError(Exception):
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment and `.env`; `overrides` win over both. Raises ConfigError with every mistake."""
+    given = {**_in_env_file(), **_in_environment()}
+    mistakes = list(misspelt(given, _known()).values())
+    secrets, unread = _secrets_from_files(given)
     try:
-        return Settings(**overrides)
+        settings = Settings(**{**_proxies_in_lower_case(), **secrets, **overrides})
     except ValidationError as error:
-        raise ConfigError([_mistake(dict(e)) for e in error.errors(include_url=False, include_input=False)]) from None
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError([_UNREADABLE]) from None
+        errors = error.errors(include_url=False, include_input=False)
+        wrong = [_mistake(dict(e)) for e in errors if e["loc"][0] not in unread]
+        raise ConfigError([*wrong, *unread.values(), *mistakes]) from None
+    if unread or mistakes:
+        raise ConfigError([*unread.values(), *mistakes])
+    return settings
 
 
 def settings_given() -> frozenset[str]:
     """The settings that the environment or `.env` gives a value, in lower case. Raises ConfigError."""
+    named = {name.lower() for source in (_in_env_file(), _in_environment()) for name, value in source.items() if value}
+    in_files = {name for name in SECRETS if f"{name}_file" in named}
+    return frozenset((named & Settings.model_fields.keys()) | in_files)
+
+
+def settings_warnings(settings: Settings) -> list[str]:
+    """What was given and has no effect, but may have been meant for others: a sentence for each. Raises ConfigError."""
+    told = [
+        f"{name} in .env is not a setting of Sentinel and has no effect"
+        for name in strangers(_in_env_file().keys(), _known())
+    ]
+    for url_name, egress, prefix in (
+        ("zion_api_url", settings.zion_egress, "zion"),
+        ("openai_api_url", settings.provider_egress, "upstream"),
+    ):
+        if getattr(settings, url_name).startswith("https:") or (egress.proxy and egress.proxy.tls):
+            continue
+        names = [f"{prefix}_{part}_file" for part in ("ca", "client_cert", "client_key")]
+        in_vain = [name.upper() for name in names if getattr(settings, name)]
+        told += [f"{name} has no effect: {url_name.upper()} is not https://" for name in in_vain]
+    return told
+
+
+def _known() -> frozenset[str]:
+    return frozenset([*(name.upper() for name in Settings.model_fields), *(f"{name.upper()}_FILE" for name in SECRETS)])
+
+
+def _in_environment() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items()}
+
+
+def _in_env_file() -> dict[str, str]:
     try:
-        sources = (DotEnvSettingsSource(Settings)(), EnvSettingsSource(Settings)())
+        return {name.upper(): value or "" for name, value in DotEnvSettingsSource(Settings).env_vars.items()}
     except (OSError, UnicodeDecodeError):
         raise ConfigError([_UNREADABLE]) from None
-    named = {name for source in sources for name, value in source.items() if value != ""}
-    return frozenset(named & Settings.model_fields.keys())
+
+
+def _proxies_in_lower_case() -> dict[str, str]:
+    """The lower-case name wins over the other, as with curl; elsewhere there is no difference."""
+    names = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _secrets_from_files(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The secrets that NAME_FILE names, and what is wrong with those that cannot be had, both by their names."""
+    secrets: dict[str, str] = {}
+    mistakes: dict[str, str] = {}
+    for name in SECRETS:
+        variable = f"{name.upper()}_FILE"
+        path = given.get(variable)
+        if not path:
+            continue
+        if given.get(name.upper()):
+            mistakes[name] = f"{name.upper()} and {variable} are both given: remove one"
+            continue
+        try:
+            with Path(path).open(encoding="utf-8", newline="") as file:
+                text = file.read(_MOST_SECRET_BYTES)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            mistakes[name] = f"{variable}: {path} cannot be read: {reason}"
+        else:
+            secrets[name] = text.rstrip("\r\n")
+    return secrets, mistakes
 
 
 def _mistake(error: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import Store, open_store
 from sentinel.clock import monotonic, rfc3339
-from sentinel.config import Settings
+from sentinel.config import Settings, settings_warnings
 from sentinel.error import AppError, RedisUnavailable
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
@@ -47,12 +47,18 @@ class Finding:
 
 async def check(settings: Settings) -> int:
     """Print one line for each check; 0 if all is well, else 1."""
-    findings = [Finding("settings", "complete and valid"), _spool(settings)]
+    findings = [*_settings(settings), _spool(settings)]
     for look in (_redis, _zion, _provider):
         findings += await look(settings)
     for finding in findings:
         print(finding.line())
     return int(any(finding.remedy for finding in findings))
+
+
+def _settings(settings: Settings) -> list[Finding]:
+    """What config.py did not refuse: all well, or given in vain."""
+    warnings = [Finding("settings", warning, "correct or remove it") for warning in settings_warnings(settings)]
+    return warnings or [Finding("settings", "complete and valid")]
 
 
 def _spool(settings: Settings) -> Finding:
@@ -127,7 +133,7 @@ async def _waiting(client: Any) -> Finding:
 
 
 async def _zion(settings: Settings) -> list[Finding]:
-    client = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+    client = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
 
     async def ask() -> Finding:
         # A user who cannot exist: a key that is right gets 404 or an empty answer for it.
@@ -148,6 +154,7 @@ async def _provider(settings: Settings) -> list[Finding]:
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         idle_timeout_seconds=10,
         keepalive_seconds=0,
+        egress=settings.provider_egress,
     )
 
     async def ask() -> Finding:
@@ -204,7 +211,7 @@ async def replay(settings: Settings) -> int:
     A letter moves in one step, and was refused for sure: this may be repeated and interrupted at will.
     """
     store = open_store(settings.redis_url)
-    zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value())
+    zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
     try:
         await store.start()
         journal = _journal(store)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.config import (
     DIMENSIONS,
+    SECRETS,
     ConfigError,
     RateLimit,
     RateLimits,
@@ -17,7 +21,9 @@ from sentinel.config import (
     load_settings,
     parse_rate_limits,
     settings_given,
+    settings_warnings,
 )
+from sentinel.egress import DIRECT, ForwardProxy
 
 REQUIRED = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
 
@@ -28,6 +34,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 def test_settings_do_not_show_their_secrets() -> None:
     """Neither the settings nor their mistakes print a key."""
-    settings = load_settings(**{**REQUIRED, "openai_api_key": "sk-secret", "admin_key": "adm-secret"})
+    secret = {"openai_api_key": "sk-secret", "admin_key": "adm-secret", "redis_url": "redis://:secret@h"}
+    settings = load_settings(**{**REQUIRED, **secret, "https_proxy": "http://u:secret@p"})
     assert "secret" not in f"{settings!r} {settings}"
     with pytest.raises(ConfigError) as caught:
         load_settings(**{**REQUIRED, "openai_api_key": "sk secret", "zion_api_url": "secret"})
@@ -203,11 +211,208 @@ def test_what_is_given_is_known_from_both_sources(monkeypatch: pytest.MonkeyPatc
     assert settings_given() == {"openai_api_key", "redis_url"}
 
 
-def test_the_example_file_names_every_setting() -> None:
-    """.env.example has each setting once, and no other."""
-    example = (Path(__file__).parents[2] / ".env.example").read_text().splitlines()
-    named = [
-        line.removeprefix("# ").partition("=")[0] for line in example if "=" in line and line.strip("# ")[:1].isupper()
+# ---------------------------------------------------------------------------------------- every setting has an effect
+
+SOURCES = Path(__file__).parents[2] / "src" / "sentinel"
+
+
+def attributes_read(tree: ast.AST) -> set[str]:
+    """The names of all attributes that are read somewhere in it."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+
+
+@functools.cache
+def settings_read() -> set[str]:
+    """The settings that code outside of config.py reads: `settings.name`, or a property of `Settings` that does."""
+    trees = {path: ast.parse(path.read_text()) for path in SOURCES.rglob("*.py")}
+    config = trees.pop(SOURCES / "config.py")
+    read = set[str]()
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] in (
+                "settings",
+                "_settings",
+            ):
+                read.add(node.attr)
+    methods = {
+        function.name: attributes_read(function)
+        for node in config.body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+        for function in node.body
+        if isinstance(function, ast.FunctionDef)
+    }
+    while more := {name for method in read & methods.keys() for name in methods[method]} - read:
+        read |= more
+    return read
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_is_read(name: str) -> None:
+    """A setting that no code outside of config.py reads would be silently without effect."""
+    assert name in settings_read()
+
+
+@pytest.mark.parametrize(
+    ("debug", "level", "effective"),
+    [("true", None, "debug"), ("true", "error", "debug"), ("false", "error", "error"), ("false", None, "info")],
+)
+def test_debug_is_debug(monkeypatch: pytest.MonkeyPatch, debug: str, level: str | None, effective: str) -> None:
+    """SENTINEL_DEBUG=true logs at debug level, whatever LOG_LEVEL says."""
+    monkeypatch.setenv("SENTINEL_DEBUG", debug)
+    if level:
+        monkeypatch.setenv("LOG_LEVEL", level)
+    assert load_settings(**REQUIRED).effective_log_level == effective
+
+
+# ------------------------------------------------------------------------------------------------ names and values
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_misspelt_setting_is_a_wrong_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
+    """With the right name, beside all other mistakes, and without its value."""
+    given = {"RATE_LIMIT": "x", "OPENAI_KEY": "sk-hidden", "SENTINEL_PROT": "1", "LOG_LEVEL": "loud"}
+    if place == ".env":
+        (tmp_path / ".env").write_text("\ufeff" + "".join(f"{name}={value}\n" for name, value in given.items()))
+    else:
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(zion_api_url="http://zion", zion_api_key="z")
+    assert "hidden" not in str(caught.value)
+    assert [mistake.split()[0].strip(":") for mistake in caught.value.mistakes] == [
+        *("OPENAI_API_KEY", "LOG_LEVEL", "OPENAI_KEY", "RATE_LIMIT", "SENTINEL_PROT"),
     ]
-    named = [name for name in named if name.isupper()]
-    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_kubernetes_service_links_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SENTINEL_PORT=tcp://... comes from a Service of that name; the others beside it are let be."""
+    monkeypatch.setenv("SENTINEL_SERVICE_HOST", "10.0.0.1")
+    assert load_settings(**REQUIRED).sentinel_port == 8080
+    monkeypatch.setenv("SENTINEL_PORT", "tcp://10.0.0.1:8080")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**REQUIRED)
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith("SENTINEL_PORT: ")
+    assert "enableServiceLinks: false" in mistake
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("zion_api_url", "https://zion.example.org"),
+        ("openai_api_url", "https://api.example.com/v1"),
+        ("zion_api_key", "replace-me"),
+        ("openai_api_key", "sk-..."),
+        ("admin_key", "changeme"),
+        ("redis_url", "redis://redis.example.net:6379"),
+        ("redis_url", "redis://:changeme@h"),
+        ("redis_url", "redis+sentinel://a/m?sentinel_password=xxx"),
+    ],
+)
+def test_what_was_never_filled_in_is_a_mistake(name: str, value: str) -> None:
+    """Placeholders of examples."""
+    with pytest.raises(ConfigError, match=r"placeholder|example") as caught:
+        load_settings(**{**REQUIRED, name: value})
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith(f"{name.upper()}: ")
+    assert value not in mistake
+
+
+def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
+    """Strangers in .env, and certificates for what is not https://."""
+    (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://x\nTZ=UTC\nLOG_LEVEL=info\n")
+    both = tmp_path / "both.pem"
+    authority = trustme.CA()
+    authority.issue_cert("me.test").private_key_and_cert_chain_pem.write_to_path(both)
+    settings = load_settings(**REQUIRED, zion_client_cert_file=str(both), upstream_client_cert_file=str(both))
+    assert settings_warnings(settings) == [
+        "OPENAI_BASE_URL in .env is not a setting of Sentinel and has no effect",
+        "ZION_CLIENT_CERT_FILE has no effect: ZION_API_URL is not https://",
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- secrets in files
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_every_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, end: str) -> None:
+    """NAME_FILE is NAME, without the line end; it counts as given."""
+    value = {"redis_url": "redis://:pw@h"}.get(name, "http://user:pw@p" if "proxy" in name else "key")
+    (tmp_path / "secret").write_bytes(f"{value}{end}".encode())
+    monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / "secret"))
+    found = getattr(load_settings(**{n: v for n, v in REQUIRED.items() if n != name}), name)
+    assert (found if isinstance(found, str) else found.get_secret_value()) == value
+    assert settings_given() == {name}
+
+
+def test_every_secret_is_named() -> None:
+    """All that pydantic hides may be in a file."""
+    hidden = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field) or not field.repr}
+    assert hidden == set(SECRETS)
+
+
+def test_secrets_that_cannot_be_had_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that is missing or no text is named, not its content; twice given is a mistake; each is told once."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfehidden")
+    (tmp_path / "spaces").write_text("hidden key\n")
+    monkeypatch.setenv("ZION_API_KEY_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("OPENAI_API_KEY_FILE", str(tmp_path / "binary"))
+    monkeypatch.setenv("ADMIN_KEY", "hidden")
+    monkeypatch.setenv("ADMIN_KEY_FILE", str(tmp_path / "none"))
+    (tmp_path / ".env").write_text(f"REDIS_URL_FILE={tmp_path / 'spaces'}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(zion_api_url="http://zion")
+    assert "hidden" not in str(caught.value)
+    assert sorted(caught.value.mistakes) == [
+        "ADMIN_KEY and ADMIN_KEY_FILE are both given: remove one",
+        f"OPENAI_API_KEY_FILE: {tmp_path / 'binary'} cannot be read: it is not UTF-8 text",
+        next(mistake for mistake in caught.value.mistakes if mistake.startswith("REDIS_URL: must be")),
+        f"ZION_API_KEY_FILE: {tmp_path / 'none'} cannot be read: No such file or directory",
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- forward proxies
+
+FAR = {**REQUIRED, "zion_api_url": "http://zion.test", "openai_api_url": "https://api.test/v1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "zion", "provider"),
+    [
+        ({}, None, None),
+        ({"HTTPS_PROXY": "http://p:1"}, None, "p"),
+        ({"HTTP_PROXY": "http://p:1"}, "p", None),
+        ({"ALL_PROXY": "http://p:1"}, "p", "p"),
+        ({"ALL_PROXY": "http://p:1", "HTTPS_PROXY": "http://q:1"}, "p", "q"),
+        ({"HTTPS_PROXY": "http://p:1", "https_proxy": "http://q:1"}, None, "q"),
+        ({"HTTPS_PROXY": "http://p:1", "https_proxy": ""}, None, None),
+        ({"all_proxy": "http://p:1", "NO_PROXY": "zion.test"}, None, "p"),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "test", "no_proxy": "api.test"}, "p", None),
+        ({"HTTPS_PROXY": "http://p:1", "ALL_PROXY": "socks5://s", "NO_PROXY": "zion.test"}, None, "p"),
+        ({"HTTP_PROXY": "nonsense://", "NO_PROXY": "zion.test"}, None, None),
+    ],
+)
+def test_proxies_are_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], zion: str | None, provider: str | None
+) -> None:
+    """By scheme, else for all; lower case wins; NO_PROXY is obeyed; what would not be used need not be right."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(**FAR)
+    for egress, host in ((settings.zion_egress, zion), (settings.provider_egress, provider)):
+        assert egress == DIRECT if host is None else egress.proxy == ForwardProxy(host, 1)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_that_would_be_used_must_be_right(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """SOCKS is refused by name, and no password is told."""
+    monkeypatch.setenv(name, "socks5://me:hidden@p")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**FAR)
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith(f"{name.upper()}: ")
+    assert "SOCKS" in mistake
+    assert "hidden" not in mistake
+    # Nothing on this machine is reached through a proxy.
+    load_settings(**{**REQUIRED, "zion_api_url": "http://127.0.0.1", "openai_api_url": "https://localhost/v1"})

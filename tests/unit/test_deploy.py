@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sentinel.config import Settings
+from sentinel.config import SECRETS, Settings, load_settings, settings_given, settings_warnings
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {"ZION_API_URL", "ZION_API_KEY", "OPENAI_API_KEY"}
@@ -48,7 +48,7 @@ def copied() -> list[str]:
 
 def test_env_example_lists_exactly_the_settings() -> None:
     """Whoever reads .env.example sees every setting, and none that does not exist."""
-    assert set(example()) == settings_names()
+    assert set(example()) == settings_names() | {f"{name.upper()}_FILE" for name in SECRETS}
 
 
 def test_env_example_names_each_setting_once() -> None:
@@ -57,12 +57,24 @@ def test_env_example_names_each_setting_once() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-def test_env_example_asks_for_what_has_no_default() -> None:
-    """The lines that are no comments are the settings without which Sentinel does not start."""
-    text = (ROOT / ".env.example").read_text()
-    live = {match["name"] for match in EXAMPLE_LINE.finditer(text) if not match["comment"]}
+def test_env_example_starts_with_what_has_no_default() -> None:
+    """The first three lines are the settings without which Sentinel does not start."""
     required = {name.upper() for name, field in Settings.model_fields.items() if field.is_required()}
-    assert live == required == REQUIRED
+    assert set(list(example())[:3]) == required == REQUIRED
+
+
+def test_a_copy_of_env_example_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cp .env.example .env` gives no setting a value and earns no warning."""
+    for name in settings_names():
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    filled_in = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
+    before = load_settings(**filled_in)
+    (tmp_path / ".env").write_text((ROOT / ".env.example").read_text())
+    assert settings_given() == frozenset()
+    assert load_settings(**filled_in) == before
+    assert settings_warnings(before) == []
 
 
 def test_env_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +84,9 @@ def test_env_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
     given = example()
     whole, least = tmp_path / "whole.env", tmp_path / "least.env"
     whole.write_text("".join(f"{name}={value}\n" for name, value in given.items() if value))
-    least.write_text("".join(f"{name}={given[name]}\n" for name in sorted(REQUIRED)))
-    assert Settings(_env_file=whole) == Settings(_env_file=least)
+    least.write_text("")
+    filled_in = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
+    assert Settings(_env_file=whole, **filled_in) == Settings(_env_file=least, **filled_in)
 
 
 @pytest.mark.parametrize("service", ["sentinel", "sentinel-dev"])

@@ -11,8 +11,10 @@ unknown.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -20,6 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from sentinel.error import RedisUnavailable
+from sentinel.redis_address import NOBODY, Login
 from sentinel.tasks import Tasks, pause
 
 log = structlog.get_logger()
@@ -49,11 +52,23 @@ class Moved(RedisUnavailable):
         self.address = (host, int(port))
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server, and how to log in there. path: of a socket, in place of host and port."""
+
+    host: str
+    port: int
+    path: str = ""
+    login: Login = NOBODY
+    db: int = 0
+    tls: ssl.SSLContext | None = None
+
+
 class Address(Protocol):
     """Where a server is."""
 
-    async def options(self) -> Mapping[str, Any]:
-        """Where to connect now, as redis-py's connection keywords."""
+    async def endpoint(self) -> Endpoint:
+        """Where to connect now. Raises RedisError, OSError."""
 
 
 def away() -> RedisUnavailable:
@@ -178,24 +193,22 @@ class Link:
                 connection.abort()
 
     async def _connect(self) -> _Connection:
-        options = await self._address.options()
+        endpoint = await self._address.endpoint()
         loop = asyncio.get_running_loop()
 
         def protocol() -> _Connection:
             return _Connection(self._on_error)
 
-        if path := options.get("path"):
-            _, connection = await loop.create_unix_connection(protocol, path)
+        if endpoint.path:
+            _, connection = await loop.create_unix_connection(protocol, endpoint.path)
         else:
-            tls = True if "SSL" in getattr(options.get("connection_class"), "__name__", "") else None
-            _, connection = await loop.create_connection(
-                protocol, options.get("host", "localhost"), int(options.get("port", 6379)), ssl=tls
-            )
+            _, connection = await loop.create_connection(protocol, endpoint.host, endpoint.port, ssl=endpoint.tls)
         try:
-            if password := options.get("password"):
-                await connection.call(pack(("AUTH", options.get("username") or "default", password)))
-            if db := int(options.get("db") or 0):
-                await connection.call(pack(("SELECT", db)))
+            login = endpoint.login
+            if login.username or login.password:
+                await connection.call(pack(("AUTH", login.username or "default", login.password or "")))
+            if endpoint.db:
+                await connection.call(pack(("SELECT", endpoint.db)))
             await connection.call(pack(("PING",)))
         except BaseException:
             connection.abort()

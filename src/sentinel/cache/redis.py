@@ -10,19 +10,18 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
-from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Link, Moved, away, pack
+from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Endpoint, Link, Moved, away, pack
 from sentinel.error import RedisUnavailable
+from sentinel.redis_address import Login, RedisAddress, parse_redis_url
 from sentinel.tasks import Tasks
 
 log = structlog.get_logger()
@@ -110,40 +109,73 @@ class Store(Protocol):
 
 
 def open_store(url: str) -> Store:
-    """The Store for a redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://host,host/master URL."""
-    scheme, _, rest = url.partition("://")
-    if scheme.endswith("+cluster"):
-        return ClusterStore(f"{scheme.removesuffix('+cluster')}://{rest}")
-    if scheme == "redis+sentinel":
-        return SingleStore(_SentinelAddress(url))
-    return SingleStore(_FixedAddress(url))
+    """The Store for a REDIS_URL. Raises ValueError for one that is wrong."""
+    address = parse_redis_url(url)
+    if address.kind == "cluster":
+        return ClusterStore(address)
+    if address.kind == "sentinel":
+        return SingleStore(_SentinelAddress(address))
+    return SingleStore(_FixedAddress(address))
+
+
+def _endpoint(address: RedisAddress) -> Endpoint:
+    """Its first host. Reads the files of TLS."""
+    host, port = address.hosts[0] if address.hosts else ("", 0)
+    tls = address.tls.context() if address.tls else None
+    return Endpoint(host, port, address.path, address.login, address.db, tls)
+
+
+def _login_and_tls(address: RedisAddress, login: Login) -> dict[str, Any]:
+    """The same for redis-py, as its keywords."""
+    options: dict[str, Any] = {"username": login.username, "password": login.password}
+    if tls := address.tls:
+        options |= {"ssl": True, "ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file}
+        options |= {"ssl_keyfile": tls.key_file, "ssl_cert_reqs": "required" if tls.verify else "none"}
+        options |= {"ssl_check_hostname": tls.verify and tls.check_hostname}
+    return options
 
 
 class _FixedAddress:
-    def __init__(self, url: str) -> None:
-        self._options = dict(parse_url(url))
-        self.client = Redis.from_url(url, socket_timeout=_CLIENT_TIMEOUT_SECONDS, socket_connect_timeout=1)
+    def __init__(self, address: RedisAddress) -> None:
+        self._endpoint = _endpoint(address)
+        self.client = Redis(
+            host=self._endpoint.host,
+            port=self._endpoint.port,
+            unix_socket_path=self._endpoint.path or None,
+            db=address.db,
+            socket_timeout=_CLIENT_TIMEOUT_SECONDS,
+            socket_connect_timeout=1,
+            **_login_and_tls(address, address.login),
+        )
 
-    async def options(self) -> dict[str, Any]:
-        return self._options
+    async def endpoint(self) -> Endpoint:
+        return self._endpoint
 
 
 class _SentinelAddress:
-    """The master behind redis+sentinel://user:password@host:26379,host:26379/mymaster/0."""
+    """The master behind Sentinels, which is asked for at each connect."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        hosts = [host.partition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
-        self._master, _, db = parts.path.strip("/").partition("/")
-        self._extra: dict[str, Any] = {"username": parts.username, "password": parts.password, "db": int(db or 0)}
+    def __init__(self, address: RedisAddress) -> None:
+        self._master = address.master
+        self._of_master = _endpoint(address)
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            [(host, int(port or 26379)) for host, _, port in hosts], socket_timeout=DEADLINE_SECONDS
+            address.hosts,
+            sentinel_kwargs={
+                "socket_timeout": DEADLINE_SECONDS,
+                "socket_connect_timeout": DEADLINE_SECONDS,
+                **_login_and_tls(address, address.sentinel_login),
+            },
         )
-        self.client = self._sentinel.master_for(self._master, **self._extra, socket_timeout=_CLIENT_TIMEOUT_SECONDS)
+        self.client = self._sentinel.master_for(
+            address.master,
+            db=address.db,
+            socket_timeout=_CLIENT_TIMEOUT_SECONDS,
+            **_login_and_tls(address, address.login),
+        )
 
-    async def options(self) -> dict[str, Any]:
+    async def endpoint(self) -> Endpoint:
         host, port = await self._sentinel.discover_master(self._master)
-        return {"host": host, "port": port, **self._extra}
+        return replace(self._of_master, host=host, port=port)
 
 
 class SingleStore(Link):
@@ -172,11 +204,10 @@ _Node = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class _NodeAddress:
-    node: _Node
-    rest: Mapping[str, Any]
+    at: Endpoint
 
-    async def options(self) -> Mapping[str, Any]:
-        return {**self.rest, "host": self.node[0], "port": self.node[1]}
+    async def endpoint(self) -> Endpoint:
+        return self.at
 
 
 class ClusterStore:
@@ -186,13 +217,15 @@ class ClusterStore:
     on its way from node to node is away: a script cannot run while some of its keys are here and some there.
     """
 
-    def __init__(self, url: str) -> None:
-        self.client: Redis | RedisCluster = RedisCluster.from_url(
-            url, socket_timeout=_CLIENT_TIMEOUT_SECONDS, socket_connect_timeout=1
+    def __init__(self, address: RedisAddress) -> None:
+        self._seed: _Node = address.hosts[0]
+        self.client: Redis | RedisCluster = RedisCluster(
+            *self._seed,
+            socket_timeout=_CLIENT_TIMEOUT_SECONDS,
+            socket_connect_timeout=1,
+            **_login_and_tls(address, address.login),
         )
-        options: dict[str, Any] = dict(parse_url(url))
-        self._seed: _Node = (options.pop("host", "localhost"), int(options.pop("port", 6379)))
-        self._options = options
+        self._any_node = _endpoint(address)
         self._links: dict[_Node, Link] = {}
         self._slots: list[_Node] = [self._seed] * 16_384
         self._learn_soon = asyncio.Event()
@@ -242,7 +275,7 @@ class ClusterStore:
 
     async def _link(self, node: _Node) -> Link:
         if node not in self._links:
-            self._links[node] = Link(_NodeAddress(node, self._options))
+            self._links[node] = Link(_NodeAddress(replace(self._any_node, host=node[0], port=node[1])))
             await self._links[node].start()
         return self._links[node]
 

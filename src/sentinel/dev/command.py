@@ -111,7 +111,7 @@ def _store(folder: Path) -> EmbeddedStore:
 
 def _serve(settings: Settings, simulators: Simulators | None) -> int:
     listeners = server.listeners_for(settings)
-    lines = logs.configure(settings.log_level)
+    lines = logs.configure(settings.effective_log_level)
     config = server.config_for(App(settings, lines), settings)
     try:
         return server.run(_Announcing(config, _greeting(settings, simulators)), listeners)

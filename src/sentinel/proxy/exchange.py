@@ -463,9 +463,12 @@ class Exchange:
         )
 
     async def _refused_upstream(self, answer: ProviderAnswer, ask: Ask, verdict: Verdict) -> None:
-        """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key."""
+        """Pass the provider's 4xx on. Its 5xx is no affair of the client's, nor is 401/403: that is about our key.
+
+        A 407 is about our password at a forward proxy.
+        """
         self.context.outcome = "upstream_error"
-        if not 400 <= answer.status < 500 or answer.status in (401, 403):
+        if not 400 <= answer.status < 500 or answer.status in (401, 403, 407):
             log.warning("provider refuses", request_id=self.context.id, status=answer.status)
             raise UpstreamError("The model provider failed to process the request.")
         await self.settle(ask, verdict)

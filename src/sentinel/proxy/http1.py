@@ -15,7 +15,6 @@ answer is sent once more, over a fresh one.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import cast
@@ -24,6 +23,8 @@ from urllib.parse import urlsplit
 import httptools
 import structlog
 
+from sentinel.egress import DIRECT, Egress
+from sentinel.proxy.dialer import Dialer, ProxyRefused
 from sentinel.tasks import Tasks, pause
 from sentinel.turn import end_of_turn
 
@@ -68,18 +69,25 @@ class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
     keep_seconds: how long a connection is kept for the next request, 0 = not at all. lines: headers of every request,
-    as they go over the wire.
+    as they go over the wire. egress: how the origin is reached.
     """
 
     def __init__(
-        self, url: str, lines: bytes = b"", *, connect_seconds: float, idle_seconds: float, keep_seconds: float
+        self,
+        url: str,
+        lines: bytes = b"",
+        *,
+        connect_seconds: float,
+        idle_seconds: float,
+        keep_seconds: float,
+        egress: Egress = DIRECT,
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path.encode("ascii")
-        self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b" % (parts.netloc.rpartition("@")[2].encode(), lines)
+        self._dialer = Dialer(url, egress)
+        self._prefix = self._dialer.before_path + parts.path.encode("ascii")
+        host = parts.netloc.rpartition("@")[2].encode()
+        self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b%b" % (host, lines, self._dialer.lines)
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._keep_seconds = keep_seconds
@@ -140,16 +148,11 @@ class Http1Client:
             self._tasks.start(self._tick(), "provider connections")
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, protocol = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                return await self._dialer.connect(lambda: _Connection(self))
+        except ProxyRefused as error:
+            raise ConnectFailed(str(error)) from error
         except (OSError, TimeoutError) as error:
             raise ConnectFailed(type(error).__name__) from error
-        return protocol
 
     def done(self, connection: _Connection, *, reusable: bool) -> None:
         """A connection has finished its exchange."""

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, UpstreamError, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
@@ -41,6 +42,7 @@ class OpenAIProvider:
         connect_timeout_seconds: float,
         idle_timeout_seconds: float,
         keepalive_seconds: float,
+        egress: Egress = DIRECT,
     ) -> None:
         self._redactor = Redactor(api_key)
         self._client = Http1Client(
@@ -50,6 +52,7 @@ class OpenAIProvider:
             connect_seconds=connect_timeout_seconds,
             idle_seconds=idle_timeout_seconds,
             keep_seconds=keepalive_seconds,
+            egress=egress,
         )
 
     async def post(self, request: ProviderRequest) -> ProviderAnswer:

@@ -16,9 +16,11 @@ import msgspec
 import structlog
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PyreqwestError
+from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
 
 from sentinel.clock import monotonic, now_ms
+from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.limits.policy import Quota
 from sentinel.zion.models import AuthenticatedUser, Increment, MalformedAnswer, read_quota, read_user
@@ -68,17 +70,10 @@ class Reported:
 class ZionClient:
     """The five calls of Zion's API that Sentinel makes, with deadlines and a breaker for look-ups."""
 
-    def __init__(self, url: str, api_key: str) -> None:
+    def __init__(self, url: str, api_key: str, egress: Egress = DIRECT) -> None:
         self._url = url
         self._key = api_key
-        self._client: Client = (
-            ClientBuilder()
-            .connect_timeout(timedelta(seconds=1))
-            .follow_redirects(False)
-            .no_proxy()
-            .user_agent("sentinel")
-            .build()
-        )
+        self._client = _http_client(egress)
         self._unanswered = 0
         self._asking = 0
         self._failed_at: float | None = None
@@ -203,6 +198,23 @@ class ZionClient:
             log.warning("a usage report has no answer", reason=type(error).__name__)
             return Reported(0, not_sent=_never_sent(error))
         return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
+
+
+def _http_client(egress: Egress) -> Client:
+    """A client that takes no proxy but this one, whatever the environment says: config.py has read it."""
+    builder = (
+        ClientBuilder().connect_timeout(timedelta(seconds=1)).follow_redirects(False).no_proxy().user_agent("sentinel")
+    )
+    if egress.proxy:
+        proxy = ProxyBuilder.all(egress.proxy.url)
+        if egress.proxy.authorization:
+            proxy = proxy.custom_http_auth(egress.proxy.authorization)
+        builder = builder.proxy(proxy)
+    for certificate in egress.tls.authorities():
+        builder = builder.add_root_certificate_pem(certificate)
+    if identity := egress.tls.identity():
+        builder = builder.identity_pem(identity)
+    return builder.build()
 
 
 def _never_sent(error: PyreqwestError) -> bool:
