@@ -151,6 +151,9 @@ class _FixedAddress:
     async def endpoint(self) -> Endpoint:
         return self._endpoint
 
+    async def close(self) -> None:
+        await self.client.aclose()
+
 
 class _SentinelAddress:
     """The master behind Sentinels, which is asked for at each connect."""
@@ -177,6 +180,10 @@ class _SentinelAddress:
         host, port = await self._sentinel.discover_master(self._master)
         return replace(self._of_master, host=host, port=port)
 
+    async def close(self) -> None:
+        for client in (self.client, *self._sentinel.sentinels):
+            await client.aclose()
+
 
 class SingleStore(Link):
     """A Store on one Redis."""
@@ -184,6 +191,7 @@ class SingleStore(Link):
     def __init__(self, address: _FixedAddress | _SentinelAddress) -> None:
         super().__init__(address)
         self.client: Redis | RedisCluster = address.client
+        self._close_clients = address.close
 
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script, which is loaded first where Redis does not know it."""
@@ -196,7 +204,7 @@ class SingleStore(Link):
     async def close(self) -> None:
         """Close all connections."""
         await super().close()
-        await self.client.aclose()
+        await self._close_clients()
 
 
 _Node = tuple[str, int]
