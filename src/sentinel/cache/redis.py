@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Endpoint, Link, Moved, away, pack
@@ -166,6 +168,8 @@ class _SentinelAddress:
             sentinel_kwargs={
                 "socket_timeout": DEADLINE_SECONDS,
                 "socket_connect_timeout": DEADLINE_SECONDS,
+                # Whoever asks asks every Sentinel in turn, and Link asks again.
+                "retry": Retry(NoBackoff(), 0),
                 **_login_and_tls(address, address.sentinel_login),
             },
         )
