@@ -27,7 +27,8 @@ _OF_OTHERS = re.compile(
 _HARMLESS = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|KUBERNETES|LC|OTEL|PIP|PYTHON|UV)_?\w*|TZ|LANG|PATH|HOME|USER|TAG")
 """Names that stand in a .env for the tools around us."""
 
-_CLOSE, _VERY_CLOSE = 0.78, 0.9
+_FAMILY, _CLOSE, _VERY_CLOSE = 0.68, 0.78, 0.9
+"""How alike first words, and then names, must be; names that are very close need no first word in common."""
 _EXAMPLE_HOST = re.compile(r"(?i)(.*\.)?(example\.(org|com|net)|example|invalid)\.?|your[-.].*|.*[<>{}].*|.*\.\.+.*")
 _PLACEHOLDER = re.compile(
     r"(?i)(sk-)?((replace|change|fill|insert|put)[-_ ]?(me|this|it|in|here)\b.*|your[-_ ].*|my[-_]?(api[-_]?)?key|<.*>|"
@@ -66,12 +67,18 @@ def _meant(name: str, known: Collection[str]) -> str | None:
     best = max(known, key=lambda k: _likeness(name, k))
     likeness = _likeness(name, best)
     # APP_LOG_LEVEL and AZURE_OPENAI_API_KEY are somebody else's.
-    same_family = _likeness(name.partition("_")[0], best.partition("_")[0]) > _CLOSE - 0.1
+    same_family = _likeness(name.partition("_")[0], best.partition("_")[0]) > _FAMILY
     return best if likeness > _VERY_CLOSE or (likeness >= _CLOSE and same_family) else None
 
 
 def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+    """From 0 to 1; 0 also for what is surely not close, which is told fast: an environment may have many names."""
+    lengths = len(one), len(other)
+    near = one[:1] == other[:1] or abs(lengths[0] - lengths[1]) == 1
+    if not near or 2 * min(lengths) < _FAMILY * sum(lengths):
+        return 0.0
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    return matcher.ratio() if matcher.quick_ratio() > _FAMILY else 0.0
 
 
 def strangers(names: Collection[str], known: Collection[str]) -> list[str]:

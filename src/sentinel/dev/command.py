@@ -15,7 +15,7 @@ import uvicorn
 
 from sentinel import logs, server
 from sentinel.app import App
-from sentinel.config import ConfigError, Settings, load_settings, settings_given
+from sentinel.config import ConfigError, Settings, load_settings, settings_given, settings_warnings
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.dev.store import EmbeddedStore
 
@@ -99,6 +99,8 @@ def run(data: str) -> int:
         if "sentinel_host" not in given:
             overrides["sentinel_host"] = "127.0.0.1"
         settings = load_settings(**overrides)
+        for warning in settings_warnings(settings):
+            print(f"Warning: {warning}.", file=sys.stderr)
         return _serve(settings, simulators if "zion_api_url" in overrides else None)
 
 
@@ -124,7 +126,7 @@ def _greeting(settings: Settings, simulators: Simulators | None) -> str:
     url = f"http://{host}:{settings.sentinel_port}"
     text = _READY.format(
         url=url,
-        store=settings.redis_url.rpartition("@")[2].removeprefix("redis://"),
+        store=settings.redis_url.partition("?")[0].rpartition("@")[2].removeprefix("redis://"),
         zion=settings.zion_api_url,
         provider=settings.openai_api_url,
     )
