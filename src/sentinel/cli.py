@@ -46,19 +46,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(_: argparse.Namespace) -> int:
     settings = load_settings()
-    _check_spool(settings)
+    _check_outside(settings)
     _warn(settings)
     from sentinel import server  # noqa: PLC0415 (a wrong start must not wait for imports)
 
     return server.serve(settings, "sentinel.app:from_environment")
 
 
-def _check_spool(settings: Settings) -> None:
-    """Find out now what config.py cannot know: whether the disk takes usage."""
+def _check_outside(settings: Settings) -> None:
+    """Find out now what config.py cannot know: whether the disk takes usage, and the HTTP library our certificates."""
     from sentinel.usage.spool import writable  # noqa: PLC0415 (see above)
+    from sentinel.zion.client import http_client  # noqa: PLC0415 (see above)
 
     if reason := writable(settings.spool_dir):
         raise ConfigError([f"SPOOL_DIR: {reason}"])
+    http_client(settings.zion_egress)
 
 
 def _warn(settings: Settings) -> None:

@@ -176,9 +176,11 @@ def authorities_mistake(path: str) -> str | None:
         return unreadable
     try:
         ssl.create_default_context().load_verify_locations(path)
+        found = TlsFiles(path).authorities()
     except OSError:
-        return f"{path} has no certificate in PEM form"
-    return None
+        found = []
+    # OpenSSL also takes "TRUSTED CERTIFICATE", which nobody else can read.
+    return None if found else f"{path} has no certificate in PEM form"
 
 
 def client_mistake(tls: TlsFiles) -> str | None:

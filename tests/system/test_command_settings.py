@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed448
 
 from tests.relays import Certificates, ForwardProxy, Relay
 from tests.stack import SentinelProcess, Stack, free_port, wait_until
@@ -107,8 +111,12 @@ def test_secrets_come_from_files(stack: Stack, tmp_path: Path) -> None:
 
 
 def doctor(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run("doctor", folder, environment)
+
+
+def run(command: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "doctor"],
+        [COMMAND, command],
         env={"PATH": os.environ["PATH"], **environment},
         cwd=folder,
         capture_output=True,
@@ -176,3 +184,26 @@ def test_a_copy_of_the_example_starts_the_same(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_a_key_of_a_rare_kind_is_a_wrong_start(tmp_path: Path) -> None:
+    """OpenSSL takes it, the library that talks to Zion does not: told at the start, by serve and doctor."""
+    key = ed448.Ed448PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sentinel.test")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    (tmp_path / "both.pem").write_bytes(
+        builder.sign(key, None).public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    environment = {
+        "ZION_API_URL": "https://127.0.0.1:9",
+        "ZION_API_KEY": "z",
+        "OPENAI_API_KEY": "o",
+        "ZION_CLIENT_CERT_FILE": str(tmp_path / "both.pem"),
+    }
+    for command in ("serve", "doctor"):
+        done = run(command, tmp_path, environment)
+        assert done.returncode == 2
+        assert "ZION_CLIENT_CERT_FILE" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -101,6 +101,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     (folder / "text").write_text("no PEM")
+    (folder / "trusted.pem").write_text((folder / "ca.pem").read_text().replace("CERTIFICATE", "TRUSTED CERTIFICATE"))
     return folder
 
 
@@ -130,7 +131,9 @@ def test_a_clients_certificate_is_checked(files: Path, cert: str | None, key: st
         assert tls.context().verify_mode == ssl.CERT_REQUIRED
 
 
-@pytest.mark.parametrize(("name", "good"), [("ca.pem", True), ("text", False), ("none", False), (".", False)])
+@pytest.mark.parametrize(
+    ("name", "good"), [("ca.pem", True), ("text", False), ("trusted.pem", False), ("none", False), (".", False)]
+)
 def test_authorities_are_checked(files: Path, name: str, *, good: bool) -> None:
     """Readable, and certificates."""
     assert (authorities_mistake(str(files / name)) is None) == good

@@ -20,6 +20,7 @@ from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
 
 from sentinel.clock import monotonic, now_ms
+from sentinel.config import ConfigError
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.limits.policy import Quota
@@ -73,7 +74,7 @@ class ZionClient:
     def __init__(self, url: str, api_key: str, egress: Egress = DIRECT) -> None:
         self._url = url
         self._key = api_key
-        self._client = _http_client(egress)
+        self._client = http_client(egress)
         self._unanswered = 0
         self._asking = 0
         self._failed_at: float | None = None
@@ -200,8 +201,11 @@ class ZionClient:
         return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
 
 
-def _http_client(egress: Egress) -> Client:
-    """A client that takes no proxy but this one, whatever the environment says: config.py has read it."""
+def http_client(egress: Egress) -> Client:
+    """A client that takes no proxy but this one, whatever the environment says: config.py has read it.
+
+    Raises ConfigError for certificates that OpenSSL takes and this library does not, such as a key of a rare kind.
+    """
     builder = (
         ClientBuilder().connect_timeout(timedelta(seconds=1)).follow_redirects(False).no_proxy().user_agent("sentinel")
     )
@@ -214,7 +218,15 @@ def _http_client(egress: Egress) -> Client:
         builder = builder.add_root_certificate_pem(certificate)
     if identity := egress.tls.identity():
         builder = builder.identity_pem(identity)
-    return builder.build()
+    try:
+        return builder.build()
+    except BuilderError as error:
+        raise ConfigError([f"ZION_CA_FILE, ZION_CLIENT_CERT_FILE, ZION_CLIENT_KEY_FILE: {_root(error)}"]) from error
+
+
+def _root(error: DetailedPyreqwestError) -> str:
+    causes = error.details["causes"] or []
+    return causes[-1]["message"] if causes else "they cannot be used"
 
 
 def _never_sent(error: PyreqwestError) -> bool:
