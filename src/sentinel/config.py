@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     def _is_a_proxy(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         # Shells have proxies for all kinds of programs; only what we would use must be right.
         given = {**info.data, str(info.field_name): value}
-        if value and info.field_name in (_proxy_name(given.get("zion_api_url"), given), _provider_proxy_name(given)):
+        used = [_proxy_name(given.get(name), given) for name in ("zion_api_url", "openai_api_url")]
+        if value and info.field_name in used:
             parse_proxy(value.get_secret_value())
         return value
 
@@ -279,10 +280,6 @@ def _proxy_name(url: str | None, given: Mapping[str, Any]) -> str | None:
     if url is None or bypasses_proxy(url, given.get("no_proxy") or ""):
         return None
     return next((name for name in _PROXIES[urlsplit(url).scheme] if given.get(name)), None)
-
-
-def _provider_proxy_name(given: Mapping[str, Any]) -> str | None:
-    return _proxy_name(given.get("openai_api_url"), given)
 
 
 class ConfigError(Exception):
