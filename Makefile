@@ -80,8 +80,8 @@ $(LOCKED): requirements/dev.txt
 	    || { echo 'Sentinel needs Python 3.11 or later; name one with PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) \
 	    || { rm -rf $(VENV); echo 'No virtual environment could be made; on Debian: apt-get install python3-venv' >&2; exit 1; }
-	@echo 'Installing the locked packages into $(VENV) (once) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@echo 'Installing the locked packages into $(VENV) (once, about half a minute) ...'
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
 $(INSTALLED): $(LOCKED) pyproject.toml
