@@ -34,7 +34,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
-from sentinel.server import die_with_parent
+from sentinel.server import FLUSH_SECONDS, die_with_parent
 from sentinel.tasks import Tasks, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
@@ -47,7 +47,6 @@ log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 
 _LAST_EXCHANGES_SECONDS = 5.0
-_FLUSH_SECONDS = 10.0
 _GAUGE_SECONDS = 1.0
 _COUNTING_THREADS = 4
 """A thread that counts has tables of its own, 16 MB."""
@@ -91,6 +90,10 @@ class App:
         # The process may end by a signal right after this, which runs no exit handler.
         self._lines.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def cut(self) -> None:
+        """The process ends now, with all that is open: what it has said must not end with it."""
+        self._lines.close()
 
 
 class Running:
@@ -209,7 +212,7 @@ class Running:
         while len(self._leases) and monotonic() < deadline:
             await pause(0.05)
         await self._exchange_tasks.finish(_LAST_EXCHANGES_SECONDS)
-        await self._outbox.stop(_FLUSH_SECONDS)
+        await self._outbox.stop(FLUSH_SECONDS)
         await self._tasks.cancel()
         await self._cache.close()
         self._counting.shutdown(wait=False, cancel_futures=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import resource
@@ -11,13 +13,27 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from multiprocessing import resource_tracker
+from types import FrameType
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from sentinel.config import ConfigError, Settings
+from sentinel.invocation import with_setting
+from sentinel.tasks import Tasks
+
+log = structlog.get_logger()
+
+FLUSH_SECONDS = 10.0
+"""How long the last usage may take to reach Zion; it stays in Redis otherwise."""
+ENDED_AT_ONCE = 130
+"""Exit status after a second Ctrl-C, as shells have it for SIGINT."""
+FAILED_TO_START = 1
 
 _BACKLOG = 4096
 _ACCEPTS_AT_ONCE = 16
@@ -26,6 +42,11 @@ load the last waited for four seconds. The event loop gets the socket so many ti
 _MOST_FILES = 65_536
 """Open files of a process: 30,000 streams, with a socket on either side. A process that holds more has other limits."""
 _PR_SET_PDEATHSIG = 1
+_FIRST_PORT = 1024
+"""Those below are for root."""
+_LOOK_SECONDS = 0.0625
+_SOON_SECONDS = 1.0
+"""What ends within this needs no explanation."""
 
 
 def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
@@ -51,21 +72,45 @@ def config_for(app: Any, settings: Settings, *, factory: bool = False) -> uvicor
     )
 
 
-def listeners_for(settings: Settings) -> list[socket.socket]:
+def listeners_for(settings: Settings, command: str = "serve") -> list[socket.socket]:
     """A socket bound to SENTINEL_HOST and SENTINEL_PORT, several times; it refuses connections until a server listens.
 
-    Raises ConfigError where the address cannot be had.
+    command: the one that is running, to be named where the address cannot be had: then it raises ConfigError.
     """
     host, port = settings.sentinel_host, settings.sentinel_port
+    try:
+        listener = _bound(host, port)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError([_cannot_listen(host, port, error, command)]) from error
+    return [listener, *(listener.dup() for _ in range(_ACCEPTS_AT_ONCE - 1))]
+
+
+def _bound(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except (OSError, UnicodeError) as error:
+    except BaseException:
         listener.close()
-        reason = getattr(error, "strerror", None) or "no such address"
-        raise ConfigError([f"SENTINEL_HOST, SENTINEL_PORT: cannot listen on {host} port {port}: {reason}"]) from error
-    return [listener, *(listener.dup() for _ in range(_ACCEPTS_AT_ONCE - 1))]
+        raise
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: Exception, command: str) -> str:
+    reason = getattr(error, "strerror", None) or "no such address"
+    text = f"SENTINEL_HOST, SENTINEL_PORT: cannot listen on {host} port {port}: {reason}"
+    if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
+        return text
+    return f"{text}; another port: {with_setting(f'SENTINEL_PORT={free_port(host, port + 1)}', command)}"
+
+
+def free_port(host: str, first: int) -> int:
+    """The first port from `first` on, and not among those that are for root, on which one can listen."""
+    for port in range(max(first, _FIRST_PORT), 65_536):
+        with contextlib.suppress(OSError):
+            _bound(host, port).close()
+            return port
+    return first
 
 
 def serve(settings: Settings, path: str) -> int:
@@ -77,14 +122,138 @@ def serve(settings: Settings, path: str) -> int:
     listeners = listeners_for(settings)
     config = config_for(path, settings, factory=True)
     if settings.sentinel_workers == 1:
-        return run(uvicorn.Server(config), listeners)
+        return run(Server(config), listeners)
     # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
     with tempfile.TemporaryDirectory(prefix="sentinel-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
-        supervisor = Multiprocess(config, sockets=listeners)
+        supervisor = _Supervisor(config, sockets=listeners)
         supervisor.run()
+    if supervisor.ended_at_once:
+        return ENDED_AT_ONCE
     # A worker that a signal ended has a negative code; one that could not start, a positive one.
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that says what its end waits for, and that a second Ctrl-C ends at once.
+
+    on_start: called when it accepts connections. on_cut: called before the process ends at once, with all that is open.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_start: Callable[[], None] = lambda: None,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+        self._on_cut = on_cut
+        self._interrupted = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections."""
+        # Held back by the supervisor of a worker.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Remember whether there is somebody at a keyboard; SIGTERM comes from programs, which read logs."""
+        self._interrupted = self._interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop in good order, as long as nobody presses Ctrl-C again."""
+        if count := len(self.server_state.tasks):
+            seconds = self.config.timeout_graceful_shutdown
+            log.info("sentinel waits for open requests", requests=count, seconds=seconds)
+            self._tell(f"Waiting up to {seconds} s for {_requests(count)}; Ctrl-C again ends at once.")
+        ending = Tasks().start(super().shutdown(sockets), "shutdown")
+        looks = 0
+        while not ending.done():
+            await asyncio.wait([ending], timeout=_LOOK_SECONDS)
+            if self.force_exit:
+                self._cut()
+            looks += not self.server_state.tasks
+            if looks * _LOOK_SECONDS == _SOON_SECONDS:
+                self._tell(f"Telling Zion of the last usage, up to {FLUSH_SECONDS:g} s; Ctrl-C again ends at once.")
+        ending.result()
+
+    def _tell(self, text: str) -> None:
+        if self._interrupted:
+            # The terminal has shown ^C, and the cursor stands behind it.
+            start = "\n" if sys.stderr.isatty() else ""
+            sys.stderr.write(f"{start}{text}\n")
+
+    def _cut(self) -> None:
+        """End this process now. What is durable stays so; a reservation ends with its lease."""
+        if count := len(self.server_state.tasks):
+            self._tell(f"Ended at once: {_requests(count)} cut off.")
+        app: Any = self.config.loaded_app
+        app.cut()
+        self._on_cut()
+        os._exit(ENDED_AT_ONCE)
+
+
+def _requests(count: int) -> str:
+    return "1 open request" if count == 1 else f"{count} open requests"
+
+
+class _Worker(multiprocess.Process):
+    """uvicorn's worker with our server in it."""
+
+    def start(self) -> None:
+        """Start it with Ctrl-C held back until its server listens to that; else it would end in a traceback."""
+        # The tracker is started with the first worker otherwise, and lets Ctrl-C pass again.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    @property
+    def server(self) -> Server:
+        """The server of this worker."""
+        if not isinstance(self._server, Server):
+            self._server = Server(self.config)
+        return self._server
+
+
+# uvicorn's supervisor makes its workers by this name, at the start and whenever one has died.
+multiprocess.Process = _Worker  # type: ignore[misc]
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor that a second Ctrl-C ends at once, with its workers."""
+
+    ended_at_once = False
+
+    def terminate_all(self) -> None:
+        """End the workers, and the listening that goes on here: who comes now is refused, and not left waiting."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+    def join_all(self) -> None:
+        """Wait for the workers. Each of them says what it waits for; a terminal's Ctrl-C reaches them, too."""
+        living = [worker.process for worker in self.processes]
+        while living := [process for process in living if process.is_alive()]:
+            if signal.SIGINT in self.signal_queue:
+                self.ended_at_once = True
+                for process in living:
+                    _end_at_once(process)
+            living[0].join(_LOOK_SECONDS)
+
+
+def _end_at_once(process: Any) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGINT)
+    process.join(_SOON_SECONDS)
+    process.kill()
 
 
 def allow_many_files() -> None:
@@ -107,7 +276,7 @@ def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:
     for number in HANDLED_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
     server.run(sockets=listeners)
-    return 0
+    return 0 if server.started else FAILED_TO_START
 
 
 def die_with_parent() -> None:
