@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 
 from sentinel import __version__
 from sentinel.config import ConfigError, Settings, load_settings, settings_warnings
+from sentinel.invocation import invocation
 
 WRONG_START = 2
+_INTERRUPTED = 130
+
+_FIRST_STEPS = """\
+to try it, without any setting:        {sentinel} dev
+in earnest, with settings (README.md): {sentinel} doctor, then {sentinel} serve
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 all well, 1 something is not, 2 a wrong start."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        parser.exit(WRONG_START)
+    # Until a command has something to end in good order: an import that is interrupted may go on as if it were not.
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     try:
         return int(options.run(options) or 0)
     except ConfigError as error:
@@ -23,18 +38,27 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  - {mistake}", file=sys.stderr)
         return WRONG_START
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sentinel", description="An AI proxy that admits, counts, relays and reports."
+        prog="sentinel",
+        description="An AI proxy that admits, counts, relays and reports.",
+        epilog=_FIRST_STEPS.format(sentinel=invocation()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=None)
     parser.add_argument("--version", action="version", version=f"sentinel {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     commands.add_parser("serve", help="serve, with settings from the environment and .env").set_defaults(run=_serve)
     dev = commands.add_parser("dev", help="serve with an embedded store and simulators for what is not set")
-    dev.add_argument("--data", default=".sentinel", metavar="DIR", help="where the embedded store keeps its data")
+    dev.add_argument(
+        "--data", default=".sentinel", metavar="DIR", help="folder for the store's data, token and log (.sentinel)"
+    )
+    dev.add_argument("--logs", action="store_true", help="log to this terminal instead of DIR/sentinel.log")
     dev.add_argument("--simulators", action="store_true", help="only the simulators, reachable from outside")
     dev.set_defaults(run=_dev)
     doctor = commands.add_parser("doctor", help="check settings, Redis, Zion and the provider, and say what to do")
@@ -71,7 +95,7 @@ def _warn(settings: Settings) -> None:
 def _dev(options: argparse.Namespace) -> int:
     from sentinel.dev import command  # noqa: PLC0415 (needs the extra `dev`)
 
-    return command.simulate() if options.simulators else command.run(options.data)
+    return command.simulate() if options.simulators else command.run(options.data, logs_here=options.logs)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings, settings_warnings
 from sentinel.error import AppError, RedisUnavailable
+from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
@@ -129,7 +130,9 @@ async def _waiting(client: Any) -> Finding:
     lengths = [await client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)]
     dead = sum([await client.xlen(keys.dead_letters(p)) for p in range(keys.PARTITIONS)])
     said = f"{sum(lengths)} records wait for Zion, {dead} dead letters"
-    return Finding("outbox", said, "see `sentinel doctor --dead-letters`, then `sentinel replay`" if dead else None)
+    return Finding(
+        "outbox", said, f"see `{invocation()} doctor --dead-letters`, then `{invocation()} replay`" if dead else None
+    )
 
 
 async def _zion(settings: Settings) -> list[Finding]:

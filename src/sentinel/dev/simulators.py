@@ -18,7 +18,7 @@ DEMO_LIMITS: dict[str, int | None] = {
     "ai_output_tokens": 10_000_000,
 }
 
-_DEMO_TOKEN_SECONDS = 30 * 86_400  # A developer's shell may stay open for weeks.
+DEMO_TOKEN = "sk-sentinel-demo"  # noqa: S105  Opens nothing but simulators; `sentinel dev` has a secret one.
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,20 @@ class Simulators:
         self.stop()
 
 
-def start_simulators(host: str = "127.0.0.1", zion_port: int = 0, openai_port: int = 0) -> Simulators:
-    """Start Zion and OpenAI with the demo user. A port of 0 picks a free one.
+def start_simulators(
+    host: str = "127.0.0.1", zion_port: int = 0, openai_port: int = 0, *, demo_token: str = DEMO_TOKEN
+) -> Simulators:
+    """Start Zion and OpenAI with the demo user and a token of theirs that never expires. A port of 0 picks a free one.
 
     Raises what `Server.start` raises; nothing is left running then.
     """
     zion, openai = ZionSimulator(), OpenAISimulator()
     user = zion.add_user(DEMO_EMAIL, name="Demo User", external_id=DEMO_EXTERNAL_ID, limits=DEMO_LIMITS)
+    zion.add_token(user, demo_token)
     zion_server = Server(zion.app, host, zion_port).start()
     try:
         openai_server = Server(openai.app, host, openai_port).start()
     except BaseException:
         zion_server.stop()
         raise
-    token = zion.token(user, lifetime_seconds=_DEMO_TOKEN_SECONDS)
-    return Simulators(zion, openai, zion_server, openai_server, user, token)
+    return Simulators(zion, openai, zion_server, openai_server, user, demo_token)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sentinel.dev.zion import ZionSimulator
+
 USERS_ME = "/api/v1/users/me"
 LIMITS = "/api/v1/limits/external/"
 BATCH = "/api/v1/usage/external/batch-increment"
@@ -69,6 +71,20 @@ def test_tokens_that_are_refused(zion_sim, ana, users_me):
         assert (answer.status, answer.body["error"]["code"]) == (401, "UNAUTHORIZED")
     assert users_me(good, **{"x-api-key": zion_sim.api_key}).status == 401
     assert users_me(good).status == 200
+
+
+def test_a_token_that_tells_nothing(zion_sim, ana, users_me):
+    """Any text may be a token, until it is revoked."""
+    zion_sim.add_token(ana, "sk-short")
+    assert users_me("sk-short").body["data"]["email"] == "ana@corp.test"
+    zion_sim.revoke("sk-short")
+    assert users_me("sk-short").status == 401
+
+
+def test_another_zions_tokens_are_refused(zion_sim, ana, users_me):
+    """Nobody can sign tokens but the one simulator: there may be a real provider behind it."""
+    other = ZionSimulator()
+    assert users_me(other.token(other.add_user("ana@corp.test"))).status == 401
 
 
 @pytest.mark.parametrize(("status", "answered"), [("revoked", 401), ("forbidden", 403), ("active", 200)])

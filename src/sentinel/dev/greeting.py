@@ -1,0 +1,77 @@
+"""What `sentinel dev` says once it is ready: what runs where, and commands to paste, in 100 columns."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+
+from sentinel.config import Settings
+from sentinel.dev.folder import DataFolder
+
+_READY = """
+Sentinel is ready at {url}
+
+  store     {store}
+  Zion      {zion}
+  provider  {provider}
+  logs      {logs}
+  stop      Ctrl-C
+"""
+
+_TRY = """
+In another terminal, the demo user's token, and a first request:
+
+export SENTINEL_TOKEN={token}
+
+curl -s {url}/v1/chat/completions \\
+  -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+
+A streamed one:
+
+curl -sN {url}/v1/chat/completions \\
+  -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "stream": true,
+       "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+
+The same with OpenAI's SDK{how}:
+
+{python} - <<'PYTHON'
+import os
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key=os.environ["SENTINEL_TOKEN"])
+for chunk in client.chat.completions.create(
+    model="gpt-4o-mini", stream=True, messages=[{{"role": "user", "content": "Say hello"}}]
+):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+PYTHON
+"""
+
+
+def url_of(settings: Settings) -> str:
+    """Where a client on this machine reaches Sentinel."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.sentinel_host, settings.sentinel_host)
+    return f"http://{host}:{settings.sentinel_port}"
+
+
+def greeting(settings: Settings, folder: DataFolder, stand_ins: frozenset[str], token: str | None, *, logs: str) -> str:
+    """The whole text. stand_ins: the settings that are not given; token: None where a real Zion has the tokens."""
+    url = url_of(settings)
+    notes = {"redis_url": f" (embedded, its data in {folder.store})"}
+    store, zion, provider = (
+        address + (notes.get(setting, " (simulator)") if setting in stand_ins else "")
+        for setting, address in (
+            ("redis_url", settings.redis_url.rpartition("@")[2].removeprefix("redis://")),
+            ("zion_api_url", settings.zion_api_url),
+            ("openai_api_key", settings.openai_api_url),
+        )
+    )
+    text = _READY.format(url=url, store=store, zion=zion, provider=provider, logs=logs)
+    if token is None:
+        return text
+    is_here = importlib.util.find_spec("openai") is not None
+    python, how = (shlex.quote(sys.executable), "") if is_here else ("python3", " (pip install openai)")
+    return text + _TRY.format(url=url, token=token, python=python, how=how)
