@@ -48,6 +48,10 @@ _encode = msgspec.json.Encoder().encode
 
 _LAST_EXCHANGES_SECONDS = 5.0
 _GAUGE_SECONDS = 1.0
+_WITHOUT_REDIS = {
+    "refuse": "requests get 503 until it is back",
+    "local": "requests are admitted from memory until it is back, usage goes to SPOOL_DIR",
+}
 _COUNTING_THREADS = 4
 """A thread that counts has tables of its own, 16 MB."""
 
@@ -107,7 +111,7 @@ class Running:
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
         self._metrics = Metrics(multiprocess=multiprocess)
-        self._store: Store = open_store(settings.redis_url)
+        self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down])
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
             settings.openai_api_url,

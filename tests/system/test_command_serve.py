@@ -164,6 +164,53 @@ def test_redis_may_come_later(tmp_path: Path) -> None:
         assert post(sentinel, token, chat()).status == 200
 
 
+@pytest.mark.parametrize(("redis_down", "meanwhile"), [("refuse", "503"), ("local", "from memory")])
+def test_a_redis_that_is_away_is_told_once(tmp_path: Path, redis_down: str, meanwhile: str) -> None:
+    """One line says where it should be, why it is not, and what happens meanwhile; another when it is back."""
+    with Stack() as stack:
+        stack.store.stop()
+        sentinel = stack.sentinel(ready=False, REDIS_DOWN=redis_down, USAGE_FLUSH_SECONDS="0.05")
+        address = f"127.0.0.1:{stack.store.port}"
+        _, token = stack.user("away@corp.test")
+        for _ in range(20):
+            post(sentinel, token, chat("[[tokens=1 delay=0.02]]"))
+
+        def told() -> list[tuple[str, str]]:
+            return [(line["event"], line["level"]) for line in sentinel.log() if line.get("address") == address]
+
+        wait_until(lambda: len(sentinel.ended(20)) == 20 and told(), 5, "the lines of all requests")
+        assert told() == [("redis is away", "warning")]
+        (line,) = [line for line in sentinel.log() if line["event"] == "redis is away"]
+        assert "connection refused" in line["reason"]
+        assert meanwhile in line["meanwhile"]
+        stack.store.start()
+        wait_until(lambda: len(told()) > 1, 10, "a word that it is back")
+        assert told()[1:] == [("redis is there", "info")]
+        warnings = [line["event"] for line in sentinel.log() if line.get("level") == "warning"]
+        assert len(warnings) == len(set(warnings))
+
+
+def test_a_redis_that_refuses_is_told_once(stack: Stack) -> None:
+    """A wrong password is tried again and again, and told once, in words."""
+    sentinel = stack.sentinel(ready=False, REDIS_URL=f"redis://app:wrong-one@127.0.0.1:{stack.store.port}")
+    for _ in range(20):
+        assert send(sentinel, "GET", "/health/ready").status == 503
+    wait_until(lambda: any(line["event"] == "sentinel is ready" for line in sentinel.log()), 5, "the log")
+    (line,) = [line for line in sentinel.log() if line.get("level") == "warning"]
+    assert line["event"] == "redis is away"
+    assert "does not take our password" in line["reason"]
+    assert "wrong-one" not in (sentinel.folder / "stdout").read_text()
+
+
+def test_without_redis_the_end_waits_for_nothing(tmp_path: Path) -> None:
+    """What waits in a Redis that is away cannot be delivered now."""
+    with Stack() as stack:
+        sentinel = stack.sentinel()
+        stack.store.kill()
+        wait_until(lambda: any(line["event"] == "redis is away" for line in sentinel.log()), 5, "a word")
+        assert sentinel.stop(5) == 0
+
+
 # ---------------------------------------------------------------------------------------------------------- the end
 
 

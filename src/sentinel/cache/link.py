@@ -21,6 +21,7 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
+from sentinel.diagnosis import reason_of
 from sentinel.error import RedisUnavailable
 from sentinel.redis_address import NOBODY, Login
 from sentinel.tasks import Tasks, pause
@@ -67,6 +68,10 @@ class Endpoint:
 class Address(Protocol):
     """Where a server is."""
 
+    @property
+    def name(self) -> str:
+        """The same in words, without a password."""
+
     async def endpoint(self) -> Endpoint:
         """Where to connect now. Raises RedisError, OSError."""
 
@@ -90,6 +95,7 @@ class _Connection(asyncio.Protocol):
         self._pending: deque[_Call] = deque()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._broken: Exception | None = None
         self.lost = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -107,14 +113,17 @@ class _Connection(asyncio.Protocol):
                     self._on_error(self, call, reply)
                 else:
                     future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError):
+        except (hiredis.ProtocolError, IndexError) as error:
+            self._broken = hiredis.ProtocolError(str(error))
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         for future, *_ in self._pending:
             if not future.done():
-                future.set_exception(away())
+                lost = away()
+                lost.__cause__ = self._broken or exc or ConnectionResetError()
+                future.set_exception(lost)
         self._pending.clear()
         if not self.lost.done():
             self.lost.set_result(None)
@@ -148,12 +157,19 @@ class _Connection(asyncio.Protocol):
 
 
 class Link:
-    """A connection that is made anew whenever it is lost. connects: how often it was made."""
+    """A connection that is made anew whenever it is lost. connects: how often it was made.
 
-    def __init__(self, address: Address) -> None:
+    meanwhile: what becomes of requests while it is lost, for the log. failure: why the last attempt to connect failed,
+    None after one that did not.
+    """
+
+    def __init__(self, address: Address, meanwhile: str | None = None) -> None:
         self._address = address
+        self._meanwhile = meanwhile
         self._connection: _Connection | None = None
+        self._refusal = ""
         self.connects = 0
+        self.failure: Exception | None = None
         self._tasks = Tasks()
         self._attempted = asyncio.Event()
         self._loading: dict[bytes, asyncio.Task[None]] = {}
@@ -169,23 +185,25 @@ class Link:
         await self._attempted.wait()
 
     async def _keep_connected(self) -> None:
-        told = False
+        told = ""
         while True:
             try:
                 async with asyncio.timeout(DEADLINE_SECONDS * 4):
                     connection = await self._connect()
             except (OSError, TimeoutError, RedisError, RedisUnavailable) as error:
-                if not told:
-                    log.warning("redis is away", reason=type(error).__name__)
-                told = True
+                if (reason := reason_of(error)) != told:
+                    log.warning("redis is away", address=self._address.name, reason=reason, meanwhile=self._meanwhile)
+                told = reason
+                self.failure = error
                 self._attempted.set()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             self._connection = connection
             self.connects += 1
+            self.failure = None
+            self._refusal = told = ""
             self._attempted.set()
-            log.info("redis is there")
-            told = False
+            log.info("redis is there", address=self._address.name)
             try:
                 await self._watch(connection)
             finally:
@@ -249,7 +267,10 @@ class Link:
         if reason.startswith("MOVED ") and len(reason.split()) == 3:
             future.set_exception(Moved(error))
             return
-        log.warning("redis refuses a command", reason=reason[:200])
+        # Full, read-only, without rights: it refuses all alike. Why a connection is not made is told once it is not.
+        if connection is self._connection and (kind := reason.partition(" ")[0]) != self._refusal:
+            self._refusal = kind
+            log.warning("redis refuses a command", reason=reason[:200])
         if reason.startswith(_AWAY):
             connection.abort()
         refused = RedisUnavailable("The store refuses.", retry_after_seconds=1)

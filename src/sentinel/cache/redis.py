@@ -87,6 +87,10 @@ class Store(Protocol):
     client: Redis | RedisCluster
 
     @property
+    def failure(self) -> Exception | None:
+        """Why there was no connection at the last attempt, None after one that succeeded."""
+
+    @property
     def available(self) -> bool:
         """False while calls fail at once."""
 
@@ -110,14 +114,17 @@ class Store(Protocol):
         """Close all connections."""
 
 
-def open_store(url: str) -> Store:
-    """The Store for a REDIS_URL. Raises ValueError for one that is wrong."""
+def open_store(url: str, meanwhile: str | None = None) -> Store:
+    """The Store for a REDIS_URL. Raises ValueError for one that is wrong.
+
+    meanwhile: what becomes of requests while it is away, for the log.
+    """
     address = parse_redis_url(url)
     if address.kind == "cluster":
-        return ClusterStore(address)
+        return ClusterStore(address, meanwhile)
     if address.kind == "sentinel":
-        return SingleStore(_SentinelAddress(address))
-    return SingleStore(_FixedAddress(address))
+        return SingleStore(_SentinelAddress(address), meanwhile)
+    return SingleStore(_FixedAddress(address), meanwhile)
 
 
 def _endpoint(address: RedisAddress) -> Endpoint:
@@ -139,7 +146,8 @@ def _login_and_tls(address: RedisAddress, login: Login) -> dict[str, Any]:
 
 class _FixedAddress:
     def __init__(self, address: RedisAddress) -> None:
-        self._endpoint = _endpoint(address)
+        self._endpoint = at = _endpoint(address)
+        self.name = at.path or f"{at.host}:{at.port}"
         self.client = Redis(
             host=self._endpoint.host,
             port=self._endpoint.port,
@@ -162,6 +170,7 @@ class _SentinelAddress:
 
     def __init__(self, address: RedisAddress) -> None:
         self._master = address.master
+        self.name = f"{address.master} of {','.join(f'{host}:{port}' for host, port in address.hosts)}"
         self._of_master = _endpoint(address)
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
             address.hosts,
@@ -192,8 +201,8 @@ class _SentinelAddress:
 class SingleStore(Link):
     """A Store on one Redis."""
 
-    def __init__(self, address: _FixedAddress | _SentinelAddress) -> None:
-        super().__init__(address)
+    def __init__(self, address: _FixedAddress | _SentinelAddress, meanwhile: str | None) -> None:
+        super().__init__(address, meanwhile)
         self.client: Redis | RedisCluster = address.client
         self._close_clients = address.close
 
@@ -217,6 +226,7 @@ _Node = tuple[str, int]
 @dataclass(frozen=True, slots=True)
 class _NodeAddress:
     at: Endpoint
+    name: str
 
     async def endpoint(self) -> Endpoint:
         return self.at
@@ -229,7 +239,9 @@ class ClusterStore:
     on its way from node to node is away: a script cannot run while some of its keys are here and some there.
     """
 
-    def __init__(self, address: RedisAddress) -> None:
+    def __init__(self, address: RedisAddress, meanwhile: str | None) -> None:
+        self._meanwhile = meanwhile
+        self._unknown = False
         self._seed: _Node = address.hosts[0]
         self.client: Redis | RedisCluster = RedisCluster(
             *self._seed,
@@ -247,6 +259,11 @@ class ClusterStore:
     def available(self) -> bool:
         """Whether any node can be reached; users of a node that cannot are refused all the same."""
         return any(link.available for link in self._links.values())
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why a node cannot be reached."""
+        return next((link.failure for link in self._links.values() if link.failure), None)
 
     @property
     def connects(self) -> int:
@@ -280,14 +297,17 @@ class ClusterStore:
                 slots[first : last + 1] = [(host.decode() if host else node[0], port)] * (last - first + 1)
             for owner in set(slots):
                 await self._link(owner)
-            self._slots = slots
+            self._slots, self._unknown = slots, False
             await self._forget(set(self._links) - set(slots))
             return
-        log.warning("no node of the redis cluster answers")
+        if not self._unknown:
+            log.warning("no node of the redis cluster tells who has which slots", meanwhile=self._meanwhile)
+        self._unknown = True
 
     async def _link(self, node: _Node) -> Link:
         if node not in self._links:
-            self._links[node] = Link(_NodeAddress(replace(self._any_node, host=node[0], port=node[1])))
+            address = _NodeAddress(replace(self._any_node, host=node[0], port=node[1]), f"{node[0]}:{node[1]}")
+            self._links[node] = Link(address, self._meanwhile)
             await self._links[node].start()
         return self._links[node]
 

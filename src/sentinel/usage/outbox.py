@@ -108,7 +108,7 @@ class Outbox:
         try:
             return await self.flush()
         except RedisUnavailable:
-            log.warning("the outbox waits for redis")
+            log.debug("the outbox waits for redis")
         except Exception:
             # One record that nobody has thought of must not end the delivery of all others.
             log.exception("the outbox failed")
@@ -142,7 +142,7 @@ class Outbox:
             log.debug("the others will notice that we are gone")
 
     def _may_still_succeed(self, deadline: float) -> bool:
-        return self._queue.pause_until < deadline and self._queue.failures < _LAST_TRIES
+        return self._store.failure is None and self._queue.pause_until < deadline and self._queue.failures < _LAST_TRIES
 
     async def flush(self) -> bool:
         """Deliver all that may be sent now; whether nothing of ours is left. Raises RedisUnavailable."""
