@@ -1,5 +1,5 @@
 """`python -m sentinel` is the command `sentinel`."""
 
-from sentinel.cli import main
+from sentinel.cli import entry
 
-raise SystemExit(main())
+entry()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,19 @@ _FIRST_STEPS = """\
 to try it, without any setting:        {sentinel} dev
 in earnest, with settings (README.md): {sentinel} doctor, then {sentinel} serve
 """
+
+
+def entry() -> None:
+    """Run the command that this process was started for, and end with its exit status.
+
+    Without the interpreter's own way of ending: pyreqwest's threads, at work on a connection that has failed, abort a
+    process whose interpreter is about to go (SIGABRT in PyGILState_Release, pyreqwest 0.15). All else is closed then.
+    """
+    status = main()
+    # Whoever read our output may have left.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,27 +7,37 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pyreqwest.exceptions import PyreqwestError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from sentinel.cache import keys
 from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.link import Moved
 from sentinel.cache.redis import Store, open_store
 from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings, settings_warnings
+from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
 from sentinel.error import AppError, RedisUnavailable
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
+from sentinel.proxy.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.journal import Journal
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import writable
 from sentinel.zion.client import ZionClient
+from sentinel.zion.models import is_envelope
 
 OLDEST_REDIS = (7, 0)
 _REPLAY_SECONDS = 30.0
 _START_REDIS = "start it, or correct REDIS_URL"
+_ASK_SECONDS = 10.0
+_REDIS = Subject("REDIS_URL", plain="redis", tls="rediss")
+_ZION = Subject("ZION_API_URL", "ZION_API_KEY")
+_PROVIDER = Subject("OPENAI_API_URL", "OPENAI_API_KEY")
+_NOT_ZION = Trouble("answers, but not as Zion does", "correct the host and path in ZION_API_URL")
 _NOT_TOLD = "not told (CONFIG is forbidden); it should be noeviction"
 
 
@@ -49,8 +59,8 @@ class Finding:
 async def check(settings: Settings) -> int:
     """Print one line for each check; 0 if all is well, else 1."""
     findings = [*_settings(settings), _spool(settings)]
-    for look in (_redis, _zion, _provider):
-        findings += await look(settings)
+    for found in await asyncio.gather(_redis(settings), _zion(settings), _provider(settings)):
+        findings += found
     for finding in findings:
         print(finding.line())
     return int(any(finding.remedy for finding in findings))
@@ -74,10 +84,21 @@ async def _redis(settings: Settings) -> list[Finding]:
         await store.start()
         await store.command("GET", "sentinel:ping")
         return await _look_into(store)
+    except Moved:
+        return [_finding("redis", Trouble("is a node of a cluster", "use redis+cluster:// in REDIS_URL"))]
     except (RedisUnavailable, RedisError, OSError) as error:
-        return [Finding("redis", f"does not answer ({error})", _START_REDIS)]
+        return [_redis_is_away(store, error)]
     finally:
         await store.close()
+
+
+def _redis_is_away(store: Store, error: Exception) -> Finding:
+    trouble = trouble_of(store.failure or error, _REDIS)
+    return _finding("redis", trouble or Trouble(f"does not answer ({store.failure or error})", _START_REDIS))
+
+
+def _finding(subject: str, trouble: Trouble) -> Finding:
+    return Finding(subject, trouble.said, trouble.remedy)
 
 
 async def _look_into(store: Store) -> list[Finding]:
@@ -138,16 +159,14 @@ async def _waiting(client: Any) -> Finding:
 async def _zion(settings: Settings) -> list[Finding]:
     client = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
 
-    async def ask() -> Finding:
-        # A user who cannot exist: a key that is right gets 404 or an empty answer for it.
-        try:
-            await client.limits("sentinel-doctor")
-        except AppError as error:
-            if error.code != "access_denied":
-                raise
-        return Finding("zion", f"answers and takes our key ({settings.zion_api_url})")
+    async def ask() -> Trouble | None:
+        status, body = await client.examine()
+        # There is no such user: a Zion that takes our key says so in an envelope of its own.
+        if status in (200, 404) and is_envelope(body):
+            return None
+        return trouble_of_answer(status, body, _ZION) or _NOT_ZION
 
-    return [await _asked(ask, client.close, "zion", "check ZION_API_URL and ZION_API_KEY")]
+    return [await _asked(ask, client.close, "zion", settings.zion_api_url, _ZION)]
 
 
 async def _provider(settings: Settings) -> list[Finding]:
@@ -155,35 +174,52 @@ async def _provider(settings: Settings) -> list[Finding]:
         settings.openai_api_url,
         settings.openai_api_key.get_secret_value(),
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
-        idle_timeout_seconds=10,
+        idle_timeout_seconds=_ASK_SECONDS,
         keepalive_seconds=0,
         egress=settings.provider_egress,
     )
 
-    async def ask() -> Finding:
+    async def ask() -> Trouble | None:
         answer = await provider.get("/models", "req_doctor")
-        if answer.status == 200:
-            return Finding("provider", f"answers and takes our key ({settings.openai_api_url})")
-        remedy = "check OPENAI_API_KEY" if answer.status in (401, 403) else "check OPENAI_API_URL"
-        return Finding("provider", f"answers with status {answer.status}", remedy)
+        return trouble_of_answer(answer.status, answer.body, _PROVIDER)
 
-    return [await _asked(ask, provider.close, "provider", "check OPENAI_API_URL and the network")]
+    return [await _asked(ask, provider.close, "provider", settings.openai_api_url, _PROVIDER)]
 
 
 async def _asked(
-    ask: Callable[[], Awaitable[Finding]], close: Callable[[], Awaitable[None]], subject: str, remedy: str
+    ask: Callable[[], Awaitable[Trouble | None]],
+    close: Callable[[], Awaitable[None]],
+    name: str,
+    address: str,
+    subject: Subject,
 ) -> Finding:
     try:
-        async with asyncio.timeout(10):
-            return await ask()
-    except (AppError, TimeoutError) as error:
-        return Finding(subject, str(error) or "does not answer in time", remedy)
+        async with asyncio.timeout(_ASK_SECONDS):
+            found = await ask()
+    except (AppError, PyreqwestError, TimeoutError) as error:
+        found = _of_http(error, subject) or trouble_of(error, subject)
+        found = found or Trouble(f"fails ({error})", f"check {subject.setting} and the network")
     finally:
         await close()
+    if found is None:
+        return Finding(name, f"answers and takes our key ({address})")
+    return Finding(name, f"{address}: {found.said}", found.remedy)
 
 
-def _without_redis(error: Exception) -> int:
-    print(Finding("redis", f"does not answer ({error})", _START_REDIS).line())
+def _of_http(error: BaseException, subject: Subject) -> Trouble | None:
+    """What our own HTTP client found wrong once there was a connection."""
+    match error.__cause__:
+        case IdleTimeout():
+            return trouble("timeout", subject)
+        case ConnectFailed():
+            return None
+        case HttpError() as broken:
+            return trouble("closed" if "closed" in str(broken) else "protocol", subject)
+    return None
+
+
+def _without_redis(store: Store, error: Exception) -> int:
+    print(_redis_is_away(store, error).line())
     return 1
 
 
@@ -194,7 +230,7 @@ async def dead_letters(settings: Settings) -> int:
         await store.start()
         letters = await _journal(store).letters()
     except RedisUnavailable as error:
-        return _without_redis(error)
+        return _without_redis(store, error)
     finally:
         await store.close()
     for letter in letters:
@@ -224,7 +260,7 @@ async def replay(settings: Settings) -> int:
         waiting = await _delivered(outbox, journal, moved)
         left = waiting + len(await journal.letters())
     except RedisUnavailable as error:
-        return _without_redis(error)
+        return _without_redis(store, error)
     finally:
         await zion.close()
         await store.close()

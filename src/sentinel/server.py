@@ -275,7 +275,8 @@ def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:
     # Once all is done uvicorn sends itself the signal that it was ended by. An orderly end is no death by signal.
     for number in HANDLED_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
-    server.run(sockets=listeners)
+    with contextlib.suppress(SystemExit):
+        server.run(sockets=listeners)
     return 0 if server.started else FAILED_TO_START
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sentinel.dev.store import EmbeddedStore
-from tests.stack import Stack
+from tests.stack import Stack, wait_until
+from tests.strangers import Answer, Authority, hang_up, http, says, silence, stranger
+from tests.surface import chat, post
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [
@@ -118,3 +122,184 @@ def test_wrong_settings_are_listed_instead(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("  - ") == 3
+
+
+# --------------------------------------------------------------------------------------------- each cause by its name
+
+PAGE = b"<!doctype html><title>Sign in</title>"
+ADDRESSES = {"redis": "REDIS_URL", "zion": "ZION_API_URL", "provider": "OPENAI_API_URL"}
+SCHEMES = {"redis": ("redis", "rediss"), "zion": ("http", "https"), "provider": ("http", "https")}
+
+Look = Callable[..., str]
+
+
+@pytest.fixture(params=["redis", "zion", "provider"])
+def look(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: Path) -> Look:
+    """Point one of the three elsewhere, at a port or a host: the line about it. authority: whom to trust."""
+
+    def look(where: int | str, *, tls: bool = False, authority: Path | None = None) -> str:
+        address = where if isinstance(where, str) else f"127.0.0.1:{where}"
+        changed = {ADDRESSES[request.param]: f"{SCHEMES[request.param][tls]}://{address}"}
+        if authority is not None:
+            changed["SSL_CERT_FILE"] = str(authority)
+        status, lines = doctor(tmp_path, {**settings, **changed})
+        assert status == 1
+        assert [subject for subject, line in lines.items() if line.startswith("FAIL")] == [request.param]
+        remedy = lines[request.param].partition(" -> ")[2]
+        assert ADDRESSES[request.param] in remedy or authority is not None or tls
+        return lines[request.param]
+
+    return look
+
+
+def test_a_name_that_nobody_knows(look: Look) -> None:
+    """DNS."""
+    assert "host name is not known" in look("no-such-host.invalid")
+
+
+def test_a_port_where_nobody_listens(look: Look) -> None:
+    """Refused, also by each of several addresses of one name."""
+    assert "connection refused" in look(9)
+    assert "connection refused" in look("localhost:9")
+
+
+def test_a_server_that_says_nothing(look: Look) -> None:
+    """A time-out."""
+    with stranger(silence) as port:
+        assert "no answer in time" in look(port)
+
+
+def test_a_server_that_hangs_up(look: Look) -> None:
+    """A port where only TLS is spoken does that to those who do not speak it."""
+    with stranger(hang_up) as port:
+        assert "closes the connection" in look(port)
+
+
+def test_a_server_of_another_kind(look: Look) -> None:
+    """A greeting that is neither HTTP nor Redis."""
+    with stranger(says(b"SSH-2.0-OpenSSH_9.2\r\n")) as port:
+        assert "another protocol" in look(port)
+
+
+def test_a_certificate_of_an_authority_that_is_not_known(look: Look, tmp_path: Path) -> None:
+    """An authority of the organisation's own."""
+    with stranger(silence, Authority(tmp_path).context()) as port:
+        line = look(port, tls=True)
+        assert "authority that is not known" in line
+        assert "SSL_CERT_FILE" in line.partition(" -> ")[2]
+
+
+def test_a_certificate_that_has_expired(look: Look, tmp_path: Path) -> None:
+    """Trusted otherwise."""
+    authority = Authority(tmp_path)
+    with stranger(silence, authority.context(expired=True)) as port:
+        assert "has expired" in look(port, tls=True, authority=authority.file)
+
+
+def test_a_certificate_for_another_name(look: Look, tmp_path: Path) -> None:
+    """Trusted otherwise."""
+    authority = Authority(tmp_path)
+    with stranger(silence, authority.context("other.test")) as port:
+        assert "for another host name" in look(port, tls=True, authority=authority.file)
+
+
+def test_a_server_without_tls(look: Look) -> None:
+    """https:// or rediss:// at a port without TLS."""
+    with stranger(http(400)) as port:
+        assert "does not speak TLS" in look(port, tls=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "remedy"),
+    [
+        (http(401), "does not take our key", "_API_KEY"),
+        (http(403, PAGE, "text/html"), "does not take our key", "_API_KEY"),
+        (http(404, b'{"message":"Cannot GET /x","statusCode":404}'), "does not know the path", "_API_URL"),
+        (http(404, PAGE, "text/html"), "web page", "_API_URL"),
+        (http(200, PAGE, "text/html"), "web page", "_API_URL"),
+        (http(200, b"OK", "text/plain"), "not with JSON", "_API_URL"),
+        (http(302, b""), "elsewhere", "_API_URL"),
+        (http(429), "no more requests", "wait"),
+        (http(503), "fails (status 503)", "log"),
+    ],
+    ids=["401", "403", "404", "404-page", "page", "text", "redirect", "429", "503"],
+)
+@pytest.mark.parametrize("subject", ["zion", "provider"])
+def test_an_answer_that_is_none(
+    settings: dict[str, str], tmp_path: Path, subject: str, answer: Answer, said: str, remedy: str
+) -> None:
+    """A wrong key, a wrong path, a page for people, a redirect, a server in trouble: told apart by name."""
+    with stranger(answer) as port:
+        status, lines = doctor(tmp_path, {**settings, ADDRESSES[subject]: f"http://127.0.0.1:{port}"})
+    assert status == 1
+    found, _, what = lines[subject].partition(" -> ")
+    assert said in found
+    assert remedy in what
+
+
+def test_json_of_others_is_not_taken_for_zion(settings: dict[str, str], tmp_path: Path) -> None:
+    """Somebody's API answers there, but no Zion."""
+    with stranger(http(200, b'{"object":"list","data":[]}')) as port:
+        _, lines = doctor(tmp_path, {**settings, "ZION_API_URL": f"http://127.0.0.1:{port}"})
+    assert "not as Zion does" in lines["zion"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said", "remedy"),
+    [
+        (b"-NOAUTH Authentication required.\r\n", "wants a password", "REDIS_URL"),
+        (
+            b"-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+            "does not take our password",
+            "REDIS_URL",
+        ),
+        (b"-DENIED Redis is running in protected mode\r\n", "protected mode", "password"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "still loading", "wait"),
+        (b"-ERR something new\r\n", "ERR something new", "see"),
+    ],
+    ids=["NOAUTH", "WRONGPASS", "DENIED", "LOADING", "ERR"],
+)
+def test_a_redis_that_refuses(settings: dict[str, str], tmp_path: Path, reply: bytes, said: str, remedy: str) -> None:
+    """What Redis says, in words, with what to do."""
+    with stranger(says(reply)) as port:
+        status, lines = doctor(tmp_path, {**settings, "REDIS_URL": f"redis://127.0.0.1:{port}"})
+    assert status == 1
+    found, _, what = lines["redis"].partition(" -> ")
+    assert said in found
+    assert remedy in what
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://app:redis-password@127.0.0.1:{port}", "does not take our password"),
+        ("redis://127.0.0.1:{port}/99", "no database of that number"),
+        ("unix:///nowhere/redis.sock", "no such socket"),
+    ],
+)
+def test_a_real_redis_that_refuses(stack: Stack, settings: dict[str, str], tmp_path: Path, url: str, said: str) -> None:
+    """The same from a real one."""
+    _, lines = doctor(tmp_path, {**settings, "REDIS_URL": url.format(port=stack.store.port)})
+    assert said in lines["redis"]
+
+
+def test_what_to_run_next_can_be_pasted(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
+    """Where there are dead letters, the commands that it names run as they are printed."""
+    stack.simulators.zion.refused_emails.add("refused@corp.test")
+    sentinel = stack.sentinel()
+    _, token = stack.user("refused@corp.test")
+    assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+
+    def letters() -> str | None:
+        _, lines = doctor(tmp_path, settings)
+        return lines["outbox"] if lines["outbox"].startswith("FAIL") else None
+
+    line = wait_until(letters, 30, "a dead letter")
+    stack.simulators.zion.refused_emails.clear()
+    look, replay = re.findall(r"`(.*?)`", line)
+    environment = {"PATH": os.environ["PATH"], **settings}
+    run = partial(
+        subprocess.run, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "1 dead letters" in run(look).stdout
+    assert "1 dead letters sent again, 0 left" in run(replay).stdout

@@ -144,6 +144,12 @@ class ZionClient:
         else:
             self._reachable = response.status < 500
 
+    async def examine(self) -> tuple[int, bytes]:
+        """Status and body of an answer about a user who cannot exist, for operators. Raises PyreqwestError."""
+        request = self._with_key("GET", "/api/v1/limits/external/sentinel-doctor").timeout(LOOKUP_TIMEOUT)
+        response = await request.build().send()
+        return response.status, bytes(await response.bytes())
+
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()

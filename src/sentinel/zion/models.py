@@ -242,6 +242,14 @@ def says_no(body: bytes) -> bool:
     return envelope.success is False and not envelope.data
 
 
+def is_envelope(body: bytes) -> bool:
+    """Whether an answer has the form of Zion's, whatever it says."""
+    try:
+        return _report.decode(body).success is not None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
 def read_results(body: bytes) -> list[ItemResult] | None:
     """The per-item results of a batch that Zion took with a 2xx; None where the body tells nothing usable.
 
