@@ -1,0 +1,120 @@
+"""The README walked by a newcomer: its commands run as they are printed, and show what it says they show.
+
+Only two things differ: the port, for many tests run at the same time, and the token, which is each installation's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack
+from tests.system.test_command_dev import dev, snippets
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The fenced blocks of a section."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
+
+
+def session(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with what is shown below it."""
+    found = []
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command = re.match(r"(?:.*\\\n)*.*\n", part)
+        assert command is not None
+        found.append((command[0].strip(), part[command.end() :]))
+    return found
+
+
+def like(shown: str) -> re.Pattern[str]:
+    """What matches the output that is shown: `...` stands for anything, digits after a colon for any port."""
+    text = re.escape(shown.strip()).replace(r"\.\.\.", "(?s:.*)")
+    return re.compile(re.sub(r"(127\\\.0\\\.0\\\.1:)\d+", r"\1\\d+", text))
+
+
+def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_the_first_page_works_as_it_is_printed(tmp_path: Path) -> None:
+    """Greeting, token, streamed request and the Python program."""
+    heading = "From nothing to a first streamed answer"
+    start, first_requests = (session(block) for block in blocks(heading, "console"))
+    (greeting,) = blocks(heading, "")
+    (program,) = blocks(heading, "python")
+    assert [command for command, _ in start][-1] == "make run"
+    with dev(tmp_path / "dev") as running:
+        assert like(greeting).search(running.output)
+        export = snippets(running.output)[0]
+        (shown_export, _), *requests = first_requests
+        assert re.sub(r"[0-9a-f]{24}", "", export) == re.sub(r"[0-9a-f]{24}", "", shown_export)
+        for command, shown in requests:
+            done = run(f"{export}\n{command.replace(':8080', f':{running.port}')}", tmp_path)
+            assert done.returncode == 0
+            assert like(shown).fullmatch(done.stdout.strip())
+        (tmp_path / "program.py").write_text(program.replace(":8080", f":{running.port}"))
+        done = run(f"{export}\n{sys.executable} program.py", tmp_path)
+        assert "simulated model" in done.stdout, done.stderr
+
+
+def test_make_run_starts_what_the_first_page_shows() -> None:
+    """`make run` is `sentinel dev`, and hands ARGS on, as the page has it."""
+    assert "`make run ARGS=--logs`" in README
+    done = run("make --dry-run run ARGS=--logs", ROOT)
+    assert done.stdout.splitlines()[-1] == ".venv/bin/sentinel dev --logs"
+
+
+@pytest.mark.parametrize("folder", ["checkout", "elsewhere"])
+def test_the_steps_of_running_it_work_as_they_are_printed(stack: Stack, tmp_path: Path, folder: str) -> None:
+    """`cp`, fill in, `./sentinel doctor`: all is well; also where the launcher is called from another folder."""
+    copy, doctor, serve = (command for command, _ in session(blocks("Running it", "console")[0]))
+    assert serve == "./sentinel serve"
+    launcher = ROOT / "sentinel"
+    if folder == "checkout":
+        (tmp_path / "sentinel").symlink_to(launcher)
+    else:
+        doctor = doctor.replace("./sentinel", str(launcher))
+    (tmp_path / ".env.example").write_bytes((ROOT / ".env.example").read_bytes())
+    assert run(copy, tmp_path).returncode == 0
+    simulators = stack.simulators
+    filled = {
+        "ZION_API_URL": simulators.zion_url,
+        "ZION_API_KEY": simulators.zion_key,
+        "OPENAI_API_KEY": simulators.openai_key,
+        "OPENAI_API_URL": simulators.openai_url,
+        "REDIS_URL": stack.store.url,
+    }
+    with (tmp_path / ".env").open("a") as file:
+        file.writelines(f"{name}={value}\n" for name, value in filled.items())
+    done = run(doctor, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+    assert done.stdout.count("\n") == 9
+
+
+def test_every_command_of_ours_in_the_docs_exists() -> None:
+    """What a page calls `sentinel X` is a command."""
+    known = set(re.findall(r"^    (\w+) ", run(f"{sys.executable} -m sentinel --help", ROOT).stdout, re.MULTILINE))
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / ".env.example", ROOT / "docker-compose.yml"]
+    for page in pages:
+        named = re.findall(r"(?:`|\$ |/)sentinel ([a-z]+)", page.read_text())
+        assert set(named) <= known, page
