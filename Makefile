@@ -81,7 +81,7 @@ $(LOCKED): requirements/dev.txt
 	@$(PYTHON) -m venv --clear $(VENV) \
 	    || { rm -rf $(VENV); echo 'No virtual environment could be made; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing the locked packages into $(VENV) (once, about half a minute) ...'
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
 $(INSTALLED): $(LOCKED) pyproject.toml
