@@ -8,9 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-DISTRIBUTION = "sentinel-ai-proxy"
-"""What the package is called among others; `sentinel` alone is somebody else's on the index."""
-
 
 def invocation() -> str:
     """What to paste in the working directory, in place of `sentinel`.

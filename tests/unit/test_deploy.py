@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from sentinel.config import SECRETS, Settings, load_settings, settings_given, settings_warnings
+from sentinel.dev.command import STORE_PACKAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {"ZION_API_URL", "ZION_API_KEY", "OPENAI_API_KEY"}
@@ -189,3 +191,12 @@ def test_locks_name_no_place_and_hash_everything(name: str) -> None:
     packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
     assert packages
     assert [package.split()[0] for package in packages if "--hash=sha256:" not in package] == []
+
+
+def test_the_distribution_and_its_store_are_called_as_our_hints_say() -> None:
+    """A hint to install something names no foreign package, and the version that the extra has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"`{project['name']}`" in (ROOT / "README.md").read_text()
+    assert project["name"] != "sentinel"
+    assert list(project["scripts"]) == ["sentinel"]
+    assert project["optional-dependencies"]["dev"] == [STORE_PACKAGE]

@@ -12,6 +12,7 @@ openai      speaks OpenAI's API; `directive` reads what a prompt orders, `reply`
             `validation` refuses what OpenAI refuses, `bodies` writes OpenAI's JSON and events
 store       a real Valkey server that can be killed, paused and restarted with its data
 simulators  both simulators with a demo user, ready to use
+command     `sentinel dev`; `folder` keeps its data, token and log for one process at a time, `greeting` is what it says
 
 Words: a *fault* hits every request until cleared and is set from the outside; a *directive* such as
 `[[tokens=200 delay=0.01]]` stands in a prompt and concerns that one request, so concurrent tests share no state.

