@@ -139,10 +139,13 @@ MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
     ],
     ids=range(25),
 )
-def test_what_is_no_json_gives_invalid_json(stack: Stack, sentinel: SentinelProcess, token: str, body: bytes) -> None:
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_what_is_no_json_gives_invalid_json(
+    stack: Stack, sentinel: SentinelProcess, token: str, body: bytes, path: str
+) -> None:
     """Bad syntax, bad UTF-8 anywhere, lone surrogates and absurd nesting are 400 invalid_json, within a second."""
     before, started = provider_calls(stack), time.monotonic()
-    assert post(sentinel, token, body).is_error(400, "invalid_json")
+    assert post(sentinel, token, body, path).is_error(400, "invalid_json")
     assert time.monotonic() - started < 1
     assert provider_calls(stack) == before
 
