@@ -79,7 +79,7 @@ async def test_the_maximum_is_lowered_to_what_is_left(caller_with: Any, stream: 
     refused = await caller.chat("[[tokens=1]]", stream=stream, **{field: asked})
     assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
     assert refused.error["details"] == {
-        "metric": "ai_output_tokens", "limit": 20, "used": 20, "remaining": 0,
+        "limit_type": "quota", "metric": "ai_output_tokens", "limit": 20, "used": 20, "remaining": 0,
         "reset_at": refused.error["details"]["reset_at"],
     }  # fmt: skip
 
