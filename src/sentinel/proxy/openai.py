@@ -236,7 +236,9 @@ def _without_coding(lines: bytes) -> tuple[bytes, bytes | None]:
     if b"content-encoding: " not in lines:
         return lines, None
     headers = pairs_of(lines)
-    coding = dict(headers).get(b"content-encoding")
+    coding = dict(headers)[b"content-encoding"]
+    if coding.lower() in (b"identity", b""):
+        return lines, None
     return lines_of(header for header in headers if header[0] != b"content-encoding"), coding
 
 
