@@ -275,8 +275,10 @@ def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:
     # Once all is done uvicorn sends itself the signal that it was ended by. An orderly end is no death by signal.
     for number in HANDLED_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
-    with contextlib.suppress(SystemExit):
+    try:
         server.run(sockets=listeners)
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0 if server.started else FAILED_TO_START
 
 
