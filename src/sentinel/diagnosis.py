@@ -17,7 +17,7 @@ import hiredis
 
 Cause = Literal[
     "dns", "refused", "unreachable", "no_socket", "forbidden", "timeout", "closed", "protocol",
-    "untrusted", "expired", "not_yet", "wrong_name", "wants_certificate", "no_tls", "tls",
+    "untrusted", "expired", "not_yet", "wrong_name", "wants_certificate", "no_tls", "tls", "proxy",
 ]  # fmt: skip
 
 _TABLE: dict[Cause, tuple[str, str]] = {
@@ -37,6 +37,7 @@ _TABLE: dict[Cause, tuple[str, str]] = {
     "wants_certificate": ("it wants a certificate of ours", "give it one, or turn that off there"),
     "no_tls": ("it does not speak TLS at that port", "use {plain}:// or another port in {setting}"),
     "tls": ("TLS cannot be agreed on", "check the versions and ciphers that it takes"),
+    "proxy": ("the proxy does not let us through", "check what it permits, and user and password in its address"),
     "closed": ("it closes the connection without an answer", "check the port in {setting}; with TLS it is {tls}://"),
     "protocol": ("what answers there speaks another protocol", "check the port in {setting}; with TLS it is {tls}://"),
 }
@@ -57,6 +58,8 @@ _ERRNOS: dict[int, Cause] = {
 }
 
 _PHRASES: dict[str, Cause] = {
+    "tunnel error: unsuccessful": "proxy",
+    "proxy authorization required": "proxy",
     "dns error": "dns",
     "connection refused": "refused",
     "unreachable": "unreachable",

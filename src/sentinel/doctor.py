@@ -18,9 +18,11 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
+from sentinel.egress import Egress
 from sentinel.error import AppError, RedisUnavailable
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
+from sentinel.proxy.dialer import ProxyRefused
 from sentinel.proxy.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
@@ -34,9 +36,9 @@ OLDEST_REDIS = (7, 0)
 _REPLAY_SECONDS = 30.0
 _START_REDIS = "start it, or correct REDIS_URL"
 _ASK_SECONDS = 10.0
-_REDIS = Subject("REDIS_URL", plain="redis", tls="rediss")
-_ZION = Subject("ZION_API_URL", "ZION_API_KEY")
-_PROVIDER = Subject("OPENAI_API_URL", "OPENAI_API_KEY")
+_REDIS = Subject("REDIS_URL", authorities="?ssl_ca_certs=FILE in REDIS_URL", plain="redis", tls="rediss")
+_ZION = Subject("ZION_API_URL", "ZION_API_KEY", authorities="ZION_CA_FILE")
+_PROVIDER = Subject("OPENAI_API_URL", "OPENAI_API_KEY", authorities="UPSTREAM_CA_FILE")
 _NOT_ZION = Trouble("answers, but not as Zion does", "correct the host and path in ZION_API_URL")
 _NOT_TOLD = "not told (CONFIG is forbidden); it should be noeviction"
 
@@ -166,7 +168,7 @@ async def _zion(settings: Settings) -> list[Finding]:
             return None
         return trouble_of_answer(status, body, _ZION) or _NOT_ZION
 
-    return [await _asked(ask, client.close, "zion", settings.zion_api_url, _ZION)]
+    return [await _asked(ask, client.close, "zion", _way(settings.zion_api_url, settings.zion_egress), _ZION)]
 
 
 async def _provider(settings: Settings) -> list[Finding]:
@@ -183,7 +185,13 @@ async def _provider(settings: Settings) -> list[Finding]:
         answer = await provider.get("/models", "req_doctor")
         return trouble_of_answer(answer.status, answer.body, _PROVIDER)
 
-    return [await _asked(ask, provider.close, "provider", settings.openai_api_url, _PROVIDER)]
+    address = _way(settings.openai_api_url, settings.provider_egress)
+    return [await _asked(ask, provider.close, "provider", address, _PROVIDER)]
+
+
+def _way(url: str, egress: Egress) -> str:
+    """An address with the proxy before it: what cannot be reached may be that one."""
+    return f"{url} through the proxy {egress.proxy.url}" if egress.proxy else url
 
 
 async def _asked(
@@ -211,8 +219,8 @@ def _of_http(error: BaseException, subject: Subject) -> Trouble | None:
     match error.__cause__:
         case IdleTimeout():
             return trouble("timeout", subject)
-        case ConnectFailed():
-            return None
+        case ConnectFailed() as failed:
+            return trouble("proxy", subject) if isinstance(failed.__cause__, ProxyRefused) else None
         case HttpError() as broken:
             return trouble("closed" if "closed" in str(broken) else "protocol", subject)
     return None

@@ -154,7 +154,7 @@ def look(request: pytest.FixtureRequest, settings: dict[str, str], tmp_path: Pat
 
 def test_a_name_that_nobody_knows(look: Look) -> None:
     """DNS."""
-    assert "host name is not known" in look("no-such-host.invalid")
+    assert "host name is not known" in look("no-such-host.internal")
 
 
 def test_a_port_where_nobody_listens(look: Look) -> None:
@@ -186,7 +186,7 @@ def test_a_certificate_of_an_authority_that_is_not_known(look: Look, tmp_path: P
     with stranger(silence, Authority(tmp_path).context()) as port:
         line = look(port, tls=True)
         assert "authority that is not known" in line
-        assert "SSL_CERT_FILE" in line.partition(" -> ")[2]
+        assert re.search("ZION_CA_FILE|UPSTREAM_CA_FILE|ssl_ca_certs", line.partition(" -> ")[2])
 
 
 def test_a_certificate_that_has_expired(look: Look, tmp_path: Path) -> None:
@@ -235,6 +235,18 @@ def test_an_answer_that_is_none(
     found, _, what = lines[subject].partition(" -> ")
     assert said in found
     assert remedy in what
+
+
+@pytest.mark.parametrize("subject", ["zion", "provider"])
+def test_a_proxy_on_the_way_is_named(settings: dict[str, str], tmp_path: Path, subject: str) -> None:
+    """One that is away, and one that lets nobody through."""
+    way = {ADDRESSES[subject]: "https://far.internal"}
+    _, lines = doctor(tmp_path, {**settings, **way, "HTTPS_PROXY": "http://127.0.0.1:9"})
+    assert "https://far.internal through the proxy http://127.0.0.1:9: nobody listens there" in lines[subject]
+    with stranger(http(407)) as port:
+        _, lines = doctor(tmp_path, {**settings, **way, "HTTPS_PROXY": f"http://127.0.0.1:{port}"})
+    assert "the proxy does not let us through" in lines[subject]
+    assert "password" in lines[subject].partition(" -> ")[2]
 
 
 def test_json_of_others_is_not_taken_for_zion(settings: dict[str, str], tmp_path: Path) -> None:
