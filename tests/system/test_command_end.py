@@ -121,7 +121,7 @@ def test_a_supervisor_that_is_interrupted_alone_takes_its_workers_along(stack: S
             wait_until(lambda: refuses(running.sentinel), 5, "a closed port")
             os.kill(running.process.pid, signal.SIGINT)
             assert running.process.wait(5) == 130
-        assert not any(is_running(child) for child in children)
+        wait_until(lambda: not any(is_running(child) for child in children), 5, "the end of every child")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
