@@ -13,6 +13,7 @@ from sentinel.egress import DIRECT, Egress, TlsFiles, parse_proxy
 from sentinel.error import ZionUnavailable
 from sentinel.proxy import http1
 from sentinel.proxy.http1 import ConnectFailed, Http1Client
+from sentinel.usage.batch import Outcome, outcome_of
 from sentinel.zion.client import ZionClient
 from tests.relays import Certificates, ForwardProxy, Relay
 
@@ -47,7 +48,7 @@ def world(simulators: Simulators, certificates: Certificates) -> Iterator[dict[s
 async def models(simulators: Simulators, url: str, egress: Egress, times: int = 1) -> int:
     """The status of GET /models at this provider, asked so often over one client. Raises HttpError."""
     key = f"authorization: Bearer {simulators.openai_key}\r\n".encode()
-    client = Http1Client(url, key, connect_seconds=2, idle_seconds=5, egress=egress)
+    client = Http1Client(url, key, connect_seconds=2, idle_seconds=5, keep_seconds=4, egress=egress)
     try:
         for _ in range(times):
             answer = await client.send(b"GET", b"/models", b"", b"")
@@ -143,6 +144,21 @@ async def test_zion_is_reached_through_a_proxy(
         assert not await zion_answers(simulators, f"{scheme}://zion.test", wrong)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_usage_that_a_proxy_stops_is_no_doubt(
+    simulators: Simulators, certificates: Certificates, world: dict[str, int], scheme: str
+) -> None:
+    """Zion cannot have taken it: it waits, and is neither looked into nor given up."""
+    with ForwardProxy(world, credentials=CREDENTIALS) as proxy:
+        egress = Egress(parse_proxy(f"http://us:wrong@127.0.0.1:{proxy.port}"), TlsFiles(certificates.ca))
+        client = ZionClient(f"{scheme}://zion.test", simulators.zion_key, egress)
+        try:
+            answer = await client.report([], "key")
+        finally:
+            await client.close()
+    assert answer.not_sent or outcome_of(answer.status, says_no=False) is Outcome.LATER
+
+
 async def test_zion_takes_no_proxy_that_we_do_not_give(simulators: Simulators, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment is read in config.py alone, which knows what NO_PROXY and this machine mean."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -189,6 +205,7 @@ async def test_a_proxy_that_says_nothing_is_given_up(simulators: Simulators) -> 
             "https://api.test",
             connect_seconds=0.2,
             idle_seconds=5,
+            keep_seconds=4,
             egress=Egress(parse_proxy(f"http://127.0.0.1:{proxy}")),
         )
         with pytest.raises(ConnectFailed):
