@@ -29,7 +29,7 @@ _HARMLESS = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|KUBERNETES|LC|OTEL|PIP|PYTHON|
 
 _FAMILY, _CLOSE, _VERY_CLOSE = 0.68, 0.78, 0.9
 """How alike first words, and then names, must be; names that are very close need no first word in common."""
-_EXAMPLE_HOST = re.compile(r"(?i)(.*\.)?(example\.(org|com|net)|example|invalid)\.?|your[-.].*|.*[<>{}].*|.*\.\.+.*")
+_EXAMPLE_HOST = re.compile(r"(?i)(.*\.)?(example\.(org|com|net)|example)\.?|your[-.].*|.*[<>{}].*|.*\.\.+.*")
 _PLACEHOLDER = re.compile(
     r"(?i)(sk-)?((replace|change|fill|insert|put)[-_ ]?(me|this|it|in|here)\b.*|your[-_ ].*|my[-_]?(api[-_]?)?key|<.*>|"
     r"\$?{.*}|\.{2,}|x{3,}|\*{3,}|todo|tbd|placeholder|(api[-_]?)?key[-_]?here|example([-_]?key)?)"

@@ -135,7 +135,7 @@ def test_keys_are_no_placeholders(text: str) -> None:
         ("https://zion.example.org", True),
         ("https://EXAMPLE.com:8443/v1", True),
         ("https://zion.example", True),
-        ("https://zion.invalid", True),
+        ("https://zion.invalid", False),
         ("https://your-zion/", True),
         ("https://your.zion.corp/", True),
         ("https://<host>", True),
