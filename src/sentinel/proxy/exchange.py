@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -58,14 +59,16 @@ from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest, ProviderStream
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Relay
 from sentinel.tasks import Tasks
-from sentinel.tokens.answer import read_event
+from sentinel.tokens.answer import read_answer
 from sentinel.tokens.counter import TokenCounter, is_large
+from sentinel.tokens.loose import Reading
 from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, is_known, output_ceiling
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 from sentinel.tokens.usage import NOTHING, Usage
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _CODED = re.compile(rb"^content-encoding: *(?!identity\b)", re.IGNORECASE | re.MULTILINE)
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
@@ -168,8 +171,7 @@ class Exchange:
             self.context.body_seconds = monotonic() - self.context.identified
         if codings:
             # Whatever its size: a few bytes can hold megabytes.
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(self.parts.counting, decoded, body, codings, most_bytes)
+            body = await self._beside(decoded, body, codings, most_bytes)
         request = await asyncio.to_thread(self.kind.read, body) if is_large(len(body)) else self.kind.read(body)
         self.context.model = request.model
         self.context.streamed = bool(request.stream)
@@ -178,8 +180,7 @@ class Exchange:
     async def count(self, body: bytes, request: Body) -> int:
         """The input tokens; those of a large prompt are counted off the event loop."""
         if is_large(len(body)):
-            loop = asyncio.get_running_loop()
-            tokens = await loop.run_in_executor(self.parts.counting, self._count_large, request)
+            tokens = await self._beside(self._count_large, request)
         else:
             tokens = self._count(request)
         self.context.counted_input = tokens
@@ -315,7 +316,11 @@ class Exchange:
                 await self._refused_upstream(answer, held.ask, verdict)
             return again
         self.parts.additions.taken(request.model, changes)
-        self.spent = await self._bill_whole(answer.body)
+        body = answer.body
+        read = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await self._beside(read_answer, body)
+        if read is None:
+            raise UpstreamError("The model provider gave a broken answer.")
+        self.spent = self._bill_told(read) or await self._bill_counted(read, len(body))
         self._learn(held.ask, verdict, open_end=False)
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
         await self.settle(held.ask, verdict)
@@ -397,25 +402,26 @@ class Exchange:
             final = relay.ended and meter.usage_is_final
             self.spent = self._bill(meter.usage, max(0, sent), final=final)
 
-    async def _bill_whole(self, body: bytes) -> Spent:
-        """The cost of a whole answer: the provider's usage, else our own count. Raises UpstreamError for a bad one.
+    def _bill_told(self, answer: Reading) -> Spent | None:
+        """The cost of a whole answer by the provider's usage, None where its texts have to be counted.
 
         An error that comes with status 200 costs no tokens.
         """
-        loop, counting = asyncio.get_running_loop(), self.parts.counting
-        is_huge = len(body) > LARGE_EVENT_BYTES
-        answer = await loop.run_in_executor(counting, read_event, body) if is_huge else read_event(body)
-        if answer is None:
-            raise UpstreamError("The model provider gave a broken answer.")
-        self.context.finish_reason = answer.finished[0][1] if answer.finished else None
         if answer.failed and not answer.texts and not answer.finished:
             self.context.outcome = "upstream_error"
             return Spent()
         self.context.outcome = "ok"
-        if answer.usage.output_tokens:
-            return self._bill(answer.usage, 0)
+        self.context.finish_reason = answer.finished[0][1] if answer.finished else None
+        return None if answer.texts else self._bill(answer.usage, 0)
+
+    async def _bill_counted(self, answer: Reading, size: int) -> Spent:
+        """The cost of a whole answer of so many bytes by our own count."""
         count = partial(self.parts.counter.count_generated, answer.texts, self.context.model)
-        return self._bill(answer.usage, await loop.run_in_executor(counting, count) if is_large(len(body)) else count())
+        return self._bill(answer.usage, await self._beside(count) if is_large(size) else count())
+
+    async def _beside(self, work: Callable[..., T], *args: Any) -> T:
+        """The result of work that takes long, done beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.parts.counting, work, *args)
 
     def _learn(self, ask: Ask, verdict: Verdict, *, open_end: bool) -> None:
         """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""

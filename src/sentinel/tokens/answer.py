@@ -5,13 +5,14 @@ field of another type or one that is not named here, is read by `loose.py`: no t
 type. The client gets the provider's bytes, not this.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely
-from sentinel.tokens.usage import NOTHING, Usage, usage_beside
+from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage
 
 
 class _Function(Struct, gc=False, forbid_unknown_fields=True):
@@ -47,6 +48,31 @@ class _Delta(Struct, gc=False, forbid_unknown_fields=True):
     channel: str | None = None
 
 
+_Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None
+
+
+class _InputDetails(Struct, gc=False):
+    cached_tokens: _Count = None
+    cache_write_tokens: _Count = None
+
+
+class _OutputDetails(Struct, gc=False):
+    reasoning_tokens: _Count = None
+
+
+class _Usage(Struct, gc=False):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    total_tokens: _Count = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: _Count = None
+
+
+class _Groq(Struct, gc=False):
+    usage: _Usage | None = None
+
+
 class _Choice(Struct, gc=False, forbid_unknown_fields=True):
     """One choice of chat (`delta` or `message`) or of completions (`text`)."""
 
@@ -55,7 +81,7 @@ class _Choice(Struct, gc=False, forbid_unknown_fields=True):
     message: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    usage: Any = None
+    usage: _Usage | None = None
     # What follows is not generated text.
     logprobs: Raw = Raw()
     stop_reason: Raw = Raw()
@@ -71,8 +97,8 @@ class _Choice(Struct, gc=False, forbid_unknown_fields=True):
 
 class _Event(Struct, gc=False):
     choices: list[_Choice]
-    usage: Any = None
-    x_groq: Any = None
+    usage: _Usage | None = None
+    x_groq: _Groq | None = None
     error: Any = None
 
 
@@ -80,21 +106,43 @@ _event = msgspec.json.Decoder(_Event)
 
 
 def read_event(data: bytes) -> Reading | None:
-    """Read one stream event's data, or a whole answer, of chat and of completions alike; None if it is no JSON object.
+    """Read one stream event's data, of chat and of completions alike; None if it is no JSON object. Never raises."""
+    return _read_any(data, _event_of)
 
-    Never raises.
-    """
+
+def read_answer(data: bytes) -> Reading | None:
+    """Read a whole answer in the same way; without its texts where usage tells the output, so nobody counts them."""
+    return _read_any(data, _answer_of)
+
+
+def _read_any(data: bytes, read: Callable[[_Event], Reading]) -> Reading | None:
     try:
-        return _read(_event.decode(data))
+        return read(_event.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = parse(data)
     return read_loosely(value) if isinstance(value, dict) else None
 
 
-def _read(event: _Event) -> Reading:
+def _event_of(event: _Event) -> Reading:
+    return Reading(_texts_of(event), _usage_of(event), _finished_of(event), bool(event.error))
+
+
+def _answer_of(answer: _Event) -> Reading:
+    usage, failed = _usage_of(answer), bool(answer.error)
+    texts = [] if usage.output_tokens and not failed else _texts_of(answer)
+    return Reading(texts, usage, _finished_of(answer), failed)
+
+
+def _finished_of(event: _Event) -> list[tuple[int, str]]:
+    return [
+        (position if choice.index is None else choice.index, choice.finish_reason)
+        for position, choice in enumerate(event.choices)
+        if choice.finish_reason
+    ]
+
+
+def _texts_of(event: _Event) -> list[Text]:
     texts: list[Text] = []
-    finished: list[tuple[int, str]] = []
-    usages: list[Any] = []
     for position, choice in enumerate(event.choices):
         index = position if choice.index is None else choice.index
         delta = choice.message if choice.delta is None else choice.delta
@@ -102,11 +150,7 @@ def _read(event: _Event) -> Reading:
             _read_delta(texts, index, delta)
         if choice.text and (delta is None or choice.text != delta.content):
             texts.append(Text(index, Kind.CONTENT, 0, choice.text))
-        if choice.finish_reason:
-            finished.append((index, choice.finish_reason))
-        if choice.usage is not None:
-            usages.append(choice.usage)
-    return Reading(texts, _usage(event, usages), finished, bool(event.error))
+    return texts
 
 
 def _read_delta(texts: list[Text], index: int, delta: _Delta) -> None:
@@ -138,7 +182,23 @@ def _read_call(texts: list[Text], index: int, tool: int, name: str | None, argum
         texts.append(Text(index, Kind.ARGUMENTS, tool, arguments))
 
 
-def _usage(event: _Event, of_choices: list[Any]) -> Usage:
-    if event.usage is None and event.x_groq is None and not of_choices:
-        return NOTHING
-    return usage_beside(event.usage, event.x_groq, of_choices)
+def _usage_of(event: _Event) -> Usage:
+    usage = NOTHING if event.usage is None else _told(event.usage)
+    if event.x_groq is not None and event.x_groq.usage is not None:
+        usage = usage.merged(_told(event.x_groq.usage))
+    for choice in event.choices:
+        if choice.usage is not None:
+            usage = usage.merged(_told(choice.usage))
+    return usage
+
+
+def _told(usage: _Usage) -> Usage:
+    inputs, outputs = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        usage.prompt_tokens or 0,
+        usage.completion_tokens or 0,
+        usage.total_tokens or 0,
+        (inputs.cached_tokens if inputs else None) or usage.prompt_cache_hit_tokens or 0,
+        (inputs.cache_write_tokens if inputs else None) or 0,
+        (outputs.reasoning_tokens if outputs else None) or 0,
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sentinel.tokens.answer import read_event
+from sentinel.tokens.answer import read_answer, read_event
 from sentinel.tokens.loose import Kind, Reading, Text
 from sentinel.tokens.usage import Usage
 
@@ -242,3 +242,22 @@ class TestOddJson:
         """Nothing overflows."""
         for depth in (10, 400, 900, 2000):
             read_event(b'{"choices":[{"x":' + b"[" * depth + b'"a"' + b"]" * depth + b"}]}")
+
+
+@pytest.mark.parametrize("usage", [USAGE, {**USAGE, "prompt_tokens": "21"}, {"total_tokens": 38, "prompt_tokens": 21}])
+def test_a_whole_answer_whose_output_is_told_needs_no_texts(usage: Any) -> None:
+    """They would only be counted for nothing; all else is read."""
+    body = {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}], "usage": usage}
+    reading = read_answer(json.dumps(body).encode())
+    assert reading is not None
+    assert (reading.usage.output_tokens, reading.finished) == (17, [(0, "stop")])
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": 21}, {"completion_tokens": "17"}, {"completion_tokens": 0}]
+)
+def test_a_whole_answer_whose_output_is_not_told(usage: Any) -> None:
+    """Has texts to be counted."""
+    reading = read_answer(json.dumps({"choices": [{"text": "a"}], "usage": usage}).encode())
+    assert reading is not None
+    assert reading.texts == [Text(0, Kind.CONTENT, 0, "a")]
