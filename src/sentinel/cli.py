@@ -93,7 +93,7 @@ def _serve(_: argparse.Namespace) -> int:
 
 def _check_outside(settings: Settings) -> None:
     """Find out now what config.py cannot know: whether the disk takes usage, and the HTTP library our certificates."""
-    from sentinel.usage.spool import writable  # noqa: PLC0415 (see above)
+    from sentinel.usage.spool_files import writable  # noqa: PLC0415 (see above)
     from sentinel.zion.client import http_client  # noqa: PLC0415 (see above)
 
     if reason := writable(settings.spool_dir):

@@ -28,7 +28,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.journal import Journal
 from sentinel.usage.outbox import Outbox
-from sentinel.usage.spool import writable
+from sentinel.usage.spool_files import writable
 from sentinel.zion.client import ZionClient
 from sentinel.zion.models import is_envelope
 

@@ -190,9 +190,17 @@ class ZionUnavailable(ServiceUnavailable):
 
 
 class RedisUnavailable(ServiceUnavailable):
-    """Redis is away, hung, full or read-only."""
+    """Redis is away, hung, full or read-only; whether it has carried out the call is unknown."""
 
     side: ClassVar[Side] = "redis"
+
+
+class NotSent(RedisUnavailable):
+    """Redis is away and has never heard of the call."""
+
+
+class RedisRefused(RedisUnavailable):
+    """Redis is there, and refuses this one call for what its keys hold; others may well pass."""
 
 
 def body_of(error: AppError) -> bytes:

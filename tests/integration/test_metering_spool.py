@@ -106,8 +106,8 @@ async def test_a_living_process_keeps_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b'{"id":"req_9","us', b"\xff\xfe", b"{}"])
-async def test_a_torn_last_line_is_skipped(tmp_path: Path, torn: bytes) -> None:
-    """Half a line of a killed process, whose request was never done, stops nobody."""
+async def test_a_torn_last_line_is_set_aside(tmp_path: Path, torn: bytes) -> None:
+    """Half a line of a killed process, whose request was never done, stops nobody, and is kept to be looked at."""
     spool, taker = Spool(tmp_path), Taker()
     await spool.append(settlement(1))
     spool._let_go()
@@ -116,7 +116,8 @@ async def test_a_torn_last_line_is_skipped(tmp_path: Path, torn: bytes) -> None:
         file.write(torn)
     assert await Spool(tmp_path).replay(taker) == 2
     assert taker.ids == ["req_1"]
-    assert files(tmp_path) == []
+    (aside,) = files(tmp_path)
+    assert (aside.suffix, aside.read_bytes()) == (".bad", torn + b"\n")
 
 
 async def test_a_full_disk(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from sentinel.diagnosis import reason_of
-from sentinel.error import RedisUnavailable
+from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.redis_address import NOBODY, Login
 from sentinel.tasks import Tasks, pause
 
@@ -36,6 +36,8 @@ RECONNECT_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 0.02
 _UNKNOWN = ("NOSCRIPT", "ERR Function not found")
 _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
+_ABOUT_THE_KEYS = ("WRONGTYPE", "ERR user_function:", "ERR user_script:")
+"""Refusals of one call for what its keys hold: of a wrong type, or nothing that our scripts can read."""
 
 Arg = bytes | str | int
 
@@ -76,9 +78,13 @@ class Address(Protocol):
         """Where to connect now. Raises RedisError, OSError."""
 
 
-def away() -> RedisUnavailable:
+def away() -> NotSent:
     """Nothing was sent."""
-    return RedisUnavailable("The store is away.", retry_after_seconds=1)
+    return NotSent("The store is away.", retry_after_seconds=1)
+
+
+def _unanswered() -> RedisUnavailable:
+    return RedisUnavailable("The store does not answer.", retry_after_seconds=1)
 
 
 _Call = tuple[asyncio.Future[Any], float, bytes, bytes | None]
@@ -121,7 +127,7 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         for future, *_ in self._pending:
             if not future.done():
-                lost = away()
+                lost = _unanswered()
                 lost.__cause__ = self._broken or exc or ConnectionResetError()
                 future.set_exception(lost)
         self._pending.clear()
@@ -178,6 +184,11 @@ class Link:
     def available(self) -> bool:
         """Whether a connection stands that has answered."""
         return self._connection is not None
+
+    @property
+    def whole(self) -> bool:
+        """The same: there is one connection."""
+        return self.available
 
     async def start(self) -> None:
         """Connect, and from now on reconnect whenever the connection is lost."""
@@ -262,7 +273,7 @@ class Link:
         if load is not None and reason.startswith(_UNKNOWN):
             task = self._tasks.start(self._load_and_call(future, packed, load), "call again")
             # A task that is cancelled before its first step does nothing at all.
-            task.add_done_callback(lambda _: None if future.done() else future.set_exception(away()))
+            task.add_done_callback(lambda _: None if future.done() else future.set_exception(_unanswered()))
             return
         if reason.startswith("MOVED ") and len(reason.split()) == 3:
             future.set_exception(Moved(error))
@@ -273,7 +284,8 @@ class Link:
             log.warning("redis refuses a command", reason=reason[:200])
         if reason.startswith(_AWAY):
             connection.abort()
-        refused = RedisUnavailable("The store refuses.", retry_after_seconds=1)
+        error_type = RedisRefused if reason.startswith(_ABOUT_THE_KEYS) else RedisUnavailable
+        refused = error_type("The store refuses.", retry_after_seconds=1)
         refused.__cause__ = error
         future.set_exception(refused)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic, now_ms
-from sentinel.error import RedisUnavailable
+from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict, View
 
@@ -101,6 +101,9 @@ class FallbackLedger:
             return self._local.reserve(ask)
         try:
             verdict = await self._redis.reserve(ask)
+        except RedisRefused:
+            # One account that cannot be read; Redis is there for all others.
+            raise
         except RedisUnavailable:
             self._lost()
             return self._local.reserve(ask)
@@ -121,14 +124,18 @@ class FallbackLedger:
         """Keep the lease, reserve more."""
         try:
             return await self._redis.extend(ask, held_output, more, sent, started_ms)
+        except RedisRefused:
+            raise
         except RedisUnavailable:
             self._lost()
             return self._local.extend(ask, held_output, more, sent)
 
-    async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
+    async def settle(
+        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+    ) -> bool | None:
         """Settle in Redis. Raises RedisUnavailable, after memory has been settled: the caller spools it."""
         self._local.settle(ask, spent)
-        return await self._redis.settle(ask, spent, started_ms, at_ms)
+        return await self._redis.settle(ask, spent, started_ms, at_ms, unsure=unsure)
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what Zion says."""

@@ -95,6 +95,10 @@ class Store(Protocol):
         """False while calls fail at once."""
 
     @property
+    def whole(self) -> bool:
+        """Whether every connection stands."""
+
+    @property
     def connects(self) -> int:
         """Changes whenever a connection was made anew: what is there now may have lost its last moments."""
 
@@ -264,6 +268,11 @@ class ClusterStore:
     def failure(self) -> Exception | None:
         """Why a node cannot be reached."""
         return next((link.failure for link in self._links.values() if link.failure), None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every node can be reached."""
+        return bool(self._links) and all(link.available for link in self._links.values())
 
     @property
     def connects(self) -> int:

@@ -273,10 +273,17 @@ def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now
     return max(0, more)
 
 
-def settle(account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, at: int = 0) -> bool:
-    """Replace a reservation by the true cost and write the bill, once per id; False if it was settled (settle.lua)."""
+def settle(
+    account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, at: int = 0, *, unsure: bool = False
+) -> bool | None:
+    """Replace a reservation by the true cost and write the bill, once per id; False if it was settled (settle.lua).
+
+    unsure: it was tried so long ago that this may have been forgotten; None where nothing tells that it was not done.
+    """
     if ask.id in account.settled:
         return False
+    if unsure and ask.id not in account.leases and ask.id not in account.expired:
+        return None
     account.settled.add(ask.id)
     account.load(policy, now)
     account.last = now

@@ -1,18 +1,14 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
 -- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, who, and as doubles: now (0 = this Redis' clock),
--- when it was spent (0 = now), requests, input, output, number of the set of settled ids.
--- Answer: 1 settled now, 0 was settled before.
+-- when it was spent (0 = now), requests, input, output, number of the set of settled ids, 1 = unsure: it was tried so long
+-- ago that the set may have forgotten. Answer: 1 settled now, 0 was settled before, 2 nobody knows, and nothing is done.
 local id, who = ARGV[1], ARGV[2]
-if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
-local now, at, requests, input, output, bucket = unpack_from('<dddddd', ARGV[3])
+local now, at, requests, input, output, bucket, unsure = unpack_from('<ddddddd', ARGV[3])
+if redis.call('SISMEMBER', KEYS[5], id) == 1 then return 0 end
+-- Settling takes a lease away, and the note of one that has ended: while either is there it was not carried out.
+if unsure == 1 and redis.call('HEXISTS', KEYS[2], id) + redis.call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
 now = clock(now)
 local a = load(KEYS, now)
--- One command less for a user of whom the set has heard within the minute.
-if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
-  redis.call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)
-  a[BUCKET], a[TOLD] = bucket, now
-end
-
 local packed = redis.call('HGET', KEYS[2], id)
 local l, more
 if packed then
@@ -30,5 +26,12 @@ local spent = { 1, input, output }
 correct(a, l, more, spent, now)
 spent[1] = requests
 bill(a, KEYS, who, spent, l, BILLED, at)
+-- The note comes last: what fails before it is done anew by the next call.
+redis.call('SADD', KEYS[5], id)
+-- One command less for a user of whom the set has heard within the minute.
+if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
+  redis.call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)
+  a[BUCKET], a[TOLD] = bucket, now
+end
 save(a, KEYS)
 return 1

@@ -53,8 +53,10 @@ class Ledger(Protocol):
     async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
         """Keep the lease, note what was delivered, reserve more output; returns what was added."""
 
-    async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
-        """Replace the reservation by what was spent, durably; False if that was done before."""
+    async def settle(
+        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+    ) -> bool | None:
+        """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
 
 class Limits(Protocol):

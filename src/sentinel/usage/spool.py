@@ -3,61 +3,121 @@
 One file for each process, locked while it lives; the files of dead processes are replayed by the living. A line is on
 the disk (fsync) when `append` returns; lines that wait are written together. How far a file has been replayed stands in
 its name, so a replay that is interrupted goes on where it was.
+
+One line that cannot be replayed stops none behind it. What cannot be read, and what nobody knows about, goes to a file
+`*.bad` beside the spool, for an operator; renamed to `*.jsonl` it is replayed once more. What Redis refuses for the
+keys of its user is tried again every few seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 from collections.abc import Awaitable, Callable
-from io import BufferedReader
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import structlog
 
 from sentinel.clock import now_ms
-from sentinel.error import RedisUnavailable
+from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import Ask, Triple
+from sentinel.usage.spool_files import Later, Progress, append, create, open_if_nobody_has_it, read_lines, waits
 
 log = structlog.get_logger()
 
 MOST_WAITING = 10_000
-_AT_ONCE_BYTES = 16 * 1024
-"""Replayed at once, about 80 lines: what is kept in memory, and at most what is settled again after a kill."""
+_MOST_NAMED = 1000
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What Redis' scripts compute with exactly."""
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """One settlement: everything the ledger needs. started_ms and at_ms: when it was reserved, and spent."""
+    """One settlement: everything the ledger needs. started_ms and at_ms: when it was reserved, and spent.
 
-    id: str
-    user: str
+    tried_ms: when Redis was first told, and may have carried it out; 0 = it has never heard of it.
+    """
+
+    id: _Text
+    user: _Text
     email: str
     model: str
-    spent: Triple
-    started_ms: int
-    at_ms: int
+    spent: tuple[_Number, _Number, _Number]
+    started_ms: _Number
+    at_ms: Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
+    tried_ms: _Number = 0
 
     @classmethod
-    def of(cls, ask: Ask, spent: Triple, started_ms: int) -> Settlement:
+    def of(cls, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0) -> Settlement:
         """The settlement of this request, spent now."""
-        return cls(ask.id, ask.user, ask.email, ask.model, spent, started_ms, now_ms())
+        return cls(ask.id, ask.user, ask.email, ask.model, spent, started_ms, now_ms(), tried_ms)
 
     def ask(self) -> Ask:
         """The request it belongs to."""
         return Ask(self.id, self.user, self.email, self.model, 0, 0)
 
 
-class Spool:
-    """The spool of one process, in `folder`. depth: lines of this process that wait."""
+class Unsure(Exception):
+    """Nobody knows whether a settlement was carried out before."""
 
-    def __init__(self, folder: Path) -> None:
+
+Settle = Callable[[Settlement], Awaitable[object]]
+_decode = msgspec.json.Decoder(Settlement).decode
+
+
+class _Fate(Enum):
+    """What becomes of a line.
+
+    BAD and UNSURE are set aside, REFUSED is tried again later; AWAY and UNSENT stop the replay: Redis may have carried
+    the line out, or has never heard of it.
+    """
+
+    DONE = "done"
+    BAD = "unreadable"
+    UNSURE = "unsure"
+    REFUSED = "refused"
+    AWAY = "away"
+    UNSENT = "unsent"
+
+
+_STOP = (_Fate.AWAY, _Fate.UNSENT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line, what it says, and what became of it."""
+
+    raw: bytes
+    fate: _Fate
+    settlement: Settlement | None = None
+
+    def kept(self) -> bytes:
+        """The line as it is written down once more, for an operator or for the next try."""
+        if self.settlement is None:
+            return self.raw if self.raw.endswith(b"\n") else self.raw + b"\n"
+        # Whoever has an unsure line replayed again has found out that it was not carried out.
+        tried_ms = 0 if self.fate is _Fate.UNSURE else self.settlement.tried_ms
+        return _packed(msgspec.structs.replace(self.settlement, tried_ms=tried_ms))
+
+
+class Spool:
+    """The spool of one process, in `folder`. depth: lines of this process that wait.
+
+    on_unreadable is called for each line, or file, that cannot be read.
+    """
+
+    def __init__(self, folder: Path, on_unreadable: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
+        self._on_unreadable = on_unreadable
         self._fd: int | None = None
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Lock = asyncio.Lock()
+        self._named: set[str] = set()
         self.depth = 0
 
     async def append(self, settlement: Settlement) -> None:
@@ -65,7 +125,7 @@ class Spool:
         if len(self._waiting) >= MOST_WAITING:
             raise OSError("the spool cannot keep up")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((msgspec.json.encode(settlement) + b"\n", done))
+        self._waiting.append((_packed(settlement), done))
         async with self._writing:
             if not done.done():
                 await self._write_waiting()
@@ -87,138 +147,117 @@ class Spool:
 
     def _write(self, lines: bytes) -> None:
         if self._fd is None:
-            self._fd = _create(self._folder)
-        size = os.fstat(self._fd).st_size
-        try:
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-            os.fsync(self._fd)
-        except OSError:
-            # A disk that is full takes a part. Half a line would make the next one unreadable.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, size)
-            raise
+            self._fd = create(self._folder, now_ms())
+        append(self._fd, lines)
 
-    async def replay(self, settle: Callable[[Settlement], Awaitable[object]]) -> int:
-        """Hand every line of our file, and of dead processes' files, to `settle`; returns how many it took.
+    # ----------------------------------------------------------------------------------------------------- replaying
 
-        settle must not mind a line that it had before. Stops where it raises RedisUnavailable; the rest stays.
+    async def replay(self, settle: Settle) -> int:
+        """Hand every line of our file, and of dead processes' files, to `settle`; returns how many were done with.
+
+        settle must not mind a line that it had before; it raises Unsure where it cannot tell. Stops where it raises
+        RedisUnavailable; the rest stays.
         """
         async with self._writing:
             self._let_go()
         taken = 0
         for path in self._files():
-            taken += await self._replay_file(path, settle)
+            try:
+                taken += await self._replay_file(path, settle)
+            except OSError as error:
+                self._skip(path, error)
         return taken
 
     def _files(self) -> list[Path]:
-        """What there is, the oldest first."""
-        return sorted(self._folder.glob("*.jsonl"))
+        """What there is to replay now, the oldest first."""
+        return sorted(path for path in self._folder.glob("*.jsonl") if not waits(path))
+
+    def waiting_files(self) -> bool:
+        """Whether there is anything to replay, of ours or of a dead process."""
+        return any(not waits(path) for path in self._folder.glob("*.jsonl"))
 
     def _let_go(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    async def _replay_file(self, path: Path, settle: Callable[[Settlement], Awaitable[object]]) -> int:
-        taken = 0
-        file = _open_if_nobody_has_it(path)
+    def _skip(self, path: Path, error: OSError) -> None:
+        """A file that cannot be read stays where it is, for an operator; it is told of once."""
+        base = Progress.of(path).base
+        if base in self._named or len(self._named) >= _MOST_NAMED:
+            return
+        self._named.add(base)
+        self._on_unreadable()
+        log.error("a file of the spool cannot be replayed", file=path.name, reason=error.strerror or str(error))
+
+    async def _replay_file(self, path: Path, settle: Settle) -> int:
+        taken, progress = 0, Progress.of(path)
+        file = open_if_nobody_has_it(path)
         if file is None:
             return 0
-        with file:
-            while lines := await asyncio.to_thread(file.readlines, _AT_ONCE_BYTES):
-                count = await _settle_lines(lines, settle)
-                taken += count
-                self.depth = max(0, self.depth - count)
-                path = _moved_on(path, sum(len(line) for line in lines[:count]))
-                if count < len(lines):
+        with file, Later(self._folder) as later:
+            file.seek(progress.offset)
+            while raw := await asyncio.to_thread(read_lines, file, progress.next_bytes):
+                was_tried, earlier_ms = progress.is_tried, progress.tried_ms if progress.is_tried else 0
+                progress = progress.trying(sum(map(len, raw)))
+                path = progress.rename(path)
+                lines = await asyncio.gather(*(_settle_line(line, earlier_ms, settle) for line in raw))
+                done, rest = _until_stop(lines)
+                if any(line.fate is not _Fate.DONE for line in done):
+                    await asyncio.to_thread(self._put, progress.base, done, later)
+                taken += len(done)
+                self.depth = max(0, self.depth - len(done))
+                untried = not was_tried and all(line.fate is _Fate.UNSENT for line in rest)
+                progress = progress.after(sum(len(line.raw) for line in done), untried=untried)
+                if rest:
+                    progress.rename(path)
                     return taken
             path.unlink()
         return taken
 
-    def waiting_files(self) -> bool:
-        """Whether there is anything to replay, of ours or of a dead process."""
-        return next(self._folder.glob("*.jsonl"), None) is not None
+    def _put(self, base: str, lines: list[_Line], later: Later) -> None:
+        """Write down what is not done with, before the file moves on. Raises OSError."""
+        if bad := b"".join(line.kept() for line in lines if line.fate in (_Fate.BAD, _Fate.UNSURE)):
+            fd = os.open(self._folder / f"{base}-set-aside.bad", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                append(fd, bad)
+            finally:
+                os.close(fd)
+        later.add(b"".join(line.kept() for line in lines if line.fate is _Fate.REFUSED))
+        for line in lines:
+            if line.fate is _Fate.BAD:
+                self._on_unreadable()
+            if line.fate is not _Fate.DONE:
+                log.error("a line of the spool is set aside", file=base, bytes=len(line.raw), why=line.fate.value)
 
 
-async def _settle_lines(lines: list[bytes], settle: Callable[[Settlement], Awaitable[object]]) -> int:
-    """Settle these lines at the same time, in their order; returns how many are done, from the first one on."""
-    results = await asyncio.gather(*(_settle_line(line, settle) for line in lines))
-    return results.index(False) if False in results else len(lines)
-
-
-async def _settle_line(line: bytes, settle: Callable[[Settlement], Awaitable[object]]) -> bool:
+async def _settle_line(raw: bytes, earlier_ms: int, settle: Settle) -> _Line:
+    """earlier_ms: when the line was handed out before, perhaps by a process that has died since; 0 = never."""
     try:
-        settlement = msgspec.json.decode(line, type=Settlement)
-    except msgspec.DecodeError:
-        # Only the last line of a killed process can be torn, and its request was never done.
-        log.warning("a torn line in the spool is skipped", bytes=len(line))
-        return True
+        settlement = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Line(raw, _Fate.BAD)
+    if earlier_ms and (not settlement.tried_ms or earlier_ms < settlement.tried_ms):
+        settlement = msgspec.structs.replace(settlement, tried_ms=earlier_ms)
+    fate = _Fate.DONE
     try:
         await settle(settlement)
+    except Unsure:
+        fate = _Fate.UNSURE
+    except RedisRefused:
+        fate = _Fate.REFUSED
+    except NotSent:
+        fate = _Fate.UNSENT
     except RedisUnavailable:
-        return False
-    return True
+        fate = _Fate.AWAY
+    return _Line(raw, fate, settlement)
 
 
-def _create(folder: Path) -> int:
-    """A new file, locked, whose name survives a power cut as its lines will; returns its descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        path = folder / f"{now_ms()}-{os.getpid()}-{os.urandom(3).hex()}~0.jsonl"
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if path.exists():
-            break
-        # Somebody saw it before it was locked, and took away what they thought an empty file of a dead process.
-        os.close(fd)
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return fd
+def _until_stop(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
+    """The lines before the first at which Redis was away, and the rest."""
+    count = next((place for place, line in enumerate(lines) if line.fate in _STOP), len(lines))
+    return lines[:count], lines[count:]
 
 
-def _open_if_nobody_has_it(path: Path) -> BufferedReader | None:
-    """The file, locked, where its replay has to go on; None if a living process writes or replays it."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    if not path.exists():
-        # Somebody was quicker: it is done with, or has another name.
-        file.close()
-        return None
-    file.seek(_offset(path))
-    return file
-
-
-def _offset(path: Path) -> int:
-    """How much of a file has been replayed, bytes."""
-    offset = path.stem.rpartition("~")[2]
-    return int(offset) if offset.isdecimal() else 0
-
-
-def _moved_on(path: Path, size: int) -> Path:
-    """The file under the name that says that `size` more bytes of it have been replayed."""
-    return path.rename(path.with_name(f"{path.stem.partition('~')[0]}~{_offset(path) + size}.jsonl"))
-
-
-def writable(folder: str) -> str | None:
-    """Why the spool cannot be kept in this folder; None if it can."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        return f"cannot write to {path}: {error.strerror}"
-    return None
+def _packed(settlement: Settlement) -> bytes:
+    return msgspec.json.encode(settlement) + b"\n"

@@ -6,16 +6,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from sentinel.clock import monotonic, now_ms
-from sentinel.error import RedisUnavailable
-from sentinel.limits.policy import Ask, Triple
+from sentinel.error import NotSent, RedisRefused, RedisUnavailable
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
 from sentinel.logs import log_name
 from sentinel.tasks import Tasks, pause
-from sentinel.usage.spool import Settlement, Spool
+from sentinel.usage.spool import Settlement, Spool, Unsure
 
 log = structlog.get_logger()
 
@@ -27,70 +27,137 @@ REMEMBER_SECONDS = 2.5
 _MOST_REMEMBERED = 50_000
 """What was settled lately is settled again when Redis comes back: with `appendfsync everysec` it may have lost that."""
 
+_SURE_MS = REMEMBER_SETTLED_MS - 60_000
+"""So long after a try Redis knows for certain whether it has carried it out."""
+
 
 class SettlingLedger(Protocol):
     """The part of a ledger that settles."""
 
-    async def settle(self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0) -> bool:
-        """Replace the reservation by what was spent, durably; False if that was done before."""
+    async def settle(
+        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+    ) -> bool | None:
+        """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
 
 class Connected(Protocol):
-    """What is to be known of the connection to Redis."""
+    """What is to be known of the connections to Redis."""
 
     @property
     def available(self) -> bool:
-        """Whether it stands."""
+        """Whether any stands."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all stand."""
 
     @property
     def connects(self) -> int:
-        """How often it was made."""
+        """How often one was made."""
+
+
+class Settled(NamedTuple):
+    """A settlement that Redis has taken. at: monotonic seconds; at_ms: the same by the wall clock."""
+
+    at: float
+    at_ms: int
+    ask: Ask
+    spent: Triple
+    started_ms: int
 
 
 class BatchingUsageTracker:
     """Settles in the ledger; while that is away, in the spool, from where it is replayed.
 
     on_lost is called when neither takes a settlement: the one case in which usage is lost, on a machine whose disk is
-    full while Redis is away. It has been logged with all its numbers then.
+    full while Redis is away. It has been logged with all its numbers then. on_unsure is called for each settlement that
+    is not repeated, for nobody knows whether Redis carried it out.
     """
 
-    def __init__(self, ledger: SettlingLedger, spool: Spool, tasks: Tasks, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: SettlingLedger,
+        spool: Spool,
+        tasks: Tasks,
+        on_lost: Callable[[], None],
+        on_unsure: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
         self._tasks = tasks
         self._on_lost = on_lost
-        self._recent: deque[tuple[float, Ask, Triple, int]] = deque(maxlen=_MOST_REMEMBERED)
+        self._on_unsure = on_unsure
+        self._recent: deque[Settled] = deque(maxlen=_MOST_REMEMBERED)
+        self._at_risk: dict[str, Settled] = {}
+        self._seen: tuple[bool, int] | None = None
+        self._seen_at = 0.0
 
     @property
     def spooled(self) -> int:
         """Settlements that wait for Redis."""
         return self._spool.depth
 
-    async def settle(self, ask: Ask, spent: Triple, started_ms: int) -> None:
-        """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself."""
+    async def settle(self, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0) -> None:
+        """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself.
+
+        tried_ms: when it was tried before and perhaps carried out, 0 = never.
+        """
         try:
             await self._ledger.settle(ask, spent, started_ms)
             self._remember(ask, spent, started_ms)
+        except (NotSent, RedisRefused):
+            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms))
         except RedisUnavailable:
-            await self._spool_it(Settlement.of(ask, spent, started_ms))
+            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms or now_ms()))
         except asyncio.CancelledError:
-            self._tasks.start(self.settle(ask, spent, started_ms), "settle")
+            self._tasks.start(self.settle(ask, spent, started_ms, tried_ms or now_ms()), "settle")
             raise
 
     def _remember(self, ask: Ask, spent: Triple, started_ms: int) -> None:
         recent, now = self._recent, monotonic()
-        while recent and recent[0][0] < now - REMEMBER_SECONDS:
+        while recent and recent[0].at < now - REMEMBER_SECONDS:
             recent.popleft()
-        recent.append((now, ask, spent, started_ms))
+        recent.append(Settled(now, now_ms(), ask, spent, started_ms))
+
+    def watch(self, store: Connected) -> None:
+        """See whether a connection was lost since the last look: then what was settled right before that is at risk.
+
+        How old a settlement is counts by the moment of the loss, not by that of the return, nor by who settled since.
+        """
+        seen, before = (store.whole, store.connects), self._seen
+        if before is not None and seen != before:
+            since = self._seen_at - REMEMBER_SECONDS
+            self._at_risk |= {settled.ask.id: settled for settled in self._recent if settled.at >= since}
+            for surplus in list(self._at_risk)[: max(0, len(self._at_risk) - _MOST_REMEMBERED)]:
+                del self._at_risk[surplus]
+        self._seen, self._seen_at = seen, monotonic()
 
     async def settle_again(self) -> None:
-        """Settle once more what was settled lately; what Redis still knows of, it takes for what it is."""
-        again = list(self._recent)
-        for start in range(0, len(again), _AT_ONCE):
-            some = again[start : start + _AT_ONCE]
-            done = await asyncio.gather(*(self._ledger.settle(ask, spent, ms) for _, ask, spent, ms in some))
-            if any(done):
-                log.warning("redis had lost settlements", count=sum(done))
+        """Settle once more what is at risk; what Redis still knows of, it takes for what it is."""
+        at_risk, done = list(self._at_risk.values()), list[bool | None]()
+        for start in range(0, len(at_risk), _AT_ONCE):
+            some = at_risk[start : start + _AT_ONCE]
+            done += await asyncio.gather(*map(self._settle_again, some))
+            for settled in some:
+                self._at_risk.pop(settled.ask.id, None)
+        if any(done):
+            log.warning("redis had lost settlements", count=done.count(True))
+        if None in done:
+            log.warning("redis was away for so long that some settlements are not repeated", count=done.count(None))
+
+    async def _settle_again(self, settled: Settled) -> bool | None:
+        # A machine that sleeps stops the one clock, a clock that is set moves the other.
+        age_ms = max(now_ms() - settled.at_ms, round((monotonic() - settled.at) * 1000))
+        ask, spent, started_ms, at_ms = settled.ask, settled.spent, settled.started_ms, settled.at_ms
+        try:
+            done = await self._ledger.settle(ask, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
+        except RedisRefused:
+            # This account cannot be read, and others can. The spool tries it again and again.
+            await self._spool_it(Settlement.of(ask, spent, started_ms, at_ms))
+            return False
+        if done is None and any(spent):
+            self._on_unsure()
+        return done
 
     def give_back(self, ask: Ask) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
@@ -115,8 +182,12 @@ class BatchingUsageTracker:
     async def replay(self) -> int:
         """Bring spooled settlements into the ledger; returns how many."""
 
-        async def settle(line: Settlement) -> bool:
-            return await self._ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms)
+        async def settle(line: Settlement) -> None:
+            unsure = line.tried_ms > 0 and not 0 <= now_ms() - line.tried_ms < _SURE_MS
+            done = await self._ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
+            if done is None:
+                self._on_unsure()
+                raise Unsure
 
         taken = await self._spool.replay(settle)
         if taken:
@@ -125,12 +196,11 @@ class BatchingUsageTracker:
 
     async def run(self, store: Connected) -> None:
         """For ever: replay whenever the ledger is there and something waits; settle again when it has come back."""
-        connects = store.connects
         for turn in count():
+            self.watch(store)
             try:
-                if store.available and store.connects != connects:
+                if self._at_risk and store.whole:
                     await self.settle_again()
-                    connects = store.connects
                 if turn % _REPLAY_EVERY == 0 and store.available and self._spool.waiting_files():
                     await self.replay()
             except RedisUnavailable:

@@ -30,7 +30,7 @@ triples = st.tuples(st.integers(0, 3), tokens, tokens)
 unknown = st.integers(-1, 600)
 steps = st.one_of(
     st.tuples(st.just("reserve"), ids, tokens, st.integers(0, 400), st.integers(0, 3), st.sampled_from([0, 20])),
-    st.tuples(st.just("settle"), ids, triples),
+    st.tuples(st.just("settle"), ids, triples, st.booleans()),
     st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
     st.tuples(st.just("expire")),
     st.tuples(st.just("view")),
@@ -83,10 +83,10 @@ class Both:
         assert await self.redis.reserve(ask) == expected
         self.held[id_] = expected.granted_output
 
-    async def settle(self, id_: str, spent: tuple[int, int, int]) -> None:
+    async def settle(self, id_: str, spent: tuple[int, int, int], unsure: bool = False) -> None:
         ask = Ask(id_, USER, "ana@corp.test", "m", 0, 0)
-        expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now)
-        assert await self.redis.settle(ask, spent, START) == expected
+        expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now, unsure=unsure)
+        assert await self.redis.settle(ask, spent, START, unsure=unsure) is expected
 
     async def extend(self, id_: str, more: int, sent: int) -> None:
         ask = Ask(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
