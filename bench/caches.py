@@ -27,7 +27,7 @@ from sentinel.error import InvalidApiKey
 from sentinel.limits.policy import Ask, Policy
 from sentinel.limits.typical import MOST_PAIRS, REMEMBERED, TypicalOutput
 from sentinel.tasks import Tasks
-from sentinel.usage import journal, tracker
+from sentinel.usage import journal, lately, tracker
 from sentinel.usage.batch import Item
 from sentinel.usage.spool import Spool
 from sentinel.zion.models import AuthenticatedUser
@@ -134,7 +134,7 @@ def _taken_by_zion() -> Cache:
     def kept() -> int:
         return len(book._on_its_way) + len(book._taken)
 
-    return Cache(feed, kept, 2 * journal._MOST_REMEMBERED)
+    return Cache(feed, kept, 2 * lately.MOST_REMEMBERED)
 
 
 CACHES: dict[str, Callable[[], Cache]] = {

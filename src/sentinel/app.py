@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,10 @@ class Running:
         self._settings = settings
         self._lines = lines if settings.effective_log_level in ("debug", "info") else None
         self._levels = ("debug", "info") if settings.effective_log_level == "debug" else ("info",)
-        self._tasks = Tasks()
+        self._metrics = Metrics(multiprocess=multiprocess)
+        self._tasks = Tasks(lambda name: self._metrics.task_failures.labels(name).inc())
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
-        self._metrics = Metrics(multiprocess=multiprocess)
         self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down])
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
@@ -122,7 +122,7 @@ class Running:
             egress=settings.provider_egress,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
-        spool = Spool(Path(settings.spool_dir))
+        spool = Spool(Path(settings.spool_dir), lambda: self._unreadable("spool"))
         self._admission = _admission(settings, self._ledger, spool)
         self._cache = SubscriptionCache(
             self._store,
@@ -134,17 +134,24 @@ class Running:
             redis_optional=settings.redis_down == "local",
             on_stale=self._metrics.zion_stale.inc,
         )
-        self._tracker = BatchingUsageTracker(self._admission, spool, self._exchange_tasks, self._metrics.usage_lost.inc)
+        self._tracker = BatchingUsageTracker(
+            self._admission, spool, self._exchange_tasks, self._metrics.usage_lost.inc, self._metrics.unsure.inc
+        )
         self._outbox = Outbox(
             self._ledger,
             self._zion,
             flush_seconds=settings.usage_flush_seconds,
             calls_per_second=settings.zion_calls_per_second,
+            on_unreadable=self._unreadable,
         )
         self._leases = LeaseKeeper(self._admission, settings.lease_seconds)
         self._keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, self._exchange_tasks)
         self._catalog = ModelCatalog(self._provider, self._tasks)
+        self._counted: dict[str, int] = {}
         self.state = self._assemble()
+
+    def _unreadable(self, where: str) -> None:
+        self._metrics.unreadable.labels(where).inc()
 
     def _assemble(self) -> AppState:
         settings = self._settings
@@ -170,6 +177,7 @@ class Running:
             self._catalog,
             version=__version__,
             redis_optional=settings.redis_down == "local",
+            failing=lambda: self._tasks.failing,
         )
         return AppState(settings, parts, self._catalog, self._metrics, probe, self._log)
 
@@ -193,15 +201,19 @@ class Running:
         # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
         await asyncio.to_thread(count_for, "gpt-4o")
         await self._store.start()
-        self._tasks.start(self._outbox.beat(), "heartbeat")
-        self._delivery = self._tasks.start(self._outbox.run(), "outbox")
-        self._tasks.start(self._leases.run(), "leases")
-        self._tasks.start(self._keepalive.run(), "keep-alive")
-        self._tasks.start(self._tracker.run(self._store), "replay")
-        self._tasks.start(reaper.run(self._ledger), "reaper")
-        self._tasks.start(self._measure(), "gauges")
+        for_ever: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "heartbeat": self._outbox.beat,
+            "outbox": self._outbox.run,
+            "leases": self._leases.run,
+            "keep-alive": self._keepalive.run,
+            "replay": lambda: self._tracker.run(self._store, self._ledger.lives),
+            "reaper": lambda: reaper.run(self._ledger, self._unreadable),
+            "gauges": self._measure,
+            "forget": self._cache.listen,
+        }
+        for name, work in for_ever.items():
+            self._tasks.keep(work, name)
         self._tasks.start(self._catalog.refresh(), "models")
-        self._tasks.start(self._cache.listen(), "forget")
         # What is there now stays; the collector need not look at it again, nor look as often as it does by default.
         gc.collect()
         gc.freeze()
@@ -227,10 +239,9 @@ class Running:
 
     async def _measure(self) -> None:
         """Keep the gauges that nobody sets in passing."""
-        seen: dict[str, int] = {}
 
         def grown(name: str, value: int) -> int:
-            growth, seen[name] = value - seen.get(name, 0), value
+            growth, self._counted[name] = value - self._counted.get(name, 0), value
             return growth
 
         while True:
@@ -245,6 +256,7 @@ class Running:
                 self._metrics.lines_dropped.inc(grown("dropped", self._lines.dropped))
             self._metrics.zion_failures.inc(grown("failures", counts.failures))
             self._metrics.ambiguous.inc(grown("ambiguous", counts.ambiguous))
+            self._metrics.odd_receipts.inc(grown("odd", counts.odd))
             try:
                 depth, oldest_ms = await self._outbox.depth()
             except RedisUnavailable:

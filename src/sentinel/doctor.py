@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +27,15 @@ from sentinel.proxy.dialer import ProxyRefused
 from sentinel.proxy.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.tasks import Tasks, pause
-from sentinel.usage.journal import Journal
+from sentinel.usage.journal import DeadLetter, Journal
 from sentinel.usage.outbox import Outbox
-from sentinel.usage.spool_files import writable
+from sentinel.usage.spool_files import set_aside, writable
 from sentinel.zion.client import ZionClient
 from sentinel.zion.models import is_envelope
 
 OLDEST_REDIS = (7, 0)
 _REPLAY_SECONDS = 30.0
+_LETTERS_AT_ONCE = 1000
 _START_REDIS = "start it, or correct REDIS_URL"
 _ASK_SECONDS = 10.0
 _REDIS = Subject("REDIS_URL", authorities="?ssl_ca_certs=FILE in REDIS_URL", plain="redis", tls="rediss")
@@ -77,6 +79,9 @@ def _settings(settings: Settings) -> list[Finding]:
 def _spool(settings: Settings) -> Finding:
     if reason := writable(settings.spool_dir):
         return Finding("spool", reason, "set SPOOL_DIR to a folder that Sentinel may write to")
+    if files := set_aside(settings.spool_dir):
+        said = f"{len(files)} files hold settlements that were set aside, or cannot be read: {', '.join(files[:3])}"
+        return Finding("spool", said, "look into them; what is renamed to *.jsonl is replayed once more")
     return Finding("spool", f"{settings.spool_dir} can be written to")
 
 
@@ -106,7 +111,7 @@ def _finding(subject: str, trouble: Trouble) -> Finding:
 async def _look_into(store: Store) -> list[Finding]:
     client: Any = store.client
     if not isinstance(client, Redis):
-        return [Finding("redis cluster", "answers"), await _scripts(store), await _waiting(client)]
+        return [Finding("redis cluster", "answers"), await _scripts(store), *await _waiting(client)]
     info = await client.info()
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS
@@ -124,7 +129,7 @@ async def _look_into(store: Store) -> list[Finding]:
             None if durable else "set appendonly yes: a restart of Redis would lose usage that waits for Zion",
         )
     )
-    return [*findings, await _scripts(store), await _waiting(client)]
+    return [*findings, await _scripts(store), *await _waiting(client)]
 
 
 async def _eviction_policy(client: Any) -> str:
@@ -149,13 +154,27 @@ async def _scripts(store: Store) -> Finding:
     return Finding("redis scripts", "run")
 
 
-async def _waiting(client: Any) -> Finding:
-    lengths = [await client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)]
-    dead = sum([await client.xlen(keys.dead_letters(p)) for p in range(keys.PARTITIONS)])
-    said = f"{sum(lengths)} records wait for Zion, {dead} dead letters"
-    return Finding(
-        "outbox", said, f"see `{invocation()} doctor --dead-letters`, then `{invocation()} replay`" if dead else None
-    )
+async def _waiting(client: Any) -> list[Finding]:
+    each = range(keys.PARTITIONS)
+    lengths = [await _length(client, keys.outbox(p)) for p in each]
+    letters = [await _length(client, keys.dead_letters(p)) for p in each]
+    aside = [await _length(client, keys.unreadable(p)) for p in each]
+    broken = sum(length is None for length in (*lengths, *letters, *aside))
+    dead = sum(filter(None, letters))
+    said = f"{sum(filter(None, lengths))} records wait for Zion, {dead} dead letters"
+    see = f"see `{invocation()} doctor --dead-letters`, then `{invocation()} replay`"
+    told = Finding("outbox", said, see if dead else None)
+    records, batches = sum(filter(None, aside)), await client.hlen(keys.UNREADABLE_BATCHES)
+    said = f"{records} records and {batches} batches that cannot be read, {broken} keys of a wrong type"
+    remedy = "look at the keys sentinel:*:unreadable and at the log" if records or batches or broken else None
+    return [told, Finding("set aside", said, remedy)]
+
+
+async def _length(client: Any, stream: bytes) -> int | None:
+    try:
+        return int(await client.xlen(stream))
+    except ResponseError:
+        return None
 
 
 async def _zion(settings: Settings) -> list[Finding]:
@@ -232,62 +251,97 @@ def _without_redis(store: Store, error: Exception) -> int:
 
 
 async def dead_letters(settings: Settings) -> int:
-    """Print the usage that Zion refused three times; 1 if there is any."""
-    store = open_store(settings.redis_url)
+    """Print the usage that Zion refused for good; 1 if there is any."""
+    store, count = open_store(settings.redis_url), 0
     try:
         await store.start()
-        letters = await _journal(store).letters()
+        async for letter in _journal(store).letters():
+            count += 1
+            print(_described(letter))
     except RedisUnavailable as error:
         return _without_redis(store, error)
     finally:
         await store.close()
-    for letter in letters:
-        record = letter.record
-        requests, inputs, outputs = record.spent
-        print(
-            f"{letter.partition}/{letter.entry}  user={record.user}  model={record.model}  requests={requests}  "
-            f"input={inputs}  output={outputs}  since={rfc3339(record.at_ms)}  reason={letter.reason}"
-        )
-    print(f"{len(letters)} dead letters")
-    return int(bool(letters))
+    print(f"{count} dead letters")
+    return int(count > 0)
+
+
+def _described(letter: DeadLetter) -> str:
+    record = letter.record
+    if record is None:
+        return f"{letter.partition}/{letter.entry}  cannot be read"
+    requests, inputs, outputs = record.spent
+    return (
+        f"{letter.partition}/{letter.entry}  user={record.user}  model={record.model}  requests={requests}  "
+        f"input={inputs}  output={outputs}  since={rfc3339(record.at_ms)}  reason={letter.reason}"
+    )
 
 
 async def replay(settings: Settings) -> int:
     """Put every dead letter back into the outbox, and see it delivered; 1 if anything is left.
 
-    A letter moves in one step, and was refused for sure: this may be repeated and interrupted at will.
+    A letter moves in one step, and was refused for sure: this may be repeated and interrupted at will. Some go at a
+    time; where these are not delivered the others stay.
     """
     store = open_store(settings.redis_url)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
+    moved = waiting = 0
     try:
         await store.start()
         journal = _journal(store)
-        letters = await journal.letters()
-        moved = [(letter.partition, entry) for letter in letters if (entry := await journal.requeue(letter))]
-        outbox = Outbox(_ledger(store), zion, flush_seconds=0.2, calls_per_second=settings.zion_calls_per_second)
-        waiting = await _delivered(outbox, journal, moved)
-        left = waiting + len(await journal.letters())
+        async with _delivering(settings, store, zion):
+            async for letters in _pages(journal.letters()):
+                entries = [(letter.partition, entry) for letter in letters if (entry := await journal.requeue(letter))]
+                moved += len(entries)
+                if waiting := await _delivered(journal, entries):
+                    break
+        left = waiting + await journal.letter_count()
     except RedisUnavailable as error:
         return _without_redis(store, error)
     finally:
         await zion.close()
         await store.close()
-    print(f"{len(moved)} dead letters sent again, {left} left")
+    print(f"{moved} dead letters sent again, {left} left")
     return int(left > 0)
 
 
-async def _delivered(outbox: Outbox, journal: Journal, entries: list[tuple[int, str]]) -> int:
-    """Wait until these records have left the outbox; returns how many have not. If nobody delivers, we do."""
-    tasks = Tasks()
-    tasks.start(outbox.beat(), "heartbeat")
-    tasks.start(outbox.run(), "outbox")
+async def _pages(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:
+    """Those that can be read, some at a time."""
+    page: list[DeadLetter] = []
+    async for letter in letters:
+        if letter.record is not None:
+            page.append(letter)
+        if len(page) == _LETTERS_AT_ONCE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+@asynccontextmanager
+async def _delivering(settings: Settings, store: Store, zion: ZionClient) -> AsyncIterator[None]:
+    """Deliver, in case nobody else does."""
+    outbox, tasks = _outbox(settings, store, zion), Tasks()
+    tasks.keep(outbox.beat, "heartbeat")
+    tasks.keep(outbox.run, "outbox")
+    try:
+        yield
+    finally:
+        await outbox.stop(1)
+        await tasks.cancel()
+
+
+async def _delivered(journal: Journal, entries: list[tuple[int, str]]) -> int:
+    """Wait until these records have left the outbox; returns how many have not."""
     deadline = monotonic() + _REPLAY_SECONDS
     while entries and monotonic() < deadline:
         entries = [(p, entry) for p, entry in entries if await journal.is_waiting(p, entry)]
         await pause(0.1)
-    await outbox.stop(1)
-    await tasks.cancel()
     return len(entries)
+
+
+def _outbox(settings: Settings, store: Store, zion: ZionClient) -> Outbox:
+    return Outbox(_ledger(store), zion, flush_seconds=0.2, calls_per_second=settings.zion_calls_per_second)
 
 
 def _ledger(store: Store) -> RedisLedger:

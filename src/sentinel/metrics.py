@@ -90,7 +90,22 @@ class Metrics:
         )
         self.zion_failures = Counter("sentinel_zion_report_failures", "Usage reports that failed", registry=registry)
         self.ambiguous = Counter(
-            "sentinel_usage_ambiguous", "Usage items sent again although Zion may have taken them", registry=registry
+            "sentinel_usage_ambiguous", "Usage items that stayed in doubt after Zion was asked", registry=registry
+        )
+        self.unreadable = Counter(
+            "sentinel_usage_unreadable",
+            "What could not be read and was set aside",
+            ["where"],
+            registry=registry,
+        )
+        self.unsure = Counter(
+            "sentinel_usage_unsure", "Settlements that nobody knows whether Redis carried them out", registry=registry
+        )
+        self.odd_receipts = Counter(
+            "sentinel_zion_odd_receipts", "Usage reports answered with a 2xx that is no receipt", registry=registry
+        )
+        self.task_failures = Counter(
+            "sentinel_task_failures", "Background tasks that failed and were started again", ["task"], registry=registry
         )
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")

@@ -8,20 +8,32 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
 
+from sentinel.clock import monotonic
+
 log = structlog.get_logger()
 
 
-class Tasks:
-    """Holds the tasks that outlive the call that started them."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+WELL_AFTER_SECONDS = 60.0
+"""A task that was started again is well when it has run for so long."""
 
-    def __init__(self) -> None:
+
+class Tasks:
+    """Holds the tasks that outlive the call that started them.
+
+    on_failure is told the name of a task that is for ever, whenever it ends with an error.
+    """
+
+    def __init__(self, on_failure: Callable[[str], None] = lambda _: None) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_failure = on_failure
+        self._failed_at: dict[str, float] = {}
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `work` beside the caller. An exception in it is logged, never lost."""
@@ -29,6 +41,33 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[Any]:
+        """Run `work` beside the caller for ever: should it end with an error, it is started again, after a pause."""
+        return self.start(self._keep(work, name), name)
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        seconds = 0.0
+        while True:
+            started = monotonic()
+            try:
+                await work()
+            except Exception:
+                if monotonic() - started > WELL_AFTER_SECONDS:
+                    seconds = 0.0
+                seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * seconds))
+                self._failed_at[name] = monotonic()
+                self._on_failure(name)
+                log.exception("background task failed, it is started again", task=name, seconds=seconds)
+                await pause(seconds)
+            else:
+                return
+
+    @property
+    def failing(self) -> list[str]:
+        """The tasks that are for ever and have failed in the last minute."""
+        since = monotonic() - WELL_AFTER_SECONDS
+        return sorted(name for name, failed_at in self._failed_at.items() if failed_at > since)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -88,7 +88,7 @@ class Process:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        task = self.tasks.start(self.tracker.run(self.books.store), "replay")
+        task = self.tasks.start(self.tracker.run(self.books.store, self.books.ledger.lives), "replay")
         try:
             yield
         finally:
@@ -186,6 +186,21 @@ async def test_one_account_that_cannot_be_read_keeps_no_other_from_being_settled
     await books.store.client.delete(keys.account_keys("cy").account)
     assert await process.tracker.replay() == 1
     assert await books.waiting() == 5
+
+
+async def test_an_emptied_redis_is_not_told_again(books: Books, tmp_path: Path, time_machine: Clock) -> None:
+    """A Redis that comes back empty knows not what Zion has taken: what was settled right before stays told once."""
+    process = Process(books, tmp_path)
+    with process.running():
+        await looked(time_machine)
+        for email in EMAILS:
+            await process.serve(email)
+        await books.told(books.outbox("one"))
+        await books.store.client.flushall()
+        await cut_off(books)
+        await looked(time_machine)
+    await books.told(books.outbox("other"))
+    assert books.booked() == books.owed
 
 
 class Deaf:

@@ -13,7 +13,7 @@ import redis
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.error import RedisUnavailable
-from sentinel.usage import deliverers, journal
+from sentinel.usage import deliverers, lately
 from sentinel.usage.outbox import Outbox
 from tests.metering import Books, Stepped, open_books, quick_retries, until
 
@@ -253,7 +253,7 @@ async def test_a_redis_that_lost_its_last_moments_at_every_step(
 ) -> None:
     """Wherever Redis is thrown back to, while usage is told and after it, nothing is told twice, or never."""
     # For here Redis loses moments that are long past.
-    monkeypatch.setattr(journal, "_REMEMBER_SECONDS", 600.0)
+    monkeypatch.setattr(lately, "REMEMBER_SECONDS", 600.0)
     pictures: list[dict[bytes, bytes]] = []
     outbox = books.outbox()
     await books.told(outbox)

@@ -21,6 +21,7 @@ from tests.surface import chat, post
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [
     *("settings", "spool", "redis version", "redis eviction", "redis persistence", "redis scripts", "outbox"),
+    "set aside",
     *("zion", "provider"),
 ]
 

@@ -346,3 +346,25 @@ def _degraded(sentinel: SentinelProcess, check: str) -> bytes | None:
     status, _, body = sentinel.get("/health")
     assert status == 200
     return body if json.loads(body)["checks"][check]["status"] == "unhealthy" else None
+
+
+def test_a_background_task_that_fails_is_named_and_comes_back(stack: Stack) -> None:
+    """What all deliveries need cannot be read: health says which task fails, requests are served, and it heals."""
+    sentinel = stack.sentinel()
+    owners = "sentinel:{delivery}:owners"
+    user, token = stack.user("tasks@corp.test")
+    with redis.Redis.from_url(stack.store.url) as client:
+        client.delete(owners)
+        client.set(owners, "x")
+
+        def failing() -> Any:
+            report = json.loads(sentinel.get("/health")[2])
+            return report["status"] == "degraded" and report["checks"]["tasks"]["failing"]
+
+        names = wait_until(failing, 15, "a failing task")
+        assert set(names) <= {"heartbeat", "outbox"}
+        assert ask(sentinel, token)[0] == 200
+        client.delete(owners)
+    assert stack.booked(1, user.email, 40)["ai_requests"] == 1
+    assert sentinel.metric("sentinel_task_failures_total") >= 1
+    sentinel.kill()

@@ -1,7 +1,8 @@
-"""Threads that stand back."""
+"""Threads that stand back, and tasks that are for ever."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.tasks import patient_threads
+from sentinel import tasks
+from sentinel.tasks import Tasks, patient_threads
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own elsewhere")
@@ -29,3 +31,64 @@ def test_patient_threads_stand_back() -> None:
     slices = [float(line.split(":")[1]) for line in schedule.splitlines() if line.startswith("se.slice")]
     assert slices in ([], [100e6]) or version < (6, 12)
     assert os.getpriority(os.PRIO_PROCESS, 0) == usual
+
+
+class Clock:
+    """Time that passes only while somebody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        monkeypatch.setattr(tasks, "monotonic", lambda: self.now)
+        monkeypatch.setattr(tasks, "pause", self.pause)
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def test_a_task_that_is_for_ever_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back after pauses that grow, every failure is told, and it is well when it has run for a minute."""
+    clock, failures = Clock(monkeypatch), list[str]()
+
+    async def play() -> None:
+        kept, runs, well = Tasks(failures.append), 0, asyncio.Event()
+
+        async def work() -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 9:
+                clock.now += 100
+            if runs < 10:
+                raise ArithmeticError("odd")
+            well.set()
+            await asyncio.Event().wait()
+
+        task = kept.keep(work, "work")
+        await well.wait()
+        assert failures == ["work"] * 9
+        assert clock.pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5]
+        assert kept.failing == ["work"]
+        clock.now += tasks.WELL_AFTER_SECONDS + 1
+        assert kept.failing == []
+        await kept.cancel()
+        assert task.cancelled()
+
+    asyncio.run(play())
+
+
+def test_a_task_that_ends_well_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody starts what has been told to stop."""
+    clock = Clock(monkeypatch)
+
+    async def play() -> None:
+        kept = Tasks()
+        await kept.keep(_nothing, "work")
+        assert (kept.failing, clock.pauses) == ([], [])
+
+    asyncio.run(play())
+
+
+async def _nothing() -> None:
+    return

@@ -20,6 +20,8 @@ FORGET = "sentinel:forget"
 """Channel on which the name of a user tells every process to forget what it knows of them."""
 BATCHES = b"sentinel:batches"
 """Batches that were sent to Zion and are not done with, by their key; and, once there is one, Zion's answer to each."""
+UNREADABLE_BATCHES = b"{sentinel:batches}:unreadable"
+"""Batches that cannot be read, by their key, for an operator."""
 MEMBERS, OWNERS = b"sentinel:{delivery}:members", b"sentinel:{delivery}:owners"
 """The processes that deliver usage; and the partitions, by who delivers them."""
 _SETTLED_BUCKET_MS = 5 * 60_000
@@ -56,6 +58,11 @@ def settled_bucket(started_ms: int) -> int:
     return started_ms // _SETTLED_BUCKET_MS
 
 
+def partition_of(user: str) -> int:
+    """The partition that a user's keys are in."""
+    return crc32(user.encode()) % PARTITIONS
+
+
 @lru_cache(maxsize=16_384)
 def account_keys(user: str) -> AccountKeys:
     """The keys of `user` (Zion's external id)."""
@@ -80,6 +87,16 @@ def outbox(partition: int) -> bytes:
 def dead_letters(partition: int) -> bytes:
     """Stream of the usage that Zion has refused for good."""
     return b"sentinel:{%d}:dead-letters" % partition
+
+
+def life(partition: int) -> bytes:
+    """A name that lives as long as what Redis remembers of this partition: another one after it was emptied."""
+    return b"sentinel:{%d}:life" % partition
+
+
+def unreadable(partition: int) -> bytes:
+    """Stream of entries of the outbox that cannot be read, for an operator; and hash fields of accounts that cannot."""
+    return b"sentinel:{%d}:unreadable" % partition
 
 
 def token_digest(token: bytes) -> bytes:

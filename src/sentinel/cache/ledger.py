@@ -6,6 +6,8 @@ of them is made so that calling it again is safe.
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,14 +118,30 @@ class RedisLedger:
         )
         return _SETTLED[await self.store.run(self._settle, account.account, call)]
 
+    async def lives(self) -> list[bytes]:
+        """For each partition a name that is another one once Redis was emptied."""
+        names = [keys.life(p) for p in range(keys.PARTITIONS)]
+        await asyncio.gather(*(self.store.command("SET", name, secrets.token_hex(8), "NX") for name in names))
+        return list(await asyncio.gather(*(self.store.command("GET", name) for name in names)))
+
     async def expire(self, user: str) -> int:
         """End the user's leases that are due; returns how many reservations came back."""
         return int(await self.store.script(self._expire, keys.account_keys(user).all, self.now_ms, user))
 
     async def due(self, partition: int, most: int) -> list[str]:
         """Users of this partition whose leases may be due, at most so many."""
-        users = await self.store.script(self._due, (keys.index(partition),), self.now_ms, most)
-        return [user.decode() for user in users]
+        index = keys.index(partition)
+        names = await self.store.script(self._due, (index,), self.now_ms, most)
+        users = [name.decode(errors="replace") for name in names]
+        if foreign := [n for n, user in zip(names, users, strict=True) if keys.partition_of(user) != partition]:
+            # Nothing that is done for them would take them out of here.
+            await self.store.command("ZREM", index, *foreign)
+        return [user for user in users if keys.partition_of(user) == partition]
+
+    async def look_later(self, user: str, ms: int) -> None:
+        """Whoever asks for users with due leases is not told this one before so many ms have passed."""
+        account = keys.account_keys(user)
+        await self.store.command("ZADD", account.index, "XX", (self.now_ms or now_ms()) + ms, account.name)
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what Zion says about a user's limits. seq: of the verdict that led to asking, -1 = take it as it is."""
@@ -158,6 +176,7 @@ class RedisLedger:
 
 
 _HEAD = struct.Struct("<30d")
+_EXACT = 2**53
 _NARROW = 2**31
 """A window whose sum is below has slices of four bytes (ledger.lua)."""
 
@@ -190,8 +209,14 @@ def _who(ask: Ask) -> bytes:
 def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> Triple | None:
     if packed is None:
         return None
-    v = _HEAD.unpack_from(packed)
+    try:
+        v = _HEAD.unpack_from(packed)
+    except struct.error:
+        return None
     ask, at, used, blind, ends = v[3], v[18], v[22:25], v[12:15], v[25:28]
     if at < 0 or any(0 < end <= now for end in ends) or (any(blind) and ask != at + fresh_ms):
         return None
-    return int(used[0] + blind[0]), int(used[1] + blind[1]), int(used[2] + blind[2])
+    known = [used[d] + blind[d] for d in range(3)]
+    if not all(0 <= number <= _EXACT for number in known):
+        return None
+    return int(known[0]), int(known[1]), int(known[2])

@@ -192,7 +192,7 @@ class Link:
 
     async def start(self) -> None:
         """Connect, and from now on reconnect whenever the connection is lost."""
-        self._tasks.start(self._keep_connected(), "redis connection")
+        self._tasks.keep(self._keep_connected, "redis connection")
         await self._attempted.wait()
 
     async def _keep_connected(self) -> None:

@@ -282,7 +282,7 @@ class ClusterStore:
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""
         await self._learn()
-        self._tasks.start(self._follow(), "cluster slots")
+        self._tasks.keep(self._follow, "cluster slots")
 
     async def _follow(self) -> None:
         while True:

@@ -31,16 +31,27 @@ class Check:
 
 
 class Probe:
-    """Asks the dependencies, seldom and with deadlines. redis_optional: we serve without Redis, too."""
+    """Asks the dependencies, seldom and with deadlines. redis_optional: we serve without Redis, too.
+
+    failing: tells the names of background tasks that fail.
+    """
 
     def __init__(
-        self, store: Store, zion: ZionClient, catalog: ModelCatalog, *, version: str, redis_optional: bool
+        self,
+        store: Store,
+        zion: ZionClient,
+        catalog: ModelCatalog,
+        *,
+        version: str,
+        redis_optional: bool,
+        failing: Callable[[], list[str]] = list,
     ) -> None:
         self._store = store
         self._zion = zion
         self._catalog = catalog
         self._version = version
         self._redis_optional = redis_optional
+        self._failing = failing
         self._started = monotonic()
         self._far: tuple[Check, Check] | None = None
         self._far_until = 0.0
@@ -63,17 +74,24 @@ class Probe:
         """The body of /health. `unhealthy`: nothing can be served; `degraded`: something is away, we serve on."""
         redis = await self.redis()
         zion, provider = await self._far_checks()
+        failing = self._failing()
         if not redis.healthy and not self._redis_optional:
             status = "unhealthy"
         else:
-            status = "healthy" if redis.healthy and zion.healthy and provider.healthy else "degraded"
+            well = redis.healthy and zion.healthy and provider.healthy and not failing
+            status = "healthy" if well else "degraded"
         uptime = int(monotonic() - self._started)
         return {
             "status": status,
             "version": self._version,
             "uptime_seconds": uptime,
             "timestamp": datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat(),
-            "checks": {"redis": redis.render(), "zion": zion.render(), "provider": provider.render()},
+            "checks": {
+                "redis": redis.render(),
+                "zion": zion.render(),
+                "provider": provider.render(),
+                "tasks": {"status": "unhealthy" if failing else "healthy", "failing": failing},
+            },
             "stats": {"uptime_seconds": uptime},
         }
 

@@ -6,12 +6,13 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import Annotated
 
 import msgspec
 
 from sentinel.clock import rfc3339
 from sentinel.limits.policy import Triple
-from sentinel.zion.models import Increment, ItemResult
+from sentinel.zion.models import EXACT, Increment, ItemResult
 
 MOST_ITEMS = 1000
 """Zion refuses more (contract 1.5)."""
@@ -22,6 +23,13 @@ MOST_ENTRIES = 4096
 """Records of one item: the scripts hand them to Redis as the arguments of one command, and Lua has room for 8,000."""
 
 _FOREVER = 2**63
+_END_OF_TIME_MS = 253_402_300_800_000
+"""The year 10000, which no timestamp can name."""
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
+Entry = Annotated[str, msgspec.Meta(pattern=r"^\d{1,20}-\d{1,20}$")]
+Entries = Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MOST_ENTRIES)]
+"""Held against what Redis gives out: one number that no command takes would stop all others."""
 
 
 # As bill() in ledger.lua writes them.
@@ -46,12 +54,16 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def read(cls, partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record:
         """The record of a stream entry, whose id starts with the moment of its writing by Redis' clock.
 
-        Raises KeyError, ValueError or struct.error for what is no record of ours.
+        Raises KeyError, ValueError or struct.error for what is no record of ours, and for amounts that nobody spends.
         """
         id_, user, email, model = _who(fields[b"who"])
         requests, inputs, outputs, period, at = _SUM.unpack(fields[b"sum"])
-        spent = int(requests), int(inputs), int(outputs)
-        at_ms = int(at) or int(entry.partition(b"-")[0])
+        if not (0 <= requests <= EXACT and 0 <= inputs <= EXACT and 0 <= outputs <= EXACT and -1 <= period <= EXACT):
+            raise ValueError("an amount that nobody spends")
+        at = at or int(entry.partition(b"-")[0])
+        if not 0 <= at < _END_OF_TIME_MS:
+            raise ValueError("a moment that no calendar has")
+        spent, at_ms = (int(requests), int(inputs), int(outputs)), int(at)
         return cls(partition, entry.decode(), id_, user, email, model, spent, int(period), at_ms)
 
 
@@ -66,9 +78,9 @@ class Item(msgspec.Struct, omit_defaults=True):
     user: str
     email: str
     model: str
-    period: int
-    entries: list[str] = msgspec.field(default_factory=list)
-    spent: Triple = (0, 0, 0)
+    period: Annotated[int, msgspec.Meta(ge=-1, le=EXACT)]
+    entries: Entries = msgspec.field(default_factory=list)
+    spent: tuple[Amount, Amount, Amount] = (0, 0, 0)
     at_ms: int = _FOREVER
     before: Triple | None = None
     refusals: int = 0
@@ -84,6 +96,11 @@ class Item(msgspec.Struct, omit_defaults=True):
     def key(self) -> tuple[str, str, str, int]:
         """Whose, under which e-mail, on which model, in which period."""
         return self.user, self.email, self.model, self.period
+
+    @property
+    def has_moment(self) -> bool:
+        """Whether its moment can be told."""
+        return 0 <= self.at_ms < _END_OF_TIME_MS
 
     def merge(self, other: Item) -> bool:
         """Sum up another item of the same key, too; False if that would be too many records."""
@@ -111,7 +128,7 @@ class Batch(msgspec.Struct):
     """Items that go to Zion together. key: their Idempotency-Key; both stay the same over all retries."""
 
     key: str
-    items: list[Item]
+    items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
 
     @property
     def home(self) -> int:
@@ -167,14 +184,15 @@ _STATUSES = {
 }
 
 
-def outcome_of(status: int, *, says_no: bool) -> Outcome:
+def outcome_of(status: int, *, says_no: bool, is_receipt: bool) -> Outcome:
     """What an HTTP status says about a batch (contract 1.5). 0 = no answer, although it may have been sent.
 
-    A 2xx is a yes whatever the body, unless that is Zion's own `success: false` (says_no). Zion applies items one by
-    one, so after a 5xx a part may have been taken.
+    A 2xx is a yes if its body is Zion's receipt for what was sent, a no if that is Zion's own `success: false`
+    (says_no); anything else tells nothing for certain. Zion applies items one by one, so after a 5xx a part may have
+    been taken.
     """
     if 200 <= status < 300:
-        return Outcome.REFUSED if says_no else Outcome.TAKEN
+        return Outcome.REFUSED if says_no else Outcome.TAKEN if is_receipt else Outcome.DOUBT
     if status == 0 or status >= 500:
         return _STATUSES.get(status, Outcome.DOUBT)
     return _STATUSES.get(status, Outcome.LATER)
@@ -189,13 +207,14 @@ def results_by_item(items: list[Item], results: list[ItemResult] | None) -> list
     if not results:
         return [None] * len(items)
     if len(results) == len(items) and all(
-        result.email in (None, item.email) for item, result in zip(items, results, strict=True)
+        result.email is None or result.email.casefold() == item.email.casefold()
+        for item, result in zip(items, results, strict=True)
     ):
         return list(results)
     by_email: dict[str, deque[ItemResult]] = {}
     for result in results:
-        by_email.setdefault(result.email or "", deque()).append(result)
-    queues = [by_email.get(item.email) for item in items]
+        by_email.setdefault((result.email or "").casefold(), deque()).append(result)
+    queues = [by_email.get(item.email.casefold()) for item in items]
     return [queue.popleft() if queue else None for queue in queues]
 
 

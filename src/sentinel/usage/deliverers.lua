@@ -13,11 +13,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- While this Redis was away nobody could say that they live. So nobody is dead before all had time to say so again:
 -- `seen` is the last time that anybody was here, `since` the start of the time without such a gap.
 local seen, since = unpack(redis.call('HMGET', KEYS[2], 'seen', 'since'))
-if now - tonumber(seen or 0) > GAP then since = now end
+seen, since = tonumber(seen) or 0, tonumber(since) or now
+if now - seen > GAP then since = now end
 redis.call('HSET', KEYS[2], 'seen', now, 'since', since)
 redis.call('ZADD', KEYS[1], now, me)
 for i = 5, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end
-if now - tonumber(since) >= GAP then redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - alive_for) end
+if now - since >= GAP then redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - alive_for) end
 
 local members, live = redis.call('ZRANGE', KEYS[1], 0, -1), {}
 for _, name in ipairs(members) do live[name] = true end

@@ -80,7 +80,7 @@ class Deliverers:
             *(name.encode() for name in self._gone()),
         )
         self.owned = frozenset(mine)
-        self._members = [name.decode() for name in members]
+        self._members = [name.decode(errors="replace") for name in members]
         self._sure_until = started + SURE_SECONDS
         if self.owned != before:
             log.info("partitions to deliver", count=len(self.owned), processes=self.count)
@@ -113,10 +113,11 @@ def _where() -> str:
 
 def is_gone(name: str, me: str) -> bool:
     """Whether the process of this name ran where `me` runs, and runs no more."""
-    where, pid, _ = name.rsplit("|", 2)
     mine, my_pid, _ = me.rsplit("|", 2)
-    if name == me or where != mine:
+    where, *which = name.rsplit("|", 2)
+    if name == me or where != mine or len(which) != 2:
         return False
+    pid = which[0]
     return pid == my_pid or not _runs(pid)
 
 

@@ -4,16 +4,19 @@ A record is new, then pending (somebody has read it), then gone. All deliverers 
 one reads a partition at a time; what is pending and in no batch was read by a process that died before it sent it.
 A batch is written down right before it is sent, and Zion's answer right after it came: so whoever takes over knows
 whether it was sent, and whether it was answered.
+
+What cannot be read is set aside by itself, counted and told of; one partition whose keys are of a wrong type stops no
+other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -22,9 +25,12 @@ from sentinel.cache import keys
 from sentinel.cache.ledger import Letter, RedisLedger, Taken
 from sentinel.cache.redis import Script
 from sentinel.clock import monotonic
+from sentinel.error import RedisRefused
 from sentinel.limits.policy import Ask
+from sentinel.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS, Batch, Item, Items, Record
+from sentinel.usage.lately import Lately
 from sentinel.usage.pace import Pace
 from sentinel.zion.models import ItemResult
 
@@ -49,46 +55,64 @@ _ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
 _ITEMS_LOOKED_UP = 16
 """In one call."""
 
-_REMEMBER_SECONDS = 5.0
-"""So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two."""
+_TELL_SECONDS = 60.0
+"""A partition that cannot be read is told of so often."""
 
-_MOST_REMEMBERED = 100_000
-"""Twice as many are known at most, 21 MB. At 30,000 a second, more than a process delivers, those are 3 s at least."""
+_LETTERS = 256
+"""Dead letters that are held in memory."""
 
 _ANSWER = b":answer"
 
 Refusals = dict[int, str]
 """Zion's answer to a batch, as it is written down: the places of the items that it refused, with its reasons."""
+ODD: Refusals = {-1: "no receipt"}
+"""A 2xx that is no receipt. Who does not know this takes it for a yes."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter: usage that Zion has refused for good."""
+    """A dead letter: usage that Zion has refused for good. record: None where it cannot be read."""
 
     partition: int
     entry: str
-    record: Record
+    record: Record | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Records that were read at once. after: the entry behind which it goes on, None at the end."""
+
+    records: list[Record]
+    after: str | None
 
 
 class Journal:
     """The outboxes, batches and dead letters of all partitions. Every method may raise RedisUnavailable.
 
-    pace: waits between the steps of what would hold up requests.
+    pace: waits between the steps of what would hold up requests. on_unreadable: told where something was, that cannot
+    be read.
     """
 
-    def __init__(self, ledger: RedisLedger, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        ledger: RedisLedger,
+        pace: Pace | None = None,
+        on_unreadable: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._ledger = ledger
         self._pace = pace or Pace(0)
+        self._on_unreadable = on_unreadable
+        self._told_at: dict[int, float] = {}
         self._store = ledger.store
         folder = resources.files(__package__)
-        self._prepare, self._requeue = (
-            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue")
+        self._prepare, self._requeue, self._set_aside = (
+            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue", "set_aside")
         )
         self._sweep: list[int] = []
         self._on_its_way: dict[tuple[int, str], int] = {}
-        self._taken: _Lately[int] = _Lately()
-        self._done: _Lately[str] = _Lately()
+        self._taken: Lately[int] = Lately()
+        self._done: Lately[str] = Lately()
 
     # ------------------------------------------------------------------------------------------------------- records
 
@@ -115,11 +139,11 @@ class Journal:
         most = MOST_ITEMS - _EACH if self._pace.is_over else _FEW_ITEMS
         while self._sweep and found.records < MOST_RECORDS and len(found.items) < most:
             partition = self._sweep.pop(0)
-            read = await self._read(partition, ">", _EACH)
-            found.add(read)
-            if len(read) == _EACH:
+            page = await self._read(partition, ">", _EACH)
+            found.add(page.records)
+            if page.after is not None:
                 self._sweep.append(partition)
-            if read:
+            if page.records:
                 await self._pace.step()
         return found.items
 
@@ -131,17 +155,30 @@ class Journal:
         while after:
             pages = await asyncio.gather(*(self._read(p, entry, _EACH) for p, entry in after.items()))
             for page in pages:
-                found.add(record for record in page if (record.partition, record.entry) not in known)
+                found.add(record for record in page.records if (record.partition, record.entry) not in known)
                 await pause(0)
-            after = {page[-1].partition: page[-1].entry for page in pages if page}
+            after = {p: page.after for p, page in zip(after, pages, strict=True) if page.after is not None}
         return found.items
 
-    async def _read(self, partition: int, after: str, count: int) -> list[Record]:
+    async def _read(self, partition: int, after: str, count: int) -> _Page:
         outbox = keys.outbox(partition)
         words = ("GROUP", keys.GROUP, _CONSUMER, "COUNT", count, "STREAMS", outbox, after)
-        answer = await self._store.command("XREADGROUP", *words, key=outbox)
-        found = [read_record(partition, entry, fields) for entry, fields in _entries(answer)]
-        records = [record for record in found if record is not None]
+        try:
+            entries = _entries(await self._store.command("XREADGROUP", *words, key=outbox))
+        except RedisRefused:
+            self._tell("outbox", partition)
+            return _Page([], None)
+        records = []
+        for entry, fields in entries:
+            record = read_record(partition, entry, fields)
+            if record is None:
+                await self._put_aside(partition, entry.decode())
+            else:
+                records.append(record)
+        return _Page(await self._new(records), entries[-1][0].decode() if len(entries) == count else None)
+
+    async def _new(self, records: list[Record]) -> list[Record]:
+        """These, without what Zion has: Redis may have lost its last moments."""
         again = []
         for record in records:
             # The record of a request may come back under another name, when it was settled again.
@@ -154,6 +191,23 @@ class Journal:
             records = [record for record in records if record not in again]
         return records
 
+    async def _put_aside(self, partition: int, entry: str) -> None:
+        self._on_unreadable("outbox")
+        stream, aside = keys.outbox(partition), keys.unreadable(partition)
+        try:
+            await self._store.script(self._set_aside, (stream, aside), keys.GROUP, entry)
+        except RedisRefused:
+            # It stays among what was read and is not done with.
+            log.warning("an unreadable record cannot be set aside", partition=partition, entry=entry)
+
+    def _tell(self, where: str, partition: int) -> None:
+        """A whole partition cannot be read: an operator has to look."""
+        now = monotonic()
+        if now - self._told_at.get(partition, -_TELL_SECONDS) >= _TELL_SECONDS:
+            self._told_at[partition] = now
+            self._on_unreadable(where)
+            log.error("a partition cannot be read", where=where, partition=partition)
+
     async def _drop(self, records: Sequence[Record]) -> None:
         """Zion has these already: this Redis has lost its last moments."""
         log.warning("redis has forgotten what zion has taken", records=len(records))
@@ -163,7 +217,7 @@ class Journal:
 
     async def depth(self) -> tuple[int, int]:
         """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none)."""
-        lengths = await asyncio.gather(*(self._store.command("XLEN", keys.outbox(p)) for p in range(keys.PARTITIONS)))
+        lengths = await asyncio.gather(*(self._length(keys.outbox(p)) for p in range(keys.PARTITIONS)))
         firsts = await asyncio.gather(
             *(
                 self._store.command("XRANGE", keys.outbox(p), "-", "+", "COUNT", 1)
@@ -172,6 +226,12 @@ class Journal:
             )
         )
         return sum(lengths), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
+
+    async def _length(self, stream: bytes) -> int:
+        try:
+            return int(await self._store.command("XLEN", stream))
+        except RedisRefused:
+            return 0
 
     # ------------------------------------------------------------------------------------------------------- batches
 
@@ -203,6 +263,10 @@ class Journal:
         """Write down what Zion said to a batch."""
         await self._store.command("HSET", keys.BATCHES, batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
 
+    async def forget_answer(self, batch: Batch) -> None:
+        """This batch is sent once more; what was said to it counts no longer."""
+        await self._store.command("HDEL", keys.BATCHES, batch.key.encode() + _ANSWER)
+
     async def forget(self, batch: Batch) -> None:
         """Nothing more is to be known of this batch. Should Redis forget that, it will hear it again."""
         self._done.update((batch.key,))
@@ -219,17 +283,21 @@ class Journal:
         for key, value in fields.items():
             if key.endswith(_ANSWER):
                 continue
-            try:
-                batch = msgspec.json.decode(value, type=Batch)
-                refusals = _refusals(fields.get(key + _ANSWER))
-            except msgspec.DecodeError:
-                log.warning("no batch of this version", key=key.decode(errors="replace"))
-                continue
-            if batch.key in self._done:
+            batch = _read_batch(key, value)
+            if batch is None:
+                await self._put_batch_aside(key, value)
+            elif batch.key in self._done:
                 await self.forget(batch)
             else:
-                found.append((batch, refusals))
+                found.append((batch, _refusals(fields.get(key + _ANSWER))))
         return found
+
+    async def _put_batch_aside(self, key: bytes, value: bytes) -> None:
+        """Its records are read once more: whether Zion has taken them, nobody knows then."""
+        self._on_unreadable("batches")
+        log.error("a batch cannot be read", key=key.decode(errors="replace")[:64])
+        await self._store.command("HSET", keys.UNREADABLE_BATCHES, key, value)
+        await self._store.command("HDEL", keys.BATCHES, key, key + _ANSWER)
 
     async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
         """Drop the records of items that Zion has taken; returns how many were still there."""
@@ -241,9 +309,29 @@ class Journal:
 
     async def _acknowledge(self, told: Sequence[tuple[Item, ItemResult | None]]) -> int:
         taken = [piece for item, result in told for piece in _pieces(item, result)]
-        if sum(len(piece.entries) for piece in taken) <= _RECORDS_DROPPED:
-            return await self._ledger.acknowledge(taken)
-        return sum([await self._ledger.acknowledge([piece]) for piece in taken])
+        if len(taken) > 1 and sum(len(piece.entries) for piece in taken) <= _RECORDS_DROPPED:
+            try:
+                return await self._ledger.acknowledge(taken)
+            except RedisRefused:
+                log.warning("an account among these cannot be read", items=len(told))
+        return sum([await self._acknowledge_one(piece) for piece in taken])
+
+    async def _acknowledge_one(self, piece: Taken) -> int:
+        try:
+            return await self._ledger.acknowledge([piece])
+        except RedisRefused:
+            # Zion has it, and nobody can write that into the account. It must not be told again.
+            self._on_unreadable("accounts")
+            log.warning("an account cannot be read", user_id=log_name(piece.user))
+            outbox = keys.account_keys(piece.user).outbox
+            count = int(await self._store.command("XACK", outbox, keys.GROUP, *piece.entries))
+            await self._store.command("XDEL", outbox, *piece.entries)
+            return count
+
+    def age(self) -> None:
+        """Forget what was remembered for long enough. To be called while Redis is there, and only then."""
+        self._taken.age()
+        self._done.age()
 
     # -------------------------------------------------------------------------------------------------- dead letters
 
@@ -252,17 +340,46 @@ class Journal:
         for entry in item.entries:
             self._on_its_way.pop((item.partition, entry), None)
         letter = Letter(Ask("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
-        return await self._ledger.acknowledge([Taken(item.user, item.entries, item.spent, item.period)], letter)
+        try:
+            return await self._ledger.acknowledge([Taken(item.user, item.entries, item.spent, item.period)], letter)
+        except RedisRefused:
+            self._on_unreadable("accounts")
+            log.warning("an account cannot be read", user_id=log_name(item.user))
+            for entry in item.entries:
+                await self._put_aside(item.partition, entry)
+            return len(item.entries)
 
-    async def letters(self) -> list[DeadLetter]:
-        """All dead letters, partition by partition."""
-        found = []
+    async def letters(self) -> AsyncIterator[DeadLetter]:
+        """The dead letters of now, partition by partition; few of them are in memory at a time."""
         for p in range(keys.PARTITIONS):
-            for entry, fields in _rows(await self._store.command("XRANGE", keys.dead_letters(p), "-", "+")):
-                record = read_record(p, entry, fields)
-                if record is not None:
-                    found.append(DeadLetter(p, entry.decode(), record, fields.get(b"reason", b"").decode()))
-        return found
+            stream = keys.dead_letters(p)
+            try:
+                last = _rows(await self._store.command("XREVRANGE", stream, "+", "-", "COUNT", 1))
+            except RedisRefused:
+                self._tell("dead_letters", p)
+                continue
+            after = "-"
+            while last and (page := await self._letters(p, after, last[0][0])):
+                for letter in page:
+                    yield letter
+                after = f"({page[-1].entry}"
+
+    async def _letters(self, partition: int, after: str, last: bytes) -> list[DeadLetter]:
+        stream = keys.dead_letters(partition)
+        page = _rows(await self._store.command("XRANGE", stream, after, last, "COUNT", _LETTERS))
+        return [
+            DeadLetter(
+                partition,
+                entry.decode(),
+                read_record(partition, entry, fields),
+                fields.get(b"reason", b"").decode(errors="replace"),
+            )
+            for entry, fields in page
+        ]
+
+    async def letter_count(self) -> int:
+        """How many there are."""
+        return sum([await self._length(keys.dead_letters(p)) for p in range(keys.PARTITIONS)])
 
     async def requeue(self, letter: DeadLetter) -> str | None:
         """Put a dead letter back into its outbox; returns its entry there, None if somebody did that before."""
@@ -273,27 +390,6 @@ class Journal:
     async def is_waiting(self, partition: int, entry: str) -> bool:
         """Whether this record is still in its outbox."""
         return bool(await self._store.command("XRANGE", keys.outbox(partition), entry, entry))
-
-
-class _Lately(Generic[T]):
-    """What happened in the last _REMEMBER_SECONDS, and longer while nothing happens."""
-
-    def __init__(self) -> None:
-        self._new: set[T] = set()
-        self._old: set[T] = set()
-        self._since = 0.0
-
-    def __len__(self) -> int:
-        return len(self._new) + len(self._old)
-
-    def __contains__(self, thing: T) -> bool:
-        return thing in self._new or thing in self._old
-
-    def update(self, things: Iterable[T]) -> None:
-        """They happened now."""
-        if monotonic() - self._since > _REMEMBER_SECONDS or len(self._new) >= _MOST_REMEMBERED:
-            self._new, self._old, self._since = set(), self._new, monotonic()
-        self._new.update(things)
 
 
 def _portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:
@@ -320,14 +416,33 @@ def _pieces(item: Item, result: ItemResult | None) -> Iterator[Taken]:
 def read_record(partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record | None:
     """The record; None, and a line in the log, for something that others have put there."""
     try:
-        return Record.read(partition, entry, fields)
-    except (KeyError, ValueError, struct.error) as error:
-        log.warning("no usage record", partition=partition, entry=entry.decode(), reason=repr(error))
+        record = Record.read(partition, entry, fields)
+    except (KeyError, ValueError, ArithmeticError, RecursionError, struct.error) as error:
+        # Not the error's words: they may be what stands there.
+        log.warning("no usage record", partition=partition, entry=entry.decode(), reason=type(error).__name__)
         return None
+    if keys.partition_of(record.user) != partition:
+        # Dropped by its user's keys it would never go.
+        log.error("a usage record of another partition", partition=partition, entry=entry.decode())
+        return None
+    return record
+
+
+def _read_batch(key: bytes, value: bytes) -> Batch | None:
+    try:
+        batch = msgspec.json.decode(value, type=Batch)
+    except (ValueError, RecursionError):
+        return None
+    sound = all(item.has_moment and item.partition == keys.partition_of(item.user) for item in batch.items)
+    return batch if sound and batch.key.encode() == key else None
 
 
 def _refusals(value: bytes | None) -> Refusals | None:
-    return None if value is None else msgspec.json.decode(value, type=Refusals)
+    """An answer that cannot be read tells nothing: then Zion is asked."""
+    try:
+        return None if value is None else msgspec.json.decode(value, type=Refusals)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _pairs(answer: Any) -> dict[bytes, bytes]:

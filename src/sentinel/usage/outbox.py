@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic
-from sentinel.error import AccessDenied, RedisUnavailable, ZionUnavailable
+from sentinel.error import AccessDenied, RedisRefused, RedisUnavailable, ZionUnavailable
 from sentinel.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import (
@@ -32,11 +32,18 @@ from sentinel.usage.batch import (
 )
 from sentinel.usage.deliverers import BEAT_SECONDS, Deliverers
 from sentinel.usage.doubt import Doubt
-from sentinel.usage.journal import Journal, Refusals
+from sentinel.usage.journal import ODD, Journal, Refusals
 from sentinel.usage.pace import Pace
 from sentinel.usage.queue import GIVE_UP_AFTER, PROBE_AFTER, Held, Queue
 from sentinel.zion.client import Reported, ZionClient
-from sentinel.zion.models import ItemResult, read_increment, read_results, says_no
+from sentinel.zion.models import (
+    ItemResult,
+    is_increment_receipt,
+    is_receipt,
+    read_increment,
+    read_results,
+    says_no,
+)
 
 log = structlog.get_logger()
 
@@ -53,27 +60,43 @@ _LAST_TRIES = 4
 DOUBT_SECONDS = 2.0
 """So long Zion gets to finish what it may still be doing for a call whose answer will not come."""
 
+_NOBODY = "sentinel-nobody"
+"""A user who cannot exist."""
+
 _PATIENCE_SECONDS = 30.0
 """So long a batch in doubt waits for a Zion that is there and does not tell what it has booked."""
 
 
 @dataclass(slots=True)
 class Delivered:
-    """Counts for the metrics. taken, dead: records; ambiguous: items sent again in doubt; failures: calls to Zion."""
+    """Counts for the metrics.
+
+    taken, dead: records; ambiguous: items that stayed in doubt; failures: calls to Zion; odd: those that were answered
+    with a 2xx that is no receipt.
+    """
 
     taken: int = 0
     dead: int = 0
     ambiguous: int = 0
     failures: int = 0
+    odd: int = 0
 
 
 class Outbox:
-    """The deliverer of one process."""
+    """The deliverer of one process. on_unreadable: told where something was, that cannot be read."""
 
-    def __init__(self, ledger: RedisLedger, zion: ZionClient, *, flush_seconds: float, calls_per_second: float) -> None:
+    def __init__(
+        self,
+        ledger: RedisLedger,
+        zion: ZionClient,
+        *,
+        flush_seconds: float,
+        calls_per_second: float,
+        on_unreadable: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store = ledger.store
         self._pace = Pace(flush_seconds)
-        self._journal = Journal(ledger, self._pace)
+        self._journal = Journal(ledger, self._pace, on_unreadable)
         self._deliverers = Deliverers(ledger.store)
         self._zion = zion
         self._flush_seconds = flush_seconds
@@ -97,11 +120,17 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------------- running
 
     async def run(self) -> None:
-        """Deliver until `stop`."""
+        """Deliver until `stop`. What nobody has thought of ends this, and it is to be started again."""
         while not self._stopping.is_set():
             due = monotonic() + self._flush_seconds
             self._pace.begin()
-            await self._flush_safely()
+            try:
+                await self.flush()
+            except RedisRefused:
+                # Redis is there: what all deliveries need cannot be read.
+                raise
+            except RedisUnavailable:
+                log.warning("the outbox waits for redis")
             await self._rest(max(due, self._queue.pause_until) - monotonic())
 
     async def _flush_safely(self) -> bool:
@@ -110,7 +139,7 @@ class Outbox:
         except RedisUnavailable:
             log.debug("the outbox waits for redis")
         except Exception:
-            # One record that nobody has thought of must not end the delivery of all others.
+            # The end of the process must not depend on it.
             log.exception("the outbox failed")
         return False
 
@@ -120,6 +149,8 @@ class Outbox:
             try:
                 if not await self._deliverers.beat():
                     self._known = False
+            except RedisRefused:
+                raise
             except RedisUnavailable:
                 self._known = False
                 log.debug("no sign of life while redis is away")
@@ -164,22 +195,30 @@ class Outbox:
             held = await self._next()
             if held is None:
                 return self._queue.empty
-            if self._deliverers.sure and self._known:
+            if self._is_ours and self._known:
                 await self._attempt(held)
             else:
                 # Somebody may have taken over from us meanwhile.
                 self._known, self._look_at = False, 0.0
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether nobody else can have taken what we work on."""
+        return self._deliverers.sure and self._connects == self._store.connects
+
     async def _look(self) -> None:
         """Settle which partitions are ours, and recall what there is if that has changed."""
+        if self._connects != self._store.connects:
+            # It may have come back with an older state, while we know what that has forgotten; or with none, in which
+            # others have taken what was ours.
+            self._known, self._connects, self._look_at = False, self._store.connects, 0.0
+        elif self._store.whole:
+            self._journal.age()
         if monotonic() >= self._look_at or not self._deliverers.sure:
             idle = self._known and self._queue.empty
             if await self._deliverers.look(idle=idle):
                 self._known = False
             self._look_at = monotonic() + _LOOK_SECONDS
-        if self._connects != self._store.connects:
-            # It may have come back with an older state, while we know what that has forgotten.
-            self._known, self._connects = False, self._store.connects
         if not self._known or (monotonic() >= self._recall_at and self._queue.empty):
             await self._recall()
 
@@ -215,12 +254,13 @@ class Outbox:
         known: set[tuple[int, str]] = set()
         for batch, noted in await self._journal.batches():
             refusals = self._answers.get(batch.key, noted)
-            if batch.home in owned and refusals is not None:
+            if batch.home in owned and refusals is not None and refusals != ODD:
                 await self._take_yes(batch, refusals, None)
                 continue
             known.update((item.partition, entry) for item in batch.items for entry in item.entries)
             if batch.home in owned:
-                self._queue.held.append(Held(batch, sent=True, doubt=True, due=monotonic() + DOUBT_SECONDS))
+                due = monotonic() + DOUBT_SECONDS
+                self._queue.held.append(Held(batch, sent=True, doubt=True, odd=refusals == ODD, due=due))
         # What is left of these is of batches that Redis has forgotten.
         self._answers.clear()
         self._queue.loose = await self._journal.pending(owned, known)
@@ -247,14 +287,14 @@ class Outbox:
             await self._journal.note_sent(batch)
         singly = len(batch.items) == 1 and monotonic() < self._singly_until
         await self._turn()
-        if not self._deliverers.sure:
+        if not self._is_ours:
             return
         answer = await (
             self._zion.report_one(batch.items[0].increment(), batch.key)
             if singly
             else self._zion.report([item.increment() for item in batch.items], batch.key)
         )
-        outcome = Outcome.LATER if answer.not_sent else outcome_of(answer.status, says_no=says_no(answer.body))
+        outcome = Outcome.LATER if answer.not_sent else _outcome(batch, answer, singly=singly)
         if outcome is Outcome.TAKEN:
             await self._taken(held, read_increment(answer.body) if singly else read_results(answer.body))
         elif outcome is Outcome.MISSING and not singly:
@@ -263,6 +303,13 @@ class Outbox:
         elif outcome in (Outcome.REFUSED, Outcome.MISSING):
             await self._refused(held, f"status {answer.status}")
         else:
+            if outcome is Outcome.DOUBT and answer.taken:
+                self.delivered.odd += 1
+                held.odd = True
+                log.error("zion answers usage with no receipt", status=answer.status, bytes=len(answer.body))
+                self._answers[batch.key] = ODD
+                await self._journal.note_answer(batch, ODD)
+                del self._answers[batch.key]
             self._failed(held, answer, doubt=outcome is Outcome.DOUBT)
 
     async def _turn(self) -> None:
@@ -343,7 +390,7 @@ class Outbox:
     # --------------------------------------------------------------------------------------------------------- doubt
 
     async def _settle_doubt(self, held: Held) -> None:
-        """Find out what Zion took of a batch whose answer did not come."""
+        """Find out what Zion took of a batch whose answer did not come, or was no receipt."""
         doubt = Doubt(held.batch.items)
         while (user := doubt.next_user()) is not None:
             await self._turn()
@@ -355,25 +402,43 @@ class Outbox:
                 if not await self._impatient(held):
                     self._queue.wait(held, monotonic(), at_least=error.retry_after_seconds or 0.0, jitter=_jitter())
                     return
-                break
+                if not held.odd:
+                    break
+                doubt.tell(user, None)
             else:
                 doubt.tell(user, quota.used, quota.told)
         await self._resolved(held, doubt)
 
     async def _impatient(self, held: Held) -> bool:
-        """Whether Zion is there and has not told what it has booked for too long. While it is away we can wait."""
+        """Whether Zion is there and has not told what it has booked for too long. While it is away we can wait.
+
+        What answers reports with pages may answer anything so: then only who speaks of limits is Zion.
+        """
         held.doubt_since = held.doubt_since or monotonic()
         if monotonic() - held.doubt_since < _PATIENCE_SECONDS:
             return False
-        await self._zion.ping()
-        return self._zion.reachable
+        if not held.odd:
+            await self._zion.ping()
+            return self._zion.reachable
+        try:
+            await self._zion.limits(_NOBODY)
+        except AccessDenied:
+            return True
+        except ZionUnavailable:
+            return False
+        return True
 
     async def _resolved(self, held: Held, doubt: Doubt) -> None:
-        each = doubt.taken()
-        batch, unknown, taken = held.batch, each.count(None), each.count(True)
-        log.warning("an unanswered batch", items=len(each), taken=taken, unknown=unknown)
+        each, batch = doubt.taken(), held.batch
+        unknown = each.count(None)
+        log.warning("an unanswered batch", items=len(each), taken=each.count(True), unknown=unknown, odd=held.odd)
         self.delivered.ambiguous += unknown
-        held.doubt, held.sent = False, unknown > 0
+        if held.odd:
+            # Somebody has said yes, so a second report is the likelier error.
+            each, unknown = [told is not False for told in each], 0
+            await self._journal.forget_answer(batch)
+        taken = each.count(True)
+        held.doubt, held.odd, held.sent = False, False, unknown > 0
         if taken:
             untaken = {place: "" for place, is_taken in enumerate(each) if not is_taken}
             await self._note(batch, untaken)
@@ -392,6 +457,12 @@ class Outbox:
     async def depth(self) -> tuple[int, int]:
         """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none). Raises RedisUnavailable."""
         return await self._journal.depth()
+
+
+def _outcome(batch: Batch, answer: Reported, *, singly: bool) -> Outcome:
+    emails = [item.email for item in batch.items]
+    told = is_increment_receipt(answer.body) if singly else is_receipt(answer.body, emails)
+    return outcome_of(answer.status, says_no=says_no(answer.body), is_receipt=told)
 
 
 def _jitter() -> float:

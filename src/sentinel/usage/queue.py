@@ -30,7 +30,8 @@ MOST_APART = 1000
 class Held:
     """A batch and where it stands.
 
-    sent: it is written down as sent, and Zion may have taken it. doubt: that is to be found out first.
+    sent: it is written down as sent, and Zion may have taken it. doubt: that is to be found out first. odd: it was
+    answered with a 2xx that is no receipt; what cannot be found out counts as taken then.
     due: not before this moment. attempts, failed_at: how often and when it has failed. passed: how many batches Zion
     had taken by then, -1 = it has not failed. suspect: others passed between two failures of this one.
     """
@@ -38,6 +39,7 @@ class Held:
     batch: Batch
     sent: bool = False
     doubt: bool = False
+    odd: bool = False
     doubt_since: float = 0.0
     attempts: int = 0
     failed_at: float = 0.0

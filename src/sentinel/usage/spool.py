@@ -40,7 +40,8 @@ _Text = Annotated[str, msgspec.Meta(min_length=1)]
 class Settlement(msgspec.Struct, frozen=True):
     """One settlement: everything the ledger needs. started_ms and at_ms: when it was reserved, and spent.
 
-    tried_ms: when Redis was first told, and may have carried it out; 0 = it has never heard of it.
+    tried_ms: when Redis was first told, and may have carried it out; 0 = it has never heard of it. life: of what Redis
+    remembered then (RedisLedger.lives), "" = not known.
     """
 
     id: _Text
@@ -51,11 +52,12 @@ class Settlement(msgspec.Struct, frozen=True):
     started_ms: _Number
     at_ms: Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
     tried_ms: _Number = 0
+    life: str = ""
 
     @classmethod
-    def of(cls, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0) -> Settlement:
+    def of(cls, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0, life: str = "") -> Settlement:
         """The settlement of this request, spent now."""
-        return cls(ask.id, ask.user, ask.email, ask.model, spent, started_ms, now_ms(), tried_ms)
+        return cls(ask.id, ask.user, ask.email, ask.model, spent, started_ms, now_ms(), tried_ms, life)
 
     def ask(self) -> Ask:
         """The request it belongs to."""

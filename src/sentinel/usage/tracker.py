@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import NamedTuple, Protocol
 
 import structlog
 
+from sentinel.cache import keys
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 _LOOK_SECONDS = 0.25
 _REPLAY_EVERY = 4
+_LIVES_EVERY = 240
 _AT_ONCE = 64
 
 REMEMBER_SECONDS = 2.5
@@ -89,6 +91,8 @@ class BatchingUsageTracker:
         self._on_unsure = on_unsure
         self._recent: deque[Settled] = deque(maxlen=_MOST_REMEMBERED)
         self._at_risk: dict[str, Settled] = {}
+        self._lives: Sequence[bytes] | None = None
+        self._connects = -1
         self._seen: tuple[bool, int] | None = None
         self._seen_at = 0.0
 
@@ -108,10 +112,14 @@ class BatchingUsageTracker:
         except (NotSent, RedisRefused):
             await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms))
         except RedisUnavailable:
-            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms or now_ms()))
+            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms or now_ms(), self._life(ask.user)))
         except asyncio.CancelledError:
             self._tasks.start(self.settle(ask, spent, started_ms, tried_ms or now_ms()), "settle")
             raise
+
+    def _life(self, user: str) -> str:
+        """Of what Redis remembers of this user, as far as we know."""
+        return self._lives[keys.partition_of(user)].decode() if self._lives else ""
 
     def _remember(self, ask: Ask, spent: Triple, started_ms: int) -> None:
         recent, now = self._recent, monotonic()
@@ -132,8 +140,15 @@ class BatchingUsageTracker:
                 del self._at_risk[surplus]
         self._seen, self._seen_at = seen, monotonic()
 
-    async def settle_again(self) -> None:
-        """Settle once more what is at risk; what Redis still knows of, it takes for what it is."""
+    async def settle_again(self, lives: Sequence[bytes] | None = None) -> None:
+        """Settle once more what is at risk; what Redis still knows of, it takes for what it is.
+
+        lives: RedisLedger.lives. A Redis that was emptied knows nothing, not even what Zion has taken: nothing is
+        settled again there.
+        """
+        before, self._lives = self._lives, lives
+        if before is not None and lives is not None:
+            self._forget({p for p, life in enumerate(lives) if life != before[p]})
         at_risk, done = list(self._at_risk.values()), list[bool | None]()
         for start in range(0, len(at_risk), _AT_ONCE):
             some = at_risk[start : start + _AT_ONCE]
@@ -145,6 +160,15 @@ class BatchingUsageTracker:
         if None in done:
             log.warning("redis was away for so long that some settlements are not repeated", count=done.count(None))
 
+    def _forget(self, emptied: set[int]) -> None:
+        """Redis has forgotten these partitions: what was settled there before is not settled anew, now or later."""
+        if emptied:
+            log.error("redis was emptied: what waited in it is lost", partitions=len(emptied))
+            kept = [settled for settled in self._recent if keys.partition_of(settled.ask.user) not in emptied]
+            self._recent = deque(kept, maxlen=_MOST_REMEMBERED)
+            at_risk = self._at_risk.items()
+            self._at_risk = {id_: one for id_, one in at_risk if keys.partition_of(one.ask.user) not in emptied}
+
     async def _settle_again(self, settled: Settled) -> bool | None:
         # A machine that sleeps stops the one clock, a clock that is set moves the other.
         age_ms = max(now_ms() - settled.at_ms, round((monotonic() - settled.at) * 1000))
@@ -153,7 +177,7 @@ class BatchingUsageTracker:
             done = await self._ledger.settle(ask, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
         except RedisRefused:
             # This account cannot be read, and others can. The spool tries it again and again.
-            await self._spool_it(Settlement.of(ask, spent, started_ms, at_ms))
+            await self._spool_it(Settlement.of(ask, spent, started_ms, at_ms, self._life(ask.user)))
             return False
         if done is None and any(spent):
             self._on_unsure()
@@ -183,7 +207,9 @@ class BatchingUsageTracker:
         """Bring spooled settlements into the ledger; returns how many."""
 
         async def settle(line: Settlement) -> None:
-            unsure = line.tried_ms > 0 and not 0 <= now_ms() - line.tried_ms < _SURE_MS
+            long_ago = not 0 <= now_ms() - line.tried_ms < _SURE_MS
+            emptied = line.life != "" and line.life != self._life(line.user)
+            unsure = line.tried_ms > 0 and (long_ago or emptied)
             done = await self._ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
             if done is None:
                 self._on_unsure()
@@ -194,13 +220,18 @@ class BatchingUsageTracker:
             log.info("spooled usage is replayed", settlements=taken)
         return taken
 
-    async def run(self, store: Connected) -> None:
-        """For ever: replay whenever the ledger is there and something waits; settle again when it has come back."""
+    async def run(self, store: Connected, lives: Callable[[], Awaitable[Sequence[bytes]]]) -> None:
+        """For ever: replay whenever the ledger is there and something waits; settle again when it has come back.
+
+        lives: RedisLedger.lives.
+        """
         for turn in count():
             self.watch(store)
             try:
-                if self._at_risk and store.whole:
-                    await self.settle_again()
+                if store.whole and (self._at_risk or self._connects != store.connects or turn % _LIVES_EVERY == 0):
+                    connects = store.connects
+                    await self.settle_again(await lives())
+                    self._connects = connects
                 if turn % _REPLAY_EVERY == 0 and store.available and self._spool.waiting_files():
                     await self.replay()
             except RedisUnavailable:

@@ -6,6 +6,7 @@ elements by name; both are read. Null, absent and negative limits mean "not limi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -250,11 +251,43 @@ def is_envelope(body: bytes) -> bool:
         return False
 
 
-def read_results(body: bytes) -> list[ItemResult] | None:
-    """The per-item results of a batch that Zion took with a 2xx; None where the body tells nothing usable.
+def is_receipt(body: bytes, emails: Sequence[str]) -> bool:
+    """Whether the body of a 2xx is Zion's answer to a batch with items of these e-mail addresses.
 
-    After a 2xx the batch counts as taken whatever the body says: a resend would count twice (contract 1.5).
+    Results of all items decide, whatever the counts beside them say (contract 1.5: `processed` is ambiguous). Where
+    there are fewer, the counts must agree with what was sent, and with the failures that are named.
     """
+    try:
+        envelope = _report.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    data = envelope.data or {}
+    results = [] if data.get("results") is None else data["results"]
+    if envelope.success is None or not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+        return False
+    known = {email.casefold() for email in emails}
+    named = (one.get("email") for one in results)
+    if any(isinstance(email, str) and email.casefold() not in known for email in named):
+        return False
+    if len(results) == len(emails):
+        return True
+    refused = sum(not _result(one).success for one in results)
+    processed, failed = data.get("processed"), data.get("failed", refused)
+    if processed is None:
+        return envelope.success and not results and not failed
+    return envelope.success and failed == refused and processed in (len(emails), len(emails) - refused)
+
+
+def is_increment_receipt(body: bytes) -> bool:
+    """Whether the body of a 2xx is Zion's answer to a single increment."""
+    try:
+        return _report.decode(body).success is True
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def read_results(body: bytes) -> list[ItemResult] | None:
+    """The per-item results of a batch that Zion took; None where the body tells nothing usable."""
     try:
         results = (_report.decode(body).data or {}).get("results")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

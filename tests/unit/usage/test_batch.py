@@ -86,12 +86,18 @@ def test_moments_are_written_as_zion_wants_them(ms: int) -> None:
 )
 def test_statuses(status: int, outcome: Outcome) -> None:
     """What each means for a batch."""
-    assert outcome_of(status, says_no=False) is outcome
+    assert outcome_of(status, says_no=False, is_receipt=True) is outcome
 
 
 def test_a_no_in_a_yes() -> None:
     """HTTP 200 around `success: false` is a refusal."""
-    assert outcome_of(200, says_no=True) is Outcome.REFUSED
+    assert outcome_of(200, says_no=True, is_receipt=False) is Outcome.REFUSED
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_a_yes_that_is_no_receipt_is_a_doubt(status: int) -> None:
+    """Any 2xx may come from something else than Zion."""
+    assert outcome_of(status, says_no=False, is_receipt=False) is Outcome.DOUBT
 
 
 def result(email: str | None, success: bool = True) -> ItemResult:
