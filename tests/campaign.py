@@ -23,6 +23,7 @@ import redis
 from sentinel.cache import keys
 from sentinel.dev.openai import Billed
 from sentinel.dev.zion import BATCH
+from tests.campaign_trouble import Kind, Load, Trouble
 from tests.stack import Stack, say, wait_until
 
 SETTINGS = {
@@ -78,6 +79,8 @@ class Report:
     batches_in_doubt: int = 0
     ambiguous: float = 0
     lost_before_cut: list[float] = field(default_factory=list)
+    poisoned: int = 0
+    kept: int = 0
 
     def __str__(self) -> str:
         events = ", ".join(f"{name} {count}" for name, count in sorted(self.events.items()))
@@ -104,12 +107,15 @@ class Campaign:
         clients: int = 12,
         sentinels: int = 2,
         power_cuts: Literal["none", "redis", "all"] = "none",
+        trouble: Kind | None = None,
     ) -> None:
         self._stack = stack
         self._power_cuts = power_cuts
         self._cuts: list[float] = []
         self._sizes: list[tuple[float, int]] = []
         self._random = random.Random(seed)
+        self._load = Load()
+        self._trouble, self._kind = Trouble(stack, self._load, self._random), trouble
         self._clients = clients
         self._until = 0.0
         self._numbers = iter(range(10**9))
@@ -134,7 +140,10 @@ class Campaign:
     async def _ask_on(self, number: int) -> None:
         chance = random.Random(f"{self.report.seed}/{number}")
         while time.monotonic() < self._until:
+            await self._load.may_ask.wait()
+            self._load.asking += 1
             await self._ask(chance)
+            self._load.asking -= 1
 
     async def _ask(self, chance: random.Random) -> None:
         kind = chance.random()
@@ -175,6 +184,8 @@ class Campaign:
         ]
         if self._power_cuts != "none":
             events = [("power cut", 1, self._cut_power)]
+        if self._kind is not None:
+            events = self._trouble.events(self._kind)
         names = [name for name, weight, _ in events for _ in range(weight)]
         act = {name: action for name, _, action in events}
         await asyncio.sleep(1)
@@ -273,6 +284,7 @@ class Campaign:
                 sentinel.start()
         with redis.Redis.from_url(self._stack.store.url, retry_on_timeout=True) as client:
             wait_until(lambda: self._is_quiet(client), 60, "the end of all deliveries")
+        self.report.poisoned, self.report.kept = self._trouble.poisoned, self._trouble.kept()
         self.report.ambiguous = sum(s.metric("sentinel_usage_ambiguous_total") for s in self._sentinels)
         for sentinel in self._sentinels:
             lines = [line for line in sentinel.log() if line.get("event") == "an unanswered batch"]
@@ -396,6 +408,7 @@ async def run(seed: int, seconds: float, *, appendfsync: str, **options: Any) ->
     """One whole campaign on a stack of its own."""
     # A lease must not end before what a power cut took away is settled again, as it would not with the default of 30 s.
     lease = "3" if options.get("power_cuts", "none") == "none" else "10"
-    stack = Stack(appendfsync=appendfsync, LEASE_SECONDS=lease, **SETTINGS)
+    local = {"REDIS_DOWN": "local", "SENTINEL_REPLICAS": "2"} if options.get("trouble") in ("away", "poison") else {}
+    stack = Stack(appendfsync=appendfsync, LEASE_SECONDS=lease, **SETTINGS, **local)
     with stack:
         return await Campaign(stack, seed=seed, seconds=seconds, **options).run()

@@ -45,3 +45,18 @@ async def test_power_cuts_of_everything(capsys: pytest.CaptureFixture[str]) -> N
     """The one window: Redis loses its last second and all Sentinels are gone. Nothing older than that is lost."""
     report = await run(capsys, SECONDS / 3, "everysec", power_cuts="all")
     assert all(before <= campaign.UNSYNCED_SECONDS + 0.5 for before in report.lost_before_cut)
+
+
+@pytest.mark.parametrize("trouble", ["idle", "poison", "away"])
+async def test_trouble(capsys: pytest.CaptureFixture[str], trouble: str) -> None:
+    """Lost connections of the idle, poison in every queue, REDIS_DOWN=local in mid-stream: the books are right."""
+    report = await run(capsys, SECONDS / 3, "everysec", trouble=trouble)
+    assert (report.lost, report.doubled) == ([], [])
+    assert report.kept == 5 * report.poisoned
+    assert trouble == "away" or report.overdrawn == 0
+
+
+async def test_an_emptied_redis(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Redis that comes back with nothing takes what waited in it; nothing is told twice."""
+    report = await run(capsys, SECONDS / 3, "everysec", trouble="emptied")
+    assert report.doubled == []

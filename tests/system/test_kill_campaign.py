@@ -14,3 +14,16 @@ async def test_kills_under_load() -> None:
     assert (report.lost, report.doubled, report.overdrawn) == ([], [], 0), str(report)
     assert report.complete > 50, str(report)
     assert sum(report.events.values()) >= 3, str(report)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("trouble", "seconds"), [("idle", 10), ("poison", 10), ("emptied", 8)])
+async def test_trouble_under_load(trouble: str, seconds: float) -> None:
+    """Connections of the idle are lost, poison is in every queue, Redis comes back empty: nobody pays twice."""
+    report = await campaign.run(7, seconds, appendfsync="everysec", clients=8, trouble=trouble)
+    assert report.doubled == [], str(report)
+    assert sum(report.events.values()) >= 1, str(report)
+    if trouble != "emptied":
+        assert (report.lost, report.overdrawn) == ([], 0), str(report)
+    if trouble == "poison":
+        assert report.kept == 5 * report.poisoned > 0, str(report)
