@@ -272,6 +272,14 @@ class TestErrors:
             [b'event: error\ndata: {"message":"overloaded"}\n\n'],
             [b'data: {"object":"error","message":"overloaded"}\n\n', DONE],
             [b'data: {"choi'],
+            # OpenRouter, beside a choice and within it.
+            [b'data: {"error":{"code":502},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}\n\n', DONE],
+            [b'data: {"choices":[{"index":0,"delta":{},"error":{"code":502},"finish_reason":"stop"}]}\n\n', DONE],
+            [b'data: {"choices":[{"index":0,"text":"","finish_reason":"error"}]}\n\n', DONE],
+            # llama.cpp, DashScope, and one that says it in plain words.
+            [b'error: {"code":500,"message":"x"}\n\n'],
+            [b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"x","message":"y"}\n\n'],
+            [b"event: error\r\ndata: overloaded\r\n\r\n"],
         ],
     )
     async def test_before_anything_was_generated(self, stage: Stage, pieces: list[bytes | Exception]) -> None:
@@ -283,6 +291,36 @@ class TestErrors:
         assert b"error" in client.got
         assert (DONE in client.got) == (DONE in pieces)
         assert stage.ended[0].outcome == "broken"
+
+    @pytest.mark.parametrize("pieces", [[], [KEEP_ALIVE] * 3, [ROLE]])
+    async def test_an_end_before_anything(self, stage: Stage, pieces: list[bytes]) -> None:
+        """A stream that says nothing and has no [DONE] is free, although it ends in good order."""
+        client = Client(stream=True)
+        assert await run(stage, client, *pieces) is None
+        assert client.got == b"".join(pieces)
+        assert stage.ended[0].outcome == "broken"
+
+    async def test_an_end_that_is_told(self, stage: Stage) -> None:
+        """An empty answer is one."""
+        assert await run(stage, Client(stream=True), self.ROLE, DONE) == (INPUT_TOKENS, 0)
+        assert stage.ended[0].outcome == "ok"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"choices": [{"message": {"content": ""}, "error": {"code": 502}, "finish_reason": "error"}]},
+            {"choices": [{"text": "", "finish_reason": "error"}]},
+            {"error": {"code": 502}, "choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
+            # MiniMax.
+            {"choices": None, "usage": None, "base_resp": {"status_code": 1008, "status_msg": "no balance"}},
+        ],
+    )
+    async def test_a_whole_answer_that_says_nothing(self, stage: Stage, body: dict[str, Any]) -> None:
+        """Whatever its choices say of the error."""
+        client = Client()
+        assert await run(stage, client, body=json.dumps(body).encode()) is None
+        assert client.status == 200
+        assert stage.ended[0].outcome == "upstream_error"
 
     async def test_after_some_text(self, stage: Stage) -> None:
         """What was delivered is billed; the error passes as it is."""

@@ -321,7 +321,8 @@ class Exchange:
         if read is None:
             raise UpstreamError("The model provider gave a broken answer.")
         self.spent = self._bill_told(read) or await self._bill_counted(read, len(body))
-        self._learn(held.ask, verdict, open_end=False)
+        if self.context.outcome == "ok":
+            self._learn(held.ask, verdict, open_end=False)
         # Durable before the first byte leaves: whoever has the answer has paid for it (P2).
         await self.settle(held.ask, verdict)
         self.context.status = 200
@@ -365,8 +366,8 @@ class Exchange:
             raise
         finally:
             self._bill_stream(relay)
-        self.context.outcome = "limit" if relay.at_limit else "broken" if meter.failed else "ok"
-        if not relay.at_limit and not meter.failed:
+        self.context.outcome = "limit" if relay.at_limit else "broken" if meter.is_broken else "ok"
+        if self.context.outcome == "ok":
             self._learn(held.ask, verdict, open_end=_has_open_end(request, held.ask, verdict))
         self.parts.leases.release(held)
         # Durable before the stream's last event leaves (P2).
@@ -397,7 +398,7 @@ class Exchange:
         self.context.finish_reason = "length" if relay.at_limit else meter.finish_reason
         if relay.at_limit:
             self.spent = self._bill(Usage(meter.usage.prompt_tokens), sent)
-        elif sent >= 0 or self.client.gone or (relay.ended and not meter.failed):
+        elif sent >= 0 or self.client.gone or (relay.ended and not meter.is_broken):
             # Some tell usage all along: then it lags behind what was delivered, or tells of the input alone.
             final = relay.ended and meter.usage_is_final
             self.spent = self._bill(meter.usage, max(0, sent), final=final)
@@ -405,9 +406,9 @@ class Exchange:
     def _bill_told(self, answer: Reading) -> Spent | None:
         """The cost of a whole answer by the provider's usage, None where its texts have to be counted.
 
-        An error that comes with status 200 costs no tokens.
+        An error that comes with status 200 costs no tokens, nor does an answer that says nothing.
         """
-        if answer.failed and not answer.texts and not answer.finished:
+        if not answer.is_generated and (answer.failed or answer.usage == NOTHING):
             self.context.outcome = "upstream_error"
             return Spent()
         self.context.outcome = "ok"

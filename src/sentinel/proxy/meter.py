@@ -28,6 +28,8 @@ MOST_READ_BYTES = 8 * 1024 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _WITH_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 _DONE = b"[DONE]"
+_TELLS_ERROR = re.compile(rb"(?:\A|[\r\n])(?:event: ?error|error:)")
+"""An event of that name, and a field of it, as llama.cpp has had (llama.cpp#14566)."""
 _WHITE_SPACE = b" \t\r\n\xef\xbb\xbf"
 """And the bytes of a BOM."""
 _ENVELOPE = frozenset(("id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"))
@@ -46,7 +48,7 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_begins_inside", "_buffer", "_chat", "_delivered", "_finished", "_first", "_given_bytes", "_has_ended",
+        "_begins_inside", "_buffer", "_chat", "_delivered", "_finished", "_first", "_generated", "_given_bytes", "_has_ended",
         "_mark", "_model", "_pending", "_pending_bytes", "_read_bytes", "_redact", "_text_at", "_too_long", "_usage_at",
         "_withhold", "broke_off", "done", "failed", "malformed", "usage",
     )  # fmt: skip
@@ -57,6 +59,7 @@ class StreamMeter:
         self._delivered = DeliveredText(model)
         self._finished: dict[int, str] = {}
         self._first = b""
+        self._generated = False
         self._model = model
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -197,7 +200,12 @@ class StreamMeter:
     @property
     def generated(self) -> bool:
         """Whether the provider has generated anything, or said that it has; call `count` before."""
-        return bool(self._text_at or self._finished or self.usage.output_tokens)
+        return bool(self._text_at or self._generated or self.usage.output_tokens)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a stream that has ended told of an error, or of nothing at all; call `count` before."""
+        return self.failed or not (self.done or self.generated or self.usage != NOTHING)
 
     def could_exceed(self, tokens: int) -> bool:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""
@@ -238,6 +246,8 @@ class StreamMeter:
         self._text_at = self._read_bytes
 
     def _read(self, event: bytes) -> None:
+        is_error = b"error" in event and _TELLS_ERROR.search(event) is not None
+        self.failed = self.failed or is_error
         data = data_of(event)
         if data is None:
             # It may be a whole answer to who asked for a stream.
@@ -249,7 +259,8 @@ class StreamMeter:
         reading = read_event(data) if data else Reading()
         if reading is None:
             self.malformed += 1
-            self._charge_bytes(data)
+            if not is_error:
+                self._charge_bytes(data)
             return
         if reading.texts:
             self._delivered.feed(reading.texts)
@@ -258,7 +269,8 @@ class StreamMeter:
             self.usage = self.usage.merged(reading.usage)
             self._usage_at = max(self._usage_at, self._read_bytes)
         self._finished.update(reading.finished)
-        self.failed = self.failed or reading.failed or event.startswith(b"event: error")
+        self._generated = self._generated or reading.is_generated
+        self.failed = self.failed or reading.failed
 
     def ending(self, *, choices: int, usage: Usage | None) -> bytes:
         """The events that end this stream cleanly at a limit: finish_reason `length`, usage if wanted, `[DONE]`."""

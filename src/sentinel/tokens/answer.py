@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely
+from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely, tells_error
 from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage
 
 
@@ -82,6 +82,7 @@ class _Choice(Struct, gc=False, forbid_unknown_fields=True):
     text: str | None = None
     finish_reason: str | None = None
     usage: _Usage | None = None
+    error: Any = None
     # What follows is not generated text.
     logprobs: Raw = Raw()
     stop_reason: Raw = Raw()
@@ -124,13 +125,17 @@ def _read_any(data: bytes, read: Callable[[_Event], Reading]) -> Reading | None:
 
 
 def _event_of(event: _Event) -> Reading:
-    return Reading(_texts_of(event), _usage_of(event), _finished_of(event), bool(event.error))
+    return Reading(_texts_of(event), _usage_of(event), _finished_of(event), _failed(event))
 
 
 def _answer_of(answer: _Event) -> Reading:
-    usage, failed = _usage_of(answer), bool(answer.error)
+    usage, failed = _usage_of(answer), _failed(answer)
     texts = [] if usage.output_tokens and not failed else _texts_of(answer)
     return Reading(texts, usage, _finished_of(answer), failed)
+
+
+def _failed(event: _Event) -> bool:
+    return bool(event.error) or any([tells_error(choice.error, choice.finish_reason) for choice in event.choices])
 
 
 def _finished_of(event: _Event) -> list[tuple[int, str]]:

@@ -45,6 +45,11 @@ class Reading(Struct, frozen=True, gc=False):
     finished: list[tuple[int, str]] = []
     failed: bool = False
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether the provider has generated anything; the end of a choice by an error is nothing."""
+        return bool(self.texts or (self.finished and not self.failed))
+
 
 _KINDS: Final = {
     "content": Kind.CONTENT,
@@ -130,10 +135,18 @@ def _read(event: dict[str, Any]) -> Reading:
     for position, choice in enumerate(listed):
         index = _index_of(choice, position)
         texts += [Text(index, *leaf[1:]) for leaf in _once(_leaves_of_choice(choice))]
-        if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str) and reason:
-            finished.append((index, reason))
+        if isinstance(choice, dict):
+            reason = choice.get("finish_reason")
+            failed = failed or tells_error(choice.get("error"), reason)
+            if isinstance(reason, str) and reason:
+                finished.append((index, reason))
     of_choices = [choice.get("usage") for choice in listed if isinstance(choice, dict)]
     return Reading(texts, usage_beside(event.get("usage"), event.get("x_groq"), of_choices), finished, failed)
+
+
+def tells_error(error: Any, finish_reason: Any) -> bool:
+    """Whether a choice has failed: OpenRouter says so within the choice, or beside it and by how it finished."""
+    return bool(error) or finish_reason == "error"
 
 
 def _listed(choices: Any) -> list[Any]:

@@ -89,6 +89,14 @@ class TestKnownShapes:
         assert read({"choices": [], "error": error}).failed
         assert not read({"choices": [], "error": None}).failed
 
+    @pytest.mark.parametrize("choice", [{"error": {"code": 502}}, {"finish_reason": "error"}])
+    @pytest.mark.parametrize("odd", [{}, {"x": 1}])
+    def test_an_error_of_a_choice(self, choice: dict[str, Any], odd: dict[str, Any]) -> None:
+        """OpenRouter tells it there."""
+        reading = read({"choices": [{"index": 0, "delta": {"content": ""}, **choice, **odd}]})
+        assert reading.failed
+        assert not reading.is_generated
+
 
 class TestOddFields:
     """One field of an unexpected type costs only itself."""
