@@ -47,6 +47,20 @@ def ask(sentinel: SentinelProcess, token: str, path: str = CHAT, **fields: objec
 
 
 @metered
+def test_an_event_that_is_relayed_in_pieces_passes_without_our_key(
+    provider: ScriptedProvider, sentinel: SentinelProcess, token: str, path: str
+) -> None:
+    """Also where one piece ends within it."""
+    for size in (200_000, 300_000):
+        text = "x" * size + KEY + "y" * 100_000 + KEY
+        data = b"data: " + json.dumps({"choices": [{"index": 0, "text": text}]}).encode() + b"\n\n"
+        cut = data.index(KEY.encode()) + 9
+        provider.streams(data[:cut], data[cut:], DONE)
+        answer = ask(sentinel, token, path, stream=True)
+        assert answer.body == data.replace(KEY.encode(), BLOT.encode()) + DONE
+
+
+@metered
 @both
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 429])
 def test_a_refusal_passes_without_our_key(

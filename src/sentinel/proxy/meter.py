@@ -48,12 +48,15 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_begins_inside", "_buffer", "_chat", "_delivered", "_finished", "_first", "_generated", "_given_bytes", "_has_ended",
-        "_mark", "_model", "_pending", "_pending_bytes", "_read_bytes", "_redact", "_text_at", "_too_long", "_usage_at",
-        "_withhold", "broke_off", "done", "failed", "malformed", "usage",
+        "_begins_inside", "_begun", "_buffer", "_chat", "_delivered", "_finished", "_first", "_generated",
+        "_given_bytes", "_has_ended", "_mark", "_model", "_most_begun", "_pending", "_pending_bytes", "_read_bytes",
+        "_redact", "_text_at", "_too_long", "_usage_at", "_withhold",
+        "broke_off", "done", "failed", "malformed", "usage",
     )  # fmt: skip
 
     def __init__(self, model: str, *, chat: bool, withhold_usage: bool, redactor: Redactor = NO_SECRET) -> None:
+        # The end of a piece of an event, where the provider's key may begin.
+        self._begun = b""
         self._buffer = EventBuffer()
         self._chat = chat
         self._delivered = DeliveredText(model)
@@ -63,7 +66,7 @@ class StreamMeter:
         self._model = model
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._mark, self._redact = redactor.mark, redactor.plain
+        self._mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
         self._withhold = withhold_usage
         # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
         # the last text ended.
@@ -117,9 +120,18 @@ class StreamMeter:
             return block
         if not self._begins_inside and not self._buffer.is_inside:
             return self._inspect(block)
-        own = block if self._buffer.is_inside else split_events(block)[0]
-        self._given_bytes += len(own)
-        return own + self._inspect(block[len(own) :])
+        if self._buffer.is_inside:
+            return self._inspect_piece(block, self._most_begun)
+        last = split_events(block)[0]
+        return self._inspect_piece(last, 0) + self._inspect(block[len(last) :])
+
+    def _inspect_piece(self, piece: bytes, most_begun: int) -> bytes:
+        """What the client may have of a piece of an event; what may be the beginning of a key waits for the next."""
+        piece = self._redact(self._begun + piece)
+        end = max(0, len(piece) - most_begun)
+        self._begun = piece[end:]
+        self._given_bytes += end
+        return piece[:end]
 
     def rest(self) -> bytes:
         """At the end of a stream: what the client may have of an event without its blank line; usually nothing.
@@ -135,7 +147,7 @@ class StreamMeter:
             self.broke_off = True
             return b"\n\n"
         self.broke_off = not _is_readable(rest)
-        return b"" if self.broke_off else self._inspect(rest)
+        return b"" if self.broke_off else self._inspect_piece(b"", 0) + self._inspect(rest)
 
     def _is_whole_answer(self) -> bool:
         return b"".join(self._pending).lstrip()[:1] == b"{"

@@ -28,15 +28,17 @@ class Redactor:
     """Blots one secret out. secret: of visible ASCII characters, as headers need it.
 
     mark: what is in all data that `plain` changes, a piece from the secret's middle; None for a short secret.
+    most_begun: bytes at the end of data that may be the beginning of what `plain` takes out.
     """
 
-    __slots__ = ("_every_spelling", "_longest", "_secret", "mark")
+    __slots__ = ("_every_spelling", "_longest", "_secret", "mark", "most_begun")
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode("ascii")
         start = (len(secret) - _MARK_CHARACTERS) // 2
         is_long = len(secret) >= LEAST_IN_ANSWERS
         self.mark = self._secret[start : start + _MARK_CHARACTERS] if is_long else None
+        self.most_begun = len(secret) - 1 if is_long else 0
         is_word = len(secret) < LEAST_IN_ERRORS
         self._every_spelling = None if is_word else re.compile(b"".join(map(_spellings, secret)))
         self._longest = len(secret) * _MOST_BYTES_OF_ONE

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
+from sentinel.proxy.redaction import BLOT, Redactor
+from sentinel.proxy.sse import MOST_HELD_BYTES
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.usage import NOTHING, Usage
 
@@ -88,6 +90,28 @@ def test_odd_events_pass(odd: bytes, charged: int) -> None:
     assert meter.could_exceed(charged + 1)
     assert meter.count() == 2 + charged
     assert meter.malformed == bool(charged)
+
+
+KEY = "sk-proj-0123456789abcdefghij"
+
+
+@given(st.integers(MOST_HELD_BYTES - 100, MOST_HELD_BYTES + 100), st.lists(st.integers(1, 40), max_size=30))
+def test_no_key_passes_in_an_event_that_comes_in_pieces(before: int, sizes: list[int]) -> None:
+    """Wherever it is cut; and all else of the event passes."""
+    large = event("x" * before + KEY + " and " + KEY[:-1] + " " * 2000 + KEY)
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True, redactor=Redactor(KEY))
+    data = event("one") + large + event(usage=usage(7)) + event(" two") + DONE
+    got = through(meter, data, [MOST_HELD_BYTES + 60, *sizes, 500])
+    assert got == data.replace(event(usage=usage(7)), b"").replace(KEY.encode(), BLOT)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\n\n", b""])
+def test_a_whole_answer_in_pieces_passes_to_its_last_byte(end: bytes) -> None:
+    """It has no blank line that ends it."""
+    meter = StreamMeter(MODEL, chat=True, withhold_usage=True, redactor=Redactor(KEY))
+    data = json.dumps({"choices": [{"message": {"content": " word" * 60_000 + KEY}}]}).encode() + end
+    assert through(meter, data, [200_000, 70_000]) == data.replace(KEY.encode(), BLOT)
+    assert meter.count() > 60_000
 
 
 def test_a_text_that_speaks_of_done_and_usage_is_text() -> None:
