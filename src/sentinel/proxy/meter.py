@@ -14,7 +14,7 @@ import msgspec
 
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, data_of, last_end, split_events
-from sentinel.tokens.answer import read_event
+from sentinel.tokens.answer import read_answer, read_event
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.usage import NOTHING, Usage
@@ -261,14 +261,15 @@ class StreamMeter:
         is_error = b"error" in event and _TELLS_ERROR.search(event) is not None
         self.failed = self.failed or is_error
         data = data_of(event)
+        read = read_event
         if data is None:
             # It may be a whole answer to who asked for a stream.
-            data = event.strip(_WHITE_SPACE)
+            read, data = read_answer, event.strip(_WHITE_SPACE)
             if not data.startswith(b"{"):
                 return
         elif data.startswith(_DONE):
             return
-        reading = read_event(data) if data else Reading()
+        reading = read(data) if data else Reading()
         if reading is None:
             self.malformed += 1
             if not is_error:

@@ -5,7 +5,6 @@ field of another type or one that is not named here, is read by `loose.py`: no t
 type. The client gets the provider's bytes, not this.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -108,34 +107,33 @@ _event = msgspec.json.Decoder(_Event)
 
 def read_event(data: bytes) -> Reading | None:
     """Read one stream event's data, of chat and of completions alike; None if it is no JSON object. Never raises."""
-    return _read_any(data, _event_of)
+    return _read(data, whole=False)
 
 
 def read_answer(data: bytes) -> Reading | None:
-    """Read a whole answer in the same way; without its texts where usage tells the output, so nobody counts them."""
-    return _read_any(data, _answer_of)
+    """Read a whole answer in the same way; without its texts where usage tells the output, so nobody counts them.
+
+    Of a choice that has a `delta` and a `message`, as Perplexity's have, the message says more.
+    """
+    return _read(data, whole=True)
 
 
-def _read_any(data: bytes, read: Callable[[_Event], Reading]) -> Reading | None:
+def _read(data: bytes, *, whole: bool) -> Reading | None:
     try:
-        return read(_event.decode(data))
+        return _reading_of(_event.decode(data), whole=whole)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = parse(data)
-    return read_loosely(value) if isinstance(value, dict) else None
+    return read_loosely(value, whole=whole) if isinstance(value, dict) else None
 
 
-def _event_of(event: _Event) -> Reading:
-    return Reading(_texts_of(event), _usage_of(event), _finished_of(event), _failed(event))
-
-
-def _answer_of(answer: _Event) -> Reading:
-    usage, failed = _usage_of(answer), _failed(answer)
-    texts = [] if usage.output_tokens and not failed else _texts_of(answer)
-    return Reading(texts, usage, _finished_of(answer), failed)
+def _reading_of(event: _Event, *, whole: bool) -> Reading:
+    usage, failed = _usage_of(event), _failed(event)
+    texts = [] if whole and usage.output_tokens and not failed else _texts_of(event, whole=whole)
+    return Reading(texts, usage, _finished_of(event), failed)
 
 
 def _failed(event: _Event) -> bool:
-    return bool(event.error) or any([tells_error(choice.error, choice.finish_reason) for choice in event.choices])
+    return bool(event.error) or any(tells_error(choice.error, choice.finish_reason) for choice in event.choices)
 
 
 def _finished_of(event: _Event) -> list[tuple[int, str]]:
@@ -146,11 +144,12 @@ def _finished_of(event: _Event) -> list[tuple[int, str]]:
     ]
 
 
-def _texts_of(event: _Event) -> list[Text]:
+def _texts_of(event: _Event, *, whole: bool) -> list[Text]:
     texts: list[Text] = []
     for position, choice in enumerate(event.choices):
         index = position if choice.index is None else choice.index
-        delta = choice.message if choice.delta is None else choice.delta
+        # Of an event what is new, of an answer all there is.
+        delta = (choice.message or choice.delta) if whole else (choice.delta or choice.message)
         if delta is not None:
             _read_delta(texts, index, delta)
         if choice.text and (delta is None or choice.text != delta.content):

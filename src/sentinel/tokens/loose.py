@@ -116,15 +116,18 @@ def parse(data: bytes) -> Any:
         return None
 
 
-def read_loosely(event: dict[str, Any]) -> Reading | None:
-    """Read an event or an answer of any shape; None for one that is nested too deeply. Never raises."""
+def read_loosely(event: dict[str, Any], *, whole: bool = False) -> Reading | None:
+    """Read an event or an answer of any shape; None for one that is nested too deeply. Never raises.
+
+    whole: as `read_event` has it.
+    """
     try:
-        return _read(event)
+        return _read(event, whole=whole)
     except RecursionError:
         return None
 
 
-def _read(event: dict[str, Any]) -> Reading:
+def _read(event: dict[str, Any], *, whole: bool) -> Reading:
     choices = event.get("choices")
     failed = bool(event.get("error")) or "error" in (event.get("object"), event.get("type"))
     texts: list[Text] = []
@@ -134,7 +137,7 @@ def _read(event: dict[str, Any]) -> Reading:
     listed = _listed(choices)
     for position, choice in enumerate(listed):
         index = _index_of(choice, position)
-        texts += [Text(index, *leaf[1:]) for leaf in _once(_leaves_of_choice(choice))]
+        texts += [Text(index, *leaf[1:]) for leaf in _once(_leaves_of_choice(choice, whole=whole))]
         if isinstance(choice, dict):
             reason = choice.get("finish_reason")
             failed = failed or tells_error(choice.get("error"), reason)
@@ -160,14 +163,14 @@ def _index_of(value: Any, position: int) -> int:
     return found if isinstance(found, int) else position
 
 
-def _leaves_of_choice(choice: Any) -> Iterator[_Leaf]:
+def _leaves_of_choice(choice: Any, *, whole: bool) -> Iterator[_Leaf]:
     if not isinstance(choice, dict):
         yield from _leaves(choice, "", None, 0, _KINDS)
         return
-    delta = choice.get("delta")
+    # Perplexity sends what is new as `delta`, and all so far as `message` beside it.
+    says_it, repeats_it = ("message", "delta") if whole else ("delta", "message")
     for key, value in choice.items():
-        # Perplexity sends what is new as `delta`, and all so far as `message` beside it.
-        if key == "message" and isinstance(delta, dict):
+        if key == repeats_it and isinstance(choice.get(says_it), dict):
             continue
         if key in ("delta", "message") and isinstance(value, dict):
             for field, inner in value.items():

@@ -209,6 +209,14 @@ class TestOtherNames:
         assert [text.piece for text in read({"choices": [both]}).texts] == [" b"]
         assert [text.piece for text in read({"choices": [{"message": {"content": "a b"}, "x": 1}]}).texts] == ["a b"]
 
+    @pytest.mark.parametrize("odd", [{}, {"x": 1}])
+    def test_an_answer_beside_an_empty_delta(self, odd: dict[str, Any]) -> None:
+        """Perplexity's whole answers have one."""
+        choice = {"delta": {"role": "assistant", "content": ""}, "message": {"content": "a b"}, **odd}
+        reading = read_answer(json.dumps({"choices": [choice]}).encode())
+        assert reading is not None
+        assert [text.piece for text in reading.texts] == ["a b"]
+
     def test_a_text_without_choices(self) -> None:
         """Of another format than chat; only fields that are known for text."""
         event = {"type": "content_block_delta", "note": "x", "delta": {"type": "text_delta", "text": "hm"}}
