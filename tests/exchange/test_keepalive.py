@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import re
 from pathlib import Path
@@ -221,29 +220,6 @@ async def test_a_whole_answer_after_the_client_was_told_200(stage: Stage, gate: 
         "choices": [{"index": 0, "delta": {"role": "assistant", "content": "one two"}, "finish_reason": "stop"}],
         "usage": usage(9, 2),
     }
-
-
-@pytest.mark.parametrize("early", [True, False])
-async def test_a_coded_stream_gets_no_lines(stage: Stage, early: bool) -> None:
-    """They would break it; and a client that was told of a plain stream cannot read a coded one."""
-    first, second = Gate(), Gate()
-    coded = gzip.compress(HELLO) + b"\n\n"
-    stage.provider.gate, stage.provider.pieces = first, [coded, second]
-    stage.provider.lines += b"content-encoding: gzip\r\n"
-    scene = Scene(stage)
-    await scene.until(first.reached)
-    if early:
-        scene.passes(KEEP_ALIVE_SECONDS)
-    first.opened.set()
-    if not early:
-        await scene.until(second.reached)
-        scene.passes(KEEP_ALIVE_SECONDS)
-        second.opened.set()
-    await scene.to_the_end()
-    if early:
-        assert told(scene)["code"] == "upstream_error"
-    else:
-        assert scene.client.got == coded
 
 
 async def test_a_stream_that_waits_for_redis(

@@ -355,6 +355,15 @@ class TestErrors:
         assert (client.status, client.got) == (200, body)
         assert stage.ended[0].outcome == "upstream_error"
 
+    async def test_a_whole_answer_that_is_no_object(self, stage: Stage) -> None:
+        """Is a broken one, also for who asked for a stream."""
+        for streamed in (False, True):
+            client = Client(stream=streamed)
+            body = b' [{"error":{"code":502}}]'
+            charged = await run(stage, client, body=body, pieces=[body], lines=b"content-type: application/json\r\n")
+            assert charged is None
+            assert (client.status, stage.ended[-1].outcome) == (502, "upstream_error")
+
     async def test_the_end_without_done(self, stage: Stage) -> None:
         """After usage it is complete, and none is added."""
         client = Client(stream=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -152,6 +153,20 @@ def test_the_head_that_comes_before_the_providers(
         assert answer.headers["x-ratelimit-limit"] == "1000"
         assert answer.headers["x-accel-buffering"] == "no"
         assert float(answer.headers["x-sentinel-overhead-ms"]) < 1000 * SILENCE_SECONDS
+        assert answer.readline() == COMMENT
+        gate.set()
+        assert answer.read().replace(COMMENT, b"") == b"".join(EVENTS) + DONE
+
+
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("", bytes), ("identity", bytes)])
+def test_a_coded_stream_after_the_head(
+    stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """It is passed on without its coding, so the lines before and between are lines."""
+    _, token = stack.user("coded@corp.test")
+    gate = threading.Event()
+    provider.streams(encode(b"".join(EVENTS) + DONE), late=gate, headers=[("content-encoding", coding)])
+    with asking(sentinel, token, stream=True) as answer:
         assert answer.readline() == COMMENT
         gate.set()
         assert answer.read().replace(COMMENT, b"") == b"".join(EVENTS) + DONE

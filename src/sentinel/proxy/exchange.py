@@ -70,7 +70,6 @@ from sentinel.usage.tracker import BatchingUsageTracker
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_CODED = re.compile(rb"^content-encoding: *(?!identity\b)", re.IGNORECASE | re.MULTILINE)
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -335,11 +334,6 @@ class Exchange:
     # -------------------------------------------------------------------------------------------------------- relay
 
     async def _stream(self, answer: ProviderStream, request: Body, held: Held, verdict: Verdict) -> None:
-        if _CODED.search(answer.lines) is not None:
-            # A line of ours within bytes that are coded would be no line.
-            self._keep_alive_no_more()
-            if self.client.started:
-                raise UpstreamError("The model provider gave a coded answer, which was not asked for.")
         meter = StreamMeter(
             request.model,
             chat=isinstance(request, ChatRequest),
@@ -522,7 +516,7 @@ class Exchange:
 
 async def _is_whole(answer: ProviderStream) -> bool:
     """Whether an answer is no stream, by its content type and its first byte; not all streams say what they are."""
-    return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"<")
+    return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"[", b"<")
 
 
 def _grows_in_sight(request: Body) -> bool:

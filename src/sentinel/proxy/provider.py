@@ -26,7 +26,10 @@ class ProviderRequest(msgspec.Struct, frozen=True):
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):
-    """A whole answer. lines: the headers that proxy/headers.py lets pass, as they go over the wire; id: its own."""
+    """A whole answer. lines: the headers that proxy/headers.py lets pass, as they go over the wire; id: its own.
+
+    Its body is in no content coding, and neither is what a ProviderStream gives: lines of ours may stand between.
+    """
 
     status: int
     lines: bytes

@@ -70,6 +70,7 @@ _KINDS: Final = {
 }
 _KINDS_ANYWHERE: Final = {
     **{key: kind for key, kind in _KINDS.items() if key not in ("input", "parameters", "name")},
+    "delta": Kind.CONTENT,
     "completion": Kind.CONTENT,
     "response": Kind.CONTENT,
     "output_text": Kind.CONTENT,

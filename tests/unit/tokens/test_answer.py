@@ -221,6 +221,8 @@ class TestOtherNames:
         """Of another format than chat; only fields that are known for text."""
         event = {"type": "content_block_delta", "note": "x", "delta": {"type": "text_delta", "text": "hm"}}
         assert [text.piece for text in read(event).texts] == ["hm"]
+        spoken = {"type": "response.output_text.delta", "item_id": "x", "delta": "hm"}
+        assert [text.piece for text in read(spoken).texts] == ["hm"]
         assert read({"type": "ping", "at": "now", "input": {"a": "b"}}).texts == []
 
 
