@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import socket
@@ -317,6 +318,19 @@ async def test_an_index_of_leases(books: Books, seen: Seen, how: str) -> None:
     for _ in range(6):
         count += await reaper.reap(ledger, seen)
     assert count == (len(others) if how == "type" else 10)
+
+
+async def test_the_life_of_a_partition(books: Books, tracker: BatchingUsageTracker, tmp_path: Path) -> None:
+    """What tells an emptied partition is of a wrong type: the spool is replayed all the same."""
+    await books.store.client.lpush(keys.life(P), "x")
+    await spooled(books, tmp_path, USERS)
+    task = asyncio.create_task(tracker.run(books.store, books.ledger.lives))
+
+    async def is_replayed() -> bool:
+        return await books.waiting() == 10
+
+    await until(is_replayed)
+    task.cancel()
 
 
 @pytest.mark.parametrize(

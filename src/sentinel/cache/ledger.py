@@ -20,6 +20,7 @@ from sentinel.cache import keys
 from sentinel.cache.link import Arg
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
+from sentinel.error import RedisRefused
 from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, View, verdict_of, view_of
 
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -122,7 +123,13 @@ class RedisLedger:
         """For each partition a name that is another one once Redis was emptied."""
         names = [keys.life(p) for p in range(keys.PARTITIONS)]
         await asyncio.gather(*(self.store.command("SET", name, secrets.token_hex(8), "NX") for name in names))
-        return list(await asyncio.gather(*(self.store.command("GET", name) for name in names)))
+        return await asyncio.gather(*map(self._life, names))
+
+    async def _life(self, name: bytes) -> bytes:
+        try:
+            return await self.store.command("GET", name) or b""
+        except RedisRefused:
+            return b""
 
     async def expire(self, user: str) -> int:
         """End the user's leases that are due; returns how many reservations came back."""
