@@ -164,7 +164,7 @@ class SubscriptionCache:
 
         async def fetch() -> None:
             stored = await self._read(keys.limits(user))
-            quota = _quota(stored) or await self._ask_limits(user)
+            quota = _quota(stored, user) or await self._ask_limits(user)
             await self._ledger.refresh(user, quota, seq)
 
         await self._single_flight(b"limits:" + user.encode(), fetch)
@@ -253,10 +253,24 @@ class SubscriptionCache:
         await self._tasks.cancel()
 
 
-def _quota(stored: bytes | None) -> Quota | None:
+async def known_email(store: Store, user: str) -> str | None:
+    """The e-mail address that came with the user's newest token, None where no token is known. Raises RedisUnavailable.
+
+    Zion tells it with a token alone.
+    """
+    newest, email = 0, None
+    for digest in await store.command("SMEMBERS", keys.tokens(user)):
+        key = keys.jwt_stale(digest)
+        stored, left_ms = await store.command("GET", key), await store.command("PTTL", key)
+        if stored and left_ms > newest:
+            newest, email = left_ms, msgspec.json.decode(stored, type=AuthenticatedUser).email
+    return email
+
+
+def _quota(stored: bytes | None, user: str) -> Quota | None:
     """The quota of a stored answer; None where there is none, or somebody else's."""
     try:
-        return read_quota(stored, now_ms()) if stored else None
+        return read_quota(stored, now_ms(), user) if stored else None
     except MalformedAnswer:
         return None
 

@@ -121,7 +121,7 @@ class ZionClient:
             log.error("zion refuses our api key", status=status)
             self._failed_at = monotonic()
             raise ZionUnavailable(_AWAY, retry_after_seconds=5)
-        quota = self._read(lambda body: read_quota(body, now_ms()), body) if status == 200 else None
+        quota = self._read(lambda body: read_quota(body, now_ms(), user), body) if status == 200 else None
         if quota is None:
             raise AccessDenied("No subscription is known for this user.")
         return quota, body

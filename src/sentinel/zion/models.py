@@ -1,7 +1,8 @@
 """Zion's wire shapes, read tolerantly, as plain values.
 
 Unknown fields are ignored. Two shapes of limits exist: one `ai_usage` element with three embedded metrics, and three
-elements by name; both are read. Null, absent and negative limits mean "not limited".
+elements by name; both are read. Null, absent and negative limits mean "not limited", but an answer in which we know no
+limit at all tells nothing.
 """
 
 from __future__ import annotations
@@ -48,14 +49,21 @@ class UserLimit(msgspec.Struct, frozen=True):
     used: int = 0
     told: bool = False
 
+    @property
+    def remaining(self) -> float:
+        """What it leaves."""
+        return float("inf") if self.limit == NOT_LIMITED else self.limit - self.used
+
 
 class _Envelope(msgspec.Struct):
     success: bool
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Limits(msgspec.Struct):
+class _Limits(msgspec.Struct, rename="camel"):
     limits: list[dict[str, Any]]
+    external_id: str | int | None = None
+    user_id: str | int | None = None
 
 
 class MetricResult(msgspec.Struct, rename="camel"):
@@ -139,30 +147,54 @@ def read_user(body: bytes) -> AuthenticatedUser | None:
     return AuthenticatedUser(id=identity, email=profile.email)
 
 
-def read_quota(body: bytes, now_ms: int) -> Quota | None:
-    """The quota from an answer of GET /limits/external/{id}; None where it says `success: false`.
+def read_quota(body: bytes, now_ms: int, user: str) -> Quota | None:
+    """The quota of a user from an answer of GET /limits/external/{id}; None where it says `success: false`.
 
-    now_ms: for limits that tell how they reset, but not when. Raises MalformedAnswer.
+    now_ms: for limits that tell how they reset, but not when. Where two elements limit one metric, the one that leaves
+    less counts. Raises MalformedAnswer, also for an answer about somebody else, and for one of which no limit is
+    understood, or one not for sure: to misread a limit is to lift it.
     """
     found: _Limits | None = _data(body, _Limits)
     if found is None:
         return None
-    metrics: dict[int, UserLimit] = {}
-    ends = [0, 0, 0]
+    names = [str(name) for name in (found.external_id, found.user_id) if name not in (None, "")]
+    if names and user not in names:
+        raise MalformedAnswer("the limits of somebody else")
+    metrics: dict[int, tuple[UserLimit, int]] = {}
     for element in found.limits:
-        named = {d: _metric(element[METRICS[d]]) for d in range(3) if element.get(METRICS[d]) is not None}
-        if not named and element.get("name") in DIMENSIONS:
-            named = {DIMENSIONS.index(element["name"]): element}
-        for d, metric in named.items():
-            metrics[d] = _limit(metric)
-            ends[d] = _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms)
-    each = [metrics.get(d, UserLimit()) for d in range(3)]
+        for d, fields in _metrics_of(element).items():
+            limit, ends = _limit(fields), _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms)
+            if d not in metrics or limit.remaining < metrics[d][0].remaining:
+                metrics[d] = limit, ends
+    if not metrics:
+        raise MalformedAnswer("no limit that we know")
+    r, i, o = (metrics.get(d, (UserLimit(), 0)) for d in range(3))
     return Quota(
-        limit=(each[0].limit, each[1].limit, each[2].limit),
-        used=(each[0].used, each[1].used, each[2].used),
-        ends_ms=(ends[0], ends[1], ends[2]),
-        told=(each[0].told, each[1].told, each[2].told),
+        limit=(r[0].limit, i[0].limit, o[0].limit),
+        used=(r[0].used, i[0].used, o[0].used),
+        ends_ms=(r[1], i[1], o[1]),
+        told=(r[0].told, i[0].told, o[0].told),
     )
+
+
+def _metrics_of(element: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The metrics that an element limits, each with its numbers."""
+    name = element.get("name")
+    odd = [key for key in element if key not in METRICS and _plain(key) in _PLAIN]
+    if odd or (isinstance(name, str) and name not in DIMENSIONS and _plain(name) in _PLAIN):
+        raise MalformedAnswer("a limit whose name is spelled otherwise")
+    inside = {d: element[METRICS[d]] for d in range(3) if METRICS[d] in element}
+    if not inside and name in DIMENSIONS:
+        return {DIMENSIONS.index(name): element}
+    return {d: {} if value is None else _metric(value) for d, value in inside.items()}
+
+
+def _plain(name: str) -> str:
+    """A name without what spellings differ in."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+_PLAIN = frozenset(_plain(name) for name in METRICS)
 
 
 def _metric(value: Any) -> dict[str, Any]:

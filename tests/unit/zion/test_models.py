@@ -95,7 +95,7 @@ def metric(limit: Any, used: Any = 0, **more: Any) -> dict[str, Any]:
 
 
 def quota_of(*elements: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    quota = read_quota(answer({"userId": "u", "externalId": "e", "limits": list(elements)}), NOW_MS)
+    quota = read_quota(answer({"userId": "u", "externalId": "e", "limits": list(elements)}), NOW_MS, "e")
     assert quota is not None
     return quota.limit, quota.used, quota.ends_ms
 
@@ -134,9 +134,9 @@ def test_no_limit_is_written_in_many_ways(limit: int | None) -> None:
 
 
 def test_what_is_absent_is_not_limited() -> None:
-    """A metric that Zion does not mention, and a subscription without limits."""
+    """A metric that Zion does not mention, or says nothing of."""
     assert quota_of({"name": "ai_usage", "aiRequests": metric(5)})[0] == (5, NOT_LIMITED, NOT_LIMITED)
-    assert quota_of()[0] == (NOT_LIMITED,) * 3
+    assert quota_of({"name": "ai_usage", "aiRequests": None})[0] == (NOT_LIMITED,) * 3
     assert quota_of({"name": "ai_usage", "aiRequests": {"used": 3}})[:2] == ((NOT_LIMITED,) * 3, (3, 0, 0))
 
 
@@ -170,7 +170,7 @@ def test_used_is_told_or_follows_from_the_rest(fields: dict[str, int], used: int
 
 def test_no_subscription_is_no_quota() -> None:
     """`success: false` is an answer, not a failure."""
-    assert read_quota(answer({"limits": []}, success=False), NOW_MS) is None
+    assert read_quota(answer({"limits": []}, success=False), NOW_MS, "e") is None
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,65 @@ def test_no_subscription_is_no_quota() -> None:
 def test_broken_limits_are_malformed(body: bytes) -> None:
     """Not "no limits"."""
     with pytest.raises(MalformedAnswer):
-        read_quota(body, NOW_MS)
+        read_quota(body, NOW_MS, "e")
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        [],
+        [{}],
+        [{"name": "ai_usage"}],
+        [{"name": "storage", "limit": 1}],
+        [{"name": "AI_REQUESTS", "limit": 5, "used": 1}],
+        [{"name": "aiRequests", "limit": 5, "used": 1}],
+        [{"name": "ai-requests", "limit": 5}, {"name": "ai_input_tokens", "limit": 5}],
+        [{"name": "ai_usage", "ai_requests": metric(5)}],
+        [{"name": "ai_usage", "AiRequests": metric(5)}],
+        [{"name": "ai_usage", "airequests": metric(5), "aiInputTokens": metric(5), "aiOutputTokens": metric(5)}],
+    ],
+    ids=str,
+)
+def test_limits_that_are_not_understood_are_not_lifted(elements: list[Any]) -> None:
+    """No limit at all, or one whose name is spelled otherwise: that is no subscription without limits."""
+    with pytest.raises(MalformedAnswer):
+        quota_of(*elements)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mine"),
+    [
+        ({"externalId": "e"}, True),
+        ({"externalId": "e", "userId": "u"}, True),
+        ({"externalId": "x", "userId": "e"}, True),
+        ({"externalId": None, "userId": "e"}, True),
+        ({"externalId": "", "userId": "e"}, True),
+        ({}, True),
+        ({"externalId": "x"}, False),
+        ({"externalId": "E", "userId": "u"}, False),
+        ({"externalId": None, "userId": "u"}, False),
+        ({"externalId": 7}, False),
+        ({"externalId": ["e"]}, False),
+    ],
+    ids=str,
+)
+def test_limits_of_somebody_else_are_malformed(ids: dict[str, Any], mine: bool) -> None:
+    """Asked for `e`: its external id, or its id where Zion has no other."""
+    body = answer({**ids, "limits": [ONE]})
+    if mine:
+        assert read_quota(body, NOW_MS, "e") is not None
+    else:
+        with pytest.raises(MalformedAnswer):
+            read_quota(body, NOW_MS, "e")
+
+
+def test_of_two_limits_of_one_metric_the_one_that_leaves_less_counts() -> None:
+    """Whatever their order; with its own period."""
+    day = {"name": "ai_requests", "limit": 500, "used": 495, "resetPeriod": "DAILY"}
+    month = {"name": "ai_requests", "limit": 100, "used": 1, "resetPeriod": "NEVER"}
+    none = {"name": "ai_usage", "aiRequests": metric(None)}
+    expected = ((500, NOT_LIMITED, NOT_LIMITED), (495, 0, 0), (at(2026, 2, 4), 0, 0))
+    assert quota_of(day, month, none) == quota_of(none, month, day) == expected
 
 
 json_values = st.recursive(
@@ -200,7 +258,7 @@ json_values = st.recursive(
 def test_any_json_is_read_or_malformed(data: Any) -> None:
     """Nothing else comes out, whatever Zion says."""
     for body in (answer(data), answer({"limits": [data]}), answer({"limits": [{**ONE, "aiRequests": data}]})):
-        for reader in (read_user, lambda body: read_quota(body, NOW_MS)):
+        for reader in (read_user, lambda body: read_quota(body, NOW_MS, "e")):
             try:
                 reader(body)
             except MalformedAnswer:
