@@ -30,6 +30,7 @@ from sentinel.usage.batch import (
     outcome_of,
     results_by_item,
 )
+from sentinel.usage.blame import Blame
 from sentinel.usage.deliverers import BEAT_SECONDS, Deliverers
 from sentinel.usage.doubt import Doubt
 from sentinel.usage.journal import ODD, Journal, Refusals
@@ -107,6 +108,7 @@ class Outbox:
         self._connects = 0
         self._queue = Queue(lambda: secrets.token_hex(16))
         self._answers: dict[str, Refusals] = {}
+        self._blame = Blame()
         self._singly_until = 0.0
         self._stopping = asyncio.Event()
         self._working = asyncio.Lock()
@@ -332,6 +334,8 @@ class Outbox:
         await self._note(batch, refusals)
         await self._take_yes(batch, refusals, each)
         self._queue.taken(held)
+        if len(refusals) < len(batch.items):
+            self._blame.passed()
         for place, reason in refusals.items():
             await self._refuse(batch.items[place], reason)
 
@@ -351,6 +355,10 @@ class Outbox:
     async def _refused(self, held: Held, reason: str) -> None:
         """A batch is refused for its content. Halves are tried, until the item at fault stands alone."""
         items = held.batch.items
+        if self._blame.is_outage(monotonic()):
+            log.warning("zion refuses everything", items=len(items), reason=reason)
+            self._queue.failed(held, monotonic(), doubt=False, at_least=0.0, jitter=_jitter())
+            return
         if len(items) > 1:
             log.warning("zion refuses a batch, its halves are sent", items=len(items), reason=reason)
             await self._cut(held, -(-len(items) // 2))
@@ -370,10 +378,14 @@ class Outbox:
         self._queue.replace(held, parts)
 
     async def _refuse(self, item: Item, reason: str) -> None:
-        """An item that Zion says no to is tried again by itself, and goes to the dead letters after three times."""
+        """An item that Zion says no to is tried again by itself, and goes to the dead letters after three times.
+
+        Unless Zion says no to everybody.
+        """
         item.refusals += 1
         item.reason = reason
-        if item.refusals < REFUSALS_ALLOWED:
+        self._blame.refused(item.user, monotonic())
+        if item.refusals < REFUSALS_ALLOWED or self._blame.is_outage(monotonic()):
             self._queue.hold([item], due=monotonic() + backoff_seconds(item.refusals, _jitter()))
             return
         # Not the reason: Zion's words may name the e-mail address.
@@ -440,6 +452,7 @@ class Outbox:
         taken = each.count(True)
         held.doubt, held.odd, held.sent = False, False, unknown > 0
         if taken:
+            self._blame.passed()
             untaken = {place: "" for place, is_taken in enumerate(each) if not is_taken}
             await self._note(batch, untaken)
             await self._take_yes(batch, untaken, doubt.results())
