@@ -136,7 +136,7 @@ def _step(stream: Stream, account: ledger.Account, policy: Policy, estimate: Est
             return False
         stream.held, stream.began_ms = verdict.granted_output, now
     elif stream.sent < stream.length:
-        more = ledger.extend(account, policy, ask, EXTENSION_TOKENS, stream.sent, now)
+        more = (ledger.extend(account, policy, ask, EXTENSION_TOKENS, stream.sent, now) or 0) - stream.held
         result.extensions += 1
         if not more:
             result.cut += 1

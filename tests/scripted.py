@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ class Script:
     cut: bool = False
     gate: threading.Event | None = None
     late: threading.Event | None = None
+
+
+def words(number: int) -> list[bytes]:
+    """Chunks of one token each."""
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
+    choice = {"index": 0, "delta": {"content": " word"}, "finish_reason": None}
+    return [b"data: " + json.dumps({**chunk, "choices": [choice]}).encode() + b"\n\n"] * number
 
 
 class ScriptedProvider:

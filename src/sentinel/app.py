@@ -39,6 +39,7 @@ from sentinel.tasks import Tasks, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.outbox import Outbox
+from sentinel.usage.reconciler import Reconciler
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
 from sentinel.zion.client import ZionClient
@@ -144,7 +145,8 @@ class Running:
             calls_per_second=settings.zion_calls_per_second,
             on_unreadable=self._unreadable,
         )
-        self._leases = LeaseKeeper(self._admission, settings.lease_seconds)
+        self._reconciler = Reconciler(self._ledger)
+        self._leases = LeaseKeeper(self._admission, self._cache, settings.lease_seconds)
         self._keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, self._exchange_tasks)
         self._catalog = ModelCatalog(self._provider, self._tasks)
         self._counted: dict[str, int] = {}
@@ -208,6 +210,7 @@ class Running:
             "keep-alive": self._keepalive.run,
             "replay": lambda: self._tracker.run(self._store, self._ledger.lives),
             "reaper": lambda: reaper.run(self._ledger, self._unreadable),
+            "reconciler": self._reconciler.run,
             "gauges": self._measure,
             "forget": self._cache.listen,
         }
@@ -255,6 +258,7 @@ class Running:
             if self._lines is not None:
                 self._metrics.lines_dropped.inc(grown("dropped", self._lines.dropped))
             self._metrics.zion_failures.inc(grown("failures", counts.failures))
+            self._metrics.reconciled.inc(grown("reconciled", self._reconciler.corrected))
             self._metrics.ambiguous.inc(grown("ambiguous", counts.ambiguous))
             self._metrics.odd_receipts.inc(grown("odd", counts.odd))
             try:

@@ -1,4 +1,4 @@
-"""The command `sentinel`: serve, dev, doctor, replay."""
+"""The command `sentinel`: serve, dev, doctor, replay, dead-letters."""
 
 from __future__ import annotations
 
@@ -79,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--dead-letters", action="store_true", help="list the usage that Zion refused")
     doctor.set_defaults(run=_doctor)
     commands.add_parser("replay", help="send the dead letters to Zion again").set_defaults(run=_replay)
+    letters = commands.add_parser("dead-letters", help="what to do with usage that Zion refused")
+    actions = letters.add_subparsers(required=True, metavar="ACTION")
+    delete = actions.add_parser("delete", help="never bill it: it counts against its users' limits no more")
+    which = delete.add_mutually_exclusive_group(required=True)
+    which.add_argument("ids", nargs="*", default=[], metavar="ID", help="as `sentinel doctor --dead-letters` prints it")
+    which.add_argument("--all", action="store_true", help="all that there is")
+    delete.set_defaults(run=_delete_letters)
     return parser
 
 
@@ -118,6 +125,14 @@ def _doctor(options: argparse.Namespace) -> int:
     settings = load_settings()
     logs.configure("error", fd=2)
     return asyncio.run(doctor.dead_letters(settings) if options.dead_letters else doctor.check(settings))
+
+
+def _delete_letters(options: argparse.Namespace) -> int:
+    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
+
+    settings = load_settings()
+    logs.configure("error", fd=2)
+    return asyncio.run(doctor.delete_letters(settings, None if options.all else options.ids))
 
 
 def _replay(_: argparse.Namespace) -> int:

@@ -162,7 +162,8 @@ async def _waiting(client: Any) -> list[Finding]:
     broken = sum(length is None for length in (*lengths, *letters, *aside))
     dead = sum(filter(None, letters))
     said = f"{sum(filter(None, lengths))} records wait for Zion, {dead} dead letters"
-    see = f"see `{invocation()} doctor --dead-letters`, then `{invocation()} replay`"
+    ours = invocation()
+    see = f"see `{ours} doctor --dead-letters`, then `{ours} replay` (or dead-letters delete)"
     told = Finding("outbox", said, see if dead else None)
     records, batches = sum(filter(None, aside)), await client.hlen(keys.UNREADABLE_BATCHES)
     said = f"{records} records and {batches} batches that cannot be read, {broken} keys of a wrong type"
@@ -275,6 +276,31 @@ def _described(letter: DeadLetter) -> str:
         f"{letter.partition}/{letter.entry}  user={record.user}  model={record.model}  requests={requests}  "
         f"input={inputs}  output={outputs}  since={rfc3339(record.at_ms)}  reason={letter.reason}"
     )
+
+
+async def delete_letters(settings: Settings, names: list[str] | None) -> int:
+    """Delete dead letters, named as `dead_letters` prints them, None = all; 1 if one of these is not there.
+
+    What they sum up will never be billed, and counts against their users' limits no more.
+    """
+    store, deleted, wanted = open_store(settings.redis_url), 0, set(names or ())
+    try:
+        await store.start()
+        journal = _journal(store)
+        async for letter in journal.letters():
+            name = f"{letter.partition}/{letter.entry}"
+            if names is None or name in wanted:
+                deleted += await journal.discard(letter)
+                wanted.discard(name)
+        left = await journal.letter_count()
+    except RedisUnavailable as error:
+        return _without_redis(store, error)
+    finally:
+        await store.close()
+    for name in sorted(wanted):
+        print(f"there is no dead letter {name}")
+    print(f"{deleted} dead letters deleted, {left} left")
+    return int(bool(wanted))
 
 
 async def replay(settings: Settings) -> int:

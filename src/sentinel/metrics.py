@@ -107,6 +107,9 @@ class Metrics:
         self.task_failures = Counter(
             "sentinel_task_failures", "Background tasks that failed and were started again", ["task"], registry=registry
         )
+        self.reconciled = Counter(
+            "sentinel_usage_reconciled", "Accounts that counted usage of which there is no record", registry=registry
+        )
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")

@@ -259,10 +259,11 @@ class Stage:
         self.tasks = Tasks()
         self.ended: list[RequestContext] = []
         self.provider = Provider()
-        self.leases = LeaseKeeper(self.ledger, 30)
+        cache = _Cache(self.ledger)
+        self.leases = LeaseKeeper(self.ledger, cache, 30)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
         self.parts = Parts(
-            cache=_Cache(self.ledger),  # type: ignore[arg-type]
+            cache=cache,  # type: ignore[arg-type]
             ledger=self.ledger,
             counter=TokenCounter(),
             provider=self.provider,

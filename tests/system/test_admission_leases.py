@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import openai
 import pytest
+import redis
 
+from sentinel.cache import keys
 from tests.crowd import Answer, post, until
+from tests.scripted import ScriptedProvider, words
 from tests.stack import SentinelProcess, Stack, say, sdk
 
 LEASE_SECONDS = 2.0
@@ -49,6 +54,11 @@ async def streaming(sentinel: SentinelProcess, token: str, prompt: str) -> Async
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+
+
+def noted(client: redis.Redis, leases: bytes) -> int:
+    """The output that the one open request has delivered by its last checkpoint."""
+    return next((int(struct.unpack_from("<10d", packed)[5]) for packed in client.hgetall(leases).values()), -1)
 
 
 async def small(sentinel: SentinelProcess, token: str) -> Answer:
@@ -147,6 +157,39 @@ async def test_a_paused_process_bills_once(stack: Stack, other: SentinelProcess)
     used = stack.used(email)
     assert (used["ai_requests"], used["ai_output_tokens"]) == (1, 200)
     assert len([text for text in texts if text]) == 200
+
+
+@pytest.mark.parametrize("others", [160, 60])
+async def test_a_process_that_was_stopped_delivers_nothing_that_others_have(
+    stack: Stack, other: SentinelProcess, others: int
+) -> None:
+    """Stopped beyond its lease, others are admitted; resumed, its stream gets what they left, and no token more."""
+    limit, at_first = 200, 40
+    email = f"stopped{others}@corp.test"
+    user, token = stack.user(email, limits={"ai_output_tokens": limit})
+    gate = threading.Event()
+    with ScriptedProvider() as provider:
+        provider.streams(b"".join(words(at_first)), b"".join(words(400)), b"data: [DONE]\n\n", gate=gate)
+        victim = stack.sentinel(OPENAI_API_URL=provider.url)
+        async with streaming(victim, token, "Go on") as texts:
+            leases = keys.account_keys(user.external_id or "").leases
+            with redis.Redis.from_url(stack.store.url) as client:
+                await until(lambda: noted(client, leases) == at_first, "the checkpoint")
+            victim.signal(signal.SIGSTOP)
+            try:
+                partly = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+                assert partly["ai_output_tokens"] == at_first
+                gate.set()
+                answer = await post(other, token, say(f"[[tokens={others}]]", max_tokens=others))
+                assert answer.status == 200
+            finally:
+                victim.signal(signal.SIGCONT)
+            ended = await asyncio.to_thread(victim.ended)
+            assert (ended[0]["outcome"], ended[0]["output_tokens"]) == ("limit", limit - others)
+            await until(lambda: len(texts) >= limit - others, "the rest of the stream")
+        assert len([text for text in texts if text]) == limit - others
+        await asyncio.to_thread(victim.stop)
+    assert stack.used(email)["ai_output_tokens"] == limit
 
 
 async def test_a_process_that_stops_orderly_leaves_nothing(stack: Stack, other: SentinelProcess) -> None:

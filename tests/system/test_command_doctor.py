@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 
+from sentinel.cache import keys
 from sentinel.dev.store import EmbeddedStore
 from tests.stack import Stack, wait_until
 from tests.strangers import Answer, Authority, hang_up, http, says, silence, stranger
@@ -316,3 +320,35 @@ def test_what_to_run_next_can_be_pasted(stack: Stack, settings: dict[str, str], 
     )
     assert "1 dead letters" in run(look).stdout
     assert "1 dead letters sent again, 0 left" in run(replay).stdout
+
+
+def test_dead_letters_are_listed_sent_again_and_deleted(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
+    """Each by its name, or all; one that is not there is said to be unknown."""
+    with redis.Redis.from_url(stack.store.url) as client:
+        for number in range(3):
+            who = json.dumps(["", f"gone{number}", f"gone{number}@corp.test", "gpt-4o-mini"])
+            letter = {"who": who, "sum": struct.pack("<5d", 1, 5, 7, 0, 1_770_000_000_000), "reason": "user unknown"}
+            client.xadd(keys.dead_letters(keys.account_keys(f"gone{number}").partition), letter)  # type: ignore[arg-type]
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            env={"PATH": os.environ["PATH"], **settings},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    status, lines = run("doctor", "--dead-letters")
+    assert (status, lines[-1]) == (1, "3 dead letters")
+    first = next(line.split()[0] for line in lines if "user=gone0" in line)
+    assert run("dead-letters", "delete", first, "7/1-1") == (
+        1,
+        ["there is no dead letter 7/1-1", "1 dead letters deleted, 2 left"],
+    )
+    assert run("dead-letters", "delete")[0] == 2
+    assert run("dead-letters", "delete", "--all") == (0, ["2 dead letters deleted, 0 left"])
+    assert run("doctor", "--dead-letters") == (0, ["0 dead letters"])

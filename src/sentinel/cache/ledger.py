@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -32,6 +33,9 @@ _SETTLE = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$56\r\n%b\r\n"
 """Opening, keys, set of settled ids, id, whose it is, numbers."""
 _SETTLED = (False, True, None)
 _ten, _eleven = struct.Struct("<10d").pack, struct.Struct("<11d").pack
+
+MOST_DOUBTFUL = 10_000
+"""Users whose records are to be looked at; others will be doubtful again when Zion is asked the next time."""
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
@@ -57,10 +61,23 @@ class Letter:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a stream of usage has: how many entries, the last of them, and of one user's records what they are made of.
+
+    records: requests, input, output, quota period, moment.
+    """
+
+    entries: int
+    last: str
+    records: Sequence[tuple[int, int, int, int, int]]
+
+
 class RedisLedger:
     """Reserve, extend, settle, and what Zion says, as atomic functions in Redis.
 
-    now_ms: 0 = the clock of Redis; tests turn it by setting another value.
+    now_ms: 0 = the clock of Redis; tests turn it by setting another value. doubtful: users of whom more may count as
+    pending or refused than there are records of; usage/reconciler.py empties it.
     """
 
     def __init__(self, store: Store, policy: Policy) -> None:
@@ -74,6 +91,8 @@ class RedisLedger:
         self._reserve_opening, self._settle_opening = self._reserve.opening(4, 3), self._settle.opening(5, 3)
         self._expire, self._due, self._view = library["expire"], library["due"], library["view"]
         self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
+        self._requeue, self._discard, self._reconcile = library["requeue"], library["discard"], library["reconcile"]
+        self.doubtful: set[str] = set()
 
     async def reserve(self, ask: Ask) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
@@ -90,15 +109,17 @@ class RedisLedger:
         answer = await self.store.script(self._view, keys.account_keys(user).all, self.now_ms)
         return view_of(self._seen.unpack(answer), self.policy)
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
-        """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what was added.
+    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
+        """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what it holds from now on.
 
-        held_output: what the reservation holds so far, should its lease have ended. sent: -1 before the first byte.
-        started_ms: the moment of the verdict.
+        That is less than before if the lease had ended, and others have what it held; None if no usable limits are
+        known: then nothing was added. held_output: what the reservation holds so far, should its lease have ended.
+        sent: -1 before the first byte. started_ms: the moment of the verdict.
         """
         numbers = _five(self.now_ms, ask.input_tokens, held_output, more, sent)
         touched = keys.account_keys(ask.user).settle(started_ms)
-        return int(await self.store.script(self._extend, touched, ask.id, ask.user, _who(ask), numbers))
+        holds = int(await self.store.script(self._extend, touched, ask.id, ask.user, _who(ask), numbers))
+        return None if holds < 0 else holds
 
     async def settle(
         self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
@@ -153,7 +174,8 @@ class RedisLedger:
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what Zion says about a user's limits. seq: of the verdict that led to asking, -1 = take it as it is."""
         numbers = _eleven(self.now_ms, seq, *quota.limit, *quota.used, *quota.ends_ms)
-        await self.store.script(self._refresh, keys.account_keys(user).all, numbers)
+        if await self.store.script(self._refresh, _with_letters(user), numbers) and len(self.doubtful) < MOST_DOUBTFUL:
+            self.doubtful.add(user)
 
     async def acknowledge(self, items: Sequence[Taken], letter: Letter | None = None) -> int:
         """Zion has taken these items, of users of one partition; returns how many of their records were still there.
@@ -171,6 +193,30 @@ class RedisLedger:
             words += (_who(letter.of), letter.at_ms, letter.reason)
         return int(await self.store.script(self._acknowledge, touched, *words))
 
+    async def requeue(self, of: Ask, entry: str) -> str | None:
+        """Put a dead letter back into the outbox; returns its entry there, None if somebody did that before.
+
+        of: whose it is; the e-mail may be another one than it was.
+        """
+        new = await self.store.script(self._requeue, _with_letters(of.user), self.now_ms, entry, _who(of))
+        return None if new is None else str(new, "ascii")
+
+    async def discard(self, user: str, entry: str) -> bool:
+        """Delete a dead letter; False if it is not there."""
+        return bool(await self.store.script(self._discard, _with_letters(user), self.now_ms, entry))
+
+    async def reconcile(self, user: str, waiting: Found, letters: Found) -> bool | None:
+        """Correct what the account has as pending and as refused by the records that were found.
+
+        Returns whether there was anything to correct; None if something has come or gone meanwhile: look again.
+        """
+        pending = [sum(record[d] for record in waiting.records) for d in range(3)]
+        numbers = [waiting.entries, letters.entries, *pending, *chain.from_iterable(letters.records)]
+        packed = struct.pack(f"<{len(numbers)}d", *numbers)
+        words = (self.now_ms, packed, waiting.last, letters.last)
+        corrected = int(await self.store.script(self._reconcile, _with_letters(user), *words))
+        return None if corrected < 0 else corrected == 1
+
     async def known_used(self, users: Sequence[str]) -> list[Triple | None]:
         """What Zion has booked for each of these users of one partition: its last word, and what it took since.
 
@@ -186,6 +232,8 @@ _HEAD = struct.Struct("<30d")
 _EXACT = 2**53
 _NARROW = 2**31
 """A window whose sum is below has slices of four bytes (ledger.lua)."""
+_LETTERS = -1
+"""In place of a window's number: that is the sum of the dead letters."""
 
 
 def read_account(packed: bytes) -> dict[str, Any]:
@@ -195,6 +243,7 @@ def read_account(packed: bytes) -> dict[str, Any]:
     account: dict[str, Any] = dict(zip(names, v, strict=False))
     triples = zip(("held", "pend", "blind", "rolled"), range(6, 18, 3), strict=True)
     account |= {name: v[place : place + 3] for name, place in triples}
+    account["letters"] = [0, 0, 0]
     account["q"] = {"at": v[18], "limit": v[19:22], "used": v[22:25], "ends": v[25:28]} if v[18] >= 0 else None
     (count,) = struct.unpack_from("<d", packed, _HEAD.size)
     heads = [struct.unpack_from("<5d", packed, _HEAD.size + 8 + 40 * k) for k in range(int(count))]
@@ -203,9 +252,17 @@ def read_account(packed: bytes) -> dict[str, Any]:
         form, each = ("I", 4) if total < _NARROW else ("d", 8)
         older = struct.unpack_from(f"<{int(size) // each}{form}", packed, at)
         at += int(size)
-        if total:
+        if window == _LETTERS:
+            account["letters"] = [int(first), int(total), int(newest)]
+        elif total:
             account["w"][int(window)] = [int(first), *map(int, older), int(newest)]
     return account
+
+
+def _with_letters(user: str) -> tuple[bytes, ...]:
+    """KEYS of the scripts that look at dead letters."""
+    account = keys.account_keys(user)
+    return (*account.all, keys.dead_letters(account.partition))
 
 
 def _who(ask: Ask) -> bytes:

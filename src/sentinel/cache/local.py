@@ -16,6 +16,7 @@ from sentinel.cache.ledger import RedisLedger
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
+from sentinel.limits.account import Account
 from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict, View
 
 log = structlog.get_logger()
@@ -29,21 +30,42 @@ Longer where our own spool takes longer, but not for ever."""
 
 
 class LocalLedger:
-    """Accounts in the memory of one process. share: this process is one of so many."""
+    """Accounts in the memory of one process. share: this process is one of so many.
+
+    What Redis has admitted is known here, too, as far as it is in flight in this process: an account that begins
+    holds what these requests hold.
+    """
 
     def __init__(self, policy: Policy, share: int) -> None:
         self.policy = policy
         self._share = share
-        self._accounts: OrderedDict[str, rule.Account] = OrderedDict()
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._in_flight: dict[str, dict[str, tuple[Ask, int]]] = {}
 
-    def _account(self, user: str) -> rule.Account:
+    def _account(self, user: str) -> Account:
         account = self._accounts.get(user)
         if account is None:
             if len(self._accounts) >= MOST_ACCOUNTS:
                 self._accounts.popitem(last=False)
-            account = self._accounts[user] = rule.Account()
+            account = self._accounts[user] = Account()
+            for ask, output in self._in_flight.get(user, {}).values():
+                rule.extend(account, self.policy, replace(ask, output_tokens=output), 0, -1, now_ms())
         self._accounts.move_to_end(user)
         return account
+
+    def admitted(self, ask: Ask, output: int) -> None:
+        """Redis has reserved so much output for a request of this process."""
+        self._in_flight.setdefault(ask.user, {})[ask.id] = (ask, output)
+
+    def extended(self, ask: Ask, output: int) -> None:
+        """So much it holds now, if it is still in flight."""
+        if ask.id in self._in_flight.get(ask.user, ()):
+            self._in_flight[ask.user][ask.id] = (ask, output)
+
+    def _forget_request(self, ask: Ask) -> None:
+        requests = self._in_flight.get(ask.user)
+        if requests is not None and requests.pop(ask.id, None) is not None and not requests:
+            del self._in_flight[ask.user]
 
     def reserve(self, ask: Ask) -> Verdict:
         """As RedisLedger.reserve."""
@@ -51,18 +73,22 @@ class LocalLedger:
 
     def view(self, user: str) -> View:
         """As RedisLedger.view."""
-        account = self._accounts.get(user) or rule.Account()
+        account = self._accounts.get(user) or Account()
         return replace(rule.view(account, self.policy, now_ms()), degraded=True)
 
-    def extend(self, ask: Ask, held_output: int, more: int, sent: int) -> int:
-        """As RedisLedger.extend."""
+    def extend(self, ask: Ask, held_output: int, more: int, sent: int) -> int | None:
+        """As RedisLedger.extend: where no limits are known, nothing is added to what the request holds."""
         held = replace(ask, output_tokens=held_output)
         return rule.extend(self._account(ask.user), self.policy, held, more, sent, now_ms())
 
-    def settle(self, ask: Ask, spent: Triple) -> None:
-        """Replace the reservation, if there is one, by what was spent. The bill is the spool's affair."""
-        account = self._accounts.get(ask.user)
-        if account is not None:
+    def settle(self, ask: Ask, spent: Triple, *, redis_knows: bool = False) -> None:
+        """Replace the reservation by what was spent. The bill is the spool's affair.
+
+        redis_knows: then only a reservation that is here has to be ended.
+        """
+        account = self._accounts.get(ask.user) if redis_knows else self._account(ask.user)
+        self._forget_request(ask)
+        if account is not None and (ask.id in account.leases or not redis_knows):
             rule.settle(account, self.policy, ask, spent, now_ms())
             # What was settled stays in `pend` until Redis is back; ids and bills would only grow.
             account.settled.clear()
@@ -108,6 +134,8 @@ class FallbackLedger:
             self._lost()
             return self._local.reserve(ask)
         self._found()
+        if verdict.admitted:
+            self._local.admitted(ask, verdict.granted_output)
         return verdict
 
     async def view(self, user: str) -> View:
@@ -120,22 +148,33 @@ class FallbackLedger:
             self._lost()
             return self._local.view(user)
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
+    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
         """Keep the lease, reserve more."""
         try:
-            return await self._redis.extend(ask, held_output, more, sent, started_ms)
+            holds = await self._redis.extend(ask, held_output, more, sent, started_ms)
         except RedisRefused:
             raise
         except RedisUnavailable:
             self._lost()
             return self._local.extend(ask, held_output, more, sent)
+        if holds is not None:
+            self._local.extended(ask, holds)
+        return holds
 
     async def settle(
         self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Settle in Redis. Raises RedisUnavailable, after memory has been settled: the caller spools it."""
-        self._local.settle(ask, spent)
-        return await self._redis.settle(ask, spent, started_ms, at_ms, unsure=unsure)
+        try:
+            settled = await self._redis.settle(ask, spent, started_ms, at_ms, unsure=unsure)
+        except RedisUnavailable:
+            # An error that Redis gave to this one call is no reason to do without it.
+            if not self._redis.store.available:
+                self._lost()
+            self._local.settle(ask, spent, redis_knows=not self._away)
+            raise
+        self._local.settle(ask, spent, redis_knows=True)
+        return settled
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what Zion says."""

@@ -49,10 +49,10 @@ class Script:
     def library(cls, folder: Traversable, common: str, policy: str, reading: Collection[str]) -> dict[str, Script]:
         """The `*.lua` files of a folder as functions of KEYS and ARGV, by their names.
 
-        policy: a Lua table; common: the file that all build on; reading: those that write nothing: Redis sees to that,
-        and runs them when it is full, too. It compiles a library once, where a script makes its tables and functions
-        anew in each call. The names have a hash of it all, so that a replica with other settings or of another version
-        can be served beside this one.
+        policy: a Lua table; common: the file that all build on, with `whole`, which runs them; reading: those that
+        write nothing: Redis sees to that, and runs them when it is full, too. It compiles a library once, where a
+        script makes its tables and functions anew in each call. The names have a hash of it all, so that a replica with
+        other settings or of another version can be served beside this one.
         """
         texts = {path.name.removesuffix(".lua"): path.read_text() for path in folder.iterdir() if ".lua" in path.name}
         head = f"local POLICY = {policy}\n{texts.pop(common)}"
@@ -60,7 +60,7 @@ class Script:
         parts = [f"#!lua name=sentinel_{version}\n{head}"]
         for name, text in sorted(texts.items()):
             flags = "'no-writes'" if name in reading else ""
-            function = f"function(KEYS, ARGV)\nstart()\n{text}end"
+            function = f"whole(function(KEYS, ARGV)\n{text}end)"
             parts.append(
                 f"redis.register_function{{function_name='{name}_{version}', flags={{{flags}}}, callback={function}}}\n"
             )

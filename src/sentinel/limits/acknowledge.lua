@@ -8,22 +8,22 @@ local T_SUM, T_NEW, T_LIMIT = 1, 4, 7
 local now, items, dropped = clock(tonumber(ARGV[2])), (#KEYS - 3) / 2, 0
 local letter = 2 * items + 3
 
-local function acknowledge(keys, told, entries)
-  local count = redis.call('XACK', keys[4], ARGV[1], unpack(entries))
-  redis.call('XDEL', keys[4], unpack(entries))
-  if count == 0 then return end
-  dropped = dropped + count
-  local a, period = load(keys, now), told[1]
-  a[SEQ] = a[SEQ] + 1
-  add(a, PEND, -1, told, T_SUM)
-  if ARGV[letter] then
-    -- A record of no period: our own books are done with it, whenever it is sent again.
-    local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], -1, tonumber(ARGV[letter + 1]))
-    redis.call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
-    return save(a, keys)
+-- Refused usage is no more pending and yet spent, unless its period is over.
+local function bury(a, told)
+  local period, at = told[1], tonumber(ARGV[letter + 1])
+  local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], period, at)
+  local entry = redis.call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
+  undoing('XDEL', KEYS[3], entry)
+  local letters = letters_of(a)
+  for d = 1, 3 do
+    if is_current(a, d, period, at) then a[letters + d] = a[letters + d] + told[T_SUM + d] end
   end
-  -- A value tells nothing if it belongs to another period than `used`: where the usage was of an earlier one, and close
-  -- to the end, for Zion may have begun the next one. Then, and where a limit has changed, Zion is asked again soon.
+end
+
+-- A value tells nothing if it belongs to another period than `used`: where the usage was of an earlier one, and close
+-- to the end, for Zion may have begun the next one. Then, and where a limit has changed, Zion is asked again soon.
+local function book(a, told)
+  local period = told[1]
   local known, again = a[AT] >= 0, period ~= a[N]
   for d = 1, 3 do
     local new, limit = period == a[N] and known and told[T_NEW + d] or -1, told[T_LIMIT + d]
@@ -37,7 +37,21 @@ local function acknowledge(keys, told, entries)
     if known and limit >= 0 and limit ~= a[LIMIT + d] then a[LIMIT + d], again = limit, true end
   end
   if known and again then a[ASK] = min(a[ASK], a[AT] + CLAIM_MS) end
-  save(a, keys)
+end
+
+-- What is in the outbox is pending, whoever has read it: so it is XDEL that says whether anything is to be booked.
+local function acknowledge(keys, told, entries)
+  local a, _, packed = load(keys, now)
+  local start_of_item = undone
+  a[SEQ] = a[SEQ] + 1
+  add(a, PEND, -1, told, T_SUM)
+  if ARGV[letter] then bury(a, told) else book(a, told) end
+  save_before(a, keys, packed)
+  local count = redis.call('XDEL', keys[4], unpack_all(entries))
+  if count == 0 then undo_from(start_of_item) else undone = start_of_item end
+  -- Last, so that a record which is not acknowledged is gone in any case.
+  redis.call('XACK', keys[4], ARGV[1], unpack_all(entries))
+  dropped = dropped + count
 end
 
 for i = 1, items do

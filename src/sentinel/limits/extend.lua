@@ -1,36 +1,43 @@
 -- Units: see ledger.lua. Keep a lease alive, note what its stream has delivered, and reserve more output for it.
 -- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, user, who, and as doubles: now (0 = this Redis'
 -- clock), input and output of the reservation, more output, output delivered.
--- Answer: output tokens added to the reservation, 0 when nothing is left. A lease that had ended is taken up again,
--- unless its request is settled: a renewal that comes after the end must not open it anew.
+-- Answer: the output that it holds from now on: as much as before when nothing is left; -1 if that cannot be said, for no
+-- usable limits are known, and nothing was added. A lease that had ended is taken up again, with as much of its output as
+-- others have left, and at least what was delivered; unless its request is settled: a renewal that comes after the end
+-- must not open it anew.
 local id, user, who = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('SISMEMBER', KEYS[5], id) == 1 then return 0 end
 local now, input, output, more, sent = unpack_from('<ddddd', ARGV[4])
+if redis.call('SISMEMBER', KEYS[5], id) == 1 then return output end
 now = clock(now)
 local a = load(KEYS, now)
 expire(a, KEYS, user, now)
+
+local _, _, room = left(a, now)
+local known, windowed = room ~= nil, false
+room = room or 0
+for _, p in ipairs(windows) do
+  if p.dim == 3 then
+    live(a, p, now)
+    room, windowed = min(room, p.limit - a[p.base + SUM]), true
+  end
+end
 
 local packed = redis.call('HGET', KEYS[2], id)
 local l, taken
 if packed then
   l, taken = read_lease(packed)
 else
-  -- Its windows have given back all but what was billed.
+  -- Its windows have given back all but what was billed, and its quota counts that as usage.
   local b = billed_before(KEYS, id)
-  l = { 0, now, 1, input, output, -1, b[1], b[2], b[3], 0 }
-  a[OPEN] = a[OPEN] + 1
-  add(a, HELD, 1, l, COST)
-  correct(a, { 0, now, 1, b[2], b[3], -1, 0, 0, 0, 0 }, nil, { 1, input, output }, now)
+  local held = known and min(output, b[3] + max(0, room)) or output
+  held = max(held, sent, b[3])
+  l = { 0, now, 1, input, held, -1, b[1], b[2], b[3], 0 }
+  hold(a, 1, l)
+  correct(a, { 0, now, 1, b[2], b[3], -1, 0, 0, 0, 0 }, nil, { 1, input, held }, now)
+  room = room - held + b[3]
 end
 
-local room, windowed = left(a, 3), false
-if room then more = min(more, room) end
-for _, p in ipairs(windows) do
-  if p.dim == 3 then
-    live(a, p, now)
-    more, windowed = min(more, p.limit - a[p.base + SUM]), true
-  end
-end
+more = known and min(more, room) or 0
 if more > 0 then
   for _, p in ipairs(windows) do
     if p.dim == 3 then charge(a, p, slice_of(p, now), more) end
@@ -44,6 +51,7 @@ if more > 0 then
 end
 l[SENT], l[L_ENDS] = max(l[SENT], sent), now + policy.lease
 save_lease(KEYS, id, l, taken, who)
+if packed then undoing('HSET', KEYS[2], id, packed) else undoing('HDEL', KEYS[2], id) end
 index(a, KEYS, user, a[LEASE] == 0 and l[L_ENDS] or min(a[LEASE], l[L_ENDS]))
 save(a, KEYS)
-return max(0, more)
+return known and l[COST + 3] or -1

@@ -1,6 +1,7 @@
 -- Units: milliseconds since the Unix epoch on this Redis' clock; requests; tokens. Twin of limits/ledger.py.
 -- The common part of the library that Sentinel loads into Redis: before it comes the policy as a table named POLICY,
--- after it each other file of this folder as a function of KEYS and ARGV, which calls `start` first.
+-- after it each other file of this folder as a function of KEYS and ARGV, which `whole` runs. It is long because a
+-- library of Redis has no modules.
 --
 -- One user's account is a row under the first key. In it are doubles, and in Lua they are an array with these places (a
 -- triple takes three: of requests, input tokens, output tokens; its place is that before the first):
@@ -11,7 +12,7 @@ local SEQ = 4     -- how often Zion has said something
 local ASK = 5     -- from this moment on Zion is to be asked for the limits
 local OPEN = 6    -- requests in flight
 local LEASE = 7   -- no lease ends before this moment (0 = no lease)
-local HELD = 7    -- triple: reserved by requests in flight
+local HELD = 7    -- triple: reserved by requests in flight, less what was billed when an earlier lease of theirs ended
 local PEND = 10   -- triple: settled, not yet acknowledged by Zion
 local BLIND = 13  -- triple: acknowledged by a Zion that did not tell its new value; counts until Zion is asked again
 local ROLLED = 16 -- triple: ends of the last periods that are over
@@ -28,7 +29,11 @@ local function base(k) return COUNT - 5 + 5 * k end
 -- has no slices. After the doubles come the older slices of each window, four bytes each while the sum is below NARROW,
 -- else doubles, for Redis writes all of it to its log twice for each request. In Lua they are strings, under TEXTS, from the
 -- second place on; the first is for the doubles.
--- The windows of this policy come first, in its order; what an account has of others is kept as it is.
+-- The windows of this policy come first, in its order; what an account has of others is kept as it is. So is a triple
+-- that only some accounts have, under the ID of no window, in place of FIRST, SUM and TOP: of the dead letters, that is
+-- what Zion has refused for good. It counts until a letter is sent again, or deleted, or its quota period is over. A
+-- version of Sentinel that knows nothing of letters keeps it, too, so that old and new ones can work on one account.
+local LETTERS = -1
 local NARROW = 2147483648
 
 -- A lease is a row of doubles, too: when it ends, when it began, what it reserved, output delivered so far (-1 = not
@@ -44,10 +49,11 @@ local REMEMBER_EXPIRED_MS = 3600000
 local GRACE_SECONDS = 3
 local LEASE_HEAD, NOTE = '<dddddddddd', '<dddd'
 local NOT_BILLED = { 0, 0, 0 }
+local USABLE_MS = POLICY.fresh + POLICY.stale
 local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {} }
 
 -- While a library is being loaded it has none of Lua's own functions. `start` takes them at the first call.
-local pack, unpack_from, unpack_all, rep, concat, floor, max, min, NO_ACCOUNT, ANSWER
+local pack, unpack_from, unpack_all, rep, concat, floor, max, min, huge, attempt, NO_ACCOUNT, ANSWER
 
 -- The form of so many numbers.
 local function form(of, count)
@@ -63,7 +69,7 @@ end
 local function start()
   if pack then return end
   pack, unpack_from, unpack_all, rep, concat = struct.pack, struct.unpack, unpack, string.rep, table.concat
-  floor, max, min = math.floor, math.max, math.min
+  floor, max, min, huge, attempt = math.floor, math.max, math.min, math.huge, pcall
   local none = {}
   for place = 2, COUNT + 5 * #windows do none[place] = 0 end
   none[AT], none[LIMIT + 1], none[LIMIT + 2], none[LIMIT + 3], none[COUNT] = -1, -1, -1, -1, #windows
@@ -73,6 +79,43 @@ local function start()
   end
   NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
   ANSWER = form('i8', 18 + 2 * #windows)
+end
+
+-- Redis undoes nothing of a function that fails midway. So whatever is written is noted with the command that takes it
+-- back, four places for each, and `whole` runs these, the last first. XDEL cannot be taken back: it is the last to be
+-- done. The account comes right before that, or is the last itself.
+local undo, undone = {}, 0
+local function undoing(command, key, one, two)
+  local n = undone
+  undo[n + 1], undo[n + 2], undo[n + 3], undo[n + 4] = command, key, one or false, two or false
+  undone = n + 4
+end
+
+-- Take back what was written since so many places were noted.
+local function undo_from(first)
+  for n = undone, first + 4, -4 do
+    local command, key, one, two = undo[n - 3], undo[n - 2], undo[n - 1], undo[n]
+    if two then
+      redis.pcall(command, key, one, two)
+    elseif one then
+      redis.pcall(command, key, one)
+    else
+      redis.pcall(command, key)
+    end
+  end
+  undone = first
+end
+
+-- A function that is carried out as a whole, or not at all: it may be called again after any error.
+local function whole(work)
+  return function(KEYS, ARGV)
+    start()
+    undone = 0
+    local done, answer = attempt(work, KEYS, ARGV)
+    if done then return answer end
+    undo_from(0)
+    error(answer, 0)
+  end
 end
 
 -- A Redis that comes back finds leases ended whose processes live and could not say so. They get so long to do that.
@@ -189,6 +232,24 @@ local function save_lease(keys, id, l, more, who)
   redis.call('HSET', keys[2], id, packed .. who)
 end
 
+-- Take a lease or a note away. packed: as it is there.
+local function drop(keys, id, packed)
+  redis.call('HDEL', keys[2], id)
+  undoing('HSET', keys[2], id, packed)
+end
+
+-- Count what a lease holds, or no more.
+local function hold(a, sign, l)
+  a[OPEN] = max(0, a[OPEN] + sign)
+  for d = 1, 3 do
+    local amount = l[COST + d] - l[BILLED + d]
+    if amount > 0 then
+      local sum = a[HELD + d] + sign * amount
+      a[HELD + d] = sum > 0 and sum or 0
+    end
+  end
+end
+
 -- The clock went back, as it may when another node takes over. What is noted for later than now counts from now on:
 -- no window forgets early, and nobody waits longer than a window or a lease.
 local function rewind(a, keys, now)
@@ -237,6 +298,48 @@ local function arrange(a)
   return a
 end
 
+-- Where the account has its dead letters: a triple, nil where it has none.
+local function find_letters(a)
+  for k = #windows + 1, a[COUNT] do
+    if a[base(k) + ID] == LETTERS then return base(k) + BYTES end
+  end
+  return nil
+end
+
+-- The same, made where there is none.
+local function letters_of(a)
+  if not a.letters then
+    local k = a[COUNT] + 1
+    a[COUNT], a[TEXTS][k + 1], a.letters = k, '', base(k) + BYTES
+    for i, number in ipairs({ LETTERS, 0, 0, 0, 0 }) do a[base(k) + i] = number end
+  end
+  return a.letters
+end
+
+-- Whether usage of this quota period and moment is of the period in force. The letters of version 4 have none, -1.
+local function is_current(a, d, period, at) return period == a[N] or (period >= 0 and at >= a[ROLLED + d]) end
+
+-- A dead letter as a triple and what else is in its `sum`; nil where it is not there.
+local function read_letter(key, entry)
+  local found = redis.call('XRANGE', key, entry, entry)[1]
+  if not found then return nil end
+  local fields, letter = found[2], nil
+  for i = 1, #fields, 2 do
+    if fields[i] == 'sum' then letter = doubles(fields[i + 1], 1, 5) end
+    if letter then letter.sum = letter.sum or fields[i + 1] end
+  end
+  return letter
+end
+
+-- A dead letter counts no more.
+local function forget_letter(a, letter)
+  for d = 1, 3 do
+    if a.letters and is_current(a, d, letter[4], letter[5]) then
+      a[a.letters + d] = max(0, a[a.letters + d] - letter[d])
+    end
+  end
+end
+
 local function decode(packed)
   local count = unpack_from('<d', packed, 8 * (COUNT - 2) + 1)
   -- The last that is unpacked is where the texts begin.
@@ -249,8 +352,12 @@ local function decode(packed)
   end
   a[TEXTS] = texts
   for k = 1, #windows do
-    if k > count or a[windows[k].base + ID] ~= windows[k].id then return arrange(a) end
+    if k > count or a[windows[k].base + ID] ~= windows[k].id then
+      arrange(a)
+      break
+    end
   end
+  if a[COUNT] > #windows then a.letters = find_letters(a) end
   return a
 end
 
@@ -268,6 +375,7 @@ local function roll(a, now)
       local ends = a[ENDS + d]
       if ends > 0 and now >= ends then
         a[ROLLED + d], a[ENDS + d], a[USED + d], over = ends, 0, 0, true
+        if a.letters then a[a.letters + d] = 0 end
       end
     end
   end
@@ -277,16 +385,37 @@ local function roll(a, now)
   return over
 end
 
--- The account as it is stored.
-local function stored(keys) return decode(redis.call('GET', keys[1]) or NO_ACCOUNT) end
+-- The account as it is stored. Of one that is gone the leases may still be there, and hold what they hold.
+local function stored(keys)
+  local packed = redis.call('GET', keys[1])
+  if packed then return decode(packed), packed end
+  local a, all = decode(NO_ACCOUNT), redis.call('HGETALL', keys[2])
+  for i = 1, #all, 2 do
+    local ends = unpack_from('<d', all[i + 1])
+    a[LEASE] = a[LEASE] == 0 and ends or min(a[LEASE], ends)
+    if all[i]:sub(1, 2) ~= 'x:' then hold(a, 1, { unpack_from(LEASE_HEAD, all[i + 1]) }) end
+  end
+  return a, false
+end
 
--- The account now, and whether it must be saved although nothing happens to it.
+-- Store an account behind which something else is written. packed: as it was, false = it was not there.
+local function save_before(a, keys, packed)
+  save(a, keys)
+  if packed then
+    undoing('PEXPIRE', keys[1], policy.ttl)
+    undoing('SET', keys[1], packed)
+  else
+    undoing('DEL', keys[1])
+  end
+end
+
+-- The account now, whether it must be saved although nothing happens to it, and as it is stored.
 local function load(keys, now)
-  local a = stored(keys)
+  local a, packed = stored(keys)
   local back = a[LAST] > now
   if back then rewind(a, keys, now) end
   a[LAST] = now
-  return a, roll(a, now) or back
+  return a, roll(a, now) or back, packed
 end
 
 -- Replace what a lease reserved by what was spent: give back where it was taken, charge the excess now.
@@ -323,21 +452,23 @@ local function bill(a, keys, who, total, billed, place, at)
   if o < 0 then o = 0 end
   if r + i + o == 0 then return end
   a[PEND + 1], a[PEND + 2], a[PEND + 3] = a[PEND + 1] + r, a[PEND + 2] + i, a[PEND + 3] + o
-  redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at))
+  undoing('XDEL', keys[4], redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at)))
 end
 
 -- The earliest end of a lease moved: tell the partition's index, which the reaper reads.
 local function index(a, keys, user, earliest)
-  if a[LEASE] == earliest then return end
+  local before = a[LEASE]
+  if before == earliest then return end
   a[LEASE] = earliest
   if earliest == 0 then redis.call('ZREM', keys[3], user) else redis.call('ZADD', keys[3], earliest, user) end
+  if before == 0 then undoing('ZREM', keys[3], user) else undoing('ZADD', keys[3], before, user) end
 end
 
 -- What a request was billed when its lease ended; the note is taken away with the answer.
 local function billed_before(keys, id)
   local packed = redis.call('HGET', keys[2], 'x:' .. id)
   if not packed then return NOT_BILLED end
-  redis.call('HDEL', keys[2], 'x:' .. id)
+  drop(keys, 'x:' .. id, packed)
   local _, r, i, o = unpack_from(NOTE, packed)
   return { r, i, o }
 end
@@ -348,28 +479,31 @@ local function expire_one(a, keys, id, packed, now)
   local l, more, who = read_lease(packed)
   local spent = l[SENT] < 0 and { 1, 0, 0 } or { 1, l[COST + 2], l[SENT] }
   correct(a, l, more, spent, now)
-  add(a, HELD, -1, l, COST)
-  a[OPEN] = max(0, a[OPEN] - 1)
-  redis.call('HDEL', keys[2], id)
+  drop(keys, id, packed)
   if l[SENT] < 0 then return nil end
   bill(a, keys, who, spent, l, BILLED, 0)
   local ends = now + REMEMBER_EXPIRED_MS
   redis.call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))
+  undoing('HDEL', keys[2], 'x:' .. id)
   return ends
 end
 
 -- Return the reservations of processes that died, and say how many. All leases are looked at, so that happens at most
--- every twentieth of a lease: many that end one by one must not cost a look each.
+-- every twentieth of a lease: many that end one by one must not cost a look each. What is reserved is summed up anew
+-- from those that live.
 local function expire(a, keys, user, now)
   if a[LEASE] == 0 or now < a[LEASE] or not is_awake() then return 0 end
   local earliest, count, all = nil, 0, redis.call('HGETALL', keys[2])
+  a[OPEN], a[HELD + 1], a[HELD + 2], a[HELD + 3] = 0, 0, 0, 0
   for i = 1, #all, 2 do
     local id, packed = all[i], all[i + 1]
-    local ends = unpack_from('<d', packed)
-    if ends <= now and id:sub(1, 2) == 'x:' then
-      redis.call('HDEL', keys[2], id)
+    local ends, is_note = unpack_from('<d', packed), id:sub(1, 2) == 'x:'
+    if ends > now then
+      if not is_note then hold(a, 1, { unpack_from(LEASE_HEAD, packed) }) end
+    elseif is_note then
+      drop(keys, id, packed)
       ends = nil
-    elseif ends <= now then
+    else
       ends, count = expire_one(a, keys, id, packed, now), count + 1
     end
     if ends then earliest = min(earliest or ends, ends) end
@@ -378,9 +512,18 @@ local function expire(a, keys, user, now)
   return count
 end
 
--- What is left of the quota of a dimension; nil where it has no limit.
-local function left(a, d)
-  local limit = a[LIMIT + d]
-  if limit < 0 or a[AT] < 0 then return nil end
-  return limit - a[USED + d] - a[BLIND + d] - a[PEND + d] - a[HELD + d]
+-- Whether Zion's word about the limits still counts.
+local function is_known(a, now) return a[AT] >= 0 and now < a[AT] + USABLE_MS end
+
+-- What is left of the quota of each dimension: a number, `huge` where it has no limit, nil where that is not known. Who
+-- does not ask which of the three it is grants nothing: nil cannot be computed with.
+local function left(a, now)
+  local at, r, i, o = a[AT], a[LIMIT + 1], a[LIMIT + 2], a[LIMIT + 3]
+  if at < 0 or now >= at + USABLE_MS then return nil end
+  r = r < 0 and huge or r - a[USED + 1] - a[BLIND + 1] - a[PEND + 1] - a[HELD + 1]
+  i = i < 0 and huge or i - a[USED + 2] - a[BLIND + 2] - a[PEND + 2] - a[HELD + 2]
+  o = o < 0 and huge or o - a[USED + 3] - a[BLIND + 3] - a[PEND + 3] - a[HELD + 3]
+  local letters = a.letters
+  if letters then return r - a[letters + 1], i - a[letters + 2], o - a[letters + 3] end
+  return r, i, o
 end

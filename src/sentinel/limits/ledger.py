@@ -6,9 +6,10 @@ Moments are milliseconds since the Unix epoch and arrive as arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Triple, Verdict, View, Window, verdict_of, view_of
+from sentinel.limits.account import NO_LIMIT, Account, Bill, Lease, Snapshot, add, zeros
+from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, View, Window, verdict_of, view_of
 
 CLAIM_MS = 5000
 EARLY_MS = 60_000
@@ -17,123 +18,12 @@ REMEMBER_EXPIRED_MS = 3_600_000
 RETURNS_MS = 1000
 
 
-@dataclass(slots=True)
-class Lease:
-    """A reservation in flight.
-
-    sent: output delivered at the last checkpoint, -1 before the first byte. billed: when an earlier lease ended.
-    more: (moment, tokens) of each extension.
-    """
-
-    ends: int
-    at: int
-    cost: list[int]
-    user: str
-    email: str
-    model: str
-    sent: int = -1
-    billed: Triple = (0, 0, 0)
-    more: list[tuple[int, int]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Bill:
-    """A usage record as the outbox holds it. at: 0 = the moment of its writing."""
-
-    id: str
-    user: str
-    email: str
-    model: str
-    spent: Triple
-    period: int
-    at: int
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """What Zion last said about a user's limits."""
-
-    at: int
-    limit: list[int]
-    used: list[int]
-    ends: list[int]
-
-
-def _zeros() -> list[int]:
-    return [0, 0, 0]
-
-
-@dataclass(slots=True)
-class Account:
-    """One user's state. windows: slice -> amount, by the window's name."""
-
-    windows: dict[str, dict[int, int]] = field(default_factory=dict)
-    quota: Snapshot | None = None
-    held: list[int] = field(default_factory=_zeros)
-    pend: list[int] = field(default_factory=_zeros)
-    blind: list[int] = field(default_factory=_zeros)
-    n: int = 0
-    rolled: list[int] = field(default_factory=_zeros)
-    seq: int = 0
-    ask: int = 0
-    open: int = 0
-    lease: int = 0
-    last: int = 0
-    leases: dict[str, Lease] = field(default_factory=dict)
-    expired: dict[str, tuple[int, Triple]] = field(default_factory=dict)
-    settled: set[str] = field(default_factory=set)
-    outbox: list[Bill] = field(default_factory=list)
-
-    def load(self, policy: Policy, now: int) -> bool:
-        """Take the account to `now`; say whether that changed it: the clock went back, or a quota period is over."""
-        back = self.last > now
-        if back:
-            self._rewind(policy, now)
-            self.last = now
-        q = self.quota
-        over = [d for d in range(3) if q and 0 < q.ends[d] <= now]
-        for d in over:
-            assert q is not None
-            self.rolled[d], q.ends[d], q.used[d] = q.ends[d], 0, 0
-        if over:
-            self.n, self.ask, self.last = self.n + 1, 0, now
-        return back or bool(over)
-
-    def _rewind(self, policy: Policy, now: int) -> None:
-        for w in policy.windows:
-            slices, current = self.windows.get(w.name, {}), w.slice_of(now)
-            for slice_ in [s for s in slices if s > current]:
-                slices[current] = slices.get(current, 0) + slices.pop(slice_)
-        for lease in self.leases.values():
-            lease.ends, lease.at = min(lease.ends, now + policy.lease_ms), min(lease.at, now)
-            lease.more = [(min(at, now), tokens) for at, tokens in lease.more]
-        if self.quota:
-            self.quota.at = min(self.quota.at, now)
-        self.ask, self.lease = min(self.ask, now), min(self.lease, now)
-
-    def left(self, d: int) -> int | None:
-        """What the quota leaves in dimension `d`; None where it does not limit."""
-        q = self.quota
-        if q is None or q.limit[d] < 0:
-            return None
-        return q.limit[d] - q.used[d] - self.blind[d] - self.pend[d] - self.held[d]
-
-    def in_window(self, window: Window, now: int) -> dict[int, int]:
-        """The slices still in the window."""
-        oldest = window.slice_of(now) - SLICES
-        return {s: amount for s, amount in self.windows.get(window.name, {}).items() if s >= oldest}
-
-    def live(self, window: Window, now: int) -> dict[int, int]:
-        """The slices still in the window; older ones are dropped."""
-        kept = self.windows[window.name] = self.in_window(window, now)
-        return kept
-
-
 def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     """Admit one request over all dimensions at once, or refuse it and change nothing (reserve.lua)."""
     account.load(policy, now)
-    q = account.quota
-    if q is None or now >= q.at + policy.fresh_ms + policy.stale_ms:
+    q = account.known(policy, now)
+    lefts = [account.left(d) for d in range(3)]
+    if q is None or None in lefts:
         return verdict_of((2, now, 0, 0, 1, 0, account.seq), policy)
     stale, refresh = now >= q.at + policy.fresh_ms, now >= account.ask
     if refresh:
@@ -142,14 +32,11 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
 
     totals = [sum(account.live(w, now).values()) for w in policy.windows]
     granted, finite = ask.output_tokens, 0
-    rooms = [w.limit - total for w, total in zip(policy.windows, totals, strict=True) if w.dimension == 2]
-    quota_room = account.left(2)
-    if quota_room is not None:
-        rooms.append(quota_room)
-    if rooms:
-        granted, finite = min(granted, *rooms), 1
+    room = _room(account, policy, totals)
+    if room < NO_LIMIT:
+        granted, finite = min(granted, int(room)), 1
         if ask.fair_output > 0:
-            granted = min(granted, max(ask.fair_output, min(rooms) // 4))
+            granted = min(granted, max(ask.fair_output, int(room) // 4))
     granted = max(0, granted)
     cost = [1, ask.input_tokens, max(granted, ask.least_output)]
 
@@ -160,22 +47,38 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
         _take(account, policy, ask, cost, now)
         totals = [total + cost[w.dimension] for w, total in zip(policy.windows, totals, strict=True)]
     answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
-    answer += [-1 if (left := account.left(d)) is None else max(0, left) for d in range(3)]
+    answer += [_told(account.left(d)) for d in range(3)]
     for w in policy.windows:
         answer += _state_of(account, w, now)
     answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
     return verdict_of(tuple(answer), policy)
 
 
+def _room(account: Account, policy: Policy, totals: list[int]) -> float:
+    """How much output fits; 0 where that is not known."""
+    left = account.left(2)
+    frees = [w.limit - total for w, total in zip(policy.windows, totals, strict=True) if w.dimension == 2]
+    return 0 if left is None else min([left, *frees])
+
+
+def _told(left: float | None) -> int:
+    return -1 if left is None or left == NO_LIMIT else max(0, int(left))
+
+
 def view(account: Account, policy: Policy, now: int) -> View:
     """What a user may spend and has spent; changes nothing (view.lua)."""
     now, q = max(now, account.last), account.quota
-    limit, used, ends = (q.limit, q.used, q.ends) if q else ([-1, -1, -1], _zeros(), _zeros())
+    limit, used, ends = (q.limit, q.used, q.ends) if q else ([-1, -1, -1], zeros(), zeros())
     over = [0 < end <= now for end in ends]
-    known = q is not None and now < q.at + policy.fresh_ms + policy.stale_ms
-    answer = [int(known), now, int(any(over) or now >= account.ask), account.seq, *limit]
+    answer = [
+        int(account.known(policy, now) is not None),
+        now,
+        int(any(over) or now >= account.ask),
+        account.seq,
+        *limit,
+    ]
     waiting = [account.blind[d] + account.pend[d] + account.held[d] for d in range(3)]
-    answer += [waiting[d] + (0 if over[d] else used[d]) for d in range(3)]
+    answer += [waiting[d] + (0 if over[d] else used[d] + account.letters[d]) for d in range(3)]
     answer += [0 if over[d] else ends[d] for d in range(3)]
     for w in policy.windows:
         answer += _state_of(account, w, now)
@@ -201,8 +104,9 @@ def _blocker(account: Account, policy: Policy, totals: list[int], cost: list[int
             found = _longer(found, [wait, 1, k + 1, w.limit, total, max(0, w.limit - total), reset])
     q = account.quota
     for d in range(3):
-        room = account.left(d)
-        if q is not None and room is not None and room < cost[d] > 0:
+        left = account.left(d)
+        if q is not None and left is not None and left < cost[d] > 0:
+            room = int(left)
             wait = q.ends[d] - now if q.ends[d] > 0 else -1
             if d > 0 and room + account.held[d] >= cost[d]:
                 wait = RETURNS_MS
@@ -229,48 +133,53 @@ def _fits_at(slices: dict[int, int], window: Window, missing: int) -> int:
 def _take(account: Account, policy: Policy, ask: Ask, cost: list[int], now: int) -> None:
     for w in policy.windows:
         _charge(account.windows[w.name], w.slice_of(now), cost[w.dimension])
-    _add(account.held, cost, 1)
-    account.open += 1
     account.last = now
     ends = now + policy.lease_ms
-    account.leases[ask.id] = Lease(ends, now, list(cost), ask.user, ask.email, ask.model)
+    lease = account.leases[ask.id] = Lease(ends, now, list(cost), ask.user, ask.email, ask.model)
+    account.hold(lease, 1)
     account.lease = ends if account.lease == 0 else min(account.lease, ends)
 
 
-def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now: int) -> int:
-    """Keep a lease alive, note what was delivered, and reserve `more` output; returns what was added (extend.lua).
+def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now: int) -> int | None:
+    """Keep a lease alive, note what was delivered, and reserve `more` output; returns what it holds then (extend.lua).
 
-    `ask` tells what the lease held so far, in case it had ended.
+    `ask` tells what the lease held so far, in case it had ended. None: no usable limits are known, nothing was added.
     """
     if ask.id in account.settled:
-        return 0
+        return ask.output_tokens
     expire(account, policy, now)
     account.last = now
+    known = account.known(policy, now) is not None
+    totals = [sum(account.live(w, now).values()) for w in policy.windows]
+    room = _room(account, policy, totals)
     lease = account.leases.get(ask.id)
     if lease is None:
-        _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
-        lease = Lease(0, now, [1, ask.input_tokens, ask.output_tokens], ask.user, ask.email, ask.model, billed=billed)
-        account.open += 1
-        _add(account.held, lease.cost, 1)
-        account.leases[ask.id] = lease
-        given_back = replace(lease, cost=[1, *billed[1:]])
-        _correct(account, policy, given_back, (1, lease.cost[1], lease.cost[2]), now)
+        lease = _taken_up(account, policy, ask, ask.output_tokens if not known else max(0, room), sent, now)
+        room -= lease.holds[2]
 
-    outputs = [w for w in policy.windows if w.dimension == 2]
-    room = account.left(2)
-    if room is not None:
-        more = min(more, room)
-    for w in outputs:
-        more = min(more, w.limit - sum(account.live(w, now).values()))
-    if more > 0:
-        for w in outputs:
-            _charge(account.windows[w.name], w.slice_of(now), more)
-        lease.more.append((now, more))
-        lease.cost[2] += more
-        account.held[2] += more
+    added = int(min(more, room)) if known else 0
+    if added > 0:
+        for w in policy.windows:
+            if w.dimension == 2:
+                _charge(account.windows[w.name], w.slice_of(now), added)
+        lease.more.append((now, added))
+        lease.cost[2] += added
+        account.held[2] += added
     lease.sent, lease.ends = max(lease.sent, sent), now + policy.lease_ms
     account.lease = lease.ends if account.lease == 0 else min(account.lease, lease.ends)
-    return max(0, more)
+    return lease.cost[2] if known else None
+
+
+def _taken_up(account: Account, policy: Policy, ask: Ask, room: float, sent: int, now: int) -> Lease:
+    """A lease that had ended, with as much of its output as others have left, and at least what was delivered."""
+    _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
+    output = max(int(min(ask.output_tokens, billed[2] + room)), sent, billed[2])
+    lease = Lease(0, now, [1, ask.input_tokens, output], ask.user, ask.email, ask.model, billed=billed)
+    account.leases[ask.id] = lease
+    account.hold(lease, 1)
+    given_back = replace(lease, cost=[1, *billed[1:]])
+    _correct(account, policy, given_back, (1, lease.cost[1], lease.cost[2]), now)
+    return lease
 
 
 def settle(
@@ -289,8 +198,7 @@ def settle(
     account.last = now
     lease = account.leases.pop(ask.id, None)
     if lease is not None:
-        _add(account.held, lease.cost, -1)
-        account.open = max(0, account.open - 1)
+        account.hold(lease, -1)
     else:
         _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
         lease = Lease(0, now, [1, billed[1], billed[2]], ask.user, ask.email, ask.model, billed=billed)
@@ -319,8 +227,7 @@ def expire(account: Account, policy: Policy, now: int) -> int:
 def _expire_one(account: Account, policy: Policy, id_: str, lease: Lease, now: int) -> None:
     spent = (1, 0, 0) if lease.sent < 0 else (1, lease.cost[1], lease.sent)
     _correct(account, policy, lease, spent, now)
-    _add(account.held, lease.cost, -1)
-    account.open = max(0, account.open - 1)
+    account.hold(lease, -1)
     del account.leases[id_]
     if lease.sent >= 0:
         _bill(account, id_, lease, spent, 0)
@@ -338,6 +245,7 @@ def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) 
             used[d], ends[d], ask = q.used[d], q.ends[d], min(ask, now + max(CLAIM_MS, now - account.rolled[d]))
         elif q and 0 < q.ends[d] < ends[d]:
             account.rolled[d], early = q.ends[d], True
+            account.letters[d] = 0
             if clean:
                 account.blind[d] = 0
         elif clean:
@@ -358,7 +266,7 @@ def acknowledge(
     account.load(policy, now)
     account.last = now
     account.seq += 1
-    _add(account.pend, spent, -1)
+    add(account.pend, spent, -1)
     q, again = account.quota, period != account.n
     for d in range(3):
         told = new[d] if q and period == account.n else -1
@@ -372,6 +280,34 @@ def acknowledge(
             q.limit[d], again = limit[d], True
     if q and again:
         account.ask = min(account.ask, q.at + CLAIM_MS)
+
+
+def bury(account: Account, policy: Policy, bill: Bill, now: int) -> None:
+    """Zion has refused usage for good: that is spent until its period is over or its letter gone (acknowledge.lua)."""
+    account.load(policy, now)
+    account.last = now
+    account.seq += 1
+    add(account.pend, bill.spent, -1)
+    _count_letter(account, bill, 1)
+
+
+def requeue(account: Account, policy: Policy, letter: Bill, now: int) -> None:
+    """A dead letter is pending again (requeue.lua)."""
+    discard(account, policy, letter, now)
+    add(account.pend, letter.spent, 1)
+
+
+def discard(account: Account, policy: Policy, letter: Bill, now: int) -> None:
+    """A dead letter is deleted (discard.lua)."""
+    account.load(policy, now)
+    account.last = now
+    _count_letter(account, letter, -1)
+
+
+def _count_letter(account: Account, letter: Bill, sign: int) -> None:
+    for d in range(3):
+        if account.is_current(d, letter.period, letter.at):
+            account.letters[d] = max(0, account.letters[d] + sign * letter.spent[d])
 
 
 def _charge(slices: dict[int, int], slice_: int, amount: int) -> None:
@@ -396,14 +332,9 @@ def _correct(account: Account, policy: Policy, lease: Lease, spent: Triple, now:
         _charge(slices, w.slice_of(lease.at if excess < 0 else now), excess)
 
 
-def _add(triple: list[int], other: list[int] | Triple, sign: int) -> None:
-    for d in range(3):
-        triple[d] = max(0, triple[d] + sign * other[d])
-
-
 def _bill(account: Account, id_: str, lease: Lease, total: Triple, at: int) -> None:
     r, i, o = (max(0, t - b) for t, b in zip(total, lease.billed, strict=True))
     spent = (r, i, o)
     if any(spent):
-        _add(account.pend, spent, 1)
+        add(account.pend, spent, 1)
         account.outbox.append(Bill(id_, lease.user, lease.email, lease.model, spent, account.n, at))

@@ -1,6 +1,7 @@
 -- Units: see ledger.lua. Take what Zion says about a user's limits.
--- KEYS: account, leases, lease index, outbox. ARGV: as doubles: now (0 = this Redis' clock), the account's number of
--- Zion's words when Zion was asked (-1 = take this as it is), limits, used, ends. Answer: 1.
+-- KEYS: account, leases, lease index, outbox, dead letters. ARGV: as doubles: now (0 = this Redis' clock), the account's
+-- number of Zion's words when Zion was asked (-1 = take this as it is), limits, used, ends.
+-- Answer: 1 if what is pending or refused should be compared with the records, else 0.
 local LATE_MS = 3600000 -- So late Zion may begin a period; past that, what it says is meant.
 local told = doubles(ARGV[1], 1, 11)
 local now, seq, T_LIMIT, T_USED, T_ENDS = clock(told[1]), told[2], 2, 5, 8
@@ -17,6 +18,7 @@ for d = 1, 3 do
   elseif known and a[ENDS + d] > 0 and ends > a[ENDS + d] then
     -- Zion has begun the next one before our clock did.
     a[ROLLED + d], early = a[ENDS + d], true
+    if a.letters then a[a.letters + d] = 0 end
     if clean then a[BLIND + d] = 0 end
   elseif clean then
     a[BLIND + d] = 0
@@ -30,5 +32,11 @@ for d = 1, 3 do
 end
 if early then a[N] = a[N] + 1 end
 a[SEQ], a[AT], a[ASK] = a[SEQ] + 1, now, ask
+-- An account that begins may have forgotten records. In others it matters once it is more than what is left.
+local compare = not known and redis.call('XLEN', KEYS[4]) + redis.call('XLEN', KEYS[5]) > 0
+for d, l in ipairs({ left(a, now) }) do
+  local unpaid = a[PEND + d] + (a.letters and a[a.letters + d] or 0)
+  if unpaid > 0 and l < unpaid then compare = true end
+end
 save(a, KEYS)
-return 1
+return compare and 1 or 0

@@ -11,12 +11,11 @@ now = clock(now)
 local user, windowed = ARGV[2], #windows
 local a, dirty = load(KEYS, now)
 
-local fresh_until = a[AT] + policy.fresh
-if a[AT] < 0 or now >= fresh_until + policy.stale then
+if not is_known(a, now) then
   if dirty then save(a, KEYS) end
   return pack('<i8i8i8i8i8i8i8', 2, now, 0, 0, 1, 0, a[SEQ])
 end
-local stale, refresh = now >= fresh_until and 1 or 0, 0
+local stale, refresh = now >= a[AT] + policy.fresh and 1 or 0, 0
 if now >= a[ASK] then
   a[ASK], refresh, dirty = now + CLAIM_MS, 1, true
 end
@@ -25,18 +24,18 @@ expire(a, KEYS, user, now)
 dirty = dirty or a[LEASE] ~= lease
 
 -- How much output fits; the rest of the request is all or nothing.
-local requests_left, input_left, output_left = left(a, 1), left(a, 2), left(a, 3)
+local requests_left, input_left, output_left = left(a, now)
 local room = output_left
 for k = 1, windowed do
   local p = windows[k]
   live(a, p, now)
   if p.dim == 3 then
     local free = p.limit - a[p.base + SUM]
-    if not room or free < room then room = free end
+    if free < room then room = free end
   end
 end
-local granted, finite = output, room and 1 or 0
-if room then
+local granted, finite = output, room < huge and 1 or 0
+if room < huge then
   local most = fair > 0 and min(room, max(fair, floor(room / 4))) or room
   if most < granted then granted = most > 0 and most or 0 end
 end
@@ -48,9 +47,9 @@ for k = 1, windowed do
   local amount = cost[p.dim]
   if amount > 0 and a[p.base + SUM] + amount > p.limit then fits = false end
 end
-if requests_left and requests_left < 1 then fits = false end
-if input_left and input_left < input and input > 0 then fits = false end
-if output_left and output_left < cost[3] and cost[3] > 0 then fits = false end
+if requests_left < 1 then fits = false end
+if input_left < input and input > 0 then fits = false end
+if output_left < cost[3] and cost[3] > 0 then fits = false end
 
 local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
 if fits then
@@ -60,12 +59,11 @@ if fits then
     if cost[p.dim] > 0 then charge(a, p, slice_of(p, now), cost[p.dim]) end
   end
   add(a, HELD, 1, cost, 0)
-  if requests_left then requests_left = requests_left - 1 end
-  if input_left then input_left = input_left - input end
-  if output_left then output_left = output_left - granted end
+  requests_left, input_left, output_left = requests_left - 1, input_left - input, output_left - granted
   a[OPEN] = a[OPEN] + 1
   local ends = now + policy.lease
   redis.call('HSET', KEYS[2], ARGV[1], pack(LEASE_HEAD, ends, now, 1, input, granted, -1, 0, 0, 0, 0))
+  undoing('HDEL', KEYS[2], ARGV[1])
   index(a, KEYS, user, a[LEASE] == 0 and ends or min(a[LEASE], ends))
 else
   -- The blocker that is told: a quota before a window before concurrency, and of its kind the one that lasts longest.
@@ -91,9 +89,9 @@ else
       blocked(1, at < 0 and -1 or at - now, k, p.limit, sum, at < 0 and now + p.window or at)
     end
   end
-  for d = 1, 3 do
-    local l, ends = left(a, d), a[ENDS + d]
-    if l and l < cost[d] and cost[d] > 0 then
+  for d, l in ipairs({ left(a, now) }) do
+    local ends = a[ENDS + d]
+    if l < cost[d] and cost[d] > 0 then
       -- Tokens that are only reserved come back, as a rule, long before the period ends.
       local returns = d > 1 and l + a[HELD + d] >= cost[d]
       blocked(3, returns and 1000 or ends > 0 and ends - now or -1, d, a[LIMIT + d], a[LIMIT + d] - l, ends)
@@ -104,8 +102,8 @@ if fits or dirty then save(a, KEYS) end
 
 local answer = {
   fits and 0 or 1, now, granted, finite, refresh, stale, a[SEQ], wait, kind, which, limit, used, remaining, reset,
-  requests_left and max(0, requests_left) or -1, input_left and max(0, input_left) or -1,
-  output_left and max(0, output_left) or -1,
+  requests_left < huge and max(0, requests_left) or -1, input_left < huge and max(0, input_left) or -1,
+  output_left < huge and max(0, output_left) or -1,
 }
 for k = 1, windowed do
   local p = windows[k]

@@ -4,18 +4,20 @@
 -- ago that the set may have forgotten. Answer: 1 settled now, 0 was settled before, 2 nobody knows, and nothing is done.
 local id, who = ARGV[1], ARGV[2]
 local now, at, requests, input, output, bucket, unsure = unpack_from('<ddddddd', ARGV[3])
-if redis.call('SISMEMBER', KEYS[5], id) == 1 then return 0 end
 -- Settling takes a lease away, and the note of one that has ended: while either is there it was not carried out.
-if unsure == 1 and redis.call('HEXISTS', KEYS[2], id) + redis.call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
+if unsure == 1 and redis.call('SISMEMBER', KEYS[5], id) == 0 then
+  if redis.call('HEXISTS', KEYS[2], id) + redis.call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
+end
+if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
+undoing('SREM', KEYS[5], id)
 now = clock(now)
 local a = load(KEYS, now)
 local packed = redis.call('HGET', KEYS[2], id)
 local l, more
 if packed then
   l, more = read_lease(packed)
-  redis.call('HDEL', KEYS[2], id)
-  add(a, HELD, -1, l, COST)
-  a[OPEN] = max(0, a[OPEN] - 1)
+  drop(KEYS, id, packed)
+  hold(a, -1, l)
 else
   -- The lease ended before, or this Redis has forgotten it.
   local b = billed_before(KEYS, id)
@@ -26,8 +28,6 @@ local spent = { 1, input, output }
 correct(a, l, more, spent, now)
 spent[1] = requests
 bill(a, KEYS, who, spent, l, BILLED, at)
--- The note comes last: what fails before it is done anew by the next call.
-redis.call('SADD', KEYS[5], id)
 -- One command less for a user of whom the set has heard within the minute.
 if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
   redis.call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)

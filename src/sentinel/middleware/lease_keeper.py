@@ -3,6 +3,9 @@
 One ticker for all requests of a process. A stream gets a checkpoint when it starts, and then whenever it has delivered
 CHECKPOINT_TOKENS more, at most once a second: should this process be killed, the caller is billed what the last one
 says. A lease is renewed when a third of it has passed.
+
+A process that was stopped for longer than a lease may find that others have what its streams held: these look at
+`Held.ends` before they deliver anything, and extend by 0 if it is over.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ import msgspec
 import structlog
 
 from sentinel.clock import monotonic
-from sentinel.error import RedisUnavailable
+from sentinel.error import RedisUnavailable, ServiceUnavailable
 from sentinel.limits.policy import Ask, Verdict
-from sentinel.middleware.rate_limiter import Ledger
+from sentinel.middleware.rate_limiter import Ledger, Limits, look
 from sentinel.tasks import pause
 
 log = structlog.get_logger()
@@ -32,7 +35,10 @@ _AGAIN_SECONDS = 0.1
 
 
 class Held(msgspec.Struct, eq=False):
-    """An open reservation. output: tokens reserved for output. sent: tells the output delivered so far, exactly."""
+    """An open reservation. output: tokens reserved for output. sent: tells the output delivered so far, exactly.
+
+    renewed: when it was last (monotonic seconds); ends: from then on the ledger may have given it to others.
+    """
 
     ask: Ask
     started_ms: int
@@ -40,13 +46,16 @@ class Held(msgspec.Struct, eq=False):
     sent: Callable[[], int] | None = None
     noted: int = -1
     renewed: float = 0.0
+    ends: float = 0.0
 
 
 class LeaseKeeper:
-    """All open reservations of this process."""
+    """All open reservations of this process. limits: where limits come from when the ledger has forgotten them."""
 
-    def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, limits: Limits, lease_seconds: float) -> None:
         self._ledger = ledger
+        self._limits = limits
+        self._lease_seconds = lease_seconds
         self._renew_seconds = lease_seconds / 3
         self._open: set[Held] = set()
 
@@ -56,7 +65,8 @@ class LeaseKeeper:
 
     def hold(self, ask: Ask, verdict: Verdict) -> Held:
         """Keep this reservation from now on."""
-        held = Held(ask, verdict.now_ms, verdict.granted_output, renewed=monotonic())
+        now = monotonic()
+        held = Held(ask, verdict.now_ms, verdict.granted_output, renewed=now, ends=now + self._lease_seconds)
         self._open.add(held)
         return held
 
@@ -65,26 +75,41 @@ class LeaseKeeper:
         self._open.discard(held)
 
     async def extend(self, held: Held, more: int, sent: int) -> int:
-        """Reserve more output for it; returns what was added, 0 when nothing is left.
+        """Reserve more output for it; returns what was added: 0 when nothing is left.
 
-        A stream that has tokens left must not end because Redis stumbles: tries for PATIENCE_SECONDS, then raises
-        RedisUnavailable.
+        Less than 0 if its lease had ended, and others have what it held. A stream that has tokens left must not end
+        because Redis or Zion stumbles: tries for PATIENCE_SECONDS, then raises ServiceUnavailable.
         """
         until = monotonic() + PATIENCE_SECONDS
         while True:
+            before = held.output
             try:
-                return await self._extend(held, more, sent)
-            except RedisUnavailable:
+                if not await self._extend(held, more, sent):
+                    await self._ask_limits(held)
+                    await self._extend(held, more, sent)
+            except ServiceUnavailable:
                 if monotonic() > until:
                     raise
+            else:
+                return held.output - before
             await pause(_AGAIN_SECONDS)
 
-    async def _extend(self, held: Held, more: int, sent: int) -> int:
-        added = await self._ledger.extend(held.ask, held.output, more, sent, held.started_ms)
-        held.output += added
-        held.noted = sent
-        held.renewed = monotonic()
-        return added
+    async def _extend(self, held: Held, more: int, sent: int) -> bool:
+        """Whether limits are known: nothing is added while they are not."""
+        started = monotonic()
+        holds = await self._ledger.extend(held.ask, held.output, more, sent, held.started_ms)
+        held.noted, held.renewed, held.ends = sent, started, started + self._lease_seconds
+        if holds is not None:
+            # Not what was added: two extensions may be on their way at the same time.
+            held.output = holds
+        return holds is not None
+
+    async def _ask_limits(self, held: Held) -> None:
+        """Have the ledger know the limits of this user, beside all that the user's requests hold here."""
+        others = [other for other in self._open if other.ask.user == held.ask.user and other is not held]
+        for other in others:
+            await self._extend(other, 0, -1 if other.sent is None else other.sent())
+        await look(held.ask.user, self._ledger, self._limits)
 
     async def run(self) -> None:
         """Tick for ever."""

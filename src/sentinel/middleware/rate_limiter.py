@@ -50,8 +50,8 @@ class Ledger(Protocol):
     async def view(self, user: str) -> View:
         """What the user may spend and has spent; changes nothing."""
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int:
-        """Keep the lease, note what was delivered, reserve more output; returns what was added."""
+    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
+        """Keep the lease, note what is delivered, reserve more; returns what it holds, None = limits not known."""
 
     async def settle(
         self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False

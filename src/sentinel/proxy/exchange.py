@@ -344,7 +344,7 @@ class Exchange:
             self.client,
             meter,
             # Also where the provider was told a maximum: not all know the field.
-            held.output if verdict.output_is_limited and _shows_its_cost(request) else None,
+            held if verdict.output_is_limited and _shows_its_cost(request) else None,
             lambda more, sent: self.parts.leases.extend(held, more, sent),
             self.parts.counting,
         )

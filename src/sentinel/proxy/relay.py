@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
@@ -29,18 +30,26 @@ _MOST_DRAIN_SECONDS = 600.0
 
 T = TypeVar("T")
 Extend = Callable[[int, int], Awaitable[int]]
-"""(more, sent) -> output tokens added to the reservation."""
+"""(more, sent) -> output tokens added to the reservation; below 0 where others have some of what it held."""
+
+
+class Reserved(Protocol):
+    """What a stream may deliver. output: tokens; ends: from this moment on (monotonic seconds) others may have them."""
+
+    output: int
+    ends: float
 
 
 class Relay:
-    """One stream. room: output tokens that may be delivered, None = any number; extend: asks for more room.
+    """One stream. room: what it may deliver, None = any number of tokens; extend: asks for more room.
 
-    counting: threads for events that take long to read. ended: the provider's stream was read to its end, so what it
-    says of usage is final.
+    A process that was stopped for longer than the room is its own (SIGSTOP, a frozen machine) asks what is left of it
+    before it delivers anything. counting: threads for events that take long to read. ended: the provider's stream was
+    read to its end, so what it says of usage is final.
     """
 
     def __init__(
-        self, client: ClientSide, meter: StreamMeter, room: int | None, extend: Extend, counting: Executor
+        self, client: ClientSide, meter: StreamMeter, room: Reserved | None, extend: Extend, counting: Executor
     ) -> None:
         self.meter = meter
         self.at_limit = False
@@ -76,7 +85,8 @@ class Relay:
         coming = len(data) + meter.held_bytes
         if coming > MOST_AT_ONCE_BYTES or client.is_full or client.gone or meter.done or meter.is_inside:
             return data
-        if self._room is not None and meter.could_exceed(self._room - coming):
+        room = self._room
+        if room is not None and (monotonic() > room.ends or meter.could_exceed(room.output - coming)):
             return data
         block = meter.feed(data)
         if block:
@@ -102,6 +112,8 @@ class Relay:
         return result
 
     async def _deliver(self, block: bytes) -> None:
+        if block and self._room is not None and monotonic() > self._room.ends:
+            await self._extend(0, self.sent())
         if len(block) + self.meter.waiting_bytes <= LARGE_EVENT_BYTES:
             await self._deliver_block(block)
             return
@@ -119,9 +131,9 @@ class Relay:
         try:
             after = await self._aside(self.meter.measure, event)
             room = self._room
-            if room is not None and after > room:
-                room = await self._extended(room, max(EXTENSION_TOKENS, after - room), max(0, before))
-            if room is not None and after > room:
+            if room is not None and after > room.output:
+                await self._extended(max(EXTENSION_TOKENS, after - room.output), max(0, before))
+            if room is not None and after > room.output:
                 self.at_limit, self._capped = True, max(0, before)
                 return
             await self._client.write(event)
@@ -133,29 +145,26 @@ class Relay:
     async def _deliver_block(self, block: bytes) -> None:
         if not block:
             return
-        if self._room is not None and self.meter.could_exceed(self._room - len(block)):
-            room = await self._room_for(len(block), self._room)
-            if self.meter.could_exceed(room - len(block)):
+        room = self._room
+        if room is not None and self.meter.could_exceed(room.output - len(block)):
+            await self._make_room(len(block), room)
+            if self.meter.could_exceed(room.output - len(block)):
                 await self._deliver_within(block, room)
                 return
         await self._client.write(block)
         # Not sooner: a client that reads too slowly and leaves has not got what waited for it.
         self.meter.delivered(block)
 
-    async def _room_for(self, tokens: int, room: int) -> int:
+    async def _make_room(self, tokens: int, room: Reserved) -> None:
         """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
         sent = self.meter.count()
-        if self._plenty and sent + tokens > room:
-            return await self._extended(room, max(EXTENSION_TOKENS, tokens), sent)
-        return room
+        if self._plenty and sent + tokens > room.output:
+            await self._extended(max(EXTENSION_TOKENS, tokens), sent)
 
-    async def _extended(self, room: int, more: int, sent: int) -> int:
-        added = await self._extend(more, sent)
-        self._plenty = added == more
-        self._room = room + added
-        return self._room
+    async def _extended(self, more: int, sent: int) -> None:
+        self._plenty = await self._extend(more, sent) == more
 
-    async def _deliver_within(self, block: bytes, room: int) -> None:
+    async def _deliver_within(self, block: bytes, room: Reserved) -> None:
         """Deliver the part of the block that the reservation covers, extended where possible."""
         start = self.sent()
         try:
@@ -167,15 +176,15 @@ class Relay:
             self._capped = start
             raise
 
-    async def _fitting(self, block: bytes, room: int) -> bytes:
+    async def _fitting(self, block: bytes, room: Reserved) -> bytes:
         fits = []
         for event in split_events(block):
             before = self.meter.count()
             self.meter.delivered(event)
             after = self.meter.count()
-            if after > room:
-                room = await self._extended(room, max(EXTENSION_TOKENS, after - room), before)
-            if after > room:
+            if after > room.output:
+                await self._extended(max(EXTENSION_TOKENS, after - room.output), before)
+            if after > room.output:
                 self.at_limit, self._capped = True, before
                 break
             fits.append(event)

@@ -24,6 +24,7 @@ import structlog
 from sentinel.cache import keys
 from sentinel.cache.ledger import Letter, RedisLedger, Taken
 from sentinel.cache.redis import Script
+from sentinel.cache.subscription import known_email
 from sentinel.clock import monotonic
 from sentinel.error import RedisRefused
 from sentinel.limits.policy import Ask
@@ -106,8 +107,8 @@ class Journal:
         self._told_at: dict[int, float] = {}
         self._store = ledger.store
         folder = resources.files(__package__)
-        self._prepare, self._requeue, self._set_aside = (
-            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "requeue", "set_aside")
+        self._prepare, self._set_aside = (
+            Script.of(folder.joinpath(f"{name}.lua").read_text()) for name in ("prepare", "set_aside")
         )
         self._sweep: list[int] = []
         self._on_its_way: dict[tuple[int, str], int] = {}
@@ -354,7 +355,7 @@ class Journal:
         for p in range(keys.PARTITIONS):
             stream = keys.dead_letters(p)
             try:
-                last = _rows(await self._store.command("XREVRANGE", stream, "+", "-", "COUNT", 1))
+                last = rows(await self._store.command("XREVRANGE", stream, "+", "-", "COUNT", 1))
             except RedisRefused:
                 self._tell("dead_letters", p)
                 continue
@@ -366,7 +367,7 @@ class Journal:
 
     async def _letters(self, partition: int, after: str, last: bytes) -> list[DeadLetter]:
         stream = keys.dead_letters(partition)
-        page = _rows(await self._store.command("XRANGE", stream, after, last, "COUNT", _LETTERS))
+        page = rows(await self._store.command("XRANGE", stream, after, last, "COUNT", _LETTERS))
         return [
             DeadLetter(
                 partition,
@@ -382,10 +383,22 @@ class Journal:
         return sum([await self._length(keys.dead_letters(p)) for p in range(keys.PARTITIONS)])
 
     async def requeue(self, letter: DeadLetter) -> str | None:
-        """Put a dead letter back into its outbox; returns its entry there, None if somebody did that before."""
-        stream, outbox = keys.dead_letters(letter.partition), keys.outbox(letter.partition)
-        entry: bytes | None = await self._store.script(self._requeue, (stream, outbox), letter.entry.encode())
-        return None if entry is None else entry.decode()
+        """Put a dead letter back into its outbox; returns its entry there, None if somebody did that before.
+
+        Under the e-mail address that the user has now, as far as that is known: Zion may have refused an old one.
+        """
+        record = letter.record
+        if record is None:
+            return None
+        email = await known_email(self._store, record.user) or record.email
+        return await self._ledger.requeue(Ask(record.id, record.user, email, record.model, 0, 0), letter.entry)
+
+    async def discard(self, letter: DeadLetter) -> bool:
+        """Delete a dead letter, which is not to be billed; False if somebody did that before."""
+        if letter.record is None:
+            # Nobody knows whose it is: it counts against nobody.
+            return bool(await self._store.command("XDEL", keys.dead_letters(letter.partition), letter.entry))
+        return await self._ledger.discard(letter.record.user, letter.entry)
 
     async def is_waiting(self, partition: int, entry: str) -> bool:
         """Whether this record is still in its outbox."""
@@ -453,10 +466,11 @@ def _pairs(answer: Any) -> dict[bytes, bytes]:
     return dict(zip(values, values, strict=True))
 
 
-def _rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+def rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """The entries of an XRANGE answer."""
     return [(entry, _pairs(fields)) for entry, fields in answer or ()]
 
 
 def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """The entries of the one stream of an XREADGROUP answer."""
-    return _rows(answer[0][1]) if answer else []
+    return rows(answer[0][1]) if answer else []

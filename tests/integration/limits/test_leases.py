@@ -10,7 +10,7 @@ from sentinel.cache import keys, reaper
 from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import open_store
 from sentinel.config import parse_rate_limits
-from sentinel.error import RedisUnavailable
+from sentinel.error import RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Policy, Quota
 from sentinel.middleware import lease_keeper
 from sentinel.middleware.lease_keeper import LeaseKeeper
@@ -33,6 +33,23 @@ def at(moment_ms: int, *ledgers: RedisLedger) -> None:
 
 async def indexed(ledger: RedisLedger, caller: Caller) -> bool:
     return await ledger.store.client.zscore(keys.account_keys(caller.name).index, caller.name) is not None
+
+
+class Untold:
+    """A Zion that tells limits, if there are any. asked: of whom."""
+
+    def __init__(self, ledger: RedisLedger | None = None, quota: Quota | None = None) -> None:
+        self._ledger, self._quota = ledger, quota
+        self.asked: list[str] = []
+
+    async def fetch_limits(self, user: str, seq: int) -> None:
+        self.asked.append(user)
+        if self._ledger is None or self._quota is None:
+            raise ZionUnavailable("away")
+        await self._ledger.refresh(user, self._quota, seq)
+
+    def refresh_limits_soon(self, user: str, seq: int) -> None:
+        return
 
 
 async def test_the_reaper_returns_what_nobody_else_touches(make_ledger: MakeLedger, caller: Caller) -> None:
@@ -92,7 +109,7 @@ async def test_the_keeper_waits_for_a_redis_that_is_away(
     ledger = await make_ledger(policy_of())
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
-    keeper = LeaseKeeper(ledger, lease_seconds=30)
+    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30)
     held = keeper.hold(ask, await ledger.reserve(ask))
     real, ledger.store = ledger.store, open_store("redis://127.0.0.1:1")
     with pytest.raises(RedisUnavailable):
@@ -105,13 +122,75 @@ async def test_the_keeper_waits_for_a_redis_that_is_away(
     assert held.output == 400
 
 
+async def test_the_keeper_asks_for_limits_that_redis_has_forgotten(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Nothing is added before they are known; then what all requests of this user hold here counts."""
+    ledger = await make_ledger(policy_of())
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    limits = Untold(ledger, Quota((-1, -1, 1000)))
+    keeper = LeaseKeeper(ledger, limits, lease_seconds=30)
+    asks = caller.ask(3, 300), caller.ask(3, 650)
+    growing, other = [keeper.hold(ask, await ledger.reserve(ask)) for ask in asks]
+    await ledger.store.command("DEL", keys.account_keys(caller.name).account)
+    await ledger.store.command("DEL", keys.account_keys(caller.name).leases)
+    assert await keeper.extend(growing, 100, 300) == 50
+    assert await keeper.extend(growing, 100, 350) == 0
+    assert limits.asked == [caller.name]
+    assert (growing.output, other.output) == (350, 650)
+
+
+async def test_the_keeper_adds_nothing_while_nobody_knows_the_limits(
+    make_ledger: MakeLedger, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is an error, not an end of the tokens, and not leave to go on."""
+    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 0.3)
+    ledger = await make_ledger(policy_of())
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    ask = caller.ask(3, 300)
+    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30)
+    held = keeper.hold(ask, await ledger.reserve(ask))
+    await ledger.store.command("DEL", keys.account_keys(caller.name).account)
+    with pytest.raises(ZionUnavailable):
+        await keeper.extend(held, 100, 300)
+    assert held.output == 300
+
+
+async def test_a_forgotten_account_holds_what_its_leases_hold(make_ledger: MakeLedger, caller: Caller) -> None:
+    """An account that was evicted, or deleted, does not free what is in flight."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    asks = [caller.ask(3, 300), caller.ask(3, 300)]
+    verdicts = [await ledger.reserve(ask) for ask in asks]
+    await ledger.store.command("DEL", keys.account_keys(caller.name).account)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    refused = await ledger.reserve(caller.ask(3, 300))
+    assert refused.blocker is not None
+    assert refused.blocker.metric == "concurrency"
+    await ledger.settle(asks[0], (1, 3, 300), verdicts[0].now_ms)
+    assert (await ledger.reserve(caller.ask(3, 1000))).granted_output == 400
+    at(LEASE_MS, ledger)
+    assert await ledger.expire(caller.name) == 2
+    assert (await ledger.view(caller.name)).used == (1, 3, 300)
+
+
+async def test_reservations_of_which_the_lease_is_gone_come_back(make_ledger: MakeLedger, caller: Caller) -> None:
+    """What is reserved is summed up anew whenever leases are looked at."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger, Quota((-1, -1, 1000)))
+    await ledger.reserve(caller.ask(3, 1000))
+    await ledger.store.command("DEL", keys.account_keys(caller.name).leases)
+    at(LEASE_MS, ledger)
+    assert (await ledger.reserve(caller.ask(3, 1000))).granted_output == 1000
+
+
 async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeLedger, caller: Caller) -> None:
     """Held for many times its lease, a reservation neither ends nor is billed; a dead keeper's is, at its last note."""
     ledger = await make_ledger(policy_of())
     at(0, ledger)
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
-    keeper = LeaseKeeper(ledger, lease_seconds=0.1)
+    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=0.1)
     held = keeper.hold(ask, await ledger.reserve(ask))
     delivered = 0
     held.sent = lambda: delivered

@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import RedisLedger, Taken, read_account
+from sentinel.cache.ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.cache.redis import open_store
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
 from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Window
 
 USER = "ana"
+LETTERS = keys.dead_letters(keys.account_keys(USER).partition)
 START = 1_800_000_000_000
 RATES = "ai_requests=7/60s,ai_requests=11/1h,ai_input_tokens=300/60s,ai_output_tokens=500/60s,concurrency=4"
 
@@ -34,6 +35,8 @@ steps = st.one_of(
     st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
     st.tuples(st.just("expire")),
     st.tuples(st.just("view")),
+    st.tuples(st.just("bury")),
+    st.tuples(st.sampled_from(["requeue", "discard"]), st.integers(0, 5)),
     st.tuples(
         st.just("refresh"),
         st.tuples(unknown, unknown, unknown),
@@ -66,6 +69,7 @@ class Both:
         self.now = START
         self.redis.now_ms = START
         self.held: dict[str, int] = {}
+        self.letters: list[tuple[str, twin.Bill]] = []
 
     async def step(self, wait: int, step: tuple[Any, ...]) -> None:
         self.now += wait
@@ -92,6 +96,7 @@ class Both:
         ask = Ask(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
         expected = twin.extend(self.account, self.redis.policy, ask, more, sent, self.now)
         assert await self.redis.extend(ask, ask.output_tokens, more, sent, START) == expected
+        self.held[id_] = ask.output_tokens if expected is None else expected
 
     async def expire(self) -> None:
         expected = twin.expire(self.account, self.redis.policy, self.now)
@@ -103,20 +108,54 @@ class Both:
         twin.refresh(self.account, self.redis.policy, quota, seq, self.now)
         await self.redis.refresh(USER, quota, seq)
 
-    async def acknowledge(self, new: Any, limit: Any) -> None:
+    async def taken(self) -> tuple[str, twin.Bill] | None:
+        """A record of the outbox, on both sides; None where there is none."""
         client = self.redis.store.client
         outbox = keys.account_keys(USER).outbox
         taken = await client.xreadgroup(keys.GROUP, "test", {outbox: ">"}, count=1)
         if not taken:
             assert not self.account.outbox
-            return
+            return None
         entry, fields = taken[0][1][0]
         # Leases that end in the same moment are billed in any order.
         bill = next(bill for bill in self.account.outbox if bill.id == record_of(fields)[0])
         self.account.outbox.remove(bill)
         assert record_of(fields) == (bill.id, bill.spent, bill.period)
-        twin.acknowledge(self.account, self.redis.policy, bill.spent, bill.period, new, limit, self.now)
-        assert await self.redis.acknowledge([Taken(USER, [entry.decode()], bill.spent, bill.period, new, limit)]) == 1
+        return entry.decode(), bill
+
+    async def acknowledge(self, new: Any, limit: Any) -> None:
+        if taken := await self.taken():
+            entry, bill = taken
+            twin.acknowledge(self.account, self.redis.policy, bill.spent, bill.period, new, limit, self.now)
+            assert await self.redis.acknowledge([Taken(USER, [entry], bill.spent, bill.period, new, limit)]) == 1
+
+    async def bury(self) -> None:
+        if taken := await self.taken():
+            entry, bill = taken
+            bill.at = self.now
+            twin.bury(self.account, self.redis.policy, bill, self.now)
+            letter = Letter(self.asked(bill), bill.at, "refused")
+            assert await self.redis.acknowledge([Taken(USER, [entry], bill.spent, bill.period)], letter) == 1
+            (found,) = await self.redis.store.client.xrevrange(LETTERS, count=1)
+            self.letters.append((found[0].decode(), bill))
+
+    async def requeue(self, which: int) -> None:
+        if self.letters:
+            entry, letter = self.letters.pop(which % len(self.letters))
+            twin.requeue(self.account, self.redis.policy, letter, self.now)
+            self.account.outbox.append(letter)
+            assert await self.redis.requeue(self.asked(letter), entry)
+            assert await self.redis.requeue(self.asked(letter), entry) is None
+
+    async def discard(self, which: int) -> None:
+        if self.letters:
+            entry, letter = self.letters.pop(which % len(self.letters))
+            twin.discard(self.account, self.redis.policy, letter, self.now)
+            assert await self.redis.discard(USER, entry)
+            assert not await self.redis.discard(USER, entry)
+
+    def asked(self, bill: twin.Bill) -> Ask:
+        return Ask(bill.id, USER, "ana@corp.test", "m", 0, 0)
 
     async def view(self) -> None:
         """What a user may spend; asked for after each step, so that it is seen to change nothing."""
@@ -141,7 +180,7 @@ class Both:
             live = {s: amount for s, amount in self.account.windows.get(window.name, {}).items() if s >= oldest}
             assert stored == live, window.name
         await self.view()
-        for name in ("held", "pend", "blind", "n", "rolled", "seq", "ask", "open", "lease", "last"):
+        for name in ("held", "pend", "blind", "letters", "n", "rolled", "seq", "ask", "open", "lease", "last"):
             assert state[name] == getattr(self.account, name), name
 
 
@@ -197,5 +236,29 @@ def test_they_agree_on_sums_that_need_wider_slices(
             step = ("reserve", id_, amount, amount // 3, 1, 0) if kind == "reserve" else ("settle", id_, (1, amount, 1))
             await both.step(wait, step)
             await both.compare()
+
+    runner[0].run(play())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=st.lists(st.tuples(st.integers(0, 70_000), steps.filter(lambda s: s[0] != "refresh")), max_size=40))
+def test_nothing_is_granted_while_no_limits_are_known(
+    runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]
+) -> None:
+    """Whatever is asked of an account that Zion has never spoken of, in Redis and in Python: no request, no token."""
+
+    async def play() -> None:
+        ledger = runner[1]
+        await ledger.store.command("FLUSHALL")
+        await ledger.store.client.xgroup_create(keys.account_keys(USER).outbox, keys.GROUP, "0", mkstream=True)
+        both = Both(ledger)
+        for wait, step in story:
+            await both.step(wait, step)
+            ask = Ask("req_more", USER, "ana@corp.test", "m", 1, 1)
+            assert not (await ledger.reserve(ask)).quota_known
+            for id_, lease in both.account.leases.items():
+                # As much as the request said that it holds, or was delivered or billed before.
+                assert lease.cost[2] <= max(both.held.get(id_, 0), lease.sent, lease.billed[2])
+            assert not (await ledger.view(USER)).known
 
     runner[0].run(play())

@@ -55,7 +55,9 @@ class Live:
 
     def extend(self, ask: Ask, held: int, more: int, started_ms: int, now_ms: int) -> int:
         self.ledger.now_ms = now_ms
-        return self.runner.run(self.ledger.extend(self.mine(ask), held, more, 0, started_ms))
+        holds = self.runner.run(self.ledger.extend(self.mine(ask), held, more, 0, started_ms))
+        assert holds is not None
+        return holds - held
 
     def stored(self) -> bytes:
         async def get() -> bytes:

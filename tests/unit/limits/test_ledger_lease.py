@@ -30,7 +30,8 @@ class Leases:
         verdict = ledger.reserve(self.account, self.policy, ask_of(number, 10, output), START_MS + at)
         return verdict.granted_output if verdict.admitted else None
 
-    def extend(self, number: int, at: int, more: int = 0, sent: int = 0, held: int = 300) -> int:
+    def extend(self, number: int, at: int, more: int = 0, sent: int = 0, held: int = 300) -> int | None:
+        """What the request holds then."""
         ask = ask_of(number, 10, held)
         return ledger.extend(self.account, self.policy, ask, more, sent, START_MS + at)
 
@@ -116,9 +117,11 @@ def test_a_lease_that_ended_is_taken_up_again(checkpoint: int | None) -> None:
     if checkpoint:
         leases.extend(1, 0, sent=checkpoint)
     leases.expire(LEASE_MS)
-    assert leases.extend(1, LEASE_MS + 10, more=100, sent=150) == 100
+    assert leases.extend(1, LEASE_MS + 10, more=100, sent=150) == 400
     assert leases.account.open == 1
-    assert leases.account.held == [1, 10, 400]
+    # What was billed at the last checkpoint is usage by now.
+    assert leases.account.held == ([0, 0, 400 - checkpoint] if checkpoint else [1, 10, 400])
+    assert leases.account.left(2) == 1000 - 400
     assert leases.window(LEASE_MS + 10) == 400
     assert leases.settle(1, LEASE_MS + 20, 260)
     assert leases.billed(1) == (1, 10, 260)
@@ -131,7 +134,7 @@ def test_a_renewal_after_the_settlement_opens_nothing() -> None:
     leases = Leases()
     leases.reserve(1, 0)
     leases.settle(1, 10, 5)
-    assert leases.extend(1, 20, more=100) == 0
+    assert leases.extend(1, 20, more=100) == 300
     assert (leases.account.open, leases.account.held, leases.expire(10 * LEASE_MS)) == (0, [0, 0, 0], 0)
 
 
@@ -140,8 +143,42 @@ def test_an_extension_takes_no_more_than_is_left(quota: int, left: int) -> None:
     """Of the quota and of the window, whichever is less."""
     leases = Leases((-1, -1, quota))
     leases.reserve(1, 0, 900)
-    assert leases.extend(1, 0, more=500, held=900) == left
-    assert leases.extend(1, 0, more=500, held=1000) == 0
+    assert leases.extend(1, 0, more=500, held=900) == 900 + left
+    assert leases.extend(1, 0, more=500, held=900 + left) == 900 + left
+
+
+@pytest.mark.parametrize(("others", "keeps"), [(300, 300), (900, 220), (1000, 120)])
+@pytest.mark.parametrize("limit", ["quota", "window"])
+def test_a_lease_that_ended_is_taken_up_with_what_others_have_left(limit: str, others: int, keeps: int) -> None:
+    """A process that was stopped for too long gets back no more than is there, and keeps what it has delivered."""
+    leases = Leases((-1, -1, 1120 if limit == "quota" else -1))
+    if limit == "quota":
+        leases.policy = replace(leases.policy, windows=())
+    leases.reserve(1, 0)
+    leases.extend(1, 0, sent=120 if limit == "quota" else 0)
+    leases.expire(LEASE_MS)
+    assert leases.reserve(2, LEASE_MS, others) == others
+    at = LEASE_MS + 1000
+    # Of the window nothing was billed: what was delivered counts although it is full.
+    holds = leases.extend(1, at, sent=120)
+    assert holds == (keeps if limit == "quota" else max(120, min(300, 1000 - others)))
+    assert leases.extend(1, at, more=50, sent=120, held=holds) == holds + (50 if others == 300 else 0)
+
+
+@pytest.mark.parametrize("known_before", [False, True])
+def test_without_limits_nothing_is_added(known_before: bool) -> None:
+    """An account that was forgotten, or whose limits are too old, extends nothing, and says so; a lease is kept."""
+    leases = Leases()
+    at = 0
+    if known_before:
+        leases.reserve(1, 0)
+        at = leases.policy.fresh_ms + leases.policy.stale_ms
+    else:
+        leases.account = ledger.Account()
+    assert leases.extend(1, at, more=100, sent=5) is None
+    assert leases.account.held == [1, 10, 300]
+    ledger.refresh(leases.account, leases.policy, Quota((-1, -1, 350)), -1, START_MS + at)
+    assert leases.extend(1, at, more=100, sent=5) == 350
 
 
 def test_many_leases_that_end_one_by_one_cost_few_looks() -> None:

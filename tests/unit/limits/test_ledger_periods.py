@@ -42,7 +42,7 @@ class Story:
     def acknowledge(self, at: int, bill: ledger.Bill, new: Triple = UNTOLD, limit: Triple = NO_LIMIT_TOLD) -> None:
         ledger.acknowledge(self.account, POLICY, bill.spent, bill.period, new, limit, START_MS + at)
 
-    def left(self, dimension: int = 1) -> int | None:
+    def left(self, dimension: int = 1) -> float | None:
         return self.account.left(dimension)
 
 

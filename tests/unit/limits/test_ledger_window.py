@@ -34,7 +34,9 @@ class Twin:
         return ledger.settle(self.account, self.policy, ask, spent, now_ms)
 
     def extend(self, ask: Ask, held: int, more: int, started_ms: int, now_ms: int) -> int:
-        return ledger.extend(self.account, self.policy, replace(ask, output_tokens=held), more, 0, now_ms)
+        holds = ledger.extend(self.account, self.policy, replace(ask, output_tokens=held), more, 0, now_ms)
+        assert holds is not None
+        return holds - held
 
 
 def history(seconds: int) -> History:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -148,13 +150,22 @@ class Upstream:
         return None
 
 
+@dataclass
+class Room:
+    """A reservation whose lease does not end."""
+
+    output: int
+    ends: float = math.inf
+
+
 async def _no_more(more: int, sent: int) -> int:
     return 0
 
 
 def relayed(pieces: list[bytes], room: int | None = None, *, withhold: bool = False) -> tuple[Relay, bytes]:
     client, meter = Client(), StreamMeter(MODEL, chat=True, withhold_usage=withhold)
-    relay = Relay(client, meter, room, _no_more, COUNTING)  # type: ignore[arg-type]
+    reserved = None if room is None else Room(room)
+    relay = Relay(client, meter, reserved, _no_more, COUNTING)  # type: ignore[arg-type]
     asyncio.run(relay.run(Upstream(pieces)))  # type: ignore[arg-type]
     return relay, b"".join(client.got)
 
