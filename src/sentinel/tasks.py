@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import platform
@@ -105,15 +106,18 @@ def patient_threads(most: int, name: str) -> ThreadPoolExecutor:
 
 
 def _stand_back() -> None:
+    # Of this thread alone; elsewhere than on Linux it would be the whole process. A sandbox may refuse to let a thread
+    # change its priority at all: then it counts with the one it has, for an error here is the end of all these threads.
     if sys.platform == "linux":
-        # Of this thread alone; elsewhere it would be the whole process.
-        _give_way_at_once(os.nice(_NICE))
+        with contextlib.suppress(OSError):
+            os.nice(_NICE)
+        _give_way_at_once(os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def _give_way_at_once(nice: int) -> None:
     """Ask for long slices: whoever wakes with a shorter one goes first, at once instead of at the next tick (4 ms).
 
-    Since Linux 6.12 (EEVDF's PREEMPT_SHORT, sched_setattr(2)); others do not mind.
+    Since Linux 6.12 (EEVDF's PREEMPT_SHORT, sched_setattr(2)); others do not mind, and who may not stays as it is.
     """
     if (number := _SCHED_SETATTR.get(platform.machine())) is not None:
         # size, policy, flags, nice, priority, runtime, deadline, period
