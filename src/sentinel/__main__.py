@@ -1,5 +1,5 @@
 """`python -m sentinel` is the command `sentinel`."""
 
-from sentinel.cli import entry
+from sentinel_start import entry
 
 entry()

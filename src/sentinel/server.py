@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
@@ -44,6 +44,8 @@ _MOST_FILES = 65_536
 _PR_SET_PDEATHSIG = 1
 _FIRST_PORT = 1024
 """Those below are for root."""
+_HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+"""What a worker hears of once its server listens to it: it would end in the middle of its imports, as SIGTERM may."""
 _LOOK_SECONDS = 0.0625
 _SOON_SECONDS = 1.0
 """What ends within this needs no explanation."""
@@ -123,10 +125,10 @@ def serve(settings: Settings, path: str) -> int:
     config = config_for(path, settings, factory=True)
     if settings.sentinel_workers == 1:
         return run(Server(config), listeners)
-    # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
-    with tempfile.TemporaryDirectory(prefix="sentinel-metrics-") as folder:
+    supervisor = _Supervisor(config, sockets=listeners)
+    with _folder_for_metrics() as folder:
+        # prometheus-client reads this where it is imported, that is in the workers, which inherit it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 (a message to a library, not a setting)
-        supervisor = _Supervisor(config, sockets=listeners)
         supervisor.run()
     if supervisor.ended_at_once:
         return ENDED_AT_ONCE
@@ -134,8 +136,19 @@ def serve(settings: Settings, path: str) -> int:
     return max(0, *(process.exitcode or 0 for process in supervisor.processes))
 
 
+def _folder_for_metrics() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="sentinel-metrics-")
+    except OSError as error:
+        raise ConfigError(
+            [f"SENTINEL_WORKERS: several workers need a temporary folder for their metrics (TMPDIR): {error.strerror}"]
+        ) from error
+
+
 class Server(uvicorn.Server):
     """uvicorn's server that says what its end waits for, and that a second Ctrl-C ends at once.
+
+    SIGQUIT ends it as SIGTERM does. SIGHUP, SIGUSR1 and SIGUSR2 end nothing; SIGHUP is told, for it asks for something.
 
     on_start: called when it accepts connections. on_cut: called before the process ends at once, with all that is open.
     """
@@ -151,14 +164,36 @@ class Server(uvicorn.Server):
         self._on_start = on_start
         self._on_cut = on_cut
         self._interrupted = False
+        self._reload = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Listen to signals while serving."""
+        signal.signal(signal.SIGQUIT, lambda _, frame: self.handle_exit(signal.SIGTERM, frame))
+        signal.signal(signal.SIGHUP, self._handle_reload)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        with super().capture_signals():
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections."""
         # Held back by the supervisor of a worker.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    def _handle_reload(self, _: int, __: FrameType | None) -> None:
+        # No more than this: whatever the signal has interrupted may hold the lock of the log.
+        self._reload = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look ten times a second whether there is something to do; returns whether the server shall end."""
+        if self._reload:
+            self._reload = False
+            log.info("nothing to reload: settings are read at the start", signal="SIGHUP", pid=os.getpid())
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Remember whether there is somebody at a keyboard; SIGTERM comes from programs, which read logs."""
@@ -186,7 +221,9 @@ class Server(uvicorn.Server):
         if self._interrupted:
             # The terminal has shown ^C, and the cursor stands behind it.
             start = "\n" if sys.stderr.isatty() else ""
-            sys.stderr.write(f"{start}{text}\n")
+            # Who pressed it may be gone, and the terminal with them.
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{start}{text}\n")
 
     def _cut(self) -> None:
         """End this process now. What is durable stays so; a reservation ends with its lease."""
@@ -206,14 +243,15 @@ class _Worker(multiprocess.Process):
     """uvicorn's worker with our server in it."""
 
     def start(self) -> None:
-        """Start it with Ctrl-C held back until its server listens to that; else it would end in a traceback."""
-        # The tracker is started with the first worker otherwise, and lets Ctrl-C pass again.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Start it with signals held back until its server listens; Ctrl-C would end in a traceback."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
+            # The tracker is started with the first worker otherwise, and lets Ctrl-C pass again.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
             super().start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
 
     @property
     def server(self) -> Server:
@@ -228,9 +266,25 @@ multiprocess.Process = _Worker  # type: ignore[misc]
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor that a second Ctrl-C ends at once, with its workers."""
+    """uvicorn's supervisor that a second Ctrl-C ends at once, with its workers; other signals are as for `Server`."""
 
     ended_at_once = False
+
+    def handle_quit(self) -> None:
+        """End as by SIGTERM."""
+        self.should_exit.set()
+
+    def handle_hup(self) -> None:
+        """Pass it on to the workers, which have what could be reloaded."""
+        for worker in self.processes:
+            if worker.process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, signal.SIGHUP)
+
+    def handle_ttin(self) -> None:
+        """Nothing: the number of workers is a setting, and limits count on it while Redis is away."""
+
+    handle_ttou = handle_ttin
 
     def terminate_all(self) -> None:
         """End the workers, and the listening that goes on here: who comes now is refused, and not left waiting."""
@@ -272,14 +326,23 @@ def allow_many_files() -> None:
 
 def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:
     """Run a server in this process until a signal has ended it in good order; returns the exit status."""
-    # Once all is done uvicorn sends itself the signal that it was ended by. An orderly end is no death by signal.
-    for number in HANDLED_SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))
+    # Until it has handlers of its own the server is told to end as soon as it has started; its coroutine, left before
+    # that, would be told as a mistake. Once all is done uvicorn sends itself the signal that it was ended by; but an
+    # orderly end is no death by signal.
+    _end_by_signal(server.handle_exit)
     try:
         server.run(sockets=listeners)
-    except SystemExit as end:
-        return int(end.code or 0)
+    except SystemExit:
+        return FAILED_TO_START
+    finally:
+        _end_by_signal(lambda *_: sys.exit(0))
     return 0 if server.started else FAILED_TO_START
+
+
+def _end_by_signal(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in HANDLED_SIGNALS:
+        signal.signal(number, handler)
+    signal.signal(signal.SIGQUIT, lambda _, frame: handler(signal.SIGTERM, frame))
 
 
 def die_with_parent() -> None:

@@ -39,7 +39,7 @@ def simulate() -> int:
             flush=True,
         )
         ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, lambda *_: ended.set())
         ended.wait()
     return 0
@@ -58,8 +58,10 @@ def run(data: str, *, logs_here: bool) -> int:
         return _ALREADY_RUNS
     except OSError as error:
         raise ConfigError([f"--data: {folder.path} cannot be written to: {error.strerror}"]) from None
-    # Ctrl-C while the stand-ins are starting ends them, too.
+    # Whatever ends this while the stand-ins are starting ends them, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         return _Dev(folder, stack, logs_here=logs_here).run()
 
