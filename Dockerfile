@@ -31,7 +31,8 @@ ENV PATH=/opt/sentinel/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     SPOOL_DIR=/var/lib/sentinel
 
-USER sentinel
+# By its number: who forbids root (runAsNonRoot) cannot know what a name stands for.
+USER 10001:10001
 WORKDIR /var/lib/sentinel
 # Usage waits here while Redis is away (REDIS_DOWN=local): it must outlive the container.
 VOLUME /var/lib/sentinel

@@ -18,7 +18,7 @@ import pytest
 from tests import service_unit
 from tests.sandbox import DENIALS, NOT_POSSIBLE, Sandbox
 from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, events, post, send
+from tests.surface import Answer, chat, events, post, send
 
 ADMIN_KEY = "admin-key"
 DYNAMIC_USER = 61_184
@@ -89,22 +89,28 @@ def unit_environment() -> dict[str, str]:
     return dict(word.split("=", 1) for line in lines for word in shlex.split(line))
 
 
+def is_served(answer: Answer) -> Answer:
+    """The answer, once it is known to be a good one."""
+    assert answer.status == 200, (answer.status, answer.body[:300])
+    return answer
+
+
 def serves_everything(stack: Stack, sentinel: SentinelProcess, email: str) -> None:
     """Send one of everything, see that it is answered as ever and booked, and that SIGTERM ends it with status 0."""
     user, token = stack.user(email)
-    assert post(sentinel, token, chat("[[tokens=3]]")).status == 200
+    is_served(post(sentinel, token, chat("[[tokens=3]]")))
     for size in (7_000, 1_000_000):
-        assert post(sentinel, token, chat("[[tokens=3]]" + "- word " * (size // 7))).status == 200
-    stream = post(sentinel, token, chat("[[tokens=3]]", stream=True))
+        is_served(post(sentinel, token, chat("[[tokens=3]]" + "- word " * (size // 7))))
+    stream = is_served(post(sentinel, token, chat("[[tokens=3]]", stream=True)))
     assert events(stream.body)[-1] == "[DONE]"
     coded = gzip.compress(json.dumps(chat("[[tokens=3]]" + "word " * 20_000)).encode())
-    assert post(sentinel, token, coded, Content_Encoding="gzip", Content_Type="application/json").status == 200
+    is_served(post(sentinel, token, coded, Content_Encoding="gzip", Content_Type="application/json"))
     for path in ("/health", "/health/live", "/health/ready"):
-        assert send(sentinel, "GET", path).status == 200, path
-    assert send(sentinel, "GET", "/v1/models", token).status == 200
-    assert send(sentinel, "GET", "/sentinel/quota", token).status == 200
+        is_served(send(sentinel, "GET", path))
+    is_served(send(sentinel, "GET", "/v1/models", token))
+    is_served(send(sentinel, "GET", "/sentinel/quota", token))
     refresh = f"/admin/users/{user.external_id}/refresh"
-    assert send(sentinel, "POST", refresh, ADMIN_KEY).status == 200
+    is_served(send(sentinel, "POST", refresh, ADMIN_KEY))
     assert stack.booked(5, email)["ai_requests"] == 5
     wait_until(lambda: sentinel.metric("sentinel_requests_total") >= 5, what="the metrics")
     problems = [line for line in sentinel.log() if line["level"] in ("warning", "error")]

@@ -154,9 +154,9 @@ def test_dockerignore_lets_the_copied_files_through() -> None:
 
 
 def test_image_runs_without_rights_on_the_declared_port() -> None:
-    """The image's last user is not root, and its port is the default one."""
+    """The image's last user is a number that is not root's, and its port is the default one."""
     instructions = {word: arguments for word, *arguments in dockerfile()}
-    assert instructions["USER"] == ["sentinel"]
+    assert instructions["USER"] == ["10001:10001"]
     assert instructions["EXPOSE"] == [example()["SENTINEL_PORT"]]
     assert instructions["STOPSIGNAL"] == ["SIGTERM"]
     assert instructions["ENTRYPOINT"] == ['["sentinel"]']
