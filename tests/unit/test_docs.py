@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from starlette.routing import Route
 
 from sentinel import error
+from sentinel.cache import keys
 from sentinel.config import Settings
 from sentinel.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
@@ -112,3 +113,17 @@ def test_the_openapi_page_has_every_field_that_is_decided_on(struct: type[Any]) 
     # A prompt that is not there is told apart later, as a missing parameter.
     assert set(schema.get("required", [])) - {"prompt"} == needed
     assert schema["additionalProperties"] is True
+
+
+def test_what_bounds_every_key_in_redis_is_told() -> None:
+    """A key that nobody has a bound for is one that fills Redis."""
+    told = re.findall(
+        r"^\| `(\w+)` \|", _table((ROOT / "docs/scaling.md").read_text(), "## What Redis keeps"), re.MULTILINE
+    )
+    functions = {
+        name
+        for name, function in inspect.getmembers(keys, inspect.isfunction)
+        if inspect.get_annotations(function).get("return") == "bytes" and name != "token_digest"
+    }
+    constants = {name for name, value in vars(keys).items() if isinstance(value, bytes)}
+    assert sorted(told) == sorted(functions | constants | {"account", "leases", "settled"})

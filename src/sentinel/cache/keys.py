@@ -115,8 +115,9 @@ def jwt_stale(digest: bytes) -> bytes:
 
 
 def tokens(user: str) -> bytes:
-    """The digests of a user's tokens, for an operator who wants them forgotten."""
-    return b"jwt:of:" + user.encode()
+    """Sorted set of the digests of a user's tokens by their ends, for an operator who wants them forgotten."""
+    # Earlier versions have a set at jwt:of:, which ends by itself.
+    return b"jwt:ends:" + user.encode()
 
 
 def limits(user: str) -> bytes:

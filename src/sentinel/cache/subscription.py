@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from importlib import resources
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from sentinel.cache import keys
-from sentinel.cache.redis import Store
+from sentinel.cache.redis import Script, Store
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import Quota
@@ -38,6 +39,12 @@ _FORGET_AT_ONCE = 4
 """More than one, so that what is over ends sooner than more comes; all at once would be 12 ms after a pause."""
 MOST_TOKENS = 50_000
 """Bounds the memory: about 750 bytes for each token, 37 MB in all; as many refused ones, 45 MB."""
+
+
+MOST_TOKENS_OF_A_USER = 1_000
+"""Bounds what Redis keeps of one user: 0.3 MB. The token of which it would know the shortest is asked about anew."""
+_DROP_AT_ONCE = 100
+"""Twice as many commands, in one write."""
 
 
 class Account(Protocol):
@@ -74,6 +81,7 @@ class SubscriptionCache:
         self._refused: OrderedDict[bytes, tuple[AppError, float]] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[Any]] = {}
         self._tasks = Tasks()
+        self._note_token = Script.of(resources.files(__package__).joinpath("note_token.lua").read_text())
 
     def remembered(self, token: bytes) -> AuthenticatedUser | None:
         """The user of this token if memory knows, without waiting."""
@@ -133,28 +141,40 @@ class SubscriptionCache:
         return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
 
     async def _read(self, key: bytes) -> bytes | None:
-        try:
-            stored: bytes | None = await self._store.command("GET", key)
-        except RedisUnavailable:
-            if self._redis_optional:
-                return None
-            raise
+        stored: bytes | None = await self._unless_optional(self._store.command("GET", key))
         return stored
 
     async def _keep_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         value = msgspec.json.encode(user)
-        fresh_ms, stale_ms = round(self._jwt_ttl * 1000), round((self._jwt_ttl + self._stale) * 1000)
-        await self._write("SET", keys.jwt(digest), value, "PX", max(1, fresh_ms))
-        await self._write("SET", keys.jwt_stale(digest), value, "PX", max(1, stale_ms))
-        await self._write("SADD", keys.tokens(user.id), digest)
-        await self._write("PEXPIRE", keys.tokens(user.id), max(1, stale_ms))
+        fresh_ms = max(1, round(self._jwt_ttl * 1000))
+        stale_ms = max(1, round((self._jwt_ttl + self._stale) * 1000))
+        note = self._store.script(self._note_token, (keys.tokens(user.id),), digest, stale_ms, MOST_TOKENS_OF_A_USER)
+        # In one write, so that nothing comes between them: what is known and not noted could not be forgotten.
+        too_many, *_ = await asyncio.gather(
+            self._unless_optional(note),
+            self._write("SET", keys.jwt(digest), value, "PX", fresh_ms),
+            self._write("SET", keys.jwt_stale(digest), value, "PX", stale_ms),
+        )
+        if too_many:
+            await self._unless_optional(self._drop_tokens(too_many))
 
     async def _write(self, *command: bytes | str | int) -> None:
+        await self._unless_optional(self._store.command(*command))
+
+    async def _unless_optional(self, call: Awaitable[Any]) -> Any:
+        """The answer of Redis; None where it is away and need not be there."""
         try:
-            await self._store.command(*command)
+            return await call
         except RedisUnavailable:
             if not self._redis_optional:
                 raise
+            return None
+
+    async def _drop_tokens(self, digests: Collection[bytes]) -> None:
+        """Let Redis forget whose these tokens are."""
+        await asyncio.gather(
+            *(self._store.command("DEL", key(digest)) for digest in digests for key in (keys.jwt, keys.jwt_stale))
+        )
 
     async def fetch_limits(self, user: str, seq: int) -> None:
         """Hand the ledger what Zion grants the user, for an account that knows nothing yet.
@@ -199,10 +219,11 @@ class SubscriptionCache:
 
         Raises RedisUnavailable.
         """
-        for digest in await self._store.command("SMEMBERS", keys.tokens(user)):
-            await self._store.command("DEL", keys.jwt(digest))
-            await self._store.command("DEL", keys.jwt_stale(digest))
-        await self._store.command("DEL", keys.tokens(user))
+        key = keys.tokens(user)
+        while digests := await self._store.command("ZRANGE", key, 0, _DROP_AT_ONCE - 1):
+            await self._drop_tokens(digests)
+            # Not the whole key: another token may have been noted meanwhile.
+            await self._store.command("ZREM", key, *digests)
         await self._forget_here(user)
         await self._store.command("PUBLISH", keys.FORGET, user)
 
