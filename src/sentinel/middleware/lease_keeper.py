@@ -73,6 +73,8 @@ class LeaseKeeper:
     def release(self, held: Held) -> None:
         """Let it go; its request is about to be settled."""
         self._open.discard(held)
+        # A method of what knows this reservation: both go at once so, and not when the garbage collector looks.
+        held.sent = None
 
     async def extend(self, held: Held, more: int, sent: int) -> int:
         """Reserve more output for it; returns what was added: 0 when nothing is left.

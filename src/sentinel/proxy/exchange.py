@@ -297,6 +297,8 @@ class Exchange:
     def _keep_alive_no_more(self) -> None:
         if self.watched is not None:
             self.parts.keepalive.release(self.watched)
+            # It knows a method of ours: what has ended goes at once, and not when the garbage collector looks.
+            self.watched = None
 
     async def _blank_came(self, begun: ProviderAnswer) -> None:
         """Pass on what a provider sends to keep the connection alive until its whole answer is ready."""
@@ -345,7 +347,7 @@ class Exchange:
             meter,
             # Also where the provider was told a maximum: not all know the field.
             held if verdict.output_is_limited and _shows_its_cost(request) else None,
-            lambda more, sent: self.parts.leases.extend(held, more, sent),
+            partial(self.parts.leases.extend, held),
             self.parts.counting,
         )
         held.sent = relay.sent

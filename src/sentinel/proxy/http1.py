@@ -413,6 +413,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        # It knows our methods: what has ended goes at once so, and not when the garbage collector looks.
+        del self._parser
         answer = self._answer
         if answer is None:
             return
