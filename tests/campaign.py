@@ -291,7 +291,7 @@ class Campaign:
             self.report.batches_in_doubt += len(lines)
 
     def _is_quiet(self, client: redis.Redis) -> bool:
-        waiting = sum(client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)) + client.hlen(keys.BATCHES)
+        waiting = sum(client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)) + client.hlen(keys.batches())
         leases = sum(client.hlen(name) for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000))
         notes = sum(
             sum(field.startswith(b"x:") for field in client.hkeys(name))

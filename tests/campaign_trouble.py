@@ -105,7 +105,7 @@ class Trouble:
         with self._client() as client:
             client.xadd(keys.outbox(p), record)  # type: ignore[arg-type]
             client.xadd(keys.outbox(p), {"x": "y"})
-            client.hset(keys.BATCHES, os.urandom(8).hex(), b'{"items":')  # type: ignore[arg-type]
+            client.hset(keys.batches(), os.urandom(8).hex(), b'{"items":')  # type: ignore[arg-type]
             client.zadd(keys.index(p), {b"\xff\xfe": 1})
             client.zadd("sentinel:{delivery}:members", {b"no name of ours": 0})
         folder = self._stack.folder / "spool"
@@ -119,7 +119,7 @@ class Trouble:
         """How much of the poison was set aside: records, batches and lines, five for each time."""
         with self._client() as client:
             records = sum(client.xlen(keys.unreadable(p)) for p in range(keys.PARTITIONS))
-            batches = client.hlen(keys.UNREADABLE_BATCHES)
+            batches = client.hlen(keys.unreadable_batches())
         lines = sum(path.read_bytes().count(b"\n") for path in (self._stack.folder / "spool").glob("*.bad"))
         return int(records) + int(batches) + lines
 

@@ -13,14 +13,17 @@ import msgspec
 import structlog
 
 from sentinel import __version__, logs
-from sentinel.cache import reaper
+from sentinel.cache import keys, reaper
+from sentinel.cache.health import StoreHealth
+from sentinel.cache.inspection import TOPICS, Inspector
+from sentinel.cache.installation import Installation
 from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.local import FallbackLedger, LocalLedger
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic, now_ms, utc_now
-from sentinel.config import Settings, load_settings
-from sentinel.error import RedisUnavailable
+from sentinel.config import ConfigError, Settings, load_settings
+from sentinel.error import ForeignStore, RedisUnavailable
 from sentinel.limits.policy import Policy
 from sentinel.limits.typical import TypicalOutput
 from sentinel.metrics import Metrics
@@ -61,11 +64,22 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class App:
-    """The ASGI application: its lifespan is ours, its requests go to the route table."""
+    """The ASGI application: its lifespan is ours, its requests go to the route table.
 
-    def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool = False) -> None:
+    installation: what our Redis must belong to; None if any will do.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lines: logs.LineWriter,
+        installation: Installation | None,
+        *,
+        multiprocess: bool = False,
+    ) -> None:
         self.settings = settings
         self._lines = lines
+        self._installation = installation
         self._multiprocess = multiprocess
         self._running: Running | None = None
         self._routes: Routes | None = None
@@ -81,7 +95,7 @@ class App:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        self._running = Running(self.settings, self._lines, multiprocess=self._multiprocess)
+        self._running = Running(self.settings, self._lines, self._installation, multiprocess=self._multiprocess)
         if "state" in scope:
             scope["state"]["on_refused"] = self._running.refused
             scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
@@ -104,15 +118,19 @@ class App:
 class Running:
     """All parts of one process, from start to stop."""
 
-    def __init__(self, settings: Settings, lines: logs.LineWriter, *, multiprocess: bool) -> None:
+    def __init__(
+        self, settings: Settings, lines: logs.LineWriter, installation: Installation | None, *, multiprocess: bool
+    ) -> None:
+        keys.use_prefix(settings.redis_prefix)
         self._settings = settings
+        self._installation = installation
         self._lines = lines if settings.effective_log_level in ("debug", "info") else None
         self._levels = ("debug", "info") if settings.effective_log_level == "debug" else ("info",)
         self._metrics = Metrics(multiprocess=multiprocess)
         self._tasks = Tasks(lambda name: self._metrics.task_failures.labels(name).inc())
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
-        self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down])
+        self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
             settings.openai_api_url,
@@ -123,6 +141,9 @@ class Running:
             egress=settings.provider_egress,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
+        self._inspector = Inspector(
+            self._store, self._prove, lambda flawed: self._metrics.misconfigured(flawed, TOPICS)
+        )
         spool = Spool(Path(settings.spool_dir), lambda: self._unreadable("spool"))
         self._admission = _admission(settings, self._ledger, spool)
         self._cache = SubscriptionCache(
@@ -174,14 +195,20 @@ class Running:
             on_end=self._ended,
         )
         probe = Probe(
-            self._store,
+            StoreHealth(self._ledger),
             self._zion,
             self._catalog,
             version=__version__,
             redis_optional=settings.redis_down == "local",
             failing=lambda: self._tasks.failing,
+            warnings=lambda: [flaw.line() for flaw in self._inspector.flaws],
         )
         return AppState(settings, parts, self._catalog, self._metrics, probe, self._log)
+
+    async def _prove(self) -> bool:
+        if self._installation is not None and not self._installation.proven:
+            self._installation.proven = await self._zion.knows_us()
+        return self._installation is None or self._installation.proven
 
     def _ended(self, context: RequestContext) -> None:
         context.model_label = self._catalog.label(context.model) if context.model else "other"
@@ -203,7 +230,9 @@ class Running:
         # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
         await asyncio.to_thread(count_for, "gpt-4o")
         await self._store.start()
+        await self._inspector.look()
         for_ever: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "inspection": self._inspector.run,
             "heartbeat": self._outbox.beat,
             "outbox": self._outbox.run,
             "leases": self._leases.run,
@@ -295,4 +324,23 @@ def from_environment() -> Callable[..., Any]:
     lines = logs.configure(settings.effective_log_level)
     if settings.sentinel_workers > 1:
         die_with_parent()
-    return App(settings, lines, multiprocess=settings.sentinel_workers > 1)
+    installation = Installation(settings.zion_api_url)
+    return App(settings, lines, installation, multiprocess=settings.sentinel_workers > 1)
+
+
+def check_store(settings: Settings, installation: Installation) -> None:
+    """Raises ConfigError where REDIS_URL leads to another installation. That it is away shows later."""
+    with logs.silence():
+        failure = asyncio.run(_store_failure(settings, installation))
+    if isinstance(failure, ForeignStore):
+        raise ConfigError([f"REDIS_URL: {failure.message}"])
+
+
+async def _store_failure(settings: Settings, installation: Installation) -> Exception | None:
+    keys.use_prefix(settings.redis_prefix)
+    store = open_store(settings.redis_url, installation=installation)
+    try:
+        await store.start()
+        return store.failure
+    finally:
+        await store.close()

@@ -99,6 +99,17 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _redis_prefix(value: str | None) -> str | None:
+    # Braces would move a user's keys to other nodes of a cluster; and these words begin keys without a prefix.
+    if value is not None and (
+        not re.fullmatch(r"[A-Za-z0-9_.-]{0,32}", value) or value in ("sentinel", "jwt", "limits")
+    ):
+        raise ValueError(
+            "must be at most 32 letters, digits, dots, dashes and underscores; not sentinel, jwt or limits"
+        )
+    return value
+
+
 def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
@@ -181,6 +192,7 @@ class Settings(BaseSettings):
     openai_api_key: Secret
     openai_api_url: HttpUrl = "https://api.openai.com/v1"
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(default="redis://localhost:6379", repr=False)
+    redis_prefix: Annotated[str | None, AbsentIfEmpty, AfterValidator(_redis_prefix)] = None
 
     sentinel_host: str = "0.0.0.0"
     sentinel_port: Annotated[int, BeforeValidator(_port)] = Field(default=8080, ge=1, le=65535)

@@ -1,6 +1,6 @@
 """Why something outside cannot be used, in words, and what to do: from the errors of sockets, TLS, HTTP and Redis.
 
-Only the kind of an error decides, never what a server wrote into a body; an answer that Redis itself gave is quoted.
+Only the kind of an error decides, never what a server wrote: that may hold keys of Redis, and names in them.
 """
 
 from __future__ import annotations
@@ -78,11 +78,15 @@ _PHRASES: dict[str, Cause] = {
 }
 """What pyreqwest, which tells its causes in words alone, says of each. The first that fits counts."""
 
+_NO_COMMAND = ("does not know a command of ours", "use Redis 7.0 or later, and rename no command")
+_NO_RIGHTS = ("does not permit what we do", "give our user the rights in docs/redis.md")
 _REPLIES = {
     "WRONGPASS": ("does not take our password", "correct user and password in REDIS_URL"),
     "NOAUTH": ("wants a password", "put it into REDIS_URL: redis://:PASSWORD@HOST:PORT"),
     "ERR AUTH": ("has no password, and we sent one", "take the password out of REDIS_URL, or set it in Redis"),
-    "NOPERM": ("does not permit what we do", "give this user ~* &* +@all, without +@admin +@dangerous if need be"),
+    "NOPERM": _NO_RIGHTS,
+    "ERR ACL failure in script": _NO_RIGHTS,
+    "ERR The user executing the script": _NO_RIGHTS,
     "DENIED": ("takes no connections from other machines (protected mode)", "set a password in Redis"),
     "LOADING": ("is still loading its data", "wait until it has"),
     "MOVED": ("is a node of a cluster", "use redis+cluster:// in REDIS_URL"),
@@ -91,10 +95,17 @@ _REPLIES = {
     "MASTERDOWN": ("is a replica without its master", "name the master in REDIS_URL, or use redis+sentinel://"),
     "MISCONF": ("cannot write to its disk", "see Redis' log; its disk may be full"),
     "OOM": ("has no memory left", "raise maxmemory"),
+    "NOREPLICAS": ("has too few replicas in step (min-replicas-to-write)", "look at its replicas"),
+    "ERR unknown command": _NO_COMMAND,
+    "ERR Unknown Redis command": _NO_COMMAND,
     "ERR DB index": ("has no database of that number", "correct the number at the end of REDIS_URL"),
 }
 """What Redis says, by its beginning."""
 
+
+_KIND = re.compile(r"[A-Z]{2,20}")
+_NAMED = re.compile(r"(?:unknown command [`']|permissions to run the ')([A-Za-z]{2,20}(?:\|[a-z]{2,20})?)'")
+"""A command that Redis does not know, or may not run, as it names it; our own words, for it was we who sent it."""
 
 _STATUSES = (
     ((401, 403), "does not take our key", "correct {key}"),
@@ -168,6 +179,20 @@ def reason_of(error: BaseException) -> str:
     return trouble.said if trouble is not None else type(error).__name__
 
 
+def plain(error: Exception) -> hiredis.ReplyError:
+    """An answer of Redis without what only this one call was about: its kind, and a command that it names."""
+    reply = str(error)
+    kind = next((start for start in _REPLIES if reply.startswith(start)), None) or _first_word(reply)
+    named = _NAMED.search(reply)
+    return hiredis.ReplyError(f"{kind} '{named[1].upper()}'" if named else kind)
+
+
+def _first_word(reply: str) -> str:
+    """The kind of an error that is not known here."""
+    word = reply.partition(" ")[0]
+    return word if _KIND.fullmatch(word) else "ERR"
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and its causes, the innermost first: it was there where things went wrong."""
     if error is not None:
@@ -179,7 +204,7 @@ def _of_reply(reply: str) -> Trouble:
     for start, (said, remedy) in _REPLIES.items():
         if reply.startswith(start):
             return Trouble(said, remedy)
-    return Trouble(f"refuses: {reply[:100]}", "see what it says")
+    return Trouble(f"refuses a command ({_first_word(reply)})", "see its log")
 
 
 def _cause(error: BaseException) -> Cause | None:

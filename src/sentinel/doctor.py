@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from pyreqwest.exceptions import PyreqwestError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from sentinel.cache import keys
+from sentinel.cache.health import StoreHealth
+from sentinel.cache.inspection import TOPICS, Topic, inspect
+from sentinel.cache.installation import Installation
 from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.link import Moved
 from sentinel.cache.redis import Store, open_store
@@ -20,7 +21,7 @@ from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
 from sentinel.egress import Egress
-from sentinel.error import AppError, RedisUnavailable
+from sentinel.error import AppError, ForeignStore, RedisRefused, RedisUnavailable
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.proxy.dialer import ProxyRefused
@@ -33,7 +34,6 @@ from sentinel.usage.spool_files import set_aside, writable
 from sentinel.zion.client import ZionClient
 from sentinel.zion.models import is_envelope
 
-OLDEST_REDIS = (7, 0)
 _REPLAY_SECONDS = 30.0
 _LETTERS_AT_ONCE = 1000
 _START_REDIS = "start it, or correct REDIS_URL"
@@ -42,7 +42,6 @@ _REDIS = Subject("REDIS_URL", authorities="?ssl_ca_certs=FILE in REDIS_URL", pla
 _ZION = Subject("ZION_API_URL", "ZION_API_KEY", authorities="ZION_CA_FILE")
 _PROVIDER = Subject("OPENAI_API_URL", "OPENAI_API_KEY", authorities="UPSTREAM_CA_FILE")
 _NOT_ZION = Trouble("answers, but not as Zion does", "correct the host and path in ZION_API_URL")
-_NOT_TOLD = "not told (CONFIG is forbidden); it should be noeviction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,10 @@ def _spool(settings: Settings) -> Finding:
 
 
 async def _redis(settings: Settings) -> list[Finding]:
-    store = open_store(settings.redis_url)
+    store = _open(settings)
     try:
         await store.start()
-        await store.command("GET", "sentinel:ping")
+        await store.command("GET", keys.probe(0))
         return await _look_into(store)
     except Moved:
         return [_finding("redis", Trouble("is a node of a cluster", "use redis+cluster:// in REDIS_URL"))]
@@ -99,82 +98,68 @@ async def _redis(settings: Settings) -> list[Finding]:
         await store.close()
 
 
+def _open(settings: Settings) -> Store:
+    keys.use_prefix(settings.redis_prefix)
+    return open_store(settings.redis_url, installation=Installation(settings.zion_api_url))
+
+
 def _redis_is_away(store: Store, error: Exception) -> Finding:
+    if isinstance(store.failure, ForeignStore):
+        return Finding("redis", "is not ours", store.failure.message)
     trouble = trouble_of(store.failure or error, _REDIS)
-    return _finding("redis", trouble or Trouble(f"does not answer ({store.failure or error})", _START_REDIS))
+    return _finding("redis", trouble or Trouble("does not answer", _START_REDIS))
 
 
 def _finding(subject: str, trouble: Trouble) -> Finding:
     return Finding(subject, trouble.said, trouble.remedy)
 
 
+_WELL: dict[Topic, str] = {
+    "eviction": "noeviction",
+    "persistence": "append-only file",
+    "commands": "all that we use",
+}
+"""What is said of a Redis that is set up as it should be; of its version, which that is."""
+
+
 async def _look_into(store: Store) -> list[Finding]:
-    client: Any = store.client
-    if not isinstance(client, Redis):
-        return [Finding("redis cluster", "answers"), await _scripts(store), *await _waiting(client)]
-    info = await client.info()
-    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    old = tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS
-    findings = [Finding("redis version", version, "upgrade to 7.0 or later" if old else None)]
-    policy = await _eviction_policy(client)
-    evicts = policy not in ("noeviction", _NOT_TOLD)
-    findings.append(
-        Finding("redis eviction", policy, "set maxmemory-policy to noeviction: usage may vanish" if evicts else None)
-    )
-    durable = info.get("aof_enabled") == 1
-    findings.append(
-        Finding(
-            "redis persistence",
-            "append-only file" if durable else "no append-only file",
-            None if durable else "set appendonly yes: a restart of Redis would lose usage that waits for Zion",
-        )
-    )
-    return [*findings, await _scripts(store), *await _waiting(client)]
+    found = await inspect(store)
+    well = {"version": found.versions, **_WELL}
+    findings = []
+    for topic in TOPICS:
+        flaws = [Finding(f"redis {topic}", flaw.said, flaw.remedy) for flaw in found.flaws if flaw.what == topic]
+        findings += flaws or [Finding(f"redis {topic}", well[topic])]
+    return [*findings, await _functions(store), *await _waiting(store)]
 
 
-async def _eviction_policy(client: Any) -> str:
-    try:
-        return str((await client.config_get("maxmemory-policy")).get("maxmemory-policy", _NOT_TOLD))
-    except ResponseError:
-        # Hosted Redis often forbids CONFIG.
-        return _NOT_TOLD
+async def _functions(store: Store) -> Finding:
+    state = await StoreHealth(_ledger(store)).state()
+    if state.whole:
+        return Finding("redis functions", "run")
+    return Finding("redis functions", f"fail: {state.reason}", "see above, and Redis' own log")
 
 
-async def _scripts(store: Store) -> Finding:
-    ledger = _ledger(store)
-    try:
-        await ledger.expire("sentinel:doctor")
-        await store.command("DEL", keys.account_keys("sentinel:doctor").account)
-    except RedisUnavailable as error:
-        return Finding(
-            "redis scripts",
-            f"refused ({error.__cause__})",
-            "allow FUNCTION LOAD, FCALL, SCRIPT LOAD and EVALSHA",
-        )
-    return Finding("redis scripts", "run")
-
-
-async def _waiting(client: Any) -> list[Finding]:
+async def _waiting(store: Store) -> list[Finding]:
     each = range(keys.PARTITIONS)
-    lengths = [await _length(client, keys.outbox(p)) for p in each]
-    letters = [await _length(client, keys.dead_letters(p)) for p in each]
-    aside = [await _length(client, keys.unreadable(p)) for p in each]
+    lengths = [await _length(store, keys.outbox(p)) for p in each]
+    letters = [await _length(store, keys.dead_letters(p)) for p in each]
+    aside = [await _length(store, keys.unreadable(p)) for p in each]
     broken = sum(length is None for length in (*lengths, *letters, *aside))
     dead = sum(filter(None, letters))
     said = f"{sum(filter(None, lengths))} records wait for Zion, {dead} dead letters"
     ours = invocation()
     see = f"see `{ours} doctor --dead-letters`, then `{ours} replay` (or dead-letters delete)"
     told = Finding("outbox", said, see if dead else None)
-    records, batches = sum(filter(None, aside)), await client.hlen(keys.UNREADABLE_BATCHES)
+    records, batches = sum(filter(None, aside)), await store.command("HLEN", keys.unreadable_batches())
     said = f"{records} records and {batches} batches that cannot be read, {broken} keys of a wrong type"
-    remedy = "look at the keys sentinel:*:unreadable and at the log" if records or batches or broken else None
+    remedy = "look at the keys *sentinel:*:unreadable and at the log" if records or batches or broken else None
     return [told, Finding("set aside", said, remedy)]
 
 
-async def _length(client: Any, stream: bytes) -> int | None:
+async def _length(store: Store, stream: bytes) -> int | None:
     try:
-        return int(await client.xlen(stream))
-    except ResponseError:
+        return int(await store.command("XLEN", stream))
+    except RedisRefused:
         return None
 
 
@@ -253,7 +238,7 @@ def _without_redis(store: Store, error: Exception) -> int:
 
 async def dead_letters(settings: Settings) -> int:
     """Print the usage that Zion refused for good; 1 if there is any."""
-    store, count = open_store(settings.redis_url), 0
+    store, count = _open(settings), 0
     try:
         await store.start()
         async for letter in _journal(store).letters():
@@ -309,7 +294,7 @@ async def replay(settings: Settings) -> int:
     A letter moves in one step, and was refused for sure: this may be repeated and interrupted at will. Some go at a
     time; where these are not delivered the others stay.
     """
-    store = open_store(settings.redis_url)
+    store = _open(settings)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
     moved = waiting = 0
     try:

@@ -203,6 +203,10 @@ class RedisRefused(RedisUnavailable):
     """Redis is there, and refuses this one call for what its keys hold; others may well pass."""
 
 
+class ForeignStore(RedisUnavailable):
+    """This Redis belongs to another installation, or to a version that cannot share it; the message says what to do."""
+
+
 def body_of(error: AppError) -> bytes:
     """The error in OpenAI's shape, as JSON bytes."""
     fields: dict[str, Any] = {

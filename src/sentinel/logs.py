@@ -5,6 +5,7 @@ A line waits at most BATCH_SECONDS. When stdout is stuck and MOST_LINES wait, fu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -108,6 +109,16 @@ class _ToStructlog(logging.Handler):
         if record.exc_info:
             event["exc_info"] = record.exc_info  # type: ignore[assignment]
         structlog.get_logger().log(record.levelno, record.getMessage(), **event)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Before `configure`: nothing below critical is logged meanwhile, for whoever runs this says it otherwise."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
 
 
 def configure(level: str, fd: int = 1) -> LineWriter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Collection
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -115,10 +116,18 @@ class Metrics:
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
         self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away")
         self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
+        self._misconfigured = self._gauge(
+            "sentinel_store_misconfigured", "1 for what is wrong with the set-up of Redis", labels=("what",)
+        )
         self._series: dict[str, _Series] = {}
 
-    def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
-        return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+    def _gauge(self, name: str, text: str, mode: str = "livemax", labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def misconfigured(self, flawed: Collection[str], subjects: Collection[str]) -> None:
+        """Say which of these subjects are flawed in the set-up of Redis."""
+        for what in subjects:
+            self._misconfigured.labels(what).set(what in flawed)
 
     def ended(self, context: RequestContext) -> None:
         """Count a request that has ended."""

@@ -205,14 +205,14 @@ async def test_a_batch(books: Books, seen: Seen, name: str) -> None:
     await victim.flush()
     await victim._deliverers.leave(idle=True)
     await books.store.command(
-        "HSET", keys.BATCHES, b"poison", value if isinstance(value, bytes) else msgspec.json.encode(value)
+        "HSET", keys.batches(), b"poison", value if isinstance(value, bytes) else msgspec.json.encode(value)
     )
     for email in EMAILS[5:]:
         await books.spend(email)
     await told(books, outbox_of(books, seen))
     assert seen == {"batches": 1}
-    assert await books.store.command("HLEN", keys.UNREADABLE_BATCHES) == 1
-    assert await books.store.command("HLEN", keys.BATCHES) == 0
+    assert await books.store.command("HLEN", keys.unreadable_batches()) == 1
+    assert await books.store.command("HLEN", keys.batches()) == 0
 
 
 @pytest.mark.parametrize("answer", [b"{", b"[1]", b'{"x":"y"}', b"\xff", b"7"])
@@ -224,8 +224,8 @@ async def test_an_answer(books: Books, seen: Seen, answer: bytes) -> None:
     victim = outbox_of(books, seen)
     await victim.flush()
     await victim._deliverers.leave(idle=True)
-    (key,) = [key for key in await books.store.client.hkeys(keys.BATCHES) if not key.endswith(b":answer")]
-    await books.store.command("HSET", keys.BATCHES, key + b":answer", answer)
+    (key,) = [key for key in await books.store.client.hkeys(keys.batches()) if not key.endswith(b":answer")]
+    await books.store.command("HSET", keys.batches(), key + b":answer", answer)
     successor = outbox_of(books, seen)
     await told(books, successor)
     assert successor.delivered.ambiguous == 0

@@ -163,7 +163,7 @@ async def test_single_reports_have_receipts_too(books: Books, body: bytes) -> No
     await books.told(outbox)
     assert books.booked() == books.owed
     assert outbox.delivered.odd == 1
-    assert await books.store.command("HLEN", keys.BATCHES) == 0
+    assert await books.store.command("HLEN", keys.batches()) == 0
 
 
 def _book(books: Books, body: Any) -> None:

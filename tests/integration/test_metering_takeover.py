@@ -225,7 +225,7 @@ async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Book
     note = outbox._journal.note_answer
 
     async def cut_off(*_: Any) -> None:
-        await books.store.client.delete(keys.BATCHES)
+        await books.store.client.delete(keys.batches())
         raise RedisUnavailable("away")
 
     outbox._journal.note_answer = cut_off  # type: ignore[method-assign]

@@ -35,13 +35,14 @@ def test_health_tells_all(sentinel: SentinelProcess) -> None:
     answer = send(sentinel, "GET", "/health")
     report = answer.json
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert report.keys() == {"status", "version", "uptime_seconds", "timestamp", "checks", "stats"}
+    assert report.keys() == {"status", "version", "uptime_seconds", "timestamp", "checks", "warnings", "stats"}
     assert (report["status"], report["version"]) == ("healthy", __version__)
     assert "." in report["version"]
     assert report["uptime_seconds"] == report["stats"]["uptime_seconds"] >= 0
     assert datetime.fromisoformat(report["timestamp"]).utcoffset() == timedelta(0)
     assert report["timestamp"].endswith("+00:00")
     assert report["checks"].pop("tasks") == {"status": "healthy", "failing": []}
+    assert report["warnings"] == []
     assert report["checks"].keys() == {"redis", "zion", "provider"}
     for check in report["checks"].values():
         assert check["status"] == "healthy"

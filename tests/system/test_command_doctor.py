@@ -14,18 +14,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import redis
+from redis import Redis
 
 from sentinel.cache import keys
 from sentinel.dev.store import EmbeddedStore
+from tests.cluster import EmbeddedCluster
 from tests.stack import Stack, wait_until
 from tests.strangers import Answer, Authority, hang_up, http, says, silence, stranger
 from tests.surface import chat, post
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [
-    *("settings", "spool", "redis version", "redis eviction", "redis persistence", "redis scripts", "outbox"),
-    "set aside",
+    *("settings", "spool", "redis version", "redis eviction", "redis persistence", "redis commands"),
+    *("redis functions", "outbox", "set aside"),
     *("zion", "provider"),
 ]
 
@@ -109,7 +110,7 @@ def test_a_store_that_forgets_is_named(careless: EmbeddedStore, settings: dict[s
 
 
 def test_a_store_without_config_is_not_called_away(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
-    """Hosted stores forbid CONFIG; the doctor says so, and goes on."""
+    """Hosted stores forbid CONFIG; INFO tells as much."""
     port, rule = stack.store.port, ["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-config"]
     command = b"".join([b"*%d\r\n" % len(rule), *(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in rule)])
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -117,7 +118,31 @@ def test_a_store_without_config_is_not_called_away(stack: Stack, settings: dict[
         assert connection.recv(100) == b"+OK\r\n"
     status, lines = doctor(tmp_path, {**settings, "REDIS_URL": f"redis://app:pw@127.0.0.1:{port}"})
     assert (status, list(lines)) == (0, SUBJECTS)
-    assert "CONFIG is forbidden" in lines["redis eviction"]
+    assert "noeviction" in lines["redis eviction"]
+
+
+def test_each_node_of_a_cluster_is_looked_at(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
+    """The same lines as of a single Redis, with how many masters they are about."""
+    with EmbeddedCluster(tmp_path / "cluster") as cluster:
+        cluster.ask(cluster.nodes[1], "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        status, lines = doctor(tmp_path, {**settings, "REDIS_URL": cluster.url})
+    assert (status, list(lines)) == (1, SUBJECTS)
+    assert "allkeys-lru (on 1 of 3 masters)" in lines["redis eviction"]
+    assert "(on 3 of 3 masters)" in lines["redis persistence"]
+    assert lines["redis functions"].startswith("ok")
+
+
+def test_missing_rights_are_named(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
+    """Which commands our user may not run, and the rule that permits them; no key of anybody."""
+    with EmbeddedStore(tmp_path / "strict") as store:
+        redis = Redis(port=store.port)
+        redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-fcall", "-xadd")
+        redis.close()
+        status, lines = doctor(tmp_path, {**settings, "REDIS_URL": f"redis://app:pw@127.0.0.1:{store.port}"})
+    assert status == 1
+    assert "does not permit FCALL, XADD -> ACL SETUSER NAME +fcall +xadd" in lines["redis commands"]
+    assert lines["redis functions"].startswith("FAIL")
+    assert "sentinel:" not in "".join(lines.values())
 
 
 def test_wrong_settings_are_listed_instead(tmp_path: Path) -> None:
@@ -272,7 +297,7 @@ def test_json_of_others_is_not_taken_for_zion(settings: dict[str, str], tmp_path
         ),
         (b"-DENIED Redis is running in protected mode\r\n", "protected mode", "password"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", "still loading", "wait"),
-        (b"-ERR something new\r\n", "ERR something new", "see"),
+        (b"-ERR something new about <a key>\r\n", "refuses a command (ERR)", "see"),
     ],
     ids=["NOAUTH", "WRONGPASS", "DENIED", "LOADING", "ERR"],
 )
@@ -300,8 +325,17 @@ def test_a_real_redis_that_refuses(stack: Stack, settings: dict[str, str], tmp_p
     assert said in lines["redis"]
 
 
-def test_what_to_run_next_can_be_pasted(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
+@pytest.fixture
+def used() -> Iterator[Stack]:
+    """A stack of whose Redis a Sentinel makes use."""
+    with Stack() as stack:
+        yield stack
+
+
+def test_what_to_run_next_can_be_pasted(used: Stack, settings: dict[str, str], tmp_path: Path) -> None:
     """Where there are dead letters, the commands that it names run as they are printed."""
+    stack = used
+    settings |= {"ZION_API_URL": stack.simulators.zion_url, "REDIS_URL": stack.store.url}
     stack.simulators.zion.refused_emails.add("refused@corp.test")
     sentinel = stack.sentinel()
     _, token = stack.user("refused@corp.test")
@@ -324,7 +358,7 @@ def test_what_to_run_next_can_be_pasted(stack: Stack, settings: dict[str, str], 
 
 def test_dead_letters_are_listed_sent_again_and_deleted(stack: Stack, settings: dict[str, str], tmp_path: Path) -> None:
     """Each by its name, or all; one that is not there is said to be unknown."""
-    with redis.Redis.from_url(stack.store.url) as client:
+    with Redis.from_url(stack.store.url) as client:
         for number in range(3):
             who = json.dumps(["", f"gone{number}", f"gone{number}@corp.test", "gpt-4o-mini"])
             letter = {"who": who, "sum": struct.pack("<5d", 1, 5, 7, 0, 1_770_000_000_000), "reason": "user unknown"}

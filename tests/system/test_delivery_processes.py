@@ -50,7 +50,7 @@ def reports(stack: Stack) -> list[Any]:
 
 def nothing_waits(stack: Stack) -> bool:
     with redis.Redis.from_url(stack.store.url) as client:
-        return waiting(stack) == 0 and client.hlen(keys.BATCHES) == 0
+        return waiting(stack) == 0 and client.hlen(keys.batches()) == 0
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -119,7 +119,7 @@ def test_killed_between_call_and_answer(stack: Stack, fault: dict[str, Any]) -> 
 def _kill_deliverer(stack: Stack, *sentinels: SentinelProcess) -> None:
     """Kill the process that delivers the usual caller's usage."""
     with redis.Redis.from_url(stack.store.url) as client:
-        owner = client.hget(keys.OWNERS, str(keys.account_keys("ana").partition)).decode()
+        owner = client.hget(keys.owners(), str(keys.account_keys("ana").partition)).decode()
     for sentinel in sentinels:
         if f"|{sentinel.pid}|" in owner:
             sentinel.kill()

@@ -3,6 +3,8 @@
 One user's keys and their outbox share a hash tag `{p}`, p = CRC-32 of the user modulo PARTITIONS, so that one atomic
 script works on a single Redis and on a cluster alike. Changing PARTITIONS moves every account: it is a constant, not
 a setting.
+
+A process belongs to one installation, and `use_prefix` says once, at its start, what the keys of that begin with.
 """
 
 from __future__ import annotations
@@ -16,15 +18,24 @@ PARTITIONS = 64
 """Accounts spread over at most 64 shards; one look at every outbox is still one small pipeline (docs/scaling.md)."""
 
 GROUP = "zion"
-FORGET = "sentinel:forget"
-"""Channel on which the name of a user tells every process to forget what it knows of them."""
-BATCHES = b"sentinel:batches"
-"""Batches that were sent to Zion and are not done with, by their key; and, once there is one, Zion's answer to each."""
-UNREADABLE_BATCHES = b"{sentinel:batches}:unreadable"
-"""Batches that cannot be read, by their key, for an operator."""
-MEMBERS, OWNERS = b"sentinel:{delivery}:members", b"sentinel:{delivery}:owners"
-"""The processes that deliver usage; and the partitions, by who delivers them."""
+SCHEMA = 4
+"""The number of what stands in all these keys. Another one means that two versions cannot work side by side."""
 _SETTLED_BUCKET_MS = 5 * 60_000
+_prefix = b""
+
+
+def use_prefix(prefix: str | None) -> None:
+    """From now on all keys, and the channel, begin with `prefix:`; with nothing where there is none (REDIS_PREFIX)."""
+    global _prefix  # noqa: PLW0603 (a process has one installation; each name would have to carry it)
+    _prefix = f"{prefix}:".encode() if prefix else b""
+    account_keys.cache_clear()
+
+
+def patterns() -> list[str]:
+    """What the keys, and the channel, look like, as Redis' access control takes it."""
+    prefix = _prefix.decode()
+    of_keys = [f"~{prefix}*"] if prefix else ["~sentinel:*", "~jwt:*", "~limits:*"]
+    return [*of_keys, f"&{forget()}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class AccountKeys:
 
     def settled(self, bucket: int) -> bytes:
         """The set in which a settled request is noted. bucket: `settled_bucket` of the moment of its verdict."""
-        return b"sentinel:{%d}:settled:%d" % (self.partition, bucket)
+        return b"%bsentinel:{%d}:settled:%d" % (_prefix, self.partition, bucket)
 
 
 def settled_bucket(started_ms: int) -> int:
@@ -69,34 +80,72 @@ def account_keys(user: str) -> AccountKeys:
     name = user.encode()
     p = crc32(name) % PARTITIONS
     # The number is of what is in there: nobody shall read what an earlier version has written.
-    account, leases = b"sentinel:{%d}:account4:%b" % (p, name), b"sentinel:{%d}:leases4:%b" % (p, name)
+    account, leases = (
+        b"%bsentinel:{%d}:account4:%b" % (_prefix, p, name),
+        b"%bsentinel:{%d}:leases4:%b" % (_prefix, p, name),
+    )
     packed = b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in (account, leases, index(p), outbox(p)))
     return AccountKeys(account, leases, index(p), outbox(p), p, name, packed)
 
 
 def index(partition: int) -> bytes:
     """Sorted set of the users with leases, by the earliest end."""
-    return b"sentinel:{%d}:leases" % partition
+    return b"%bsentinel:{%d}:leases" % (_prefix, partition)
 
 
 def outbox(partition: int) -> bytes:
     """Stream of the usage records that Zion has not acknowledged."""
-    return b"sentinel:{%d}:outbox" % partition
+    return b"%bsentinel:{%d}:outbox" % (_prefix, partition)
 
 
 def dead_letters(partition: int) -> bytes:
     """Stream of the usage that Zion has refused for good."""
-    return b"sentinel:{%d}:dead-letters" % partition
+    return b"%bsentinel:{%d}:dead-letters" % (_prefix, partition)
+
+
+def probe(number: int) -> bytes:
+    """What a probe writes and deletes. number: any; its hash tag decides on which node of a cluster that is."""
+    return b"%bsentinel:{%d}:probe" % (_prefix, number)
+
+
+def installation() -> bytes:
+    """Whose all these keys are (installation.py)."""
+    return b"%bsentinel:installation" % _prefix
+
+
+def forget() -> str:
+    """Channel on which the name of a user tells every process to forget what it knows of them."""
+    return f"{_prefix.decode()}sentinel:forget"
+
+
+def batches() -> bytes:
+    """Batches that were sent to Zion and are not done with, by their key; and Zion's answer to each that has one."""
+    return b"%bsentinel:batches" % _prefix
+
+
+def unreadable_batches() -> bytes:
+    """Batches that cannot be read, by their key, for an operator."""
+    return b"%bsentinel:batches:unreadable" % _prefix
+
+
+def members() -> bytes:
+    """The processes that deliver usage."""
+    return b"%bsentinel:{delivery}:members" % _prefix
+
+
+def owners() -> bytes:
+    """The partitions, by who delivers them."""
+    return b"%bsentinel:{delivery}:owners" % _prefix
 
 
 def life(partition: int) -> bytes:
     """A name that lives as long as what Redis remembers of this partition: another one after it was emptied."""
-    return b"sentinel:{%d}:life" % partition
+    return b"%bsentinel:{%d}:life" % (_prefix, partition)
 
 
 def unreadable(partition: int) -> bytes:
     """Stream of entries of the outbox that cannot be read, for an operator; and hash fields of accounts that cannot."""
-    return b"sentinel:{%d}:unreadable" % partition
+    return b"%bsentinel:{%d}:unreadable" % (_prefix, partition)
 
 
 def token_digest(token: bytes) -> bytes:
@@ -106,20 +155,20 @@ def token_digest(token: bytes) -> bytes:
 
 def jwt(digest: bytes) -> bytes:
     """Who a token belongs to, while that is fresh."""
-    return b"jwt:" + digest
+    return b"%bjwt:%b" % (_prefix, digest)
 
 
 def jwt_stale(digest: bytes) -> bytes:
     """Who a token belonged to, for the time that Zion is away."""
-    return b"jwt:stale:" + digest
+    return b"%bjwt:stale:%b" % (_prefix, digest)
 
 
 def tokens(user: str) -> bytes:
     """Sorted set of the digests of a user's tokens by their ends, for an operator who wants them forgotten."""
     # Earlier versions have a set at jwt:of:, which ends by itself.
-    return b"jwt:ends:" + user.encode()
+    return b"%bjwt:ends:%b" % (_prefix, user.encode())
 
 
 def limits(user: str) -> bytes:
     """Zion's last answer about a user's limits, while it is fresh."""
-    return b"limits:" + user.encode()
+    return b"%blimits:%b" % (_prefix, user.encode())

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from sentinel.cache import keys
-from sentinel.cache.link import Arg
+from sentinel.cache.link import Arg, Link
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
 from sentinel.error import RedisRefused
@@ -92,6 +92,7 @@ class RedisLedger:
         self._expire, self._due, self._view = library["expire"], library["due"], library["view"]
         self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
         self._requeue, self._discard, self._reconcile = library["requeue"], library["discard"], library["reconcile"]
+        self._probe = library["probe"]
         self.doubtful: set[str] = set()
 
     async def reserve(self, ask: Ask) -> Verdict:
@@ -103,6 +104,10 @@ class RedisLedger:
         answer = await self.store.run(self._reserve, account.account, call)
         form = self._verdict if len(answer) == self._verdict.size else struct.Struct(f"<{len(answer) // 8}q")
         return verdict_of(form.unpack(answer), self.policy)
+
+    async def probe(self, master: Link, number: int) -> None:
+        """Go the way of a request to this master, and write there under the hash tag of this number."""
+        await master.call(self._probe.packed((keys.probe(number),), ()), self._probe.load)
 
     async def view(self, user: str) -> View:
         """What the user may spend and has spent; changes nothing."""

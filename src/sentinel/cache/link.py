@@ -6,6 +6,8 @@ through redis-py; DESIGN section 2).
 A call waits at most DEADLINE_SECONDS. A connection that misses it is dropped; until a new one has answered a PING,
 calls fail at once: that is the breaker. Every failure is a RedisUnavailable; whether the call was carried out is then
 unknown.
+
+What Redis says in an error may hold keys, and these names: only its kind goes beyond this file (`diagnosis.plain`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -21,8 +23,8 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
-from sentinel.diagnosis import reason_of
-from sentinel.error import NotSent, RedisRefused, RedisUnavailable
+from sentinel.diagnosis import plain, reason_of
+from sentinel.error import ForeignStore, NotSent, RedisRefused, RedisUnavailable
 from sentinel.redis_address import NOBODY, Login
 from sentinel.tasks import Tasks, pause
 
@@ -38,12 +40,24 @@ _UNKNOWN = ("NOSCRIPT", "ERR Function not found")
 _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS")
 _ABOUT_THE_KEYS = ("WRONGTYPE", "ERR user_function:", "ERR user_script:")
 """Refusals of one call for what its keys hold: of a wrong type, or nothing that our scripts can read."""
+_TO_ALL = (
+    *_AWAY, "NOPERM", "NOAUTH", "OOM", "MISCONF", "CLUSTERDOWN", "ERR unknown command", "ERR ACL failure in script",
+    "ERR The user executing the script", "ERR Unknown Redis command",
+)  # fmt: skip
+"""Refusals that have nothing to do with the one call: others would be refused, too."""
+_TELL = b""
+"""In place of what makes a script known: an error is an answer to this call like any other."""
 
 Arg = bytes | str | int
 
 # hiredis types it as a tuple of one.
 pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 """A command as it goes over the wire."""
+
+Command = Callable[..., Awaitable[Any]]
+"""Runs a command, of these words. Raises RedisUnavailable."""
+Admission = Callable[[Command], Awaitable[None]]
+"""Finds out whether we may use the Redis that we have reached. Raises ForeignStore."""
 
 
 class Moved(RedisUnavailable):
@@ -156,6 +170,11 @@ class _Connection(asyncio.Protocol):
         """Whether the oldest call has waited longer than the deadline."""
         return bool(self._pending) and self._loop.time() - self._pending[0][1] > DEADLINE_SECONDS
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more can come over it."""
+        return self._transport is None or self._transport.is_closing()
+
     def abort(self) -> None:
         """Drop the connection at once; all its calls fail."""
         if self._transport is not None:
@@ -166,14 +185,18 @@ class Link:
     """A connection that is made anew whenever it is lost. connects: how often it was made.
 
     meanwhile: what becomes of requests while it is lost, for the log. failure: why the last attempt to connect failed,
-    None after one that did not.
+    None after one that did not. admission: asked at each connect, before the connection counts. failed_at: when a call
+    last failed that others would have failed like, by the loop's clock (-inf = never), and refusal: how Redis put it.
     """
 
-    def __init__(self, address: Address, meanwhile: str | None = None) -> None:
+    def __init__(self, address: Address, meanwhile: str | None = None, admission: Admission | None = None) -> None:
         self._address = address
         self._meanwhile = meanwhile
+        self._admission = admission
         self._connection: _Connection | None = None
-        self._refusal = ""
+        self._told: set[str] = set()
+        self.failed_at = float("-inf")
+        self.refusal = ""
         self.connects = 0
         self.failure: Exception | None = None
         self._tasks = Tasks()
@@ -202,7 +225,8 @@ class Link:
                 async with asyncio.timeout(DEADLINE_SECONDS * 4):
                     connection = await self._connect()
             except (OSError, TimeoutError, RedisError, RedisUnavailable) as error:
-                if (reason := reason_of(error)) != told:
+                reason = error.message if isinstance(error, ForeignStore) else reason_of(error)
+                if reason != told:
                     log.warning("redis is away", address=self._address.name, reason=reason, meanwhile=self._meanwhile)
                 told = reason
                 self.failure = error
@@ -212,7 +236,8 @@ class Link:
             self._connection = connection
             self.connects += 1
             self.failure = None
-            self._refusal = told = ""
+            self._told.clear()
+            self.refusal = told = ""
             self._attempted.set()
             log.info("redis is there", address=self._address.name)
             try:
@@ -239,10 +264,31 @@ class Link:
             if endpoint.db:
                 await connection.call(pack(("SELECT", endpoint.db)))
             await connection.call(pack(("PING",)))
+            await self._admit(connection)
         except BaseException:
             connection.abort()
             raise
         return connection
+
+    async def _admit(self, connection: _Connection) -> None:
+        if self._admission is None:
+            return
+        try:
+            await self._admission(lambda *words: connection.call(pack(words)))
+        except ForeignStore:
+            raise
+        except RedisUnavailable:
+            # Without rights or memory it says the same to requests, and health shows that. A replica has hung up.
+            if connection.is_closing:
+                raise
+
+    async def claim(self) -> None:
+        """See again whose this Redis is now; if it is another's, the connection is dropped, and none made again."""
+        if (connection := self._connection) is not None:
+            try:
+                await self._admit(connection)
+            except RedisUnavailable:
+                connection.abort()
 
     async def _watch(self, connection: _Connection) -> None:
         while not connection.lost.done():
@@ -252,6 +298,7 @@ class Link:
                 await pause(_LOOK_AGAIN_SECONDS)
             if connection.overdue():
                 log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
+                self._failed("no answer in time")
                 return
 
     def command(self, *words: Arg, key: bytes | None = None) -> Awaitable[Any]:  # noqa: ARG002 (there is one node)
@@ -267,8 +314,18 @@ class Link:
             raise away()
         return self._connection.call(packed, load)
 
+    async def replies(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        """What Redis answers to each of these commands, errors among it. Raises RedisUnavailable."""
+        return await asyncio.gather(*(self.call(pack(words), _TELL) for words in commands))
+
+    def _failed(self, refusal: str) -> None:
+        self.failed_at, self.refusal = asyncio.get_running_loop().time(), refusal
+
     def _on_error(self, connection: _Connection, call: _Call, error: Exception) -> None:
         future, _, packed, load = call
+        if load == _TELL:
+            future.set_result(error)
+            return
         reason = str(error)
         if load is not None and reason.startswith(_UNKNOWN):
             task = self._tasks.start(self._load_and_call(future, packed, load), "call again")
@@ -278,16 +335,24 @@ class Link:
         if reason.startswith("MOVED ") and len(reason.split()) == 3:
             future.set_exception(Moved(error))
             return
+        cause = plain(error)
         # Full, read-only, without rights: it refuses all alike. Why a connection is not made is told once it is not.
-        if connection is self._connection and (kind := reason.partition(" ")[0]) != self._refusal:
-            self._refusal = kind
-            log.warning("redis refuses a command", reason=reason[:200])
+        if connection is self._connection:
+            self._tell(str(cause), _name_of(packed))
+        if reason.startswith(_TO_ALL):
+            self._failed(str(cause))
         if reason.startswith(_AWAY):
             connection.abort()
         error_type = RedisRefused if reason.startswith(_ABOUT_THE_KEYS) else RedisUnavailable
         refused = error_type("The store refuses.", retry_after_seconds=1)
-        refused.__cause__ = error
+        refused.__cause__ = cause
         future.set_exception(refused)
+
+    def _tell(self, kind: str, command: str) -> None:
+        """Say once for each connection that Redis refuses in this way, and what was refused first."""
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("redis refuses a command", command=command, reason=kind)
 
     async def _load_and_call(self, future: asyncio.Future[Any], packed: bytes, load: bytes) -> None:
         """Call again once the script is loaded. Of many calls that miss it one loads it: Redis compiles for 1 ms."""
@@ -318,3 +383,12 @@ class Link:
     async def close(self) -> None:
         """Close the connection for good."""
         await self._tasks.cancel()
+
+
+def _name_of(packed: bytes) -> str:
+    """The command in a packed call, and the function that it calls: our own words, without keys."""
+    words = packed[:200].split(b"\r\n")[2:5:2]
+    name, what = words[0].decode(), words[-1].decode(errors="replace")
+    if name == "FCALL":
+        return f"FCALL {what.rpartition('_')[0]}"
+    return f"{name} LOAD" if what == "LOAD" else name

@@ -21,14 +21,28 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from sentinel.cache.link import DEADLINE_SECONDS, RECONNECT_SECONDS, Arg, Endpoint, Link, Moved, away, pack
-from sentinel.error import RedisUnavailable
+from sentinel.cache.installation import Installation
+from sentinel.cache.link import (
+    DEADLINE_SECONDS,
+    RECONNECT_SECONDS,
+    Admission,
+    Arg,
+    Command,
+    Endpoint,
+    Link,
+    Moved,
+    away,
+    pack,
+)
+from sentinel.error import ForeignStore, RedisUnavailable
 from sentinel.redis_address import Login, RedisAddress, parse_redis_url
 from sentinel.tasks import Tasks
 
 log = structlog.get_logger()
 
 _CLIENT_TIMEOUT_SECONDS = 5
+_MOST_TAGS = 4096
+"""Looked through for one on each node: 8 ms, at most once a second, where a node has next to no slots."""
 _LEARN_SECONDS = 60.0
 """The slots are asked for this often even if no call fails: so a link to a node that is gone does not stay for ever."""
 
@@ -105,6 +119,12 @@ class Store(Protocol):
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
+    def masters(self) -> list[tuple[Link, int]]:
+        """The connection to each server that takes writes, and a number whose hash tag is that server's."""
+
+    async def claim(self) -> None:
+        """See again whose this Redis is now; if it is another's, calls fail from here on."""
+
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script. Raises RedisUnavailable."""
 
@@ -118,17 +138,23 @@ class Store(Protocol):
         """Close all connections."""
 
 
-def open_store(url: str, meanwhile: str | None = None) -> Store:
+def open_store(url: str, meanwhile: str | None = None, installation: Installation | None = None) -> Store:
     """The Store for a REDIS_URL. Raises ValueError for one that is wrong.
 
-    meanwhile: what becomes of requests while it is away, for the log.
+    meanwhile: what becomes of requests while it is away, for the log. installation: ours; a Redis of another one is as
+    good as away. None where that does not matter.
     """
     address = parse_redis_url(url)
+    admission = installation.claim if installation else _admit_any
     if address.kind == "cluster":
-        return ClusterStore(address, meanwhile)
+        return ClusterStore(address, meanwhile, admission)
     if address.kind == "sentinel":
-        return SingleStore(_SentinelAddress(address), meanwhile)
-    return SingleStore(_FixedAddress(address), meanwhile)
+        return SingleStore(_SentinelAddress(address), meanwhile, admission)
+    return SingleStore(_FixedAddress(address), meanwhile, admission)
+
+
+async def _admit_any(_: Command) -> None:
+    return
 
 
 def _endpoint(address: RedisAddress) -> Endpoint:
@@ -205,10 +231,14 @@ class _SentinelAddress:
 class SingleStore(Link):
     """A Store on one Redis."""
 
-    def __init__(self, address: _FixedAddress | _SentinelAddress, meanwhile: str | None) -> None:
-        super().__init__(address, meanwhile)
+    def __init__(self, address: _FixedAddress | _SentinelAddress, meanwhile: str | None, admission: Admission) -> None:
+        super().__init__(address, meanwhile, admission)
         self.client: Redis | RedisCluster = address.client
         self._close_clients = address.close
+
+    def masters(self) -> list[tuple[Link, int]]:
+        """The one there is."""
+        return [(self, 0)]
 
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script, which is loaded first where Redis does not know it."""
@@ -243,8 +273,10 @@ class ClusterStore:
     on its way from node to node is away: a script cannot run while some of its keys are here and some there.
     """
 
-    def __init__(self, address: RedisAddress, meanwhile: str | None) -> None:
+    def __init__(self, address: RedisAddress, meanwhile: str | None, admission: Admission) -> None:
         self._meanwhile = meanwhile
+        self._admission = admission
+        self._foreign: ForeignStore | None = None
         self._unknown = False
         self._seed: _Node = address.hosts[0]
         self.client: Redis | RedisCluster = RedisCluster(
@@ -262,12 +294,12 @@ class ClusterStore:
     @property
     def available(self) -> bool:
         """Whether any node can be reached; users of a node that cannot are refused all the same."""
-        return any(link.available for link in self._links.values())
+        return self._foreign is None and any(link.available for link in self._links.values())
 
     @property
     def failure(self) -> Exception | None:
-        """Why a node cannot be reached."""
-        return next((link.failure for link in self._links.values() if link.failure), None)
+        """Why a node cannot be reached, or must not be used."""
+        return self._foreign or next((link.failure for link in self._links.values() if link.failure), None)
 
     @property
     def whole(self) -> bool:
@@ -282,6 +314,7 @@ class ClusterStore:
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""
         await self._learn()
+        await self.claim()
         self._tasks.keep(self._follow, "cluster slots")
 
     async def _follow(self) -> None:
@@ -291,7 +324,36 @@ class ClusterStore:
                     await self._learn_soon.wait()
             self._learn_soon.clear()
             await self._learn()
+            await self.claim()
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    def masters(self) -> list[tuple[Link, int]]:
+        """The connection to each master that has slots, and a number whose hash tag is in one of them."""
+        found: dict[_Node, int] = {}
+        owners = set(self._slots)
+        for number in range(_MOST_TAGS):
+            found.setdefault(self._slots[key_slot(b"%d" % number)], number)
+            if len(found) == len(owners):
+                break
+        return [(self._links[node], number) for node, number in found.items() if node in self._links]
+
+    async def claim(self) -> None:
+        """See again whose this cluster is; while it is another's, calls fail."""
+        try:
+            await self._admission(lambda *words: self._at_its_node(words[1], lambda link: link.command(*words)))
+        except ForeignStore as error:
+            if self._foreign is None:
+                log.warning(
+                    "redis is away",
+                    address=":".join(map(str, self._seed)),
+                    reason=error.message,
+                    meanwhile=self._meanwhile,
+                )
+            self._foreign = error
+        except RedisUnavailable:
+            log.debug("nobody tells whose the redis cluster is")
+        else:
+            self._foreign = None
 
     async def _learn(self) -> None:
         """Ask nodes until one tells the slots, and keep links to their masters alone."""
@@ -339,6 +401,12 @@ class ClusterStore:
         return await self._on_its_node(key, lambda link: link.command(*args))
 
     async def _on_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
+        if self._foreign is not None:
+            self._learn_soon.set()
+            raise away()
+        return await self._at_its_node(key, call)
+
+    async def _at_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
         slot = key_slot(key)
         link = self._links.get(self._slots[slot])
         try:

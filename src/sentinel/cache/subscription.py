@@ -225,7 +225,7 @@ class SubscriptionCache:
             # Not the whole key: another token may have been noted meanwhile.
             await self._store.command("ZREM", key, *digests)
         await self._forget_here(user)
-        await self._store.command("PUBLISH", keys.FORGET, user)
+        await self._store.command("PUBLISH", keys.forget(), user)
 
     async def _forget_here(self, user: str) -> None:
         # All tokens at once would hold the loop for 8 ms.
@@ -248,10 +248,10 @@ class SubscriptionCache:
         while True:
             try:
                 async with self._store.client.pubsub() as channel:
-                    await channel.subscribe(keys.FORGET)
+                    await channel.subscribe(keys.forget())
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
-                        if message is not None:
+                        if message is not None and message["data"]:
                             await self._forget_here(message["data"].decode())
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("the channel is lost", reason=type(error).__name__)

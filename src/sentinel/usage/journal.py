@@ -239,7 +239,7 @@ class Journal:
     async def note_sent(self, batch: Batch) -> None:
         """Write down that this batch is sent from now on, with what Zion's numbers are before that."""
         await self._in_steps(self._look_up, _portions(batch.items, _ITEMS_LOOKED_UP, lambda item: item.partition))
-        await self._store.command("HSET", keys.BATCHES, batch.key, msgspec.json.encode(batch))
+        await self._store.command("HSET", keys.batches(), batch.key, msgspec.json.encode(batch))
 
     async def _look_up(self, items: Sequence[Item]) -> None:
         before = await self._ledger.known_used([item.user for item in items])
@@ -262,16 +262,16 @@ class Journal:
 
     async def note_answer(self, batch: Batch, refusals: Refusals) -> None:
         """Write down what Zion said to a batch."""
-        await self._store.command("HSET", keys.BATCHES, batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
+        await self._store.command("HSET", keys.batches(), batch.key.encode() + _ANSWER, msgspec.json.encode(refusals))
 
     async def forget_answer(self, batch: Batch) -> None:
         """This batch is sent once more; what was said to it counts no longer."""
-        await self._store.command("HDEL", keys.BATCHES, batch.key.encode() + _ANSWER)
+        await self._store.command("HDEL", keys.batches(), batch.key.encode() + _ANSWER)
 
     async def forget(self, batch: Batch) -> None:
         """Nothing more is to be known of this batch. Should Redis forget that, it will hear it again."""
         self._done.update((batch.key,))
-        await self._store.command("HDEL", keys.BATCHES, batch.key, batch.key.encode() + _ANSWER)
+        await self._store.command("HDEL", keys.batches(), batch.key, batch.key.encode() + _ANSWER)
 
     async def batches(self) -> list[tuple[Batch, Refusals | None]]:
         """All batches that were sent, of all processes, with Zion's answer where it came.
@@ -279,7 +279,7 @@ class Journal:
         Not those that we were done with. What Zion has taken of them `_read` knows from `remember_taken`; to ask Zion
         would tell nothing, for it has booked later ones since.
         """
-        fields = _pairs(await self._store.command("HGETALL", keys.BATCHES))
+        fields = _pairs(await self._store.command("HGETALL", keys.batches()))
         found = []
         for key, value in fields.items():
             if key.endswith(_ANSWER):
@@ -297,8 +297,8 @@ class Journal:
         """Its records are read once more: whether Zion has taken them, nobody knows then."""
         self._on_unreadable("batches")
         log.error("a batch cannot be read", key=key.decode(errors="replace")[:64])
-        await self._store.command("HSET", keys.UNREADABLE_BATCHES, key, value)
-        await self._store.command("HDEL", keys.BATCHES, key, key + _ANSWER)
+        await self._store.command("HSET", keys.unreadable_batches(), key, value)
+        await self._store.command("HDEL", keys.batches(), key, key + _ANSWER)
 
     async def acknowledge(self, items: Sequence[Item], results: Sequence[ItemResult | None]) -> int:
         """Drop the records of items that Zion has taken; returns how many were still there."""

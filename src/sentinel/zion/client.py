@@ -24,7 +24,7 @@ from sentinel.config import ConfigError
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.limits.policy import Quota
-from sentinel.zion.models import AuthenticatedUser, Increment, MalformedAnswer, read_quota, read_user
+from sentinel.zion.models import AuthenticatedUser, Increment, MalformedAnswer, is_envelope, read_quota, read_user
 
 log = structlog.get_logger()
 
@@ -149,6 +149,14 @@ class ZionClient:
         request = self._with_key("GET", "/api/v1/limits/external/sentinel-doctor").timeout(LOOKUP_TIMEOUT)
         response = await request.build().send()
         return response.status, bytes(await response.bytes())
+
+    async def knows_us(self) -> bool:
+        """Whether this is a Zion, and takes our key."""
+        try:
+            status, body = await self.examine()
+        except PyreqwestError:
+            return False
+        return status in (200, 404) and is_envelope(body)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,63 @@
+"""Whose a Redis is: two installations on one would serve each other's users and bill each other's usage.
+
+The first process whose Zion answers writes down what it belongs to: a digest of where that Zion is, and the number of
+what stands in the keys. Whoever belongs elsewhere, or is of a version that cannot share those keys, uses nothing of
+this Redis. REDIS_PREFIX gives an installation keys of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import urlsplit
+
+from sentinel.cache import keys
+from sentinel.cache.link import Command
+from sentinel.error import ForeignStore
+
+_ANOTHER = (
+    "it belongs to an installation with another ZION_API_URL: give this one keys of its own (REDIS_PREFIX), or another "
+    "Redis. If it is the same Zion at a new address: redis-cli SET {key} '{mark}'"
+)
+_OTHER_VERSION = (
+    "its data is of a version of Sentinel that this one cannot share it with (schema {theirs}, ours is {ours}): end "
+    "all processes of that one, then: redis-cli SET {key} '{mark}'"
+)
+
+
+def digest(zion_api_url: str) -> str:
+    """What tells installations apart. http or https, capitals in the host and a slash at the end make no difference."""
+    parts = urlsplit(zion_api_url.rstrip("/"))
+    return hashlib.sha256(f"{parts.netloc.lower()}{parts.path}".encode()).hexdigest()[:16]
+
+
+class Installation:
+    """One installation, by the digest of where its Zion is.
+
+    proven: that Zion has answered us. Nothing is written for an address in which there may be a slip.
+    """
+
+    def __init__(self, zion_api_url: str) -> None:
+        self.name = digest(zion_api_url)
+        self.proven = False
+
+    @property
+    def mark(self) -> str:
+        """What it writes into its Redis."""
+        return f"{self.name} schema {keys.SCHEMA}"
+
+    async def claim(self, command: Command) -> None:
+        """See whose this Redis is; if it is nobody's, it is ours once we are proven.
+
+        Raises ForeignStore, RedisUnavailable.
+        """
+        key = keys.installation()
+        found = await command("GET", key)
+        if found is None and self.proven:
+            found = await command("SET", key, self.mark, "NX", "GET")
+        if isinstance(found, bytes) and found.decode(errors="replace") != self.mark:
+            raise ForeignStore(self._refusal(found.decode(errors="replace")))
+
+    def _refusal(self, found: str) -> str:
+        name, _, schema = found.partition(" schema ")
+        words = {"key": keys.installation().decode(), "mark": self.mark, "theirs": schema, "ours": keys.SCHEMA}
+        return (_OTHER_VERSION if name == self.name else _ANOTHER).format(**words)
