@@ -39,22 +39,27 @@ class Installation:
     def __init__(self, zion_api_url: str) -> None:
         self.name = digest(zion_api_url)
         self.proven = False
+        self._ours = False
 
     @property
     def mark(self) -> str:
         """What it writes into its Redis."""
         return f"{self.name} schema {keys.SCHEMA}"
 
-    async def claim(self, command: Command) -> None:
+    async def claim(self, command: Command, anew: bool) -> None:
         """See whose this Redis is; if it is nobody's, it is ours once we are proven.
 
-        Raises ForeignStore, RedisUnavailable.
+        anew: over a new connection. Over one on which it was ours we go on until that ends: whoever has given it away,
+        to the same Zion at another address, lets us finish what is open. Raises ForeignStore, RedisUnavailable.
         """
         key = keys.installation()
         found = await command("GET", key)
         if found is None and self.proven:
             found = await command("SET", key, self.mark, "NX", "GET")
-        if isinstance(found, bytes) and found.decode(errors="replace") != self.mark:
+            self._ours = found is None
+        elif found is not None:
+            self._ours = found.decode(errors="replace") == self.mark or (self._ours and not anew)
+        if found is not None and not self._ours:
             raise ForeignStore(self._refusal(found.decode(errors="replace")))
 
     def _refusal(self, found: str) -> str:

@@ -56,8 +56,8 @@ pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 
 Command = Callable[..., Awaitable[Any]]
 """Runs a command, of these words. Raises RedisUnavailable."""
-Admission = Callable[[Command], Awaitable[None]]
-"""Finds out whether we may use the Redis that we have reached. Raises ForeignStore."""
+Admission = Callable[[Command, bool], Awaitable[None]]
+"""Finds out whether we may use the Redis that we have reached; whether anew. Raises ForeignStore, RedisUnavailable."""
 
 
 class Moved(RedisUnavailable):
@@ -264,17 +264,17 @@ class Link:
             if endpoint.db:
                 await connection.call(pack(("SELECT", endpoint.db)))
             await connection.call(pack(("PING",)))
-            await self._admit(connection)
+            await self._admit(connection, anew=True)
         except BaseException:
             connection.abort()
             raise
         return connection
 
-    async def _admit(self, connection: _Connection) -> None:
+    async def _admit(self, connection: _Connection, *, anew: bool) -> None:
         if self._admission is None:
             return
         try:
-            await self._admission(lambda *words: connection.call(pack(words)))
+            await self._admission(lambda *words: connection.call(pack(words)), anew)
         except ForeignStore:
             raise
         except RedisUnavailable:
@@ -283,10 +283,10 @@ class Link:
                 raise
 
     async def claim(self) -> None:
-        """See again whose this Redis is now; if it is another's, the connection is dropped, and none made again."""
+        """See again whose this Redis is; if it never was ours, the connection is dropped, and none made again."""
         if (connection := self._connection) is not None:
             try:
-                await self._admit(connection)
+                await self._admit(connection, anew=False)
             except RedisUnavailable:
                 connection.abort()
 

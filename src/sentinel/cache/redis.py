@@ -123,7 +123,7 @@ class Store(Protocol):
         """The connection to each server that takes writes, and a number whose hash tag is that server's."""
 
     async def claim(self) -> None:
-        """See again whose this Redis is now; if it is another's, calls fail from here on."""
+        """See again whose this Redis is; if it never was ours, calls fail from here on."""
 
     def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Awaitable[Any]:
         """Run a script. Raises RedisUnavailable."""
@@ -153,7 +153,7 @@ def open_store(url: str, meanwhile: str | None = None, installation: Installatio
     return SingleStore(_FixedAddress(address), meanwhile, admission)
 
 
-async def _admit_any(_: Command) -> None:
+async def _admit_any(_: Command, __: bool) -> None:
     return
 
 
@@ -277,6 +277,7 @@ class ClusterStore:
         self._meanwhile = meanwhile
         self._admission = admission
         self._foreign: ForeignStore | None = None
+        self._claimed = 0
         self._unknown = False
         self._seed: _Node = address.hosts[0]
         self.client: Redis | RedisCluster = RedisCluster(
@@ -339,8 +340,9 @@ class ClusterStore:
 
     async def claim(self) -> None:
         """See again whose this cluster is; while it is another's, calls fail."""
+        anew, self._claimed = self._claimed != self.connects, self.connects
         try:
-            await self._admission(lambda *words: self._at_its_node(words[1], lambda link: link.command(*words)))
+            await self._admission(lambda *words: self._at_its_node(words[1], lambda link: link.command(*words)), anew)
         except ForeignStore as error:
             if self._foreign is None:
                 log.warning(
