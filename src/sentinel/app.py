@@ -208,6 +208,8 @@ class Running:
     async def _prove(self) -> bool:
         if self._installation is not None and not self._installation.proven:
             self._installation.proven = await self._zion.knows_us()
+            if self._installation.proven:
+                await asyncio.to_thread(self._installation.claim_spool, Path(self._settings.spool_dir))
         return self._installation is None or self._installation.proven
 
     def _ended(self, context: RequestContext) -> None:
@@ -328,16 +330,19 @@ def from_environment() -> Callable[..., Any]:
     return App(settings, lines, installation, multiprocess=settings.sentinel_workers > 1)
 
 
-def check_store(settings: Settings, installation: Installation) -> None:
-    """Raises ConfigError where REDIS_URL leads to another installation. That it is away shows later."""
+def check_ownership(settings: Settings, installation: Installation) -> None:
+    """Raises ConfigError where REDIS_URL or SPOOL_DIR is another installation's. A Redis that is away is seen later."""
+    keys.use_prefix(settings.redis_prefix)
     with logs.silence():
         failure = asyncio.run(_store_failure(settings, installation))
-    if isinstance(failure, ForeignStore):
-        raise ConfigError([f"REDIS_URL: {failure.message}"])
+    mistakes = [f"REDIS_URL: {failure.message}"] if isinstance(failure, ForeignStore) else []
+    if reason := installation.spool_refusal(Path(settings.spool_dir)):
+        mistakes.append(f"SPOOL_DIR: {reason}")
+    if mistakes:
+        raise ConfigError(mistakes)
 
 
 async def _store_failure(settings: Settings, installation: Installation) -> Exception | None:
-    keys.use_prefix(settings.redis_prefix)
     store = open_store(settings.redis_url, installation=installation)
     try:
         await store.start()

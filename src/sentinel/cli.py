@@ -101,9 +101,10 @@ def _serve(_: argparse.Namespace) -> int:
 def _check_outside(settings: Settings) -> None:
     """Find out now what config.py cannot know.
 
-    That is whether the disk takes usage, the HTTP library our certificates, and whether Redis is somebody else's.
+    That is whether the disk takes usage, the HTTP library our certificates, and whether Redis or that folder is
+    somebody else's.
     """
-    from sentinel.app import check_store  # noqa: PLC0415 (see above)
+    from sentinel.app import check_ownership  # noqa: PLC0415 (see above)
     from sentinel.cache.installation import Installation  # noqa: PLC0415 (see above)
     from sentinel.usage.spool_files import writable  # noqa: PLC0415 (see above)
     from sentinel.zion.client import http_client  # noqa: PLC0415 (see above)
@@ -111,7 +112,7 @@ def _check_outside(settings: Settings) -> None:
     if reason := writable(settings.spool_dir):
         raise ConfigError([f"SPOOL_DIR: {reason}"])
     http_client(settings.zion_egress)
-    check_store(settings, Installation(settings.zion_api_url))
+    check_ownership(settings, Installation(settings.zion_api_url))
 
 
 def _warn(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyreqwest.exceptions import PyreqwestError
 from redis.exceptions import RedisError
@@ -78,6 +79,9 @@ def _settings(settings: Settings) -> list[Finding]:
 def _spool(settings: Settings) -> Finding:
     if reason := writable(settings.spool_dir):
         return Finding("spool", reason, "set SPOOL_DIR to a folder that Sentinel may write to")
+    keys.use_prefix(settings.redis_prefix)
+    if reason := Installation(settings.zion_api_url).spool_refusal(Path(settings.spool_dir)):
+        return Finding("spool", "is not ours", reason)
     if files := set_aside(settings.spool_dir):
         said = f"{len(files)} files hold settlements that were set aside, or cannot be read: {', '.join(files[:3])}"
         return Finding("spool", said, "look into them; what is renamed to *.jsonl is replayed once more")

@@ -212,6 +212,18 @@ def test_on_a_cluster(ours: Stack, tmp_path: Path) -> None:
         assert post(sentinel, token_of(ours), BODY).status == 200
 
 
+def test_a_folder_of_spooled_usage_is_one_installations(theirs: Stack, ours: Stack) -> None:
+    """The default SPOOL_DIR in one working directory: what the one could not settle the other must not bill."""
+    spool = str(theirs.sentinels[0].folder / "spool")
+    for settings in ({}, {"REDIS_PREFIX": "eu"}):
+        said = refusal(ours, SPOOL_DIR=spool, **settings)
+        assert "SPOOL_DIR: it belongs to an installation with another ZION_API_URL or REDIS_PREFIX" in said
+    assert "SPOOL_DIR" in refusal(theirs, SPOOL_DIR=spool, REDIS_PREFIX="eu")
+    serve(theirs, SPOOL_DIR=spool)
+    Path(said.rpartition("delete ")[2].strip()).unlink()
+    serve(ours, SPOOL_DIR=spool)
+
+
 @pytest.mark.parametrize("prefix", ["a{b}", "a:b", "x" * 33, "jwt", "sentinel", "a b", "ä"])
 def test_a_prefix_that_would_not_do(ours: Stack, prefix: str) -> None:
     """Braces would move keys to other nodes; others could be taken for other keys."""

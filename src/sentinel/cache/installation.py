@@ -1,13 +1,15 @@
-"""Whose a Redis is: two installations on one would serve each other's users and bill each other's usage.
+"""Whose a Redis, and a folder of spooled usage, is: two installations on one would bill each other's usage.
 
 The first process whose Zion answers writes down what it belongs to: a digest of where that Zion is, and the number of
 what stands in the keys. Whoever belongs elsewhere, or is of a version that cannot share those keys, uses nothing of
-this Redis. REDIS_PREFIX gives an installation keys of its own.
+this Redis. REDIS_PREFIX gives an installation keys of its own. In SPOOL_DIR the same stands in a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sentinel.cache import keys
@@ -22,6 +24,12 @@ _OTHER_VERSION = (
     "its data is of a version of Sentinel that this one cannot share it with (schema {theirs}, ours is {ours}): end "
     "all processes of that one, then: redis-cli SET {key} '{mark}'"
 )
+
+_FOLDER_OF_ANOTHER = (
+    "it belongs to an installation with another ZION_API_URL or REDIS_PREFIX: set SPOOL_DIR to another folder. If it "
+    "is the same one, delete {file}"
+)
+_FILE = ".installation"
 
 
 def digest(zion_api_url: str) -> str:
@@ -61,6 +69,25 @@ class Installation:
             self._ours = found.decode(errors="replace") == self.mark or (self._ours and not anew)
         if found is not None and not self._ours:
             raise ForeignStore(self._refusal(found.decode(errors="replace")))
+
+    def spool_refusal(self, folder: Path) -> str | None:
+        """Why we must not replay what is in this folder; None if we may."""
+        try:
+            found = (folder / _FILE).read_text(errors="replace")
+        except OSError:
+            return None
+        return None if found == self._spool_mark else _FOLDER_OF_ANOTHER.format(file=folder / _FILE)
+
+    def claim_spool(self, folder: Path) -> None:
+        """It is ours from now on, if it can be written to and is nobody's."""
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / _FILE).open("x") as file:
+                file.write(self._spool_mark)
+
+    @property
+    def _spool_mark(self) -> str:
+        return f"{self.name} {keys.installation().decode()}"
 
     def _refusal(self, found: str) -> str:
         name, _, schema = found.partition(" schema ")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinel import logs, server
-from sentinel.app import App, check_store
+from sentinel.app import App, check_ownership
 from sentinel.cache.installation import Installation
 from sentinel.config import ConfigError, Settings, load_settings, settings_given, settings_warnings
 from sentinel.dev.folder import DataFolder, InUse
@@ -97,7 +97,7 @@ class _Dev:
             print(f"Warning: {warning}.", file=sys.stderr)
         installation = self._installation(settings)
         if installation is not None:
-            check_store(settings, installation)
+            check_ownership(settings, installation)
         listeners = server.listeners_for(settings, "dev")
         self._folder.announce(url_of(settings))
         lines = logs.configure(settings.effective_log_level, fd=1 if self._logs_here else self._folder.open_log())
