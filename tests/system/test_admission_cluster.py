@@ -116,3 +116,30 @@ async def test_a_node_fails_and_its_replica_takes_over(
     await until(lambda: cluster.ask(cluster.nodes[0], "ROLE")[0] == "slave", "the return of the node", 15)
     for _ in range(3):
         assert set(await one_round()) == {200}
+
+
+async def test_what_a_lagging_replica_had_not_got_is_settled_again(stack: Stack) -> None:
+    """A master dies with acknowledged settlements that its replica never saw: they are repeated, and booked once."""
+    with EmbeddedCluster(stack.folder / "lagging", replicas=1) as cluster:
+        [sentinel] = start_all(stack, 1, REDIS_URL=cluster.url, LEASE_SECONDS="2")
+        [[(email, token)], *_] = users_on_each_node(stack, "lag", 1)
+        assert (await post(sentinel, token, BODY)).status == 200
+        await asyncio.to_thread(stack.booked, 1, email)
+        stack.simulators.zion.faults.set(status=503, path_prefix="/api/v1/usage")
+        master, replica = cluster.nodes[0], cluster.nodes[cluster.masters]
+        # Stopped and cut off, it gets nothing of what comes, not even from the kernel's buffers.
+        replica.pause()
+        cluster.ask(master, "CLIENT", "KILL", "TYPE", "replica")
+        answers = await asyncio.gather(*(post(sentinel, token, BODY) for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        master.kill()
+        replica.resume()
+
+        async def served() -> bool:
+            return (await post(sentinel, token, BODY)).status == 200
+
+        await until(served, "the replica", 20)
+        stack.simulators.zion.faults.clear()
+        booked = await asyncio.to_thread(stack.booked, 22, email)
+        assert (booked["ai_requests"], booked["ai_output_tokens"]) == (22, 22 * OUTPUT)
+        sentinel.kill()

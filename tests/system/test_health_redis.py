@@ -51,6 +51,8 @@ def bad_redis(folder: Path, how: str) -> Iterator[str]:
         case "renamed":
             extra["include"] = str(folder / "renamed.conf")
             (folder / "renamed.conf").write_text('rename-command FCALL ""\n')
+        case "no replicas":
+            extra["min-replicas-to-write"] = "1"
         case "full":
             extra["maxmemory"] = "1mb"
     with contextlib.ExitStack() as exits:
@@ -88,6 +90,7 @@ REFUSALS = {
     "no keys": ("denies us keys", "ACL SETUSER NAME ~sentinel:* ~jwt:* ~limits:*"),
     "renamed": ("does not know FCALL", "rename-command"),
     "full": ("", ""),
+    "no replicas": ("", ""),
     "replica": ("", ""),
 }
 

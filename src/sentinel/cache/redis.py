@@ -277,7 +277,7 @@ class ClusterStore:
         self._meanwhile = meanwhile
         self._admission = admission
         self._foreign: ForeignStore | None = None
-        self._claimed = 0
+        self._claimed = self._connects_of_gone = 0
         self._unknown = False
         self._seed: _Node = address.hosts[0]
         self.client: Redis | RedisCluster = RedisCluster(
@@ -309,8 +309,8 @@ class ClusterStore:
 
     @property
     def connects(self) -> int:
-        """Connections made to all nodes."""
-        return sum(link.connects for link in self._links.values())
+        """Connections made to all nodes, also to those that are gone: it never returns to what it was."""
+        return self._connects_of_gone + sum(link.connects for link in self._links.values())
 
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""
@@ -386,7 +386,9 @@ class ClusterStore:
 
     async def _forget(self, nodes: set[_Node]) -> None:
         for node in nodes:
-            await self._links.pop(node).close()
+            link = self._links.pop(node)
+            self._connects_of_gone += link.connects
+            await link.close()
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
