@@ -426,6 +426,22 @@ class TestSecondTry:
             assert json.loads(first.body)["max_completion_tokens"] == json.loads(second.body)["max_tokens"]
             assert "max_completion_tokens" not in json.loads(second.body)
 
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_a_maximum_that_the_model_cannot_answer(self, stage: Stage, stream: bool) -> None:
+        """Ours is of a model that nobody knows: a smaller one answers without it."""
+        await stage.limit(5000 if not stream else 50)
+        told = (
+            b"'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 2048"
+        )
+        stage.provider.refuses = [(400, told)]
+        body = json.dumps({"choices": [{"message": {"content": " one two"}}]}).encode()
+        client = Client(stream=stream, model="some-model")
+        assert await run(stage, client, *WORDS[:2], DONE, body=body) == (INPUT_TOKENS, 2)
+        first, second = (json.loads(request.body) for request in stage.provider.requests)
+        assert client.status == 200
+        assert "max_completion_tokens" in first
+        assert not {"max_completion_tokens", "max_tokens"} & second.keys()
+
     async def test_a_refusal_that_stays(self, stage: Stage) -> None:
         """The client gets the last one, and it is free."""
         stage.provider.refuses = [(422, b"stream_options"), (422, b"no such model")]

@@ -2,11 +2,14 @@
 
 We ask for usage and, near a limit, for a maximum of output. Not every provider knows these fields, and no client should
 hear of a field that it never sent: the request is sent once more without it, which is remembered for the model.
+Where our maximum is more than the model can answer, it is sent without one, for that time: what the model can answer is
+less than the user may have.
 Source: DESIGN section 5; llxprt-code#114, hindsight#852.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 from msgspec.structs import replace
@@ -19,6 +22,8 @@ MOST_MODELS = 1000
 _USAGE, _MAXIMUM = "stream_options", "max_completion_tokens"
 _LEGACY_MAXIMUM = "max_tokens"
 _REFUSALS = (400, 422)
+_TOO_LARGE = re.compile(rb"max_(?:completion_)?tokens.{1,30}too large|supports at most|maximum context length")
+"""How OpenAI, vLLM and SGLang say that a maximum is more than the model can answer (vllm#42474, vllm#20409)."""
 
 
 class Additions:
@@ -41,7 +46,9 @@ class Additions:
         if changes.ask_usage and request.stream_options is None and (_says(answer, _USAGE, "include_usage")):
             fewer = _without(_USAGE, fewer)
         added = changes.output_max is not None and client_max(request) is None
-        if added and changes.output_field == _MAXIMUM and _says(answer, _MAXIMUM):
+        if added and _TOO_LARGE.search(answer) is not None:
+            fewer = replace(fewer, output_max=None)
+        elif added and changes.output_field == _MAXIMUM and _says(answer, _MAXIMUM):
             fewer = _without(_MAXIMUM, fewer)
         return None if fewer is changes else fewer
 

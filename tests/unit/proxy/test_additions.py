@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sentinel.proxy.additions import MOST_MODELS, Additions
 from sentinel.proxy.body import Body, Changes, changed, read_chat
 
@@ -30,6 +32,28 @@ def test_a_field_that_is_refused_is_left_out() -> None:
             request, fewer = again(Additions(), PLAIN, status, answer)
             assert fewer is not None
             assert changed(PLAIN, request, fewer) == PLAIN[:-1] + expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"max_tokens is too large: 5000. This model supports at most 4096 completion tokens.",
+        b"'max_tokens' or 'max_completion_tokens' is too large: 5. This model's maximum context length is 16 tokens",
+        b"Requested token count exceeds the model's maximum context length of 16 tokens.",
+    ],
+)
+def test_a_maximum_beyond_the_model_is_left_out_for_once(answer: bytes) -> None:
+    """The client's own is not; and where there is little left, the provider is told the next time."""
+    additions = Additions()
+    for name in ("max_tokens", "max_completion_tokens"):
+        ours = Changes(output_max=5, output_field=name)
+        request, fewer = again(additions, PLAIN, 400, answer, ours)
+        assert fewer is not None
+        assert changed(PLAIN, request, fewer) == PLAIN
+        assert again(additions, PLAIN, 400, answer, fewer)[1] is None
+        assert again(additions, BOUNDED, 400, answer, ours)[1] is None
+        additions.taken("m", fewer)
+        assert additions.allowed("m", ours) == ours
 
 
 def test_a_refusal_of_something_else_is_the_clients() -> None:
