@@ -133,7 +133,11 @@ def _reading_of(event: _Event, *, whole: bool) -> Reading:
 
 
 def _failed(event: _Event) -> bool:
-    return bool(event.error) or any(tells_error(choice.error, choice.finish_reason) for choice in event.choices)
+    for choice in event.choices:
+        # Most of a stream's choices have neither.
+        if (choice.error or choice.finish_reason) and tells_error(choice.error, choice.finish_reason):
+            return True
+    return bool(event.error)
 
 
 def _finished_of(event: _Event) -> list[tuple[int, str]]:
