@@ -239,6 +239,7 @@ class Running:
             "outbox": self._outbox.run,
             "leases": self._leases.run,
             "keep-alive": self._keepalive.run,
+            "half-closed streams": self._keepalive.run_for_doubts,
             "replay": lambda: self._tracker.run(self._store, self._ledger.lives),
             "reaper": lambda: reaper.run(self._ledger, self._unreadable),
             "reconciler": self._reconciler.run,

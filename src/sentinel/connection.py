@@ -12,15 +12,14 @@ it is not there.
 from __future__ import annotations
 
 import asyncio
+import re
 from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-import structlog
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -31,17 +30,16 @@ from sentinel.error import (
     AppError,
     Header,
     HeadersTooLarge,
-    InternalError,
     InvalidJson,
     RequestTimeout,
     body_of,
     headers_of,
 )
+from sentinel.half_close import HalfClosed, can_be_watched
 from sentinel.proxy.headers import by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
+from sentinel.served_request import CONTINUE, STATUS_LINES, ServedRequest
 from sentinel.turn import end_of_turn
-
-log = structlog.get_logger()
 
 MOST_HEAD_BYTES = 64 * 1024
 """Request line and headers together. nginx takes 32 KB, and no JWT that anybody uses is over 16 KB."""
@@ -55,10 +53,9 @@ _LINGER_SECONDS = 1.0
 _HEAD_SECONDS, _BODY_SECONDS, _STALL_SECONDS = 10.0, 30.0, 60.0
 """Where the application does not say."""
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
+_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+;=:\[\]]*")
+"""A host and its port (RFC 9110, 7.2), as far as characters go; a comma is one in names alone, and for two hosts."""
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -102,6 +99,7 @@ class HttpProtocol(asyncio.Protocol):
         self._idle_timer: TimerHandle | None = None
         self._idle_since = 0.0
         self._body_timer: TimerHandle | None = None
+        self.half_closed: HalfClosed | None = None
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -129,6 +127,8 @@ class HttpProtocol(asyncio.Protocol):
         for timer in (self._idle_timer, self._body_timer):
             if timer is not None:
                 timer.cancel()
+        if self.half_closed is not None:
+            self.half_closed.stop()
         self.flow.resume_writing()
         for request in (self._served, *self._waiting):
             if request is not None:
@@ -137,6 +137,38 @@ class HttpProtocol(asyncio.Protocol):
         self._waiting.clear()
         self._served = self._read = None
         del self._parser
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. Requests that have come whole are answered, if it can be seen leaving."""
+        # Answers that are ready go out before the connection is closed.
+        self.turn.flush()
+        if self.half_closed is not None:
+            return True
+        last = self._end_with_whole()
+        # Clients of HTTP/1.0 cannot be asked whether they are there, and proxies that speak it (nginx does, unless told
+        # otherwise) close when their own client leaves.
+        if last is None or last.scope["http_version"] == "1.0" or not can_be_watched(self.transport):
+            return False
+        self.half_closed = HalfClosed(self.loop, self.transport, self._probe)
+        return True
+
+    def _end_with_whole(self) -> ServedRequest | None:
+        """Make the last request that has come whole the last one of this connection; None where there is none.
+
+        What is behind it gets no answer.
+        """
+        if self._waiting and self._waiting[-1].more_body:
+            self._waiting.pop().lost()
+        last = self._waiting[-1] if self._waiting else self._served
+        if last is None or last.more_body:
+            return None
+        last.keep_alive, self._read = False, None
+        return last
+
+    def _probe(self) -> None:
+        served = self._served
+        if served is not None and not served.started:
+            self.transport.write(CONTINUE)
 
     def pause_writing(self) -> None:
         """The client reads too slowly: whoever serves it waits, as long as it reads at all."""
@@ -175,7 +207,10 @@ class HttpProtocol(asyncio.Protocol):
         self._feed(data)
         if self._silent_bytes > MOST_HEAD_BYTES and self._read is not None:
             # Trailers, or extensions of chunks, that do not end.
-            self._hang_up()
+            if self._waiting:
+                self.refuse(HeadersTooLarge("The trailers are too large."))
+            else:
+                self._hang_up()
         if not self._head_open or self.transport.is_closing():
             return
         # Where another request ended in these bytes, how many of them are of this head is not known.
@@ -228,12 +263,17 @@ class HttpProtocol(asyncio.Protocol):
             if size > MOST_HEAD_BYTES:
                 self._head_too_large = True
                 raise _TooLarge
+        version = self._parser.get_http_version()
+        hosts = [value for name, value in self._headers if name == b"host"]
+        if len(hosts) != 1 and (hosts or version != "1.0"):
+            raise _NoHost
+        if hosts and _HOST.fullmatch(hosts[0]) is None:
+            raise _NoHost
         if self._parser.should_upgrade():
             framing = [h for h in self._headers if h[0] in (b"content-length", b"transfer-encoding")]
             self._upgrade = b"POST / HTTP/1.1\r\n" + lines_of(framing) + b"\r\n"
         if len(self._waiting) == MOST_WAITING:
             raise _TooMany
-        version = self._parser.get_http_version()
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
         request = self._read = ServedRequest(self, self._scope(version), keep_alive)
         if self._served is None:
@@ -291,7 +331,7 @@ class HttpProtocol(asyncio.Protocol):
         self._served = None
         reads = self._read is request
         if not request.keep_alive:
-            if reads:
+            if reads or self._refused:
                 self._linger()
             else:
                 self.transport.close()
@@ -364,9 +404,13 @@ class HttpProtocol(asyncio.Protocol):
         self._refused, self._head_open = True, False
         self._disarm()
         served = self._served
-        inside_another = bool(self._waiting) or (served is not None and (served.started or not served.more_body))
+        if self._end_with_whole() is not None:
+            # Those before it have their answers first; it has none, for its sender may take that for one of theirs.
+            self._note_refusal(None, error)
+            self.resume_reading()
+            return
         has_had_its_answer = served is None and self._read is not None
-        if inside_another or has_had_its_answer:
+        if has_had_its_answer or (served is not None and served.started):
             self._hang_up()
             return
         if served is not None:
@@ -381,7 +425,7 @@ class HttpProtocol(asyncio.Protocol):
             (b"content-length", b"%d" % len(body)),
         ]
         # As an answer that is whole, and may be waiting for the end of the turn.
-        self.turn.write(self.transport, _STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
+        self.turn.write(self.transport, STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
         self._linger()
 
     def _note_refusal(self, served: ServedRequest | None, error: AppError) -> str:
@@ -422,216 +466,11 @@ class HttpProtocol(asyncio.Protocol):
             self.refuse(RequestTimeout("The request head came too slowly."))
 
 
-class ServedRequest:
-    """One request and its answer: ASGI's `receive` and `send`, and the shorter way that our own application takes.
-
-    `send_head` puts the head of an answer and its first piece into one write. Headers are not checked there: they come
-    from constants, numbers and the provider's answer, which has been through an HTTP parser.
-    """
-
-    __slots__ = (
-        "_bodyless", "_chunked", "_complete", "_continued", "_head", "_news", "_pieces", "_protocol", "_size", "_tell",
-        "_transport", "gone", "keep_alive", "more_body", "scope", "started", "task",
-    )  # fmt: skip
-
-    def __init__(self, protocol: HttpProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
-        self.scope = scope
-        self.task: asyncio.Task[None] | None = None
-        self.keep_alive = keep_alive
-        self.gone = self.started = self._complete = self._chunked = self._bodyless = self._continued = False
-        self.more_body = True
-        self._protocol = protocol
-        self._transport = protocol.transport
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._news: asyncio.Event | None = None
-        self._tell: Callable[[], None] | None = None
-        self._head: tuple[int, bytes, int | None, bool] | None = None
-
-    async def run(self, app: Any) -> None:
-        """Have the application answer. What it leaves open is ended here."""
-        self.scope["extensions"] = {"sentinel.connection": self}
-        try:
-            await app(self.scope, self.receive, self.send)
-        except BaseException:
-            # There is nobody else who would hear of it.
-            log.exception("the application failed")
-        finally:
-            if not self._complete and not self.gone:
-                self._end_badly()
-            # No circle of references shall be left for the collector of garbage.
-            self._protocol.server_state.tasks.discard(self.task)
-            self.scope.pop("extensions", None)
-            self.task = self._tell = None
-
-    def _end_badly(self) -> None:
-        if self.started:
-            self._transport.close()
-            return
-        error = InternalError("The server had an error while processing your request.")
-        body = body_of(error)
-        self.send_head(error.status, lines_of(headers_of(error)), body, len(body), close=True, more=False)
-
-    # ------------------------------------------------------------------------------------------------------ incoming
-
-    def came(self, piece: bytes) -> int:
-        """A piece of the body has come; returns how much of it waits. That of an answered request is not looked at."""
-        if self._complete:
-            return 0
-        self._pieces.append(piece)
-        self._size += len(piece)
-        self._wake()
-        return self._size
-
-    def has_come(self) -> None:
-        """The body is whole."""
-        self.more_body = False
-        self._wake()
-
-    def lost(self) -> None:
-        """The connection is closed."""
-        self.break_off()
-        if self._tell is not None:
-            self._tell()
-
-    def break_off(self) -> None:
-        """Nothing will come any more, and nothing can be sent."""
-        if not self._complete:
-            self.gone = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._news is not None:
-            self._news.set()
-
-    def on_gone(self, tell: Callable[[], None] | None) -> None:
-        """Whom to tell when the connection is closed."""
-        # Reading is paused after a large body, and an unread socket does not tell that its client has left.
-        self._protocol.resume_reading()
-        self._tell = tell
-
-    @property
-    def body_is_there(self) -> bool:
-        """Whether the whole body has come."""
-        return not self.more_body
-
-    def take_body(self) -> bytes:
-        """What has come of the body."""
-        body = b"".join(self._pieces)
-        self._pieces, self._size = [], 0
-        return body
-
-    async def receive(self) -> dict[str, Any]:
-        """ASGI's: the next of the body, or that the client is gone or the answer complete."""
-        if self._news is None:
-            self._news = asyncio.Event()
-            if self._pieces or not self.more_body:
-                self._news.set()
-            elif not self.gone and not self.started and self._expects_continue():
-                self._continued = True
-                self._transport.write(_CONTINUE)
-        if not self.gone and not self._complete:
-            self._protocol.resume_reading()
-            await self._news.wait()
-            self._news.clear()
-        if self.gone or self._complete:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self.take_body(), "more_body": self.more_body}
-
-    def _expects_continue(self) -> bool:
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
-
-    # ------------------------------------------------------------------------------------------------------ outgoing
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the client should read before it gets more."""
-        return self._protocol.flow.write_paused
-
-    async def has_room(self) -> None:
-        """Wait until the client has read, or has left."""
-        await self._protocol.flow.drain()
-
-    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
-        """The head of an answer, and the first piece of its body. length: of the body, None = to be seen.
-
-        lines: headers, none of which is about the connection or the body's length.
-        """
-        if length is not None:
-            self._chunked, framing = False, b"content-length: %d\r\n" % length
-        elif self.scope["http_version"] != "1.0":
-            self._chunked, framing = True, b"transfer-encoding: chunked\r\n"
-        else:
-            self._chunked, framing = False, b""
-        # A client that waits for 100 Continue may send its body after all, or leave it out and go on.
-        if close or (self.more_body and not self._pieces and not self._continued and self._expects_continue()):
-            self.keep_alive = False
-        if not self.keep_alive:
-            framing += b"connection: close\r\n"
-        self.started = True
-        self._send(b"%b%b%b\r\n" % (_STATUS_LINES[status], lines, framing), body, head=True, more=more)
-
-    def send_piece(self, piece: bytes, *, more: bool) -> None:
-        """A further piece of the body."""
-        if not more or not self._chunked:
-            self._send(b"", piece, head=False, more=more)
-        elif piece and not self.gone:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-
-    def _send(self, data: bytes, body: bytes, *, head: bool, more: bool) -> None:
-        if self.gone or self._complete:
-            return
-        if not self._chunked:
-            data += body
-        else:
-            if body:
-                data += b"%x\r\n%b\r\n" % (len(body), body)
-            if not more:
-                data += b"0\r\n\r\n"
-        if head and not more and self.keep_alive:
-            self._protocol.turn.write(self._transport, data)
-        else:
-            # A chunk shall not wait, and a close would not.
-            self._transport.write(data)
-        if not more:
-            self._complete = True
-            self._pieces, self._size = [], 0
-            self._wake()
-            self._protocol.answered(self)
-
-    async def send(self, message: Any) -> None:
-        """ASGI's. The head leaves with the first piece of the body. Raises RuntimeError for headers that are none."""
-        if self.is_full and not self.gone:
-            await self.has_room()
-        if message["type"] == "http.response.start":
-            self._head = self._head_of(message["status"], message.get("headers", ()))
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        head, self._head = self._head, None
-        if self._bodyless:
-            body = b""
-        if head is not None:
-            status, lines, length, close = head
-            self.send_head(status, lines, body, length, close=close, more=more)
-        else:
-            self.send_piece(body, more=more)
-
-    def _head_of(self, status: int, headers: Any) -> tuple[int, bytes, int | None, bool]:
-        length, close, others = None, False, []
-        for name, value in headers:
-            if b"\r" in value or b"\n" in value:
-                raise RuntimeError("a header may not have line ends")
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"connection":
-                close = value == b"close"
-            else:
-                others.append((name, value))
-        self._bodyless = self.scope["method"] == "HEAD" or status in (204, 304)
-        return status, lines_of(others), 0 if length is None and self._bodyless else length, close
-
-
 class _TooLarge(httptools.HttpParserError):
+    """Raised inside the parser's callback."""
+
+
+class _NoHost(httptools.HttpParserError):
     """Raised inside the parser's callback."""
 
 

@@ -173,6 +173,7 @@ class Connection:
     """The client's connection, as the server shows it. is_full: every write waits once."""
 
     body_is_there = True
+    half_closed = False
 
     def __init__(self, client: Client, *, is_full: bool) -> None:
         self.is_full = is_full

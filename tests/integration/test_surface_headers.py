@@ -286,8 +286,21 @@ def test_nothing_of_the_client_but_the_allowed_reaches_the_provider(
     }
     assert seen["accept-encoding"] == "identity"
     assert seen["authorization"] == f"Bearer {stack.simulators.openai_key}"
-    assert (seen["openai-beta"], seen["idempotency-key"]) == ("assistants=v2", "key-1")
+    assert seen["openai-beta"] == "assistants=v2"
     assert seen["content-type"] == "application/json"
+
+
+def test_users_do_not_share_idempotency_keys(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
+    """At the provider all are one account; so a user's key is told as the user's own, the same each time."""
+
+    def told(token: str, key: str) -> str:
+        assert post(sentinel, token, chat("[[tokens=1]]"), Idempotency_Key=key).status == 200
+        return str(stack.simulators.openai.calls[-1].headers["idempotency-key"])
+
+    _, other = stack.user("bob@corp.test")
+    mine = told(token, "1")
+    assert mine == told(token, "1")
+    assert len({mine, told(other, "1"), told(token, "2"), "1"}) == 4
 
 
 @pytest.mark.parametrize("given", [None, "application/json; charset=utf-8", "text/plain", "multipart/form-data"])

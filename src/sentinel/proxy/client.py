@@ -36,6 +36,10 @@ class Connection(Protocol):
         """Whom to tell when the connection is closed."""
 
     @property
+    def half_closed(self) -> bool:
+        """Whether the client sends nothing more, and may be gone: what it is sent will tell."""
+
+    @property
     def body_is_there(self) -> bool:
         """Whether the whole body has come."""
 
@@ -173,6 +177,11 @@ class ClientSide:
     def is_full(self) -> bool:
         """Whether a write would wait, so that `pass_on` is not for now."""
         return self._connection is None or self._connection.is_full
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the client has part of an answer, and may be gone without our hearing of it."""
+        return self.started and self._connection is not None and self._connection.half_closed
 
     def pass_on(self, piece: bytes) -> None:
         """Send a piece of the body at once."""

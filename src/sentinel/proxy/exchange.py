@@ -265,7 +265,7 @@ class Exchange:
         change = (body, request, changes)
         upstream = ProviderRequest(
             self.kind.path,
-            passing.to_provider(self.client.headers, self.context.id.encode()),
+            passing.to_provider(self.client.headers, self.context.id.encode(), held.ask.user),
             await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
             self._is_sent,
             self._blank_came,

@@ -6,13 +6,15 @@ the client go what describes the body and the provider's timing; its organisatio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from sentinel.error import Header
 
-_TO_PROVIDER = (b"accept", b"user-agent", b"openai-beta", b"idempotency-key")
+_TO_PROVIDER = (b"accept", b"user-agent", b"openai-beta")
 """Beside `content-type`: whatever the client calls its body, it was read as JSON, so that is what it is."""
+_IDEMPOTENCY_KEY = b"idempotency-key"
 TO_CLIENT = frozenset(
     {
         b"content-type",
@@ -48,13 +50,24 @@ def by_name(headers: Collection[Header]) -> dict[bytes, bytes]:
     return named
 
 
-def to_provider(headers: Mapping[bytes, bytes], request_id: bytes) -> bytes:
-    """The headers that accompany a request to the provider, without its key. Names are lower case."""
+def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) -> bytes:
+    """The headers that accompany a request of this user to the provider, without its key. Names are lower case.
+
+    All users share one account there, so a user's idempotency key is made the user's own: two who choose the same one
+    have two, and neither gets the other's answer (P7).
+    """
     lines = b"%b: %b\r\ncontent-type: application/json\r\n" % (UPSTREAM_ID, request_id)
     for name in _TO_PROVIDER:
         if name in headers:
             lines += b"%b: %b\r\n" % (name, headers[name])
+    if _IDEMPOTENCY_KEY in headers:
+        lines += b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, _own_key(headers[_IDEMPOTENCY_KEY], user))
     return lines
+
+
+def _own_key(key: bytes, user: str) -> bytes:
+    """A key that is the same for the same user and key; of one length, and it tells of neither."""
+    return hashlib.sha256(hashlib.sha256(user.encode()).digest() + key).hexdigest().encode()
 
 
 @lru_cache(maxsize=1024)

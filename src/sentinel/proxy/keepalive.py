@@ -7,6 +7,7 @@ nothing more than to be remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import inf
 
 import msgspec
 
@@ -18,6 +19,9 @@ COMMENT = b": keep-alive\n"
 """One line, and no blank one: after an event with an `id:` openai-python takes that for an event without data."""
 
 _LOOK_SECONDS = 0.5
+_DOUBT_SECONDS = 1.0
+"""After so much silence a client that has closed its sending side is sent a comment, whatever the setting: one that is
+gone answers with a reset, and its provider shall not go on for nobody."""
 _AT_ONCE = 64
 """Streams in one step; to write to all of them takes half a millisecond."""
 
@@ -38,7 +42,7 @@ class Watched(msgspec.Struct, eq=False):
 
 
 class StreamKeepAlive:
-    """The open streams of this process. seconds: the silence after which a client gets a comment, 0 = it never does."""
+    """The open streams of this process. seconds: the silence after which a client gets a comment, 0 = never."""
 
     def __init__(self, seconds: float, tasks: Tasks) -> None:
         self._seconds = seconds
@@ -56,13 +60,21 @@ class StreamKeepAlive:
         self.open.discard(watched)
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever, unless nobody gets a comment for being silent."""
         while self._seconds:
-            await pause(min(_LOOK_SECONDS, self._seconds / 4))
-            streams = list(self.open)
-            for start in range(0, len(streams), _AT_ONCE):
-                self.look(streams[start : start + _AT_ONCE], monotonic())
-                await pause(0)
+            await self._look_at_all(min(_LOOK_SECONDS, self._seconds / 4))
+
+    async def run_for_doubts(self) -> None:
+        """Where `run` does nothing: look for ever after clients that may be gone."""
+        while not self._seconds:
+            await self._look_at_all(_LOOK_SECONDS)
+
+    async def _look_at_all(self, seconds: float) -> None:
+        await pause(seconds)
+        streams = list(self.open)
+        for start in range(0, len(streams), _AT_ONCE):
+            self.look(streams[start : start + _AT_ONCE], monotonic())
+            await pause(0)
 
     def look(self, streams: Collection[Watched], now: float) -> None:
         """Send a comment to each of these that has been silent for too long, and has no event half sent."""
@@ -71,6 +83,10 @@ class StreamKeepAlive:
             last, client.last_piece = client.last_piece, b""
             if last:
                 watched.since, watched.between = now, last.endswith(_EVENT_ENDS)
-            elif watched.between and now - watched.since >= self._seconds and watched in self.open:
+            elif watched.between and now - watched.since >= self._patience(client) and watched in self.open:
                 watched.since = now
                 client.comment(COMMENT, watched.head, self._tasks)
+
+    def _patience(self, client: ClientSide) -> float:
+        seconds = self._seconds or inf
+        return min(seconds, _DOUBT_SECONDS) if client.is_in_doubt else seconds

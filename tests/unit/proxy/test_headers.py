@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sentinel.proxy.headers import by_name, pairs_of, to_client, to_provider
 
-PASSED = {b"accept", b"user-agent", b"openai-beta", b"idempotency-key"}
+PASSED = {b"accept", b"user-agent", b"openai-beta"}
 names = st.sampled_from(
     [
         b"authorization",
@@ -32,9 +32,21 @@ names = st.sampled_from(
 @given(st.dictionaries(names, st.sampled_from([b"a", b"b c", b""]), max_size=12))
 def test_only_named_headers_reach_the_provider(headers: dict[bytes, bytes]) -> None:
     """The allowed ones, a content type, and our own request id; each of them once."""
-    sent = pairs_of(to_provider(headers, b"req_1"))
+    sent = pairs_of(to_provider(headers, b"req_1", "ana"))
     expected = {n: v for n, v in headers.items() if n in PASSED} | {b"content-type": b"application/json"}
     assert sorted(sent) == sorted((expected | {b"x-request-id": b"req_1"}).items())
+
+
+def test_an_idempotency_key_is_its_users_own() -> None:
+    """The same for the same user and key, another for another of either, however the two are put together."""
+
+    def key(user: str, value: bytes) -> bytes:
+        return dict(pairs_of(to_provider({b"idempotency-key": value}, b"req_1", user)))[b"idempotency-key"]
+
+    assert key("ana", b"1") == key("ana", b"1")
+    assert len({key("ana", b"1"), key("bob", b"1"), key("ana", b"2"), key("an", b"a1"), key("ana1", b"")}) == 5
+    assert b"ana@corp.test" not in key("ana@corp.test", b"1")
+    assert len(key("ana", b"x" * 60_000)) == 64
 
 
 def test_only_named_headers_reach_the_client() -> None:
