@@ -241,7 +241,7 @@ class _Cache:
     def remembered(self, token: bytes) -> AuthenticatedUser | None:
         return None
 
-    async def user(self, token: bytes) -> AuthenticatedUser:
+    async def user(self, token: bytes, client: str | None = None) -> AuthenticatedUser:
         await asyncio.sleep(0)
         return USER
 

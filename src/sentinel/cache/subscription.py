@@ -18,6 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from sentinel.cache import keys
+from sentinel.cache.bulkhead import Bulkhead
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 MEMORY_SECONDS = 15.0
 """So much longer than JWT_CACHE_TTL_SECONDS a revoked token may serve, where nobody says `forget`."""
 REFUSED_SECONDS = 5.0
+UNKNOWN_SECONDS = 2.8
+"""So long a token that nobody has seen may wait for a place, and for Zion: a 503 must come within 3 s."""
 _LISTEN_SECONDS, _LISTEN_AGAIN_SECONDS = 30.0, 5.0
 _LOOK_AT_ONCE = 2_000
 """Tokens looked at in one step of the loop: half a millisecond."""
@@ -79,6 +82,7 @@ class SubscriptionCache:
         self._on_stale = on_stale
         self._users: OrderedDict[bytes, tuple[AuthenticatedUser, float]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[AppError, float]] = OrderedDict()
+        self._unknown = Bulkhead()
         self._flights: dict[bytes, asyncio.Task[Any]] = {}
         self._tasks = Tasks()
         self._note_token = Script.of(resources.files(__package__).joinpath("note_token.lua").read_text())
@@ -91,15 +95,18 @@ class SubscriptionCache:
         found = self._users.get(digest)
         return found[0] if found is not None and found[1] > monotonic() else None
 
-    async def user(self, token: bytes) -> AuthenticatedUser:
-        """The user of this token. Raises InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable."""
+    async def user(self, token: bytes, client: str | None = None) -> AuthenticatedUser:
+        """The user of this token. client: the address that it came from.
+
+        Raises InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable.
+        """
         digest = keys.token_digest(token)
         user = self._decided(digest)
         if user is not None:
             return user
         user = await self._stored_user(keys.jwt(digest))
         if user is None:
-            user = await self._single_flight(digest, lambda: self._ask_zion(digest, token))
+            user = await self._single_flight(digest, lambda: self._ask_zion(digest, token, client))
         else:
             self._remember_user(digest, user)
         assert user is not None
@@ -112,13 +119,13 @@ class SubscriptionCache:
             raise type(refused[0])(refused[0].message)
         return self._remembered(digest)
 
-    async def _ask_zion(self, digest: bytes, token: bytes) -> AuthenticatedUser:
+    async def _ask_zion(self, digest: bytes, token: bytes, client: str | None) -> AuthenticatedUser:
         # Somebody may have asked between our look into Redis and now.
         user = self._decided(digest)
         if user is not None:
             return user
         try:
-            user = await self._zion.user(token.decode("latin-1"))
+            user = await self._user_at_zion(digest, token.decode("latin-1"), client)
         except (InvalidApiKey, AccessDenied) as error:
             _remember(self._refused, digest, error, REFUSED_SECONDS)
             await self._write("DEL", keys.jwt_stale(digest))
@@ -132,6 +139,16 @@ class SubscriptionCache:
             await self._keep_user(digest, user)
         self._remember_user(digest, user)
         return user
+
+    async def _user_at_zion(self, digest: bytes, token: str, client: str | None) -> AuthenticatedUser:
+        if not self._unknown.has_place(client) and await self._read(keys.jwt_stale(digest)):
+            # It was good not long ago, so it is no stranger's.
+            return await self._zion.user(token)
+        try:
+            async with asyncio.timeout(UNKNOWN_SECONDS), self._unknown.place(client):
+                return await self._zion.user(token)
+        except TimeoutError as error:
+            raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
 
     def _remember_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))

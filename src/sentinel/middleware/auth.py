@@ -29,8 +29,10 @@ def bearer_token(value: bytes | None) -> bytes:
     return token
 
 
-async def identify(headers: Mapping[bytes, bytes], cache: SubscriptionCache) -> AuthenticatedUser:
-    """The caller. headers: names in lower case.
+async def identify(
+    headers: Mapping[bytes, bytes], cache: SubscriptionCache, client: str | None = None
+) -> AuthenticatedUser:
+    """The caller. headers: names in lower case. client: the address of the connection.
 
     Raises MissingApiKey, InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable.
     """
@@ -38,4 +40,4 @@ async def identify(headers: Mapping[bytes, bytes], cache: SubscriptionCache) -> 
     # What memory knows was a proper token when it came first.
     if value is not None and (user := cache.remembered(value[7:])) is not None and value[:7].lower() == b"bearer ":
         return user
-    return await cache.user(bearer_token(value))
+    return await cache.user(bearer_token(value), client)

@@ -136,7 +136,7 @@ class Exchange:
         """Take the request through its phases. Never raises."""
         try:
             # Nothing is read before we know who sends it: a stranger costs us no memory.
-            self.context.user = await auth.identify(self.client.headers, self.parts.cache)
+            self.context.user = await auth.identify(self.client.headers, self.parts.cache, self.context.client)
             self.context.identified = monotonic()
             body, request = await self.parse()
             # The reservation must know the input; what is wrong with a request has cost nothing so far.

@@ -33,9 +33,8 @@ async def model(request: Request) -> Response:
 
 async def _admit(request: Request) -> None:
     parts = request.app.state.sentinel.parts
-    user = await auth.identify(by_name(request.scope["headers"]), parts.cache)
     context: RequestContext = request.scope["context"]
-    context.user = user
+    user = context.user = await auth.identify(by_name(request.scope["headers"]), parts.cache, context.client)
     if request.method == "HEAD":
         # It asks whether there is something, and costs nothing: so it does not reach the provider either.
         return

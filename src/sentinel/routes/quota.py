@@ -20,7 +20,7 @@ async def own_quota(request: Request) -> Response:
     """What the caller may spend and has spent."""
     state: AppState = request.app.state.sentinel
     context: RequestContext = request.scope["context"]
-    user = context.user = await auth.identify(by_name(request.scope["headers"]), state.parts.cache)
+    user = context.user = await auth.identify(by_name(request.scope["headers"]), state.parts.cache, context.client)
     view = await rate_limiter.look(user.id, state.parts.ledger, state.parts.cache)
     if view.degraded:
         request.scope["common"] += pairs_of(rate_limiter.DEGRADED)

@@ -112,7 +112,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         try:
             context: RequestContext = request.scope["context"]
             context.user = await auth.identify(
-                by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache
+                by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache, context.client
             )
         except AppError as refused:
             return _render(request, refused)

@@ -1,0 +1,87 @@
+"""Tokens that nobody has seen: any number of them asks Zion little at a time, and keeps no honest newcomer out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sentinel.cache.bulkhead import MOST_AT_ONCE
+from tests.metering import other_zion
+from tests.stack import SentinelProcess, Stack
+from tests.surface import chat, head
+
+STRANGERS = 400
+ZION_SECONDS = 0.5
+ANSWER_SECONDS = 3.0
+"""A 503 comes within; on a busy machine a little later."""
+SLACK_SECONDS = 1.0
+
+
+class SlowZion:
+    """The simulator, which takes its time for tokens. most: how many of them it was asked about at once."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._now = self.most = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not scope.get("path", "").endswith("/users/me"):
+            await self._app(scope, receive, send)
+            return
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            await asyncio.sleep(ZION_SECONDS)
+            await self._app(scope, receive, send)
+        finally:
+            self._now -= 1
+
+
+@pytest.fixture(scope="module")
+def zion(stack: Stack) -> SlowZion:
+    return SlowZion(stack.simulators.zion.app)
+
+
+@pytest.fixture(scope="module")
+def sentinel(stack: Stack, zion: SlowZion) -> Iterator[SentinelProcess]:
+    with other_zion(zion) as url:
+        yield stack.sentinel(ZION_API_URL=url, JWT_CACHE_TTL_SECONDS="1")
+
+
+async def ask(sentinel: SentinelProcess, token: str, address: str = "127.0.0.1") -> tuple[int, float, bytes]:
+    """Status of a chat from this address, seconds that it took, and the whole answer."""
+    started = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", sentinel.port, local_addr=(address, 0))
+    body = json.dumps(chat("[[tokens=1]]")).encode()
+    lines = [f"authorization: Bearer {token}", f"content-length: {len(body)}", "connection: close"]
+    writer.write(head(headers=lines) + body)
+    data = await asyncio.wait_for(reader.read(), 15)
+    writer.close()
+    return int(data.split()[1]), time.monotonic() - started, data
+
+
+async def test_a_flood_of_strangers(stack: Stack, sentinel: SentinelProcess, zion: SlowZion) -> None:
+    """Zion is asked a few at a time; who waits too long is told when to come back; newcomers elsewhere pass."""
+    _, known = stack.user("known@corp.test")
+    assert (await ask(sentinel, known))[0] == 200
+    strangers = [asyncio.create_task(ask(sentinel, f"made-up-{n}")) for n in range(STRANGERS)]
+    await asyncio.sleep(ZION_SECONDS / 2)
+    newcomers = [stack.user(f"newcomer{n}@corp.test")[1] for n in range(4)]
+    passed = await asyncio.gather(*(ask(sentinel, token, "127.0.0.2") for token in newcomers))
+    assert [status for status, _, _ in passed] == [200] * 4
+    assert max(seconds for _, seconds, _ in passed) < ANSWER_SECONDS
+    # Its entry is no longer fresh, but stale, so it takes no place.
+    assert (await ask(sentinel, known))[0] == 200
+    answers = await asyncio.gather(*strangers)
+    statuses = Counter(status for status, _, _ in answers)
+    assert set(statuses) == {401, 503}
+    assert statuses[401] >= MOST_AT_ONCE * 3 / 4
+    assert all(b"retry-after: " in data for status, _, data in answers if status == 503)
+    assert max(seconds for _, seconds, _ in answers) < ANSWER_SECONDS + SLACK_SECONDS
+    assert zion.most <= MOST_AT_ONCE + 1
