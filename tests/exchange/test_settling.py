@@ -225,6 +225,26 @@ async def test_a_whole_answer_cancelled_at_every_step(store: Store, tmp_path: Pa
     assert step >= 8
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
+@pytest.mark.parametrize("slow", [True, False], ids=["waited_for", "in_passing"])
+async def test_a_finished_stream_cancelled_at_every_step(store: Store, tmp_path: Path, gone: bool, slow: bool) -> None:
+    """From its finish reason on it costs what the provider says, though nobody waits for that."""
+    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), Client(stream=True, slow=slow)
+        stage.provider.pieces = [*STREAM, event(choices=[end]), event(usage=usage(11, 40)), DONE]
+        stepped = Stepped(stage.exchange(client).run(), step)
+        await stepped.run(leave(client) if gone else lambda: None)
+        records = list((await stage.settled()).values())
+        has_end = b'"finish_reason": "stop"' in client.got
+        assert records == ([(1, 11, 40)] if has_end else owed(stage, client, gone=gone)), step
+        assert stage.provider.closed == stage.provider.opened, step
+        if not stepped.cancelled:
+            break
+    assert step >= (18 if slow else 12)
+
+
 async def test_cancelled_twice(store: Store, tmp_path: Path) -> None:
     """A client that leaves and a shutdown right behind it: still settled once, for what was delivered."""
     for first, second in itertools.product(range(6, 20, 2), range(1, 6)):

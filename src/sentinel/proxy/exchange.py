@@ -57,7 +57,16 @@ from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import AiProvider, ProviderAnswer, ProviderRequest, ProviderStream
-from sentinel.proxy.relay import LARGE_EVENT_BYTES, Relay
+from sentinel.proxy.relay import (
+    ABANDONED_SECONDS,
+    LARGE_EVENT_BYTES,
+    LAST_USAGE_SECONDS,
+    MOST_DRAINS,
+    SHUTDOWN_USAGE_SECONDS,
+    UNSEEN_TOKENS_PER_SECOND,
+    Drains,
+    Relay,
+)
 from sentinel.tasks import Tasks
 from sentinel.tokens.answer import read_answer
 from sentinel.tokens.counter import TokenCounter, is_large
@@ -108,6 +117,7 @@ class Parts:
     counting: Executor
     on_end: Callable[[RequestContext], None]
     additions: Additions = field(default_factory=Additions)
+    drains: Drains = field(default_factory=Drains)
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
@@ -249,7 +259,7 @@ class Exchange:
         except asyncio.CancelledError:
             # What was sent on is charged with its input, unless the provider has refused it.
             if self.client.gone and self.sent and self.relay is None and not self.refused and not self.settled:
-                self.spent = self._bill(NOTHING, 0)
+                self.spent = self._bill(NOTHING, self._unseen(request, held))
             raise
         finally:
             if self.context.sent and not self.context.first_byte:
@@ -357,11 +367,10 @@ class Exchange:
                 await self.client.start(200, answer.lines + self._traces() + passing.STREAM)
             await relay.run(answer)
         except asyncio.CancelledError:
-            if self.client.gone and self.parts.drain_abandoned:
-                await relay.drain(answer)
+            await self._drain(relay, answer, request)
             raise
         finally:
-            self._bill_stream(relay)
+            self._bill_stream(relay, request, held)
         self.context.outcome = "limit" if relay.at_limit else "broken" if meter.is_broken else "ok"
         if self.context.outcome == "ok":
             self._learn(held.ask, verdict, open_end=_has_open_end(request, held.ask, verdict))
@@ -374,6 +383,27 @@ class Exchange:
         if not relay.at_limit:
             await relay.finish(answer)
 
+    async def _drain(self, relay: Relay, answer: ProviderStream, request: Body) -> None:
+        """Learn the usage of a stream that is relayed no more, where that is worth waiting for (ADR 0005)."""
+        drains, gone = self.parts.drains, self.client.gone
+        relay.meter.count()
+        is_worth_it = relay.meter.has_finished(request.n or 1) or (gone and hides_output(request.model))
+        seconds = ABANDONED_SECONDS if gone and self.parts.drain_abandoned else LAST_USAGE_SECONDS if is_worth_it else 0
+        if not seconds or drains.now >= MOST_DRAINS:
+            return
+        drains.now += 1
+        try:
+            await relay.drain(answer, seconds if gone else SHUTDOWN_USAGE_SECONDS)
+        finally:
+            drains.now -= 1
+
+    def _unseen(self, request: Body, held: Held) -> int:
+        """The most that a model may have thought unseen for a client that left, and was billed for: by the time."""
+        if not hides_output(request.model):
+            return 0
+        seconds = monotonic() - self.context.sent
+        return min(held.output, round(seconds * UNSEEN_TOKENS_PER_SECOND) * choices_of(request))
+
     def _last_event(self, request: Body, relay: Relay) -> bytes:
         if not relay.at_limit:
             return relay.meter.done
@@ -383,8 +413,8 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------- settle
 
-    def _bill_stream(self, relay: Relay) -> None:
-        """Charge the provider's numbers, else what was delivered.
+    def _bill_stream(self, relay: Relay, request: Body, held: Held) -> None:
+        """Charge the provider's numbers, else what was delivered, and what may have been thought unseen.
 
         Nothing is charged where an error or a break came before anything was generated (DESIGN section 5).
         """
@@ -397,7 +427,8 @@ class Exchange:
         elif sent >= 0 or self.client.gone or (relay.ended and not meter.is_broken):
             # Some tell usage all along: then it lags behind what was delivered, or tells of the input alone.
             final = relay.ended and meter.usage_is_final
-            self.spent = self._bill(meter.usage, max(0, sent), final=final)
+            unseen = self._unseen(request, held) if self.client.gone and not final else 0
+            self.spent = self._bill(meter.usage, max(0, sent, unseen), final=final)
 
     def _bill_told(self, answer: Reading) -> Spent | None:
         """The cost of a whole answer by the provider's usage, None where its texts have to be counted.

@@ -209,6 +209,10 @@ class StreamMeter:
         """Why the first choice ended; call `count` before."""
         return next(iter(list(self._finished.values())), None)
 
+    def has_finished(self, choices: int) -> bool:
+        """Whether each of so many choices has its finish reason: only usage can follow. Call `count` before."""
+        return len(self._finished) >= choices
+
     @property
     def generated(self) -> bool:
         """Whether the provider has generated anything, or said that it has; call `count` before."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from sentinel.clock import monotonic
@@ -26,7 +27,16 @@ LARGE_EVENT_BYTES = 32 * 1024
 """Of one event. What is larger is read in a thread: its text may take 0.45 us a byte to count."""
 
 _LAST_READ_SECONDS = 0.5
-_MOST_DRAIN_SECONDS = 600.0
+ABANDONED_SECONDS = 600.0
+"""So long ABANDONED_STREAMS=drain reads on."""
+LAST_USAGE_SECONDS = 5.0
+"""So long usage is waited for where it is all that is missing of a stream, or may be more than was seen."""
+SHUTDOWN_USAGE_SECONDS = 3.0
+"""The same where the process ends: app.py gives the last exchanges five seconds."""
+MOST_DRAINS = 1_000
+"""Streams of a process that are read on for nobody; beyond it they are cancelled."""
+UNSEEN_TOKENS_PER_SECOND = 400
+"""Of one choice: more than the fastest of the models that think unseen generates."""
 
 T = TypeVar("T")
 Extend = Callable[[int, int], Awaitable[int]]
@@ -38,6 +48,13 @@ class Reserved(Protocol):
 
     output: int
     ends: float
+
+
+@dataclass
+class Drains:
+    """How many streams of this process are read on for nobody."""
+
+    now: int = 0
 
 
 class Relay:
@@ -197,11 +214,11 @@ class Relay:
         count = self.meter.count()
         return count if self.meter.generated else -1
 
-    async def drain(self, upstream: ProviderStream) -> None:
-        """Read on for the provider's usage although the client has left, but not for ever."""
+    async def drain(self, upstream: ProviderStream, seconds: float) -> None:
+        """Read on for the provider's usage although nobody gets what comes, but not for ever."""
         self.meter.hold_whole()
         with contextlib.suppress(TimeoutError, AppError):
-            async with asyncio.timeout(_MOST_DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not self.meter.done and (data := await upstream.read()) is not None:
                     self.meter.feed(data)
                 self.meter.rest()

@@ -1,0 +1,189 @@
+"""Clients that leave when they have read enough: at the finish reason, or while a model thinks unseen."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sentinel.proxy import relay
+from tests.scripted import ScriptedProvider
+from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.surface import CHAT, COMPLETIONS, head
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 5000, "total_tokens": 5011}
+USAGE_SECONDS = 0.3
+"""So long after the finish reason the usage comes."""
+DONE = b"data: [DONE]\n\n"
+
+
+def event(*choices: dict[str, Any], **fields: Any) -> bytes:
+    return b"data: %b\n\n" % json.dumps({"id": "c", "choices": choices, **fields}).encode()
+
+
+def text(index: int = 0, content: str = "one two") -> dict[str, Any]:
+    return {"index": index, "delta": {"content": content}, "finish_reason": None}
+
+
+def finish(index: int = 0, reason: str = "stop") -> dict[str, Any]:
+    return {"index": index, "delta": {}, "finish_reason": reason}
+
+
+CALL = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
+ENDINGS = {
+    "chat": (CHAT, {}, [event(text()), event(finish())]),
+    "one event": (CHAT, {}, [event({**text(), "finish_reason": "length"})]),
+    "two choices": (CHAT, {"n": 2}, [event(text()), event(text(1)), event(finish()), event(finish(1))]),
+    "tool calls": (CHAT, {}, [event({"index": 0, "delta": {"tool_calls": [CALL]}}), event(finish(0, "tool_calls"))]),
+    "completions": (COMPLETIONS, {}, [event({"index": 0, "text": "one two"}), event(finish())]),
+    "best of three": (COMPLETIONS, {"best_of": 3}, [event({"index": 0, "text": "a", "finish_reason": "stop"})]),
+}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def sentinel(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
+    return stack.sentinel(OPENAI_API_URL=provider.url)
+
+
+class Leaver:
+    """A caller who reads a stream up to some mark and closes the connection; what they are charged."""
+
+    def __init__(self, stack: Stack, provider: ScriptedProvider, name: str) -> None:
+        self.stack, self.provider, self.name = stack, provider, name.replace(" ", "-")
+        self.email = f"{self.name}@corp.test"
+        self.token = stack.user(self.email)[1]
+        self.gate = threading.Event()
+
+    def leaves(
+        self,
+        sentinel: SentinelProcess,
+        *writes: bytes,
+        path: str = CHAT,
+        mark: bytes = b"finish_reason",
+        at_mark: Callable[[], object] = lambda: None,
+        **fields: Any,
+    ) -> None:
+        """Ask, read until the mark, let something happen, close. writes: the second comes when the gate opens."""
+        self.provider.streams(*writes, gate=self.gate)
+        asked = {"model": "gpt-4o-mini", "stream": True, **fields}
+        asked |= {"prompt": "hi"} if path == COMPLETIONS else {"messages": [{"role": "user", "content": "hi"}]}
+        body = json.dumps(asked).encode()
+        with raw_connection(sentinel) as connection:
+            lines = [f"authorization: Bearer {self.token}", f"content-length: {len(body)}"]
+            connection.sendall(head(path, headers=lines) + body)
+            _read_until(connection, mark)
+            at_mark()
+
+    def booked(self) -> tuple[int, int]:
+        used = self.stack.booked(1, self.email)
+        return used["ai_input_tokens"], used["ai_output_tokens"]
+
+
+def _read_until(connection: socket.socket, mark: bytes) -> None:
+    data = b""
+    while mark not in data:
+        piece = connection.recv(65536)
+        assert piece, data
+        data += piece
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "o3-mini"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_who_has_the_finish_reason_pays_what_the_provider_bills(
+    stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider, ending: str, model: str
+) -> None:
+    """The answer is complete, and its usage comes a moment later."""
+    path, fields, writes = ENDINGS[ending]
+    leaver = Leaver(stack, provider, f"{ending}-{model}")
+    last = b'"finish_reason": "' if "choices" not in ending else b'"index": 1, "delta": {}'
+    leaver.leaves(sentinel, b"".join(writes), event(usage=USAGE) + DONE, path=path, mark=last, model=model, **fields)
+    threading.Timer(USAGE_SECONDS, leaver.gate.set).start()
+    assert leaver.booked() == (11, 5000)
+
+
+def test_at_shutdown_too(stack: Stack, provider: ScriptedProvider) -> None:
+    """A process that ends right then waits for the usage, though not for ever."""
+    short = stack.sentinel(OPENAI_API_URL=provider.url, SHUTDOWN_GRACE_SECONDS="1")
+    leaver = Leaver(stack, provider, "shutdown")
+
+    def end() -> None:
+        short.signal(signal.SIGTERM)
+        # Later than its grace ends, and it cuts all streams off.
+        threading.Timer(1 + USAGE_SECONDS, leaver.gate.set).start()
+        wait_until(lambda: not short.running, 15, "the end")
+
+    leaver.leaves(short, event(text()) + event(finish()), event(usage=USAGE) + DONE, at_mark=end)
+    assert leaver.booked() == (11, 5000)
+
+
+def test_one_choice_of_two_is_not_all(stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider) -> None:
+    """As long as text may come the provider is left with its client, and what was delivered is charged."""
+    leaver = Leaver(stack, provider, "half")
+    first = event(text()) + event(text(1)) + event(finish())
+    leaver.leaves(sentinel, first, event(usage=USAGE) + DONE, n=2, mark=b'"finish_reason": "stop"')
+    assert leaver.booked()[1] == 4
+
+
+def test_usage_that_does_not_come(stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider) -> None:
+    """Is not waited for for ever, and what was delivered is charged."""
+    leaver = Leaver(stack, provider, "never")
+    started = time.monotonic()
+    leaver.leaves(sentinel, event(text()) + event(finish()), b": never\n\n", mark=b'"finish_reason": "stop"')
+    assert leaver.booked()[1] == 2
+    assert relay.LAST_USAGE_SECONDS <= time.monotonic() - started < relay.LAST_USAGE_SECONDS + 3
+    assert leaver.stack.booked(1, leaver.email)["ai_requests"] == 1
+
+
+class TestThinkingUnseen:
+    """A client that leaves a model which bills more than it shows."""
+
+    def test_its_usage_is_waited_for(self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider) -> None:
+        """For some seconds, wherever the client left."""
+        leaver = Leaver(stack, provider, "soon")
+        rest = event(text()) + event(finish()) + event(usage=USAGE) + DONE
+        leaver.leaves(sentinel, event(text()), rest, mark=b'"one two"', model="o3-mini")
+        threading.Timer(USAGE_SECONDS, leaver.gate.set).start()
+        assert leaver.booked() == (11, 5000)
+
+    @pytest.mark.parametrize("mark", [b'"one two"', b": keep-alive"], ids=["in mid-stream", "before the head"])
+    def test_else_it_is_charged_for_the_time(
+        self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider, mark: bytes
+    ) -> None:
+        """More than any model thinks in that time, and far less than the 100,000 that it may think in all."""
+        leaver = Leaver(stack, provider, f"thinking-{mark[:3].hex()}")
+        quick = stack.sentinel(OPENAI_API_URL=provider.url, STREAM_KEEPALIVE_SECONDS="0.5")
+        started = time.monotonic()
+        if mark.startswith(b":"):
+            late = threading.Event()
+            provider.streams(event(text()), late=late)
+            body = json.dumps({"model": "o3-mini", "stream": True, "messages": []}).encode()
+            with raw_connection(quick) as connection:
+                lines = [f"authorization: Bearer {leaver.token}", f"content-length: {len(body)}"]
+                connection.sendall(head(headers=lines) + body)
+                _read_until(connection, mark)
+        else:
+            leaver.leaves(sentinel, event(text()), b": never\n\n", mark=mark, model="o3-mini")
+        output = leaver.booked()[1]
+        assert output > 0.4 * relay.UNSEEN_TOKENS_PER_SECOND
+        assert output <= (time.monotonic() - started) * relay.UNSEEN_TOKENS_PER_SECOND
+
+    def test_but_not_for_more_than_was_reserved(
+        self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider
+    ) -> None:
+        """The provider was told that maximum."""
+        leaver = Leaver(stack, provider, "bounded")
+        fields = {"model": "o3-mini", "max_completion_tokens": 50}
+        leaver.leaves(sentinel, event(text()), b": never\n\n", mark=b'"one two"', **fields)
+        assert leaver.booked()[1] == 50
