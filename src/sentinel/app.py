@@ -24,6 +24,7 @@ from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic, now_ms, utc_now
 from sentinel.config import ConfigError, Settings, load_settings
 from sentinel.error import ForeignStore, RedisUnavailable
+from sentinel.intake import Intake
 from sentinel.limits.policy import Policy
 from sentinel.limits.typical import TypicalOutput
 from sentinel.metrics import Metrics
@@ -37,8 +38,8 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
-from sentinel.server import FLUSH_SECONDS, die_with_parent
-from sentinel.tasks import Tasks, hand_over_soon, patient_threads, pause
+from sentinel.server import FLUSH_SECONDS, die_with_parent, most_connections
+from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.outbox import Outbox
@@ -101,6 +102,7 @@ class App:
             scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
             scope["state"]["body_seconds"] = self.settings.request_body_timeout_seconds
             scope["state"]["stall_seconds"] = self.settings.client_stall_timeout_seconds
+            scope["state"]["intake"] = self._running.intake
         await self._running.start()
         self._routes = Routes(self._running.state)
         await send({"type": "lifespan.startup.complete"})
@@ -130,6 +132,7 @@ class Running:
         self._tasks = Tasks(lambda name: self._metrics.task_failures.labels(name).inc())
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
+        self.intake = Intake(settings.max_buffered_bytes, most_connections())
         self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
@@ -193,6 +196,7 @@ class Running:
             drain_abandoned=settings.abandoned_streams == "drain",
             counting=self._counting,
             on_end=self._ended,
+            answers=Intake(settings.max_buffered_bytes),
         )
         probe = Probe(
             StoreHealth(self._ledger),
@@ -282,6 +286,9 @@ class Running:
         while True:
             self._metrics.flush()
             self._metrics.in_flight.set(len(self._leases))
+            self._metrics.buffered.set(self.intake.held_bytes)
+            if self.intake.has_shrunk():
+                await asyncio.to_thread(give_memory_back)
             self._metrics.spooled.set(self._tracker.spooled)
             self._metrics.degraded.set(0 if self._store.available else 1)
             counts = self._outbox.delivered

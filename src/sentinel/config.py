@@ -216,6 +216,7 @@ class Settings(BaseSettings):
     zion_calls_per_second: float = Field(default=20, gt=0, le=10_000)
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, le=1024**3)
+    max_buffered_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
     request_header_timeout_seconds: Seconds = 10
     request_body_timeout_seconds: Seconds = 30
     client_stall_timeout_seconds: Seconds = 60

@@ -4,7 +4,8 @@ Why not uvicorn's own protocol: it lacks bounds on slow and huge request heads, 
 largest part of one that was not ours (docs/adr/0009).
 
 The application says in its lifespan state, as `head_seconds`, `body_seconds` and `stall_seconds`, how long a client may
-take, and as `on_refused` who is told of what was refused before it was a request. It finds the request in the scope's
+take, as `on_refused` who is told of what was refused before it was a request, and as `intake` what all connections
+together may hold (intake.py). It finds the request in the scope's
 extensions, as `sentinel.connection`, which is ASGI's `receive` and `send` without their messages; under another server
 it is not there.
 """
@@ -32,10 +33,12 @@ from sentinel.error import (
     HeadersTooLarge,
     InvalidJson,
     RequestTimeout,
+    ServiceUnavailable,
     body_of,
     headers_of,
 )
 from sentinel.half_close import HalfClosed, can_be_watched
+from sentinel.intake import UNCOUNTED_BYTES, Intake
 from sentinel.proxy.headers import by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.served_request import CONTINUE, STATUS_LINES, ServedRequest
@@ -46,6 +49,7 @@ MOST_HEAD_BYTES = 64 * 1024
 
 MOST_WAITING = 64
 """Requests that were sent before the answer to the first of them was read. No client that is known sends two."""
+
 
 KEEP_ALIVE_SECONDS = 75
 """So long a connection may rest, unused or between two requests: longer than the 60 s of most load balancers."""
@@ -79,11 +83,14 @@ class HttpProtocol(asyncio.Protocol):
         self.server_state = server_state
         self._app = config.loaded_app
         self._app_state = app_state
+        self.intake: Intake = app_state.get("intake") or app_state.setdefault("intake", Intake())
+        self._resting = self.intake.resting
         self._parser = self._new_parser()
         self._upgrade: bytes | None = None
         self._resumes = False
         self._url = b""
         self._headers: list[Header] = []
+        self._hosts: list[bytes] | None = None
         self._head_open = False
         self._head_bytes = 0
         self._read_bytes = 0
@@ -118,10 +125,12 @@ class HttpProtocol(asyncio.Protocol):
         self._address = {"server": get_local_addr(tcp), "client": get_remote_addr(tcp), "scheme": scheme}
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self._wait_idle()
+        self.intake.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's name)
         """Stop the clock, and tell whoever is serving the client."""
         self.server_state.connections.discard(self)
+        self.intake.closed(self)
         self._disarm()
         self._unwatch_reader()
         for timer in (self._idle_timer, self._body_timer):
@@ -217,14 +226,28 @@ class HttpProtocol(asyncio.Protocol):
         self._head_bytes += len(data) if begins_in_head and heads == self._heads else 1
         if self._head_bytes > MOST_HEAD_BYTES:
             self.refuse(HeadersTooLarge("The request line and headers are too large."))
-        elif self._head_timer is None:
-            self._arm()
+        else:
+            if self._head_timer is None:
+                self._arm()
+            self.intake.head_grew(self, self._head_bytes)
+
+    def give_up_head(self) -> None:
+        """There are too many bytes of unfinished heads, and this one is the oldest."""
+        self.intake.head_ended(self)
+        self.refuse(ServiceUnavailable("Too many requests are unfinished.", retry_after_seconds=1))
+
+    def give_way(self) -> None:
+        """There are too many connections."""
+        if self._head_open:
+            self.give_up_head()
+        self._resting.pop(self, None)
+        self._hang_up()
 
     def _feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._is_malformed()
+        except httptools.HttpParserError as error:
+            self._is_malformed(error)
         except httptools.HttpParserUpgrade as upgrade:
             # We speak no other protocol, and a client that asks for one (Java's does, for HTTP/2) goes on in this one.
             # The parser has left the body out, which must not be taken for a request.
@@ -238,6 +261,7 @@ class HttpProtocol(asyncio.Protocol):
         """The first byte of a head."""
         if not self._resumes:
             self._url, self._headers, self._head_open, self._idle_since = b"", [], True, 0.0
+            self._resting.pop(self, None)
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
@@ -255,6 +279,8 @@ class HttpProtocol(asyncio.Protocol):
             self._resumes = False
             return
         came = self._head_bytes + self._read_bytes
+        if self._head_bytes:
+            self.intake.head_ended(self)
         self._head_open, self._head_bytes = False, 0
         self._heads += 1
         self._disarm()
@@ -264,11 +290,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._head_too_large = True
                 raise _TooLarge
         version = self._parser.get_http_version()
-        hosts = [value for name, value in self._headers if name == b"host"]
-        if len(hosts) != 1 and (hosts or version != "1.0"):
-            raise _NoHost
-        if hosts and _HOST.fullmatch(hosts[0]) is None:
-            raise _NoHost
+        self._look_at_host(version)
         if self._parser.should_upgrade():
             framing = [h for h in self._headers if h[0] in (b"content-length", b"transfer-encoding")]
             self._upgrade = b"POST / HTTP/1.1\r\n" + lines_of(framing) + b"\r\n"
@@ -276,11 +298,28 @@ class HttpProtocol(asyncio.Protocol):
             raise _TooMany
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
         request = self._read = ServedRequest(self, self._scope(version), keep_alive)
+        if came > UNCOUNTED_BYTES:
+            if self.intake.is_full:
+                raise _NoRoom
+            request.count(min(came, MOST_HEAD_BYTES))
         if self._served is None:
             self._serve(request)
         else:
             self.flow.pause_reading()
             self._waiting.append(request)
+
+    def _look_at_host(self, version: str) -> None:
+        """RFC 9112, 3.2: there must be one, and only one."""
+        hosts = [value for name, value in self._headers if name == b"host"]
+        # Nearly always a connection's requests name the same one.
+        if hosts == self._hosts:
+            return
+        if len(hosts) != 1 and (hosts or version != "1.0"):
+            raise _NoHost
+        if hosts and _HOST.fullmatch(hosts[0]) is None:
+            raise _NoHost
+        # Where there is none, that holds for this version only.
+        self._hosts = hosts or None
 
     def _scope(self, version: str) -> dict[str, Any]:
         url = self._url
@@ -312,8 +351,15 @@ class HttpProtocol(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         """A piece of a body."""
         request, self._silent_bytes = self._read, 0
-        if request is not None and request.came(piece) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
+        if request is None:
+            return
+        size = request.came(piece)
+        if size > UNCOUNTED_BYTES:
+            if request.claim is None and self.intake.is_full:
+                raise _NoRoom
+            request.count(len(piece))
+            if size > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
@@ -347,8 +393,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read on, unless requests wait that were sent without waiting for their turn."""
-        if not self._waiting:
+        if not self._waiting and not self.transport.is_closing():
             self.flow.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Read no further."""
+        self.flow.pause_reading()
 
     def _linger(self) -> None:
         """Close, but not yet: with bytes unread that would reset the connection, and take our answer along."""
@@ -364,6 +414,7 @@ class HttpProtocol(asyncio.Protocol):
     def _wait_idle(self) -> None:
         # One timer serves for many requests.
         self._idle_since = self.loop.time()
+        self._resting[self] = None
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(KEEP_ALIVE_SECONDS, self._look_at_idle)
 
@@ -390,12 +441,14 @@ class HttpProtocol(asyncio.Protocol):
             for request in (self._served, *self._waiting):
                 request.keep_alive = False
 
-    def _is_malformed(self) -> None:
+    def _is_malformed(self, error: Exception) -> None:
         """Malformed HTTP, told in OpenAI's shape."""
         if self.transport.is_closing():
             return
         if self._head_too_large:
             self.refuse(HeadersTooLarge("The request line and headers are too large."))
+        elif isinstance(error, httptools.HttpParserCallbackError) and isinstance(error.__context__, _NoRoom):
+            self.refuse(ServiceUnavailable("Too many requests are in memory.", retry_after_seconds=1))
         else:
             self.refuse(InvalidJson("This is not a valid HTTP/1.1 request."))
 
@@ -403,6 +456,9 @@ class HttpProtocol(asyncio.Protocol):
         """Answer and close. What still comes is thrown away for a moment: a reset would take the answer along."""
         self._refused, self._head_open = True, False
         self._disarm()
+        self.intake.head_ended(self)
+        # What it holds of what has come.
+        self._parser = self._new_parser()
         served = self._served
         if self._end_with_whole() is not None:
             # Those before it have their answers first; it has none, for its sender may take that for one of theirs.
@@ -424,6 +480,7 @@ class HttpProtocol(asyncio.Protocol):
             (b"connection", b"close"),
             (b"content-length", b"%d" % len(body)),
         ]
+        self._url, self._headers = b"", []
         # As an answer that is whole, and may be waiting for the end of the turn.
         self.turn.write(self.transport, STATUS_LINES[error.status] + lines_of(headers) + b"\r\n" + body)
         self._linger()
@@ -467,6 +524,10 @@ class HttpProtocol(asyncio.Protocol):
 
 
 class _TooLarge(httptools.HttpParserError):
+    """Raised inside the parser's callback."""
+
+
+class _NoRoom(httptools.HttpParserError):
     """Raised inside the parser's callback."""
 
 

@@ -119,6 +119,7 @@ class Metrics:
         self._misconfigured = self._gauge(
             "sentinel_store_misconfigured", "1 for what is wrong with the set-up of Redis", labels=("what",)
         )
+        self.buffered = self._gauge("sentinel_buffered_bytes", "Of requests that are in memory", "livesum")
         self._series: dict[str, _Series] = {}
 
     def _gauge(self, name: str, text: str, mode: str = "livemax", labels: tuple[str, ...] = ()) -> Gauge:

@@ -14,6 +14,7 @@ from sentinel.proxy.headers import lines_of
 
 if TYPE_CHECKING:
     from sentinel.connection import HttpProtocol
+    from sentinel.intake import Claim
 
 log = structlog.get_logger()
 
@@ -30,8 +31,24 @@ class ServedRequest:
     """
 
     __slots__ = (
-        "_bodyless", "_chunked", "_complete", "_continued", "_head", "_news", "_pieces", "_protocol", "_size", "_tell",
-        "_transport", "gone", "keep_alive", "more_body", "scope", "started", "task",
+        "_bodyless",
+        "_chunked",
+        "_complete",
+        "_continued",
+        "_head",
+        "_news",
+        "_pieces",
+        "_protocol",
+        "_size",
+        "_tell",
+        "_transport",
+        "claim",
+        "gone",
+        "keep_alive",
+        "more_body",
+        "scope",
+        "started",
+        "task",
     )  # fmt: skip
 
     def __init__(self, protocol: HttpProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
@@ -44,6 +61,7 @@ class ServedRequest:
         self._transport = protocol.transport
         self._pieces: list[bytes] = []
         self._size = 0
+        self.claim: Claim | None = None
         self._news: asyncio.Event | None = None
         self._tell: Callable[[], None] | None = None
         self._head: tuple[int, bytes, int | None, bool] | None = None
@@ -63,6 +81,7 @@ class ServedRequest:
             self._protocol.server_state.tasks.discard(self.task)
             self.scope.pop("extensions", None)
             self.task = self._tell = None
+            self.let_go()
 
     def _end_badly(self) -> None:
         if self.started:
@@ -88,9 +107,33 @@ class ServedRequest:
         self.more_body = False
         self._wake()
 
+    def count(self, more: int) -> None:
+        """So many bytes have come of something large; what came of the body before is counted, too."""
+        claim = self.claim
+        if claim is None:
+            claim = self.claim = self._protocol.intake.claim()
+            more = max(more, self._size)
+        claim.took(more)
+
+    def claim_for(self, user: str) -> Claim:
+        """What is held of it, from now on as this user's."""
+        claim = self.claim
+        if claim is None:
+            claim = self.claim = self._protocol.intake.claim()
+            claim.took(self._size)
+        claim.belongs_to(user)
+        return claim
+
+    def let_go(self) -> None:
+        """Nothing is held of it any more."""
+        if self.claim is not None:
+            self.claim.release()
+
     def lost(self) -> None:
         """The connection is closed."""
         self.break_off()
+        if self.task is None:
+            self.let_go()
         if self._tell is not None:
             self._tell()
 
@@ -136,7 +179,10 @@ class ServedRequest:
                 self._continued = True
                 self._transport.write(CONTINUE)
         if not self.gone and not self._complete:
-            self._protocol.resume_reading()
+            if self.claim is not None and self.more_body:
+                self.claim.read_on(self._protocol)
+            else:
+                self._protocol.resume_reading()
             await self._news.wait()
             self._news.clear()
         if self.gone or self._complete:

@@ -41,6 +41,7 @@ _ACCEPTS_AT_ONCE = 16
 load the last waited for four seconds. The event loop gets the socket so many times."""
 _MOST_FILES = 65_536
 """Open files of a process: 30,000 streams, with a socket on either side. A process that holds more has other limits."""
+_LEAST_SPARE_FILES = 128
 _PR_SET_PDEATHSIG = 1
 _FIRST_PORT = 1024
 """Those below are for root."""
@@ -322,6 +323,16 @@ def allow_many_files() -> None:
         # Some systems have a maximum that getrlimit does not tell; fewer files are no reason not to start.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_connections() -> int:
+    """How many clients this process may have: what is left of its files are for the provider, Redis and Zion.
+
+    Who comes then takes the place of another one, instead of finding nobody who answers.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    files = _MOST_FILES if files == resource.RLIM_INFINITY else files
+    return max(1, files - max(_LEAST_SPARE_FILES, files // 8))
 
 
 def run(server: uvicorn.Server, listeners: list[socket.socket]) -> int:

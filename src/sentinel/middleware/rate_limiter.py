@@ -15,7 +15,7 @@ from sentinel.error import (
     ServiceUnavailable,
     ZionUnavailable,
 )
-from sentinel.limits.policy import Ask, Triple, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Ask, Triple, Verdict, View
 
 ZION_SECONDS = 2.8
 """So long we wait for Zion in all, for a token's user and limits: a 503 must come within 3 s (DESIGN section 9)."""
@@ -85,11 +85,31 @@ async def reserve(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: fl
     return verdict
 
 
-async def look(user: str, ledger: Ledger, limits: Limits) -> View:
+async def peek(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float) -> Verdict | None:
+    """The verdict on the least of requests, where it may be a refusal; None where the user has something left of all.
+
+    It is a reservation like any other where it admits: something has come back meanwhile. Raises as `reserve`.
+    """
+    view = await look(ask.user, ledger, limits, patience_seconds)
+    return await reserve(ask, ledger, limits, patience_seconds) if _is_used_up(view) else None
+
+
+def _is_used_up(view: View) -> bool:
+    """Whether nothing is left of one of the limits."""
+    quotas = zip(view.limit, view.used, strict=True)
+    slots = view.policy.concurrency
+    return (
+        any(limit != NOT_LIMITED and used >= limit for limit, used in quotas)
+        or any(remaining < 1 for remaining in view.windows[::2])
+        or (slots is not None and view.in_flight >= slots)
+    )
+
+
+async def look(user: str, ledger: Ledger, limits: Limits, patience_seconds: float = ZION_SECONDS) -> View:
     """What the user may spend and has spent, with limits fetched first where none are known. Raises as `reserve`."""
     view = await ledger.view(user)
     if not view.known:
-        await _fetch(limits, user, view.seq, ZION_SECONDS)
+        await _fetch(limits, user, view.seq, patience_seconds)
         view = await ledger.view(user)
         if not view.known:
             raise _no_limits()

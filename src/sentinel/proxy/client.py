@@ -7,11 +7,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from sentinel.error import RequestTimeout, RequestTooLarge
+from sentinel.error import RequestTimeout, RequestTooLarge, ServiceUnavailable
+from sentinel.intake import UNCOUNTED_BYTES, Claim
 from sentinel.proxy.headers import pairs_of
 from sentinel.tasks import Tasks
 
 _LINGER_SECONDS = 1.0
+MUCH_BYTES = 256 * 1024
+"""More than what comes with a head: worth asking first whether it may be sent at all."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,6 +49,9 @@ class Connection(Protocol):
     def take_body(self) -> bytes:
         """What has come of the body."""
 
+    def claim_for(self, user: str) -> Claim:
+        """What is held of the request, from now on as this user's."""
+
     @property
     def is_full(self) -> bool:
         """Whether the client should read before it gets more."""
@@ -68,7 +74,7 @@ class ClientSide:
     """
 
     __slots__ = (
-        *("_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
+        *("_claim", "_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
         *("ended", "gone", "headers", "last_piece", "lines", "started"),
     )
 
@@ -81,6 +87,7 @@ class ClientSide:
         self.gone = False
         self.last_piece = b""
         self._waits = False
+        self._claim: Claim | None = None
         self._comment: asyncio.Task[None] | None = None
         self._receive = receive
         self._send = send
@@ -88,21 +95,63 @@ class ClientSide:
         # Another server than ours has none, and is spoken to in ASGI alone.
         self._connection: Connection | None = scope.get("extensions", {}).get("sentinel.connection")
 
-    async def read_body(self, most_bytes: int, timeout_seconds: float) -> bytes:
-        """The whole body, in whatever content coding. Raises RequestTooLarge, RequestTimeout, ClientGone."""
+    @property
+    def is_sending_much(self) -> bool:
+        """Whether a large body is still to come, or one of which nobody knows how large it is."""
+        if self._connection is not None and self._connection.body_is_there:
+            return False
+        declared = self.headers.get(b"content-length")
+        return declared is None or not declared.isdigit() or int(declared) > MUCH_BYTES
+
+    async def read_body(self, most_bytes: int, timeout_seconds: float, user: str) -> bytes:
+        """The whole body, in whatever content coding; as far as it is large it is held as this user's.
+
+        Raises RequestTooLarge, RequestTimeout, ClientGone, and ServiceUnavailable where others hold too much for too
+        long.
+        """
         declared = self.headers.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > most_bytes:
             raise _too_large(most_bytes)
-        if self._connection is not None and self._connection.body_is_there:
-            body = self._connection.take_body()
+        body, connection = None, self._connection
+        if connection is not None and connection.body_is_there:
+            body = connection.take_body()
             if len(body) > most_bytes:
                 raise _too_large(most_bytes)
-            return body
+            if len(body) <= UNCOUNTED_BYTES:
+                return body
+        claim = self._claim = None if connection is None else connection.claim_for(user)
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._read(most_bytes)
+                body = await self._read(most_bytes) if body is None else body
+                if claim is not None:
+                    await claim.room(0)
         except TimeoutError as error:
-            raise RequestTimeout("The request body came too slowly.") from error
+            raise self._out_of_time() from error
+        return body
+
+    def _out_of_time(self) -> RequestTimeout | ServiceUnavailable:
+        if self._claim is not None and self._claim.waited:
+            return ServiceUnavailable("Too many large requests are in memory.", retry_after_seconds=1)
+        return RequestTimeout("The request body came too slowly.")
+
+    async def make_room(self, count: int, timeout_seconds: float, user: str) -> None:
+        """Wait until so many bytes more than the body has may be held, for what comes out of it.
+
+        Raises ServiceUnavailable.
+        """
+        if self._connection is None:
+            return
+        claim = self._claim = self._claim or self._connection.claim_for(user)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await claim.room(count)
+        except TimeoutError as error:
+            raise self._out_of_time() from error
+
+    def holds(self, count: int) -> None:
+        """So many bytes are held of the request from now on, all in all; 0 = nothing any more."""
+        if self._claim is not None:
+            self._claim.keep(count)
 
     async def _read(self, most_bytes: int) -> bytes:
         pieces: list[bytes] = []
@@ -152,8 +201,11 @@ class ClientSide:
             self._watch = None
 
     async def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Send a whole answer."""
-        await self._head(status, lines, body, len(body), more=False)
+        """Send a whole answer; a large one in pieces, for what a client does not read would be in memory twice."""
+        more = len(body) > MUCH_BYTES
+        await self._head(status, lines, body[:MUCH_BYTES] if more else body, len(body), more=more)
+        for start in range(MUCH_BYTES, len(body), MUCH_BYTES):
+            await self._piece(body[start : start + MUCH_BYTES], more=start + MUCH_BYTES < len(body))
 
     async def answer_early(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer while the client is still sending, then close the connection.

@@ -32,6 +32,7 @@ from sentinel.error import (
     event_of,
     headers_of,
 )
+from sentinel.intake import SMALL_BYTES, Claim, Intake
 from sentinel.limits.policy import Ask, Triple, Verdict
 from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware import auth, rate_limiter
@@ -75,9 +76,15 @@ from sentinel.tokens.output import COMPLETION_DEFAULT_TOKENS, hides_output, is_k
 from sentinel.tokens.request import ChatRequest, CompletionRequest
 from sentinel.tokens.usage import NOTHING, Usage
 from sentinel.usage.tracker import BatchingUsageTracker
+from sentinel.zion.models import AuthenticatedUser
 
 log = structlog.get_logger()
 T = TypeVar("T")
+
+_LARGE_AT_ONCE = 4
+"""Bodies of over a megabyte that are read and counted: each is in memory twice meanwhile, or more often."""
+_LEAST_DECODED_BYTES, _USUALLY_DECODED = 64 * 1024, 8
+"""So many bytes, and times as many as came, text has for the most part once it is decoded."""
 
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
@@ -100,6 +107,7 @@ class Parts:
     """What every exchange works with. counting: threads that count large prompts and decode bodies.
 
     on_end gets the finished context: it logs and measures.
+    answers: bounds what is in memory of answers.
     """
 
     cache: SubscriptionCache
@@ -118,6 +126,8 @@ class Parts:
     on_end: Callable[[RequestContext], None]
     additions: Additions = field(default_factory=Additions)
     drains: Drains = field(default_factory=Drains)
+    answers: Intake = field(default_factory=Intake)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +145,8 @@ class Exchange:
         self.kind = kind
         self.client = client
         self.context = context
+        self.body = b""
+        self.answer: Claim | None = None
         self.spent = Spent()
         self.relay: Relay | None = None
         self.watched: Watched | None = None
@@ -146,14 +158,18 @@ class Exchange:
         """Take the request through its phases. Never raises."""
         try:
             # Nothing is read before we know who sends it: a stranger costs us no memory.
-            self.context.user = await auth.identify(self.client.headers, self.parts.cache, self.context.client)
+            user = self.context.user = await auth.identify(self.client.headers, self.parts.cache, self.context.client)
             self.context.identified = monotonic()
-            body, request = await self.parse()
+            await self.receive(user)
             # The reservation must know the input; what is wrong with a request has cost nothing so far.
-            ask = self.ask(request, await self.count(body, request))
+            if len(self.body) > SMALL_BYTES:
+                async with self.parts.large:
+                    request, ask = await self.parse_and_count()
+            else:
+                request, ask = await self.parse_and_count()
             verdict = await self.reserve(ask)
             try:
-                await self.forward(body, request, ask, verdict)
+                await self.forward(request, ask, verdict)
             finally:
                 await self.settle(ask, verdict)
         except AppError as error:
@@ -166,29 +182,59 @@ class Exchange:
             log.exception("request failed", request_id=self.context.id)
             await self.fail(InternalError("The server had an error while processing your request."))
         finally:
+            if self.answer is not None:
+                self.answer.release()
             self.parts.on_end(self.context)
 
     # ---------------------------------------------------------------------------------------------- parse and count
 
-    async def parse(self) -> tuple[bytes, Body]:
-        """The body, and what we decide on of it. Raises what is wrong with it."""
-        most_bytes = self.parts.max_body_bytes
-        codings = codings_of(self.client.headers)
+    async def receive(self, user: AuthenticatedUser) -> None:
+        """Read the body, without its content codings. Raises what is wrong with it, and the refusal of a large one."""
+        codings, most_bytes, seconds = codings_of(self.client.headers), self.parts.max_body_bytes, self._body_seconds
+        if codings or self.client.is_sending_much:
+            await self.peek(user)
         try:
-            body = await self.client.read_body(most_bytes, self.parts.body_timeout_seconds)
+            self.body = await self.client.read_body(most_bytes, seconds, user.id)
         finally:
             self.context.body_seconds = monotonic() - self.context.identified
         if codings:
+            # As much as text usually holds, and all that is allowed for the rare one that holds more.
+            usual = min(most_bytes, max(_LEAST_DECODED_BYTES, _USUALLY_DECODED * len(self.body)))
+            self.body = await self._decoded(codings, usual, user) or await self._decoded(codings, most_bytes, user)
+        self.client.holds(len(self.body))
+
+    @property
+    def _body_seconds(self) -> float:
+        return self.parts.body_timeout_seconds
+
+    async def _decoded(self, codings: tuple[str, ...], most_bytes: int, user: AuthenticatedUser) -> bytes:
+        """The body without its codings; nothing where more comes out, but not more than may. Raises what is wrong."""
+        # What comes out is in memory twice: in pieces, and as one.
+        await self.client.make_room(2 * most_bytes, self._body_seconds, user.id)
+        try:
             # Whatever its size: a few bytes can hold megabytes.
-            body = await self._beside(decoded, body, codings, most_bytes)
+            return await self._beside(decoded, self.body, codings, most_bytes)
+        except RequestTooLarge:
+            if most_bytes == self.parts.max_body_bytes:
+                raise
+            return b""
+
+    async def parse_and_count(self) -> tuple[Body, Ask]:
+        """What we decide on, and what we ask the ledger for."""
+        request = await self.parse()
+        return request, self.ask(request, await self.count(request))
+
+    async def parse(self) -> Body:
+        """What we decide on of the body. Raises what is wrong with it."""
+        body = self.body
         request = await asyncio.to_thread(self.kind.read, body) if is_large(len(body)) else self.kind.read(body)
         self.context.model = request.model
         self.context.streamed = bool(request.stream)
-        return body, request
+        return request
 
-    async def count(self, body: bytes, request: Body) -> int:
+    async def count(self, request: Body) -> int:
         """The input tokens; those of a large prompt are counted off the event loop."""
-        if is_large(len(body)):
+        if is_large(len(self.body)):
             tokens = await self._beside(self._count_large, request)
         else:
             tokens = self._count(request)
@@ -225,15 +271,34 @@ class Exchange:
             output, fair = output_ceiling(request.model, input_tokens) * n, typical.default_tokens * n
         return Ask(self.context.id, user.id, user.email, request.model, input_tokens, output, n, fair)
 
+    async def peek(self, user: AuthenticatedUser) -> None:
+        """Refuse a large request of a user who has nothing left before it is read, with the refusal it would get."""
+        least = Ask(f"{self.context.id}-peek", user.id, user.email, "", 1, 1)
+        try:
+            verdict = await rate_limiter.peek(least, self.parts.ledger, self.parts.cache, self._patience)
+        except asyncio.CancelledError:
+            self.parts.tracker.give_back(least)
+            raise
+        if verdict is not None and verdict.admitted:
+            await self.parts.tracker.settle(least, Spent().tokens, verdict.now_ms)
+        elif verdict is not None:
+            self._judge(verdict)
+
+    @property
+    def _patience(self) -> float:
+        return rate_limiter.ZION_SECONDS - (self.context.identified - self.context.started)
+
     async def reserve(self, ask: Ask) -> Verdict:
         """Ask the ledger. Raises the refusal, which has changed nothing."""
         try:
-            patience = rate_limiter.ZION_SECONDS - (self.context.identified - self.context.started)
-            verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache, patience)
+            verdict = await rate_limiter.reserve(ask, self.parts.ledger, self.parts.cache, self._patience)
         except asyncio.CancelledError:
             # What was asked may yet be done.
             self.parts.tracker.give_back(ask)
             raise
+        return self._judge(verdict)
+
+    def _judge(self, verdict: Verdict) -> Verdict:
         self.context.verdict = verdict
         self.client.lines += rate_limiter.lines_of(verdict)
         if not verdict.admitted:
@@ -243,7 +308,7 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------ forward
 
-    async def forward(self, body: bytes, request: Body, ask: Ask, verdict: Verdict) -> None:
+    async def forward(self, request: Body, ask: Ask, verdict: Verdict) -> None:
         """Send the request on and relay its answer, while watching for a client that leaves."""
         changes = self.parts.additions.allowed(request.model, _changes(request, ask, verdict))
         held = self.parts.leases.hold(ask, verdict)
@@ -255,7 +320,7 @@ class Exchange:
                 raise ClientGone
             attempt: Changes | None = changes
             while attempt is not None:
-                attempt = await self._attempt(body, request, attempt, held, verdict)
+                attempt = await self._attempt(request, attempt, held, verdict)
         except asyncio.CancelledError:
             # What was sent on is charged with its input, unless the provider has refused it.
             if self.client.gone and self.sent and self.relay is None and not self.refused and not self.settled:
@@ -268,17 +333,15 @@ class Exchange:
             self.parts.leases.release(held)
             self._keep_alive_no_more()
 
-    async def _attempt(
-        self, body: bytes, request: Body, changes: Changes, held: Held, verdict: Verdict
-    ) -> Changes | None:
+    async def _attempt(self, request: Body, changes: Changes, held: Held, verdict: Verdict) -> Changes | None:
         """Send the request once. Returns None when the client has its answer, else what to try instead."""
-        change = (body, request, changes)
         upstream = ProviderRequest(
             self.kind.path,
             passing.to_provider(self.client.headers, self.context.id.encode(), held.ask.user),
-            await asyncio.to_thread(changed, *change) if is_large(len(body)) else changed(*change),
+            await self._changed(request, changes),
             self._is_sent,
             self._blank_came,
+            self._room,
         )
         self.context.sent = self.context.sent or monotonic()
         if not request.stream:
@@ -292,8 +355,34 @@ class Exchange:
             if self.refused or await _is_whole(stream):
                 return await self._whole(await stream.whole(), request, changes, held, verdict)
             self.parts.additions.taken(request.model, changes)
+            # A stream may go on for an hour, and its request will not be sent again.
+            del upstream
+            self._let_go()
             await self._stream(stream, request, held, verdict)
         return None
+
+    async def _changed(self, request: Body, changes: Changes) -> bytes:
+        """The body as it is sent on."""
+        body = self.body
+        if not is_large(len(body)):
+            return changed(body, request, changes)
+        body = await asyncio.to_thread(changed, body, request, changes)
+        if body is not self.body:
+            self.client.holds(len(self.body) + len(body))
+        return body
+
+    async def _room(self, count: int) -> None:
+        """Wait until so much more of an answer may be in memory."""
+        if self.answer is None:
+            self.answer = self.parts.answers.claim()
+            assert self.context.user is not None
+            self.answer.belongs_to(self.context.user.id)
+        await self.answer.room(count)
+
+    def _let_go(self) -> None:
+        """The body is of no use any more."""
+        self.body = b""
+        self.client.holds(0)
 
     def _is_sent(self) -> None:
         self.sent = True
@@ -327,7 +416,10 @@ class Exchange:
                 await self._refused_upstream(answer, held.ask, verdict)
             return again
         self.parts.additions.taken(request.model, changes)
+        self._let_go()
         body = answer.body
+        if self.answer is not None:
+            self.answer.keep(len(body))
         read = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await self._beside(read_answer, body)
         if read is None:
             raise UpstreamError("The model provider gave a broken answer.")
@@ -352,6 +444,7 @@ class Exchange:
             withhold_usage=not asks_usage(request),
             redactor=answer.redactor,
         )
+        claim = self.answer = self.parts.answers.claim()
         relay = self.relay = Relay(
             self.client,
             meter,
@@ -359,6 +452,7 @@ class Exchange:
             held if verdict.output_is_limited and _shows_its_cost(request) else None,
             partial(self.parts.leases.extend, held),
             self.parts.counting,
+            claim,
         )
         held.sent = relay.sent
         self.context.status = 200

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -36,6 +36,7 @@ MOST_UNREAD_BYTES = 256 * 1024
 MOST_HEAD_BYTES = 256 * 1024
 """Of a head, or of a list of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
+_MOST_COPIED_BYTES = 64 * 1024
 _WHITE_SPACE = b" \t\r\n"
 """Of JSON (RFC 8259, 2)."""
 _TICK_SECONDS = 0.25
@@ -119,9 +120,8 @@ class Http1Client:
             self._busy.add(connection)
             answer = Http1Answer(connection)
             try:
-                connection.start(
-                    answer, b"%b %b%b%b%b%b\r\n%b" % (method, self._prefix, path, self._lines, lines, length, body)
-                )
+                head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, length)
+                connection.start(answer, head, body)
                 while answer.status == 0:
                     await connection.more()
             except _Stale:
@@ -277,12 +277,20 @@ class Http1Answer:
             await self._connection.more()
         return b""
 
-    async def read_all(self, most_bytes: int) -> bytes:
-        """The rest of the body. Raises HttpError, also for a body that is larger."""
+    async def read_all(self, most_bytes: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:
+        """The rest of the body. Raises HttpError, also for a body that is larger.
+
+        room: waits until so many bytes more may be held, as soon as a connection would hold up its provider for them.
+        """
+        counted = 0
         while not self.ended:
             assert self._connection is not None
             if self._size > most_bytes:
                 raise HttpError("the body is too large")
+            if room is not None and self._size - counted > MOST_UNREAD_BYTES:
+                more, counted = self._size - counted, self._size
+                await room(more)
+                continue
             self._connection.resume()
             await self._connection.more()
         return self._gather()
@@ -319,12 +327,16 @@ class _Connection(asyncio.Protocol):
 
     # --------------------------------------------------------------------------------------------- for the client
 
-    def start(self, answer: Http1Answer, request: bytes) -> None:
+    def start(self, answer: Http1Answer, head: bytes, body: bytes) -> None:
         """Send a request."""
         self._answer, self._complete, self._head_bytes = answer, False, 0
         self.moved_at = self._loop.time()
         assert self._transport is not None
-        self._turn.write(self._transport, request)
+        if len(body) <= _MOST_COPIED_BYTES:
+            self._turn.write(self._transport, head + body)
+        else:
+            # As it is: put behind its head it would be in memory twice for as long as the provider takes to read it.
+            self._transport.writelines((head, body))
 
     def more(self) -> asyncio.Future[None]:
         """To wait until something has come. Raises HttpError when nothing will."""

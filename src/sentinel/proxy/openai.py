@@ -17,8 +17,16 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, UpstreamError, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.http1 import ConnectFailed, Http1Answer, Http1Client, HttpError, IdleTimeout, Take
-from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
+from sentinel.proxy.http1 import (
+    MOST_UNREAD_BYTES,
+    ConnectFailed,
+    Http1Answer,
+    Http1Client,
+    HttpError,
+    IdleTimeout,
+    Take,
+)
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, Room
 from sentinel.proxy.redaction import Redactor
 from sentinel.tasks import pause
 from sentinel.tokens.counter import is_large
@@ -60,14 +68,17 @@ class OpenAIProvider:
         answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
         if request.on_blank is not None and answer.status == 200 and not answer.ended:
             await _pass_blanks(answer, request.on_blank, self._redactor)
-        return await _whole(answer, self._redactor)
+        return await _whole(answer, self._redactor, request.room)
 
     @asynccontextmanager
     async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream | _DecodedStream]:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
         answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
+        room = request.room
+        # Its body, of up to megabytes, shall not live as long as the stream.
+        del request
         try:
-            stream = _Stream(answer, self._redactor)
+            stream = _Stream(answer, self._redactor, room)
             coding = stream.coding if stream.status == 200 else None
             yield stream if coding is None else _DecodedStream(stream, coding)
         finally:
@@ -112,8 +123,9 @@ _UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content
 
 
 class _Stream:
-    def __init__(self, answer: Http1Answer, redactor: Redactor) -> None:
+    def __init__(self, answer: Http1Answer, redactor: Redactor, room: Room | None) -> None:
         self.status = answer.status
+        self.room = room
         self.lines, self.id = _head(answer, redactor)
         self.redactor = redactor
         self._answer = answer
@@ -142,7 +154,7 @@ class _Stream:
             raise _ours(error) from error
 
     async def whole(self) -> ProviderAnswer:
-        return await _whole(self._answer, self.redactor)
+        return await _whole(self._answer, self.redactor, self.room)
 
 
 class _DecodedStream:
@@ -186,6 +198,8 @@ class _DecodedStream:
         while (data := await self.read()) is not None:
             pieces.append(data)
             size += len(data)
+            if self._stream.room is not None and size > MOST_UNREAD_BYTES:
+                await self._stream.room(len(data))
             if size > MOST_ANSWER_BYTES:
                 raise UpstreamError("The model provider gave a broken answer.")
         return ProviderAnswer(self.status, self.lines, self.id, self.redactor.plain(b"".join(pieces)))
@@ -212,9 +226,9 @@ async def _pass_blanks(
         raise
 
 
-async def _whole(answer: Http1Answer, redactor: Redactor) -> ProviderAnswer:
+async def _whole(answer: Http1Answer, redactor: Redactor, room: Room | None = None) -> ProviderAnswer:
     try:
-        body = await answer.read_all(MOST_ANSWER_BYTES)
+        body = await answer.read_all(MOST_ANSWER_BYTES, room)
     except HttpError as error:
         raise _ours(error) from error
     finally:

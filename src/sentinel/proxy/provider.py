@@ -10,12 +10,15 @@ import msgspec
 
 from sentinel.proxy.redaction import Redactor
 
+Room = Callable[[int], Awaitable[None]]
+
 
 class ProviderRequest(msgspec.Struct, frozen=True):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
     lines: headers as they go over the wire. on_sent: called when the provider may know of it from now on, and bill it.
     on_blank: takes the white space that comes before the rest of an answer that is read whole, with its head.
+    room: waits until so many bytes more of an answer may be held; nobody is asked for small ones.
     """
 
     path: bytes
@@ -23,6 +26,7 @@ class ProviderRequest(msgspec.Struct, frozen=True):
     body: bytes
     on_sent: Callable[[], None]
     on_blank: Callable[[ProviderAnswer], Awaitable[None]] | None = None
+    room: Room | None = None
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):

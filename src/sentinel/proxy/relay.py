@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
+from sentinel.intake import Claim
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
@@ -61,12 +62,18 @@ class Relay:
     """One stream. room: what it may deliver, None = any number of tokens; extend: asks for more room.
 
     A process that was stopped for longer than the room is its own (SIGSTOP, a frozen machine) asks what is left of it
-    before it delivers anything. counting: threads for events that take long to read. ended: the provider's stream was
-    read to its end, so what it says of usage is final.
+    before it delivers anything. counting: threads for events that take long to read. claim: counts what is held of
+    large ones. ended: the provider's stream was read to its end, so what it says of usage is final.
     """
 
     def __init__(
-        self, client: ClientSide, meter: StreamMeter, room: Reserved | None, extend: Extend, counting: Executor
+        self,
+        client: ClientSide,
+        meter: StreamMeter,
+        room: Reserved | None,
+        extend: Extend,
+        counting: Executor,
+        claim: Claim | None = None,
     ) -> None:
         self.meter = meter
         self.at_limit = False
@@ -75,6 +82,7 @@ class Relay:
         self._room = room
         self._extend = extend
         self._counting = counting
+        self._claim = claim
         self._capped: int | None = None
         self._plenty = False
         if room is not None:
@@ -91,10 +99,22 @@ class Relay:
                     return
                 if self.meter.is_done:
                     break
+            await self._hold()
         await self._deliver(await self._rest())
         if self.meter.broke_off:
             raise UpstreamError("The model provider's answer broke off.")
         self.ended = not self.at_limit
+
+    async def _hold(self) -> None:
+        """Count what is held of a large event; where others hold too much, its provider waits."""
+        claim = self._claim
+        if claim is None:
+            return
+        held = self.meter.held_bytes + self.meter.waiting_bytes
+        if held > LARGE_EVENT_BYTES:
+            await claim.room(max(0, held - claim.bytes))
+        elif claim.bytes:
+            claim.took(-claim.bytes)
 
     def _take(self, data: bytes) -> bytes | None:
         """Deliver in passing what needs no waiting and no closer look: nearly all of a stream. Returns what is left."""
@@ -221,6 +241,7 @@ class Relay:
             async with asyncio.timeout(seconds):
                 while not self.meter.done and (data := await upstream.read()) is not None:
                     self.meter.feed(data)
+                    await self._hold()
                 self.meter.rest()
                 self.ended = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sentinel.error import InsufficientQuota, RateLimitExceeded, headers_of
-from sentinel.limits.policy import Blocker, Policy, Verdict, Window
+from sentinel.limits.policy import Ask, Blocker, Policy, Verdict, View, Window
 from sentinel.middleware import rate_limiter
 from sentinel.proxy.headers import pairs_of
 
@@ -145,3 +145,42 @@ def test_a_moment_beyond_all_calendars_is_not_told() -> None:
     error = refusal(limit_type="quota", reset_ms=10**18, wait_ms=10**18)
     assert error.details is not None
     assert error.details["reset_at"] is None
+
+
+class _Ledger:
+    """Shows one account, and takes whoever asks."""
+
+    def __init__(self, **seen: object) -> None:
+        policy = Policy((Window("w", 0, 5, 60_000),), 2, 1, 1, 1)
+        fields: dict[str, object] = {
+            "known": True, "now_ms": NOW_MS, "refresh": False, "seq": 0, "limit": (-1, 9, -1), "used": (7, 8, 7),
+            "ends_ms": (0, 0, 0), "windows": (1, NOW_MS), "in_flight": 1, "policy": policy, **seen,
+        }  # fmt: skip
+        self.seen = View(**fields)  # type: ignore[arg-type]
+        self.asked = 0
+
+    async def view(self, user: str) -> View:
+        return self.seen
+
+    async def reserve(self, ask: Ask) -> Verdict:
+        self.asked += 1
+        return Verdict(True, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked"),
+    [
+        ({}, 0),
+        ({"limit": (-1, -1, -1), "used": (10**9, 10**9, 10**9)}, 0),
+        ({"used": (7, 9, 7)}, 1),
+        ({"windows": (0, NOW_MS)}, 1),
+        ({"in_flight": 2}, 1),
+    ],
+    ids=["something left", "no limit", "quota", "window", "concurrency"],
+)
+async def test_only_who_seems_to_have_nothing_left_is_judged(seen: dict[str, object], asked: int) -> None:
+    """A look costs nothing; the verdict is a reservation, which may admit after all."""
+    ledger = _Ledger(**seen)
+    verdict = await rate_limiter.peek(Ask("r", "ana", "", "", 1, 1), ledger, None, 1.0)  # type: ignore[arg-type]
+    assert ledger.asked == asked
+    assert (verdict is not None and verdict.admitted) == bool(asked)
