@@ -13,7 +13,7 @@ async def test_kills_under_load() -> None:
     report = await campaign.run(7, 15, appendfsync="always", clients=8)
     assert (report.lost, report.doubled, report.overdrawn) == ([], [], 0), str(report)
     assert report.complete > 50, str(report)
-    assert sum(report.events.values()) >= 3, str(report)
+    assert sum(report.events.values()) >= 2, str(report)
 
 
 @pytest.mark.timeout(120)

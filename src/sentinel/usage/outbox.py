@@ -132,7 +132,7 @@ class Outbox:
                 # Redis is there: what all deliveries need cannot be read.
                 raise
             except RedisUnavailable:
-                log.warning("the outbox waits for redis")
+                log.debug("the outbox waits for redis")
             await self._rest(max(due, self._queue.pause_until) - monotonic())
 
     async def _flush_safely(self) -> bool:
