@@ -114,7 +114,10 @@ local function whole(work)
     local done, answer = attempt(work, KEYS, ARGV)
     if done then return answer end
     undo_from(0)
-    error(answer, 0)
+    -- An error of Redis keeps its own first word, by which callers know what it is about. Some hand it out as a table.
+    local said = answer.err or answer
+    if said:match('^%u+ ') then return redis.error_reply('-' .. said) end
+    error(said, 0)
   end
 end
 
