@@ -124,7 +124,10 @@ end
 -- A Redis that comes back finds leases ended whose processes live and could not say so. They get so long to do that.
 local awake = false
 local function is_awake()
-  awake = awake or tonumber(redis.call('INFO', 'server'):match('uptime_in_seconds:(%d+)')) >= GRACE_SECONDS
+  if awake then return true end
+  local uptime = tonumber(redis.call('INFO', 'server'):match('uptime_in_seconds:(%-?%d+)'))
+  -- Below zero where the clock went back since the start: who would wait for it would wait as long as it went back.
+  awake = uptime >= GRACE_SECONDS or uptime < 0
   return awake
 end
 
