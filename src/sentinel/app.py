@@ -144,6 +144,7 @@ class Running:
             egress=settings.provider_egress,
         )
         self._ledger = RedisLedger(self._store, _policy(settings))
+        self._store_health = StoreHealth(self._ledger)
         self._inspector = Inspector(
             self._store, self._prove, lambda flawed: self._metrics.misconfigured(flawed, TOPICS)
         )
@@ -199,7 +200,7 @@ class Running:
             answers=Intake(settings.max_buffered_bytes),
         )
         probe = Probe(
-            StoreHealth(self._ledger),
+            self._store_health,
             self._zion,
             self._catalog,
             version=__version__,
@@ -290,7 +291,8 @@ class Running:
             if self.intake.has_shrunk():
                 await asyncio.to_thread(give_memory_back)
             self._metrics.spooled.set(self._tracker.spooled)
-            self._metrics.degraded.set(0 if self._store.available else 1)
+            # Also where it is there and takes nothing, such as on a full disk.
+            self._metrics.degraded.set(0 if self._store.available and not self._store_health.refuses else 1)
             counts = self._outbox.delivered
             self._metrics.usage_delivered.labels("taken").inc(max(0, grown("taken", counts.taken)))
             self._metrics.usage_delivered.labels("dead_letter").inc(grown("dead", counts.dead))

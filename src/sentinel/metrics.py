@@ -114,7 +114,7 @@ class Metrics:
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
-        self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away")
+        self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away, or refuses what requests do")
         self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
         self._misconfigured = self._gauge(
             "sentinel_store_misconfigured", "1 for what is wrong with the set-up of Redis", labels=("what",)

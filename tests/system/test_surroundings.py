@@ -106,3 +106,20 @@ def test_a_full_pipe_holds_up_nothing(stack: Stack, workers: str) -> None:
             assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
         assert stack.booked(5, f"unread-{workers}@corp.test")["ai_output_tokens"] == 5
         assert sentinel.stop(20) == 0
+
+
+def test_a_full_disk_takes_log_lines_alone(stack: Stack) -> None:
+    """Lines that cannot be written are counted; requests and the end do not mind."""
+    sentinel = stack.sentinel(start=False)
+    environment = {"PATH": os.environ["PATH"], **sentinel.environment}
+    with Path("/dev/full").open("wb") as full:
+        sentinel.process = subprocess.Popen(
+            [COMMAND, "serve"], env=environment, cwd=sentinel.folder, stdout=full, stderr=full
+        )
+    wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200, 20)
+    _, token = stack.user("full@corp.test")
+    for _ in range(5):
+        assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+    assert stack.booked(5, "full@corp.test")["ai_output_tokens"] == 5
+    wait_until(lambda: sentinel.metric("sentinel_log_lines_dropped_total") >= 5, 5, "the count of lost lines")
+    assert sentinel.stop(20) == 0

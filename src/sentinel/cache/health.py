@@ -36,6 +36,12 @@ class StoreHealth:
         self._until = 0.0
         self._asking = asyncio.Lock()
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a call of a request has failed lately for what is wrong with Redis, such as a full disk."""
+        now = asyncio.get_running_loop().time()
+        return any(now - master.failed_at < FAILED_SECONDS for master, _ in self._ledger.store.masters())
+
     async def state(self) -> StoreState:
         """What it is now, or was within the last second."""
         async with self._asking:

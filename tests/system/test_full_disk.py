@@ -1,0 +1,78 @@
+"""The disk of Redis is full: what that means for requests is declared, nothing is lost, and room is all it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sentinel.dev.store import EmbeddedStore
+from tests.stack import Stack, wait_until
+from tests.surface import Answer, chat, post, send
+
+_MEGABYTES = 4
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    if os.geteuid():
+        pytest.skip("a small file system can be mounted by root alone")
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_MEGABYTES}m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Leave no byte on the disk of this file."""
+    with file.open("wb", buffering=0) as rest:
+        for size in (65_536, 4_096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    rest.write(b"x" * size)
+
+
+@pytest.mark.parametrize("redis_down", ["refuse", "local"])
+def test_the_disk_of_redis_is_full(tmp_path: Path, redis_down: str) -> None:
+    """Requests get 503, or are admitted from memory, their usage spooled; with room again all are served, and told."""
+    with small_disk(tmp_path / "disk") as disk, Stack(REDIS_DOWN=redis_down) as stack:
+        stack.store.kill()
+        store = EmbeddedStore(disk / "store", port=stack.store.port)
+        with store:
+            sentinel = stack.sentinel()
+            _, token = stack.user()
+            assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+            stack.booked(1)
+            fill(disk / "rest")
+            answers: list[Answer] = []
+
+            def is_noticed() -> bool:
+                answers.append(post(sentinel, token, chat("[[tokens=1]]")))
+                return sentinel.metric("sentinel_degraded") == 1
+
+            wait_until(is_noticed, 10, "a full disk")
+            if redis_down == "refuse":
+                assert post(sentinel, token, chat("[[tokens=1]]")).is_error(503, "service_unavailable", "server_error")
+                wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 503, 5, "unreadiness")
+            else:
+                answers += [post(sentinel, token, chat("[[tokens=1]]")) for _ in range(5)]
+                assert {answer.status for answer in answers} == {200}
+            (disk / "rest").unlink()
+            wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200, 15, "readiness")
+            wait_until(lambda: sentinel.metric("sentinel_degraded") == 0, 15, "the end of it in the metrics")
+            answers.append(post(sentinel, token, chat("[[tokens=1]]")))
+            assert answers[-1].status == 200
+            served = 1 + sum(answer.status == 200 for answer in answers)
+            assert stack.booked(served, seconds=20)["ai_requests"] == served
+            assert sentinel.metric("sentinel_usage_lost_total") == 0
+            assert sentinel.stop() == 0
