@@ -158,30 +158,33 @@ class SubscriptionCache:
         return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
 
     async def _read(self, key: bytes) -> bytes | None:
-        stored: bytes | None = await self._unless_optional(self._store.command("GET", key))
+        stored: bytes | None = await self._unless_optional(lambda: self._store.command("GET", key))
         return stored
 
     async def _keep_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         value = msgspec.json.encode(user)
         fresh_ms = max(1, round(self._jwt_ttl * 1000))
         stale_ms = max(1, round((self._jwt_ttl + self._stale) * 1000))
-        note = self._store.script(self._note_token, (keys.tokens(user.id),), digest, stale_ms, MOST_TOKENS_OF_A_USER)
         # In one write, so that nothing comes between them: what is known and not noted could not be forgotten.
         too_many, *_ = await asyncio.gather(
-            self._unless_optional(note),
+            self._unless_optional(lambda: self._note(digest, user.id, stale_ms)),
             self._write("SET", keys.jwt(digest), value, "PX", fresh_ms),
             self._write("SET", keys.jwt_stale(digest), value, "PX", stale_ms),
         )
         if too_many:
-            await self._unless_optional(self._drop_tokens(too_many))
+            await self._unless_optional(lambda: self._drop_tokens(too_many))
 
     async def _write(self, *command: bytes | str | int) -> None:
-        await self._unless_optional(self._store.command(*command))
+        await self._unless_optional(lambda: self._store.command(*command))
 
-    async def _unless_optional(self, call: Awaitable[Any]) -> Any:
-        """The answer of Redis; None where it is away and need not be there."""
+    def _note(self, digest: bytes, user: str, stale_ms: int) -> Awaitable[list[bytes]]:
+        """Note that this token is the user's; the answer are those that are too many."""
+        return self._store.script(self._note_token, (keys.tokens(user),), digest, stale_ms, MOST_TOKENS_OF_A_USER)
+
+    async def _unless_optional(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer of Redis; None where it is away and need not be there. A call may fail before it is awaited."""
         try:
-            return await call
+            return await call()
         except RedisUnavailable:
             if not self._redis_optional:
                 raise
