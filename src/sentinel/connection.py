@@ -138,6 +138,7 @@ class HttpProtocol(asyncio.Protocol):
                 timer.cancel()
         if self.half_closed is not None:
             self.half_closed.stop()
+            self.half_closed = None
         self.flow.resume_writing()
         for request in (self._served, *self._waiting):
             if request is not None:

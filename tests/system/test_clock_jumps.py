@@ -43,8 +43,8 @@ def test_a_quota_is_exact_over_jumps(tmp_path: Path, who: str) -> None:
             with open_stream(sentinel, token, "[[tokens=10 delay=0.05]]") as stream:
                 clock.turn(seconds)
                 assert stream.read().endswith(b"data: [DONE]\n\n")
-            answer = post(sentinel, token, chat("[[tokens=10]]"))
-            assert answer.status == 200, answer.body
+            # A machine that is busy may miss the deadline of Redis, which costs nothing.
+            wait_until(lambda: post(sentinel, token, chat("[[tokens=10]]")).status == 200, 5, "an answer")
             assert send(sentinel, "GET", "/health/ready").status == 200
             assert stack.booked(2 * done + 2)["ai_output_tokens"] == 20 * (done + 1)
         statuses = [post(sentinel, token, chat("[[tokens=10]]")).status for _ in range(6)]
