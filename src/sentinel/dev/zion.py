@@ -129,6 +129,7 @@ class ZionSimulator:
         self._secret = secrets.token_bytes(32)
         self._opaque_tokens: dict[str, str] = {}  # Token -> e-mail.
         self._users: dict[str, SimUser] = {}  # By e-mail.
+        self._by_id: dict[str, SimUser] = {}  # By what the path of a limits call may name: the last who had it.
         self._revoked_tokens: set[str] = set()
         self._answers: dict[str, tuple[bytes, _Answer]] = {}  # Idempotency key -> digest of the body, first answer.
         self._token_ids = itertools.count(1)
@@ -169,7 +170,7 @@ class ZionSimulator:
                 status=status,
             )
             user.start_period(now())
-            self._users[email] = user
+            self._users[email] = self._by_id[user.id] = self._by_id[external_id or user.id] = user
         return user
 
     def token(self, user: SimUser, lifetime_seconds: float = 86_400) -> str:
@@ -282,7 +283,9 @@ class ZionSimulator:
         return user
 
     def _limits(self, external_id: str) -> _Answer:
-        user = next((u for u in self._users.values() if external_id in {u.external_id or u.id, u.id}), None)
+        user = self._by_id.get(external_id)
+        if user is None or self._users.get(user.email) is not user:
+            user = next((u for u in self._users.values() if external_id in {u.external_id or u.id, u.id}), None)
         if user is None:
             raise _Refusal(404, "no user has this external id")
         user.roll(now())
