@@ -50,7 +50,7 @@ async def test_a_limit_is_one_limit_for_both(stack: Stack, earlier: str, limit: 
     rates = {"window": "ai_requests=50/1h", "quota": "ai_requests=1000/1h", "concurrency": "concurrency=5"}[limit]
     old, new = await asyncio.to_thread(pair, stack, earlier, RATE_LIMITS=rates)
     email = f"{limit}@corp.test"
-    _, token = stack.user(email, limits={"ai_requests": 50} if limit == "quota" else {})
+    _, token = stack.user(email, **({"limits": {"ai_requests": 50}} if limit == "quota" else {}))
     body = say("[[tokens=20 delay=0.05]]") if limit == "concurrency" else BODY
     answers = await crowd([old, new], token, [body] * (20 if limit == "concurrency" else 200))
     admitted = [answer.status for answer in answers].count(200)
