@@ -10,9 +10,10 @@ import pytest
 from redis.crc import key_slot
 
 from sentinel.cache import keys
+from tests import surface
 from tests.cluster import EmbeddedCluster
 from tests.crowd import crowd, post, start_all, until
-from tests.stack import SentinelProcess, Stack, say
+from tests.stack import SentinelProcess, Stack, say, wait_until
 
 OUTPUT = 7
 BODY = say(f"[[tokens={OUTPUT}]]")
@@ -143,3 +144,15 @@ async def test_what_a_lagging_replica_had_not_got_is_settled_again(stack: Stack)
         booked = await asyncio.to_thread(stack.booked, 22, email)
         assert (booked["ai_requests"], booked["ai_output_tokens"]) == (22, 22 * OUTPUT)
         sentinel.kill()
+
+
+def test_what_is_forgotten_here_is_forgotten_everywhere(stack: Stack, cluster: EmbeddedCluster) -> None:
+    """A refresh at one process reaches the memory of the other over the cluster's channel."""
+    here, there = start_all(stack, 2, REDIS_URL=cluster.url, ADMIN_KEY="admin-key")
+    _, token = stack.user("forgotten@corp.test")
+    assert [surface.post(sentinel, token, BODY).status for sentinel in (here, there)] == [200, 200]
+    stack.simulators.zion.revoke(token)
+    path = "/admin/users/forgotten/refresh"
+    assert surface.send(here, "POST", path, Authorization="Bearer admin-key").status == 200
+    wait_until(lambda: surface.post(there, token, BODY).status == 401, 5, "the refusal")
+    assert surface.send(there, "GET", "/health").json["checks"]["tasks"]["failing"] == []

@@ -17,7 +17,7 @@ import pytest
 from sentinel.dev import store as embedded
 from sentinel.dev.store import EmbeddedStore
 from tests.crowd import crowd
-from tests.stack import Stack, say
+from tests.stack import Stack, say, wait_until
 from tests.surface import chat, post, send
 
 BODY = chat("[[tokens=3]]")
@@ -61,7 +61,9 @@ def test_redis_6_is_refused_in_words(stack: Stack, real: EmbeddedStore) -> None:
     """At the start, by health and to the request: no functions, no Sentinel."""
     sentinel = stack.sentinel(REDIS_URL=real.url, ready=False)
     _, token = stack.user("six@corp.test")
-    [line] = [line for line in sentinel.log() if line["event"] == "redis is not set up as it should be"]
+    [line] = wait_until(
+        lambda: [line for line in sentinel.log() if line["event"] == "redis is not set up as it should be"], 3
+    )
     assert line["what"] == "version"
     assert line["found"].startswith("6.")
     assert "7.0 or later" in line["remedy"]

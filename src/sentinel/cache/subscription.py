@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache import keys
 from sentinel.cache.bulkhead import Bulkhead
@@ -267,13 +267,15 @@ class SubscriptionCache:
         """Forget whom other processes say, for ever. What is missed in an outage ends by itself in seconds."""
         while True:
             try:
+                # A client of a cluster knows no node before.
+                await self._store.client.initialize()
                 async with self._store.client.pubsub() as channel:
                     await channel.subscribe(keys.forget())
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
                         if message is not None and message["data"]:
                             await self._forget_here(message["data"].decode())
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
                 log.debug("the channel is lost", reason=type(error).__name__)
                 await pause(_LISTEN_AGAIN_SECONDS)
 
@@ -299,13 +301,10 @@ async def known_email(store: Store, user: str) -> str | None:
 
     Zion tells it with a token alone.
     """
-    newest, email = 0, None
-    for digest in await store.command("SMEMBERS", keys.tokens(user)):
-        key = keys.jwt_stale(digest)
-        stored, left_ms = await store.command("GET", key), await store.command("PTTL", key)
-        if stored and left_ms > newest:
-            newest, email = left_ms, msgspec.json.decode(stored, type=AuthenticatedUser).email
-    return email
+    for digest in await store.command("ZRANGE", keys.tokens(user), 0, -1, "REV"):
+        if stored := await store.command("GET", keys.jwt_stale(digest)):
+            return msgspec.json.decode(stored, type=AuthenticatedUser).email
+    return None
 
 
 def _quota(stored: bytes | None, user: str) -> Quota | None:
