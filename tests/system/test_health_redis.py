@@ -287,3 +287,18 @@ def test_these_rights_are_enough(stack: Stack, tmp_path: Path) -> None:
         assert [line["event"] for line in sentinel.log() if line["level"] != "info"] == []
         assert sentinel.stop() == 0
         assert ask(store, "ACL", "LOG") == []
+
+
+def test_these_rights_are_enough_on_a_cluster(stack: Stack, tmp_path: Path) -> None:
+    """There redis-py asks for its nodes, too."""
+    _, token = stack.user("everywhere@corp.test")
+    with EmbeddedCluster(tmp_path / "strict") as cluster:
+        for node in cluster.nodes:
+            cluster.ask(node, "ACL", "SETUSER", "sentinel", *(word.replace("PASSWORD", "pw") for word in rule()))
+        url = cluster.url.replace("//", "//sentinel:pw@")
+        sentinel = stack.sentinel(REDIS_URL=url)
+        assert post(sentinel, token, BODY).status == 200
+        assert stack.booked(1, "everywhere@corp.test")["ai_requests"] == 1
+        wait_until(lambda: any(cluster.ask(n, "PUBSUB", "CHANNELS") for n in cluster.nodes), 5, "the channel")
+        assert [cluster.ask(node, "ACL", "LOG") for node in cluster.nodes] == [[], [], []]
+        sentinel.kill()
