@@ -65,7 +65,7 @@ def test_a_coded_body_is_as_good_as_another(
     email = f"coded-{zlib.crc32(f'{path}{coding}{encode}{words}'.encode())}@corp.test"
     _, token = stack.user(email)
     body = request(path, words)
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     assert post(sentinel, token, encode(body), path, Content_Encoding=coding).status == 200
     assert sent_as_itself(provider, body)
     assert words <= stack.booked(1, email)["ai_input_tokens"] <= words + 10
@@ -77,7 +77,7 @@ def test_a_coding_that_changes_nothing_is_none(
     provider: ScriptedProvider, sentinel: SentinelProcess, token: str, path: str, value: str
 ) -> None:
     """`identity` in any case, and no name at all."""
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     assert post(sentinel, token, request(path), path, Content_Encoding=value).status == 200
     assert sent_as_itself(provider, request(path))
 
@@ -88,7 +88,7 @@ def test_a_coding_is_read_in_any_spelling(
     provider: ScriptedProvider, sentinel: SentinelProcess, token: str, path: str, value: str
 ) -> None:
     """Case, white space, other names, and elements that say nothing."""
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     assert post(sentinel, token, gzip.compress(request(path)), path, Content_Encoding=value).status == 200
     assert sent_as_itself(provider, request(path))
 
@@ -97,7 +97,7 @@ def test_codings_upon_each_other_in_one_header_or_several(
     provider: ScriptedProvider, sentinel: SentinelProcess, token: str
 ) -> None:
     """The last that is named was put on last."""
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     body = zstd.compress(gzip.compress(request(CHAT)))
     assert post(sentinel, token, body, Content_Encoding="gzip, zstd").status == 200
     assert sent_as_itself(provider, request(CHAT))
@@ -123,7 +123,7 @@ def test_a_tiny_zstd_body_keeps_its_literals_and_is_decoded_all_the_same(
     provider: ScriptedProvider, sentinel: SentinelProcess, token: str
 ) -> None:
     """Its JSON stands there readable, between a frame's head and end: that is no reason to take it for JSON."""
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     body = b'{"model":"m","messages":[]}'
     assert body in zstd.compress(body)
     assert post(sentinel, token, zstd.compress(body), Content_Encoding="zstd").status == 200
@@ -210,7 +210,7 @@ def test_the_limit_is_for_what_comes_out(
 ) -> None:
     """The largest body passes in any coding, and one byte more does not; stored, it is too large as it comes."""
     coding, encode = ENCODERS[name]
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     body = request(CHAT)
     full = body + b" " * (8 * MEGABYTE - len(body))
     assert post(sentinel, token, encode(full), Content_Encoding=coding).status == 200
@@ -219,7 +219,7 @@ def test_the_limit_is_for_what_comes_out(
 
 def test_refused_codings_cost_nothing(stack: Stack, provider: ScriptedProvider, sentinel: SentinelProcess) -> None:
     """After all of these only the good request is booked."""
-    provider.says(b'{"choices":[]}')
+    provider.says(b'{"choices":[{"message":{"content":"ok"}}]}')
     _, token = stack.user("odd-codings@corp.test")
     for body, coding, status in (
         (b"x", "foo", 415),

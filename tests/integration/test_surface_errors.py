@@ -317,7 +317,7 @@ def test_a_long_unknown_url_is_not_echoed_in_full(sentinel: SentinelProcess) -> 
     assert len(answer.body) < 1000
 
 
-@pytest.mark.parametrize("host", ["[", "a b", "", "]:x", "h:99999999"])
+@pytest.mark.parametrize("host", ["[", "", "]:x", "h:99999999"])
 def test_an_odd_host_header_changes_nothing(sentinel: SentinelProcess, token: str, host: str) -> None:
     """What a client writes into Host has no part in routing."""
     assert send(sentinel, "GET", "/v1/nope", token, Host=host).is_error(404, "unknown_url")
