@@ -192,7 +192,7 @@ async def test_a_letter_goes_under_the_address_that_the_user_has_now(books: Book
         digest = keys.token_digest(email.encode())
         profile = msgspec.json.encode(AuthenticatedUser("ana", email))
         await books.store.command("SET", keys.jwt_stale(digest), profile, "PX", lifetime_ms)
-        await books.store.command("SADD", keys.tokens("ana"), digest)
+        await books.store.command("ZADD", keys.tokens("ana"), lifetime_ms, digest)
     simulator.add_user("ana.new@corp.test", external_id="ana")
     letter = await only_letter(books)
     assert await Journal(books.ledger).requeue(letter)
