@@ -33,8 +33,8 @@ install: $(INSTALLED) ## Build the environment (.venv) from the lock file; the o
 run: $(INSTALLED) ## Start Sentinel with simulators and an embedded store: no account, no Docker (ARGS="...")
 	@$(BIN)/sentinel dev $(ARGS)
 
-test: $(INSTALLED) ## Run the tests, on two cores (ARGS="-k window -n 0")
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+test: $(INSTALLED) ## Run the tests, three at a time (ARGS="-k window -n 0")
+	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, types, direction of imports
 	@$(BIN)/ruff check .

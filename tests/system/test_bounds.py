@@ -190,7 +190,8 @@ def test_what_comes_out_of_a_coding_counts(stack: Stack, sentinel: SentinelProce
         statuses = Counter(in_parallel(12, served))
     assert statuses[200] >= 6
     assert set(statuses) <= {200, 503}
-    assert grown() < BUDGET + LARGEST_BODY + NOISE
+    # What is freed in a thread may be given back a little later than it is taken elsewhere.
+    assert grown() < BUDGET + 2 * LARGEST_BODY + NOISE
     wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, 5, "the return of all of it")
 
 

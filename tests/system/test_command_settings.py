@@ -42,6 +42,9 @@ def behind(stack: Stack, proxy: ForwardProxy, certificates: Certificates, **sett
     all_settings = {
         "OPENAI_API_URL": "https://api.test/v1",
         "ZION_API_URL": "http://zion.test",
+        # Zion has another address here than for the others of this stack: that is another installation.
+        "REDIS_PREFIX": "behind",
+        "SPOOL_DIR": str(stack.folder / "behind"),
         "UPSTREAM_CA_FILE": certificates.ca,
         "ZION_CA_FILE": certificates.ca,
         "HTTPS_PROXY": address,
@@ -74,6 +77,7 @@ def test_a_proxy_that_refuses_is_no_affair_of_the_client(
     proxy.credentials = "Basic other"
     _, token = stack.user("refused@corp.test")
     near = {"ZION_API_URL": stack.simulators.zion_url, "SENTINEL_DEBUG": "true"}
+    near |= {"REDIS_PREFIX": "near", "SPOOL_DIR": str(stack.folder / "near")}
     for url in ("https://api.test/v1", "http://plain.test/v1"):
         sentinel = behind(stack, proxy, certificates, **near, OPENAI_API_URL=url)
         post(sentinel, token, chat()).is_error(502, "upstream_error", "server_error")

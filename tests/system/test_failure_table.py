@@ -94,8 +94,9 @@ class TestRedisAway:
             status, seconds, headers = timed(sentinel, token)
             assert (status, headers["retry-after"]) == (503, "1")
             assert seconds < REDIS_DEADLINE_SECONDS
-            report = json.loads(sentinel.get("/health")[2])
-            assert (report["status"], report["checks"]["redis"]["status"]) == ("unhealthy", "unhealthy")
+            # A report stands for a second.
+            wait_until(lambda: json.loads(sentinel.get("/health")[2])["status"] == "unhealthy", 3, "the report")
+            assert json.loads(sentinel.get("/health")[2])["checks"]["redis"]["status"] == "unhealthy"
             assert sentinel.get("/health")[0] == sentinel.get("/health/ready")[0] == 503
             assert sentinel.get("/health/live")[0] == 200
             wait_until(lambda: sentinel.metric("sentinel_degraded") == 1, 10, "the metric")

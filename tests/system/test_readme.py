@@ -107,14 +107,14 @@ def test_the_steps_of_running_it_work_as_they_are_printed(stack: Stack, tmp_path
         file.writelines(f"{name}={value}\n" for name, value in filled.items())
     done = run(doctor, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "FAIL" not in done.stdout
-    assert done.stdout.count("\n") == 9
+    assert {line[:6] for line in done.stdout.splitlines()} == {"ok    "}
 
 
 def test_every_command_of_ours_in_the_docs_exists() -> None:
     """What a page calls `sentinel X` is a command."""
-    known = set(re.findall(r"^    (\w+) ", run(f"{sys.executable} -m sentinel --help", ROOT).stdout, re.MULTILINE))
+    help_text = run(f"{sys.executable} -m sentinel --help", ROOT).stdout
+    known = set(re.findall(r"^    ([\w-]+)(?: |$)", help_text, re.MULTILINE))
     pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / ".env.example", ROOT / "docker-compose.yml"]
     for page in pages:
-        named = re.findall(r"(?:`|\$ |/)sentinel ([a-z]+)", page.read_text())
+        named = re.findall(r"(?:`|\$ |/)sentinel ([a-z-]+)", page.read_text())
         assert set(named) <= known, page

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address
 
 from sentinel.error import ZionUnavailable
@@ -35,18 +33,20 @@ class Bulkhead:
     def _has_place(self, network: str) -> bool:
         return self._inside.total() < self._most and self._inside[network] < self._most * _SHARE
 
-    @asynccontextmanager
-    async def place(self, address: str | None) -> AsyncIterator[None]:
-        """A place for one question of a client at this address. Raises ZionUnavailable where too many wait for one."""
+    async def enter(self, address: str | None) -> None:
+        """Take a place for one question of a client at this address, which `leave` gives back.
+
+        Raises ZionUnavailable where too many wait for one.
+        """
         network = _network(address)
         if self._has_place(network):
             self._inside[network] += 1
         else:
             await self._wait(network)
-        try:
-            yield
-        finally:
-            self._leave(network)
+
+    def leave(self, address: str | None) -> None:
+        """Give the place back that this address has entered."""
+        self._leave(_network(address))
 
     async def _wait(self, network: str) -> None:
         queue = self._queues.get(network, ())

@@ -145,10 +145,19 @@ class SubscriptionCache:
             # It was good not long ago, so it is no stranger's.
             return await self._zion.user(token)
         try:
-            async with asyncio.timeout(UNKNOWN_SECONDS), self._unknown.place(client):
-                return await self._zion.user(token)
+            async with asyncio.timeout(UNKNOWN_SECONDS):
+                await self._unknown.enter(client)
+                question = self._tasks.start(_quiet(self._ask_in_place(token, client)), "unknown token")
+                # Zion still has the question when its caller has waited long enough, so the place stays taken.
+                return _raised(await asyncio.shield(question))
         except TimeoutError as error:
             raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
+
+    async def _ask_in_place(self, token: str, client: str | None) -> AuthenticatedUser:
+        try:
+            return await self._zion.user(token)
+        finally:
+            self._unknown.leave(client)
 
     def _remember_user(self, digest: bytes, user: AuthenticatedUser) -> None:
         _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))
@@ -286,10 +295,7 @@ class SubscriptionCache:
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         # One caller who leaves must not take the answer from the others.
-        result = await asyncio.shield(flight)
-        if isinstance(result, AppError):
-            raise result
-        return result
+        return _raised(await asyncio.shield(flight))
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -321,6 +327,13 @@ async def _quiet(work: Coroutine[Any, Any, Any]) -> Any:
         return await work
     except AppError as error:
         return error
+
+
+def _raised(result: Any) -> Any:
+    """What `_quiet` has returned; raises where it is an AppError."""
+    if isinstance(result, AppError):
+        raise result
+    return result
 
 
 def _remember(memory: OrderedDict[bytes, tuple[Any, float]], digest: bytes, value: Any, seconds: float) -> None:

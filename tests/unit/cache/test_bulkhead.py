@@ -28,12 +28,16 @@ class Visitors:
 
     async def _visit(self, address: str, go: asyncio.Event) -> None:
         try:
-            async with self.bulkhead.place(address):
-                self.inside.append(address)
-                await go.wait()
-                self.inside.remove(address)
+            await self.bulkhead.enter(address)
         except ZionUnavailable:
             self.refused.append(address)
+            return
+        try:
+            self.inside.append(address)
+            await go.wait()
+            self.inside.remove(address)
+        finally:
+            self.bulkhead.leave(address)
 
     async def each(self, do: Callable[[asyncio.Task[None], asyncio.Event], object]) -> None:
         for _, task, go in self.tasks:
