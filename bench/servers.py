@@ -65,8 +65,8 @@ _UPSTREAM = """
         location = /api/v1/users/me {{
             return 200 '{{"success":true,"data":{{"id":"$user","email":"$user@bench.test","externalId":"$user"}}}}';
         }}
-        location /api/v1/limits/ {{
-            return 200 '{{"success":true,"data":{{"userId":"u","externalId":"u","limits":[{limits}]}}}}';
+        location ~ ^/api/v1/limits/external/(?<asked>.+)$ {{
+            return 200 '{{"success":true,"data":{{"userId":"u","externalId":"$asked","limits":[{limits}]}}}}';
         }}
         location /api/v1/usage/ {{ return 200 '{{"success":true,"data":{{"results":[]}}}}'; }}
         location / {{ return 404 '{{}}'; }}

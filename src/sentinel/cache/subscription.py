@@ -149,7 +149,8 @@ class SubscriptionCache:
                 await self._unknown.enter(client)
                 question = self._tasks.start(_quiet(self._ask_in_place(token, client)), "unknown token")
                 # Zion still has the question when its caller has waited long enough, so the place stays taken.
-                return _raised(await asyncio.shield(question))
+                user: AuthenticatedUser = _raised(await asyncio.shield(question))
+                return user
         except TimeoutError as error:
             raise ZionUnavailable("The governance system does not answer in time.", retry_after_seconds=2) from error
 

@@ -166,7 +166,7 @@ def read_quota(body: bytes, now_ms: int, user: str) -> Quota | None:
             limit, ends = _limit(fields), _ends_ms(element.get("periodEnd"), element.get("resetPeriod"), now_ms)
             if d not in metrics or limit.remaining < metrics[d][0].remaining:
                 metrics[d] = limit, ends
-    if not metrics:
+    if found.limits and not metrics:
         raise MalformedAnswer("no limit that we know")
     r, i, o = (metrics.get(d, (UserLimit(), 0)) for d in range(3))
     return Quota(
