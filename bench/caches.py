@@ -21,11 +21,11 @@ from bench import messages
 from bench.machine import PAGE_BYTES
 from bench.servers import ROOT
 from sentinel.cache import keys, local, subscription
-from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import InvalidApiKey
+from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
 from sentinel.limits.policy import Ask, Policy
-from sentinel.limits.typical import MOST_PAIRS, REMEMBERED, TypicalOutput
 from sentinel.tasks import Tasks
 from sentinel.usage import journal, lately, tracker
 from sentinel.usage.batch import Item
@@ -78,7 +78,7 @@ def _account_keys() -> Cache:
 
 
 def _typical_outputs() -> Cache:
-    typical = TypicalOutput(4096)
+    typical = OutputEstimator(4096)
 
     def feed(number: int) -> None:
         for _ in range(REMEMBERED):

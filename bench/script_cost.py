@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 
-from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.dev.store import EmbeddedStore
 from sentinel.limits.policy import Ask, Policy, Quota

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger
+from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Ask, Policy, Quota
-from sentinel.limits.typical import TypicalOutput
 
 DEFAULT_TOKENS = 4096
 EXTENSION_TOKENS = 1024
@@ -29,7 +29,7 @@ START_MS = 1_800_000_000_000
 
 
 class Estimate(Protocol):
-    """What TypicalOutput does, and what a fixed number does."""
+    """What OutputEstimator does, and what a fixed number does."""
 
     def tokens(self, user: str, model: str) -> int: ...
     def note(self, user: str, model: str, output_tokens: int) -> None: ...
@@ -158,7 +158,7 @@ def main() -> None:
     estimates: dict[str, Callable[[], Estimate]] = {
         f"always {DEFAULT_TOKENS}": Fixed,
         "always 256": lambda: Fixed(256),
-        "learned": lambda: TypicalOutput(DEFAULT_TOKENS),
+        "learned": lambda: OutputEstimator(DEFAULT_TOKENS),
     }
     print(f"{'load':26} {'reserves':12} {'reserved/used':>13} {'refused':>8} {'cut':>6} {'extensions/stream':>18}")
     for load in LOADS:

@@ -11,8 +11,8 @@ from hypothesis import settings
 
 from sentinel.cache.redis import Store
 from sentinel.dev.store import EmbeddedStore
-from tests.metering import empty_store
-from tests.stack import SentinelProcess, Stack
+from tests.support.metering import empty_store
+from tests.support.stack import SentinelProcess, Stack
 
 # The same examples in every run: a commit must not fail for what another one has done. HYPOTHESIS_PROFILE=search looks
 # for new ones.

@@ -12,23 +12,24 @@ from typing import Any
 import msgspec
 import structlog
 
-from sentinel import __version__, logs
+from sentinel import __version__
 from sentinel.cache import keys, reaper
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Inspector
 from sentinel.cache.installation import Installation
-from sentinel.cache.ledger import RedisLedger
-from sentinel.cache.local import FallbackLedger, LocalLedger
+from sentinel.cache.local_ledger import FallbackLedger, LocalLedger
 from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic, now_ms, utc_now
 from sentinel.config import ConfigError, Settings, load_settings
 from sentinel.error import ForeignStore, RedisUnavailable
-from sentinel.intake import Intake
+from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy
-from sentinel.limits.typical import TypicalOutput
-from sentinel.metrics import Metrics
+from sentinel.memory_budget import MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
+from sentinel.observability import logs
+from sentinel.observability.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.exchange import Parts
@@ -38,7 +39,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
-from sentinel.server import FLUSH_SECONDS, die_with_parent, most_connections
+from sentinel.server.serve import FLUSH_SECONDS, die_with_parent, most_connections
 from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
@@ -102,7 +103,7 @@ class App:
             scope["state"]["head_seconds"] = self.settings.request_header_timeout_seconds
             scope["state"]["body_seconds"] = self.settings.request_body_timeout_seconds
             scope["state"]["stall_seconds"] = self.settings.client_stall_timeout_seconds
-            scope["state"]["intake"] = self._running.intake
+            scope["state"]["memory"] = self._running.memory
         await self._running.start()
         self._routes = Routes(self._running.state)
         await send({"type": "lifespan.startup.complete"})
@@ -132,7 +133,7 @@ class Running:
         self._tasks = Tasks(lambda name: self._metrics.task_failures.labels(name).inc())
         self._exchange_tasks = Tasks()
         self._counting = patient_threads(_COUNTING_THREADS, "counting")
-        self.intake = Intake(settings.max_buffered_bytes, most_connections())
+        self.memory = MemoryBudget(settings.max_buffered_bytes, most_connections())
         self._store: Store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
         self._zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
         self._provider = OpenAIProvider(
@@ -193,11 +194,11 @@ class Running:
             tasks=self._exchange_tasks,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.request_body_timeout_seconds,
-            typical=TypicalOutput(settings.default_output_tokens),
+            typical=OutputEstimator(settings.default_output_tokens),
             drain_abandoned=settings.abandoned_streams == "drain",
             counting=self._counting,
             on_end=self._ended,
-            answers=Intake(settings.max_buffered_bytes),
+            answers=MemoryBudget(settings.max_buffered_bytes),
         )
         probe = Probe(
             self._store_health,
@@ -287,8 +288,8 @@ class Running:
         while True:
             self._metrics.flush()
             self._metrics.in_flight.set(len(self._leases))
-            self._metrics.buffered.set(self.intake.held_bytes)
-            if self.intake.has_shrunk():
+            self._metrics.buffered.set(self.memory.held_bytes)
+            if self.memory.has_shrunk():
                 await asyncio.to_thread(give_memory_back)
             self._metrics.spooled.set(self._tracker.spooled)
             # Also where it is there and takes nothing, such as on a full disk.

@@ -93,9 +93,9 @@ def _serve(_: argparse.Namespace) -> int:
     settings = load_settings()
     _check_outside(settings)
     _warn(settings)
-    from sentinel import server  # noqa: PLC0415 (a wrong start must not wait for imports)
+    from sentinel.server import serve  # noqa: PLC0415 (a wrong start must not wait for imports)
 
-    return server.serve(settings, "sentinel.app:from_environment")
+    return serve.serve(settings, "sentinel.app:from_environment")
 
 
 def _check_outside(settings: Settings) -> None:
@@ -127,7 +127,8 @@ def _dev(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
+    from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel.observability import logs  # noqa: PLC0415 (see above)
 
     settings = load_settings()
     logs.configure("error", fd=2)
@@ -135,7 +136,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _delete_letters(options: argparse.Namespace) -> int:
-    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
+    from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel.observability import logs  # noqa: PLC0415 (see above)
 
     settings = load_settings()
     logs.configure("error", fd=2)
@@ -143,7 +145,8 @@ def _delete_letters(options: argparse.Namespace) -> int:
 
 
 def _replay(_: argparse.Namespace) -> int:
-    from sentinel import doctor, logs  # noqa: PLC0415 (see above)
+    from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel.observability import logs  # noqa: PLC0415 (see above)
 
     settings = load_settings()
     logs.configure("error", fd=2)

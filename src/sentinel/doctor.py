@@ -12,12 +12,12 @@ from pyreqwest.exceptions import PyreqwestError
 from redis.exceptions import RedisError
 
 from sentinel.cache import keys
+from sentinel.cache.connection import Moved
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Topic, inspect
 from sentinel.cache.installation import Installation
-from sentinel.cache.ledger import RedisLedger
-from sentinel.cache.link import Moved
 from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic, rfc3339
 from sentinel.config import Settings, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
@@ -25,9 +25,9 @@ from sentinel.egress import Egress
 from sentinel.error import AppError, ForeignStore, RedisRefused, RedisUnavailable
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
-from sentinel.proxy.dialer import ProxyRefused
-from sentinel.proxy.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.transport.dialer import ProxyRefused
+from sentinel.proxy.transport.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.journal import DeadLetter, Journal
 from sentinel.usage.outbox import Outbox

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import RedisLedger, read_account
 from sentinel.cache.redis import Store
+from sentinel.cache.redis_ledger import RedisLedger, read_account
 from sentinel.clock import monotonic
 from sentinel.error import AppError
+from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy, Quota
-from sentinel.limits.typical import TypicalOutput
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import CHAT, Exchange, Kind, Parts
@@ -274,7 +274,7 @@ class Stage:
             tasks=self.tasks,
             max_body_bytes=1 << 20,
             body_timeout_seconds=5,
-            typical=TypicalOutput(default_output),
+            typical=OutputEstimator(default_output),
             drain_abandoned=drain,
             counting=COUNTING,
             on_end=self.ended.append,

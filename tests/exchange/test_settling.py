@@ -14,7 +14,7 @@ from sentinel.cache.redis import Store
 from sentinel.error import RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
-from tests.metering import Stepped
+from tests.support.metering import Stepped
 
 WORDS = [" one", " two", " three", " four"]
 STREAM = [event(word) for word in WORDS]

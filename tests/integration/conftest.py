@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentinel.dev.zion import ZionSimulator
-from tests.metering import other_zion
-from tests.stack import Stack
+from tests.support.metering import other_zion
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.egress import DIRECT, Egress, TlsFiles, parse_proxy
 from sentinel.error import ZionUnavailable
-from sentinel.proxy import http1
-from sentinel.proxy.http1 import ConnectFailed, Http1Client
+from sentinel.proxy.transport import http1
+from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client
 from sentinel.usage.batch import Outcome, outcome_of
 from sentinel.zion.client import ZionClient
-from tests.relays import Certificates, ForwardProxy, Relay
+from tests.support.relays import Certificates, ForwardProxy, Relay
 
 CREDENTIALS = "Basic dXM6cEBzcw=="  # us:p@ss
 

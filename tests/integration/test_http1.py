@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from sentinel.proxy.http1 import MOST_UNREAD_BYTES, ConnectFailed, Http1Client, HttpError, IdleTimeout
+from sentinel.proxy.transport.http1 import MOST_UNREAD_BYTES, ConnectFailed, Http1Client, HttpError, IdleTimeout
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"

@@ -16,11 +16,11 @@ import pytest
 import uvloop
 
 from sentinel.error import UpstreamError
-from sentinel.proxy.http1 import ConnectFailed, Http1Client, HttpError
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
-from tests.sockets import close, nodelay_of_ends, reset
-from tests.stack import wait_until
+from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client, HttpError
+from tests.support.sockets import close, nodelay_of_ends, reset
+from tests.support.stack import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 

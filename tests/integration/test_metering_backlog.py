@@ -11,7 +11,7 @@ import pytest
 
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.usage.outbox import Outbox
-from tests.metering import Books, open_books, until
+from tests.support.metering import Books, open_books, until
 
 USERS, REQUESTS = 250, 25_000
 RECORD_BYTES = 300

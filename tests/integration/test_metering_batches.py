@@ -12,7 +12,7 @@ import pytest
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.usage.journal import Journal
 from sentinel.zion.client import ZionClient
-from tests.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 

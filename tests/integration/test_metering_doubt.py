@@ -13,7 +13,7 @@ from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, LIMITS, ZionSimulator
 from sentinel.usage.outbox import Outbox
 from sentinel.zion.client import ZionClient
-from tests.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
 
 ANA, BO, CY, DI, ED = (f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed"))
 EMAILS = (ANA, BO, CY, DI, ED)

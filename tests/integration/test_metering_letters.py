@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import read_account
+from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.limits.policy import Ask, Quota, Triple
 from sentinel.usage import blame
 from sentinel.usage.journal import DeadLetter, Journal
 from sentinel.usage.reconciler import Reconciler
 from sentinel.zion.models import AuthenticatedUser
-from tests.metering import Books, open_books, quick_retries, until
+from tests.support.metering import Books, open_books, quick_retries, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 HOUR_MS = 3_600_000

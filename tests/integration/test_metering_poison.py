@@ -26,7 +26,7 @@ from sentinel.usage.journal import Journal
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker
-from tests.metering import Books, open_books, quick_retries, until
+from tests.support.metering import Books, open_books, quick_retries, until
 
 USERS = [f"u{number}" for number in range(10)]
 EMAILS = [f"{user}@corp.test" for user in USERS]

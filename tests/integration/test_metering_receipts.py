@@ -11,7 +11,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.zion.client import ZionClient
-from tests.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
 
 ANA, BO = "ana@corp.test", "bo@corp.test"
 

@@ -18,7 +18,7 @@ from sentinel.tasks import Tasks
 from sentinel.usage import spool, spool_files, tracker
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
-from tests.metering import Books, open_books, quick_retries, until
+from tests.support.metering import Books, open_books, quick_retries, until
 
 EMAILS = [f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed")]
 SPENT: Triple = (1, 12, 7)

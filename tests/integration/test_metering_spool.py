@@ -17,7 +17,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.error import RedisUnavailable
 from sentinel.usage.spool import Settlement, Spool
-from tests.metering import until
+from tests.support.metering import until
 
 WRITER = textwrap.dedent(
     """
@@ -228,7 +228,7 @@ REPLAYER = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from sentinel.cache.ledger import RedisLedger
+    from sentinel.cache.redis_ledger import RedisLedger
     from sentinel.cache.redis import open_store
     from sentinel.limits.policy import Policy
     from sentinel.usage.spool import Spool

@@ -15,7 +15,7 @@ from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.error import RedisUnavailable
 from sentinel.usage import deliverers, lately
 from sentinel.usage.outbox import Outbox
-from tests.metering import Books, Stepped, open_books, quick_retries, until
+from tests.support.metering import Books, Stepped, open_books, quick_retries, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 NOBODY = 99_999_999

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.stack import SentinelProcess, Stack
-from tests.surface import CHAT, COMPLETIONS, chat
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import CHAT, COMPLETIONS, chat
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())

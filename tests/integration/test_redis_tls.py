@@ -16,8 +16,8 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache.redis import open_store
 from sentinel.dev.store import EmbeddedStore, _binary
-from tests.relays import Certificates, Relay
-from tests.stack import free_port, wait_until
+from tests.support.relays import Certificates, Relay
+from tests.support.stack import free_port, wait_until
 
 USER, PASSWORD, ENCODED = "app", "p@s/s#?:&", "p%40s%2Fs%23%3F%3A%26"
 

@@ -14,8 +14,8 @@ from sentinel.cache.redis import Script, Store
 from sentinel.dev.store import EmbeddedStore
 from sentinel.diagnosis import plain
 from sentinel.error import RedisUnavailable
-from tests.stack import Stack, wait_until
-from tests.surface import chat, post, send
+from tests.support.stack import Stack, wait_until
+from tests.support.surface import chat, post, send
 
 EMAIL = "private.person@corp.test"
 

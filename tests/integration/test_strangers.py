@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sentinel.cache.bulkhead import MOST_AT_ONCE
-from tests.metering import other_zion
-from tests.stack import SentinelProcess, Stack
-from tests.surface import chat, head
+from tests.support.metering import other_zion
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat, head
 
 STRANGERS = 400
 ZION_SECONDS = 0.5

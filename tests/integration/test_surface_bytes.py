@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, COMPLETIONS, chat, post
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, chat, post
 
 ASK = b'"stream_options":{"include_usage":true}'
 

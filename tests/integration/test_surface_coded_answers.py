@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sentinel.dev.accounts import SimUser
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack
-from tests.surface import chat, post
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat, post
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 USAGE = {"prompt_tokens": 21, "completion_tokens": 17, "total_tokens": 38}

@@ -12,9 +12,9 @@ from pathlib import Path
 import brotli
 import pytest
 
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack, raw_connection
-from tests.surface import CHAT, COMPLETIONS, chat, head, post, read_answer
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer
 from tests.unit.proxy.test_content_coding import ENCODERS, zstd
 
 ACCEPTED = "gzip, deflate, br, zstd"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import CHAT, COMPLETIONS, chat, events, head, post, read_answer, send
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, chat, events, head, post, read_answer, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

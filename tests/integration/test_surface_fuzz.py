@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack, raw_connection
-from tests.surface import CHAT, COMPLETIONS, Answer, head, read_answer, send
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, COMPLETIONS, Answer, head, read_answer, send
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

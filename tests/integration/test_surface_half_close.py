@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests import sockets
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import chat, head, read_answer
+from tests.support import sockets
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import chat, head, read_answer
 
 GONE_SECONDS = 3.0
 """Within which the provider hears that a client is gone."""

@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import CHAT, COMPLETIONS, Answer, chat, events, head, post, read_answer, send
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, events, head, post, read_answer, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

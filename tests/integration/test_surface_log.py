@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import CHAT, COMPLETIONS, chat, head, is_closed, post, read_answer, send
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, chat, head, is_closed, post, read_answer, send
 
 ADMIN_KEY = "operators-own"
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sentinel import __version__
-from tests.scripted import Script, ScriptedProvider
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, COMPLETIONS, chat, post, send
+from tests.support.scripted import Script, ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

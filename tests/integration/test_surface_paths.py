@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scripted import Script, ScriptedProvider
-from tests.stack import SentinelProcess, Stack, raw_connection
-from tests.surface import CHAT, COMPLETIONS, Answer, chat, head, read_answer, send
+from tests.support.scripted import Script, ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, head, read_answer, send
 
 ADMIN_KEY = "operators-key"
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import CHAT, chat, events, head, is_closed, post, read_answer, send
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import CHAT, chat, events, head, is_closed, post, read_answer, send
 
 
 @pytest.fixture(scope="module")

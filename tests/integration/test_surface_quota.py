@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, COMPLETIONS, Answer, chat, post, send
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, post, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

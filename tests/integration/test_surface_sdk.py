@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.stack import SentinelProcess, Stack, say, sdk
+from tests.support.stack import SentinelProcess, Stack, say, sdk
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack
-from tests.surface import chat, post, send
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat, post, send
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 

@@ -17,7 +17,7 @@ from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.limits.policy import Quota
 from sentinel.zion.client import Reported, ZionClient
 from sentinel.zion.models import AuthenticatedUser, Increment, ItemResult, MetricResult, read_increment, read_results
-from tests.strangers import stranger
+from tests.support.strangers import stranger
 
 PAGE = (Path(__file__).parents[2] / "docs/zion.md").read_text().partition("## Every call in full")[2]
 KEY = "3f0c9a7be1d24c58a6f1f5f0a2b7c9d4"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests import campaign
-from tests.campaign import Report
+from tests.support import campaign
+from tests.support.campaign import Report
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
 SEED = int(os.environ.get("SOAK_SEED", str(int(time.time()))))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.metering import other_zion
-from tests.stack import SentinelProcess, Stack
-from tests.surface import CHAT, chat
+from tests.support.metering import other_zion
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import CHAT, chat
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "200000"))
 CLIENTS = 16

@@ -10,10 +10,10 @@ import pytest
 from redis.crc import key_slot
 
 from sentinel.cache import keys
-from tests import surface
-from tests.cluster import EmbeddedCluster
-from tests.crowd import crowd, post, start_all, until
-from tests.stack import SentinelProcess, Stack, say, wait_until
+from tests.support import surface
+from tests.support.cluster import EmbeddedCluster
+from tests.support.crowd import crowd, post, start_all, until
+from tests.support.stack import SentinelProcess, Stack, say, wait_until
 
 OUTPUT = 7
 BODY = say(f"[[tokens={OUTPUT}]]")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.crowd import Answer, crowd, start_all
-from tests.stack import SentinelProcess, Stack, say
+from tests.support.crowd import Answer, crowd, start_all
+from tests.support.stack import SentinelProcess, Stack, say
 
 CROWD = 500
 OUTPUT = 7

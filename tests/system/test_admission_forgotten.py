@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from sentinel.cache import keys
-from tests.crowd import until
-from tests.scripted import ScriptedProvider, words
-from tests.stack import SentinelProcess, Stack, say, sdk
+from tests.support.crowd import until
+from tests.support.scripted import ScriptedProvider, words
+from tests.support.stack import SentinelProcess, Stack, say, sdk
 
 HELD, AT_FIRST, WORDS = 50, 5, 1500
 _numbers = count(1)

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from sentinel.cache import keys
-from tests.crowd import Answer, post, until
-from tests.scripted import ScriptedProvider, words
-from tests.stack import SentinelProcess, Stack, say, sdk
+from tests.support.crowd import Answer, post, until
+from tests.support.scripted import ScriptedProvider, words
+from tests.support.stack import SentinelProcess, Stack, say, sdk
 
 LEASE_SECONDS = 2.0
 LATE_SECONDS = LEASE_SECONDS + 4

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from toktok import _encoding
 
-from tests.crowd import Answer, crowd, post, until
-from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.crowd import Answer, crowd, post, until
+from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
 
 DEFAULT_OUTPUT = 60
 _numbers = count(1)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sentinel.dev.accounts import SimUser
-from tests.crowd import Answer, crowd, post, start_all, until
-from tests.stack import SentinelProcess, Stack, say, wait_until
+from tests.support.crowd import Answer, crowd, post, start_all, until
+from tests.support.stack import SentinelProcess, Stack, say, wait_until
 
 ADMIN_KEY = "operator-key"
 

@@ -8,9 +8,9 @@ import contextlib
 from redis import Redis
 
 from sentinel.dev.store import EmbeddedStore
-from tests.crowd import crowd, post
-from tests.stack import Stack, say, wait_until
-from tests.watcher import watcher
+from tests.support.crowd import crowd, post
+from tests.support.stack import Stack, say, wait_until
+from tests.support.watcher import watcher
 
 OUTPUT = 7
 BODY = say(f"[[tokens={OUTPUT}]]")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.clocks import WallClock
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post, send
+from tests.support.clocks import WallClock
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post, send
 from tests.system.test_command_serve import open_stream
 
 HOUR = 3600

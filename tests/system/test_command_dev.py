@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack, free_port, wait_until
+from tests.support.stack import Stack, free_port, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 LAUNCHER = Path(__file__).parents[2] / "sentinel"

@@ -18,10 +18,10 @@ from redis import Redis
 
 from sentinel.cache import keys
 from sentinel.dev.store import EmbeddedStore
-from tests.cluster import EmbeddedCluster
-from tests.stack import Stack, wait_until
-from tests.strangers import Answer, Authority, hang_up, http, says, silence, stranger
-from tests.surface import chat, post
+from tests.support.cluster import EmbeddedCluster
+from tests.support.stack import Stack, wait_until
+from tests.support.strangers import Answer, Authority, hang_up, http, says, silence, stranger
+from tests.support.surface import chat, post
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [

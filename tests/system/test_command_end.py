@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post
 from tests.system.test_command_serve import children_of, is_running, open_stream, refuses, workers_of
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sentinel.proxy.keepalive import COMMENT
-from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
-from tests.surface import CHAT, chat, events, post, send
+from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.surface import CHAT, chat, events, post, send
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 SILENCE_SECONDS = 0.2

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, chat, events, post, send
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import CHAT, chat, events, post, send
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 GOOD = {"ZION_API_URL": "http://127.0.0.1:9", "ZION_API_KEY": "zion-key", "OPENAI_API_KEY": "sk-key"}

@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed448
 
-from tests.relays import Certificates, ForwardProxy, Relay
-from tests.stack import SentinelProcess, Stack, free_port, wait_until
-from tests.surface import chat, post
+from tests.support.relays import Certificates, ForwardProxy, Relay
+from tests.support.stack import SentinelProcess, Stack, free_port, wait_until
+from tests.support.surface import chat, post
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, free_port, wait_until
+from tests.support.stack import SentinelProcess, Stack, free_port, wait_until
 from tests.system.test_command_end import job
 from tests.system.test_command_serve import children_of, is_running, messages, open_stream, refuses, workers_of
 

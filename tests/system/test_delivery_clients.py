@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import read_account
+from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.openai import Billed
-from tests.stack import SentinelProcess, Stack, say, wait_until
+from tests.support.stack import SentinelProcess, Stack, say, wait_until
 
 STALL_SECONDS = 1
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sentinel.proxy import relay
-from tests.scripted import ScriptedProvider
-from tests.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.surface import CHAT, COMPLETIONS, head
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.surface import CHAT, COMPLETIONS, head
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5000, "total_tokens": 5011}
 USAGE_SECONDS = 0.3

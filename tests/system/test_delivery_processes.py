@@ -19,7 +19,7 @@ import redis
 
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH
-from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
 
 CHAT = "/v1/chat/completions"
 USAGE = "/api/v1/usage"

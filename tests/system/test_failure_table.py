@@ -12,7 +12,7 @@ import openai
 import pytest
 import redis
 
-from tests.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
 
 CHAT = "/v1/chat/completions"
 REDIS_DEADLINE_SECONDS = 0.25

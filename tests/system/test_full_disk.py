@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sentinel.dev.store import EmbeddedStore
-from tests.stack import Stack, wait_until
-from tests.surface import Answer, chat, post, send
+from tests.support.stack import Stack, wait_until
+from tests.support.surface import Answer, chat, post, send
 
 _MEGABYTES = 4
 

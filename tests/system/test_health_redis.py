@@ -15,10 +15,10 @@ from redis import Redis
 from sentinel.cache import keys
 from sentinel.cache.inspection import COMMANDS
 from sentinel.dev.store import EmbeddedStore
-from tests.cluster import EmbeddedCluster
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post, send
-from tests.watcher import watcher
+from tests.support.cluster import EmbeddedCluster
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post, send
+from tests.support.watcher import watcher
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post
 
 MOST, LEAST = 10_000, 2_000
 SPARE_FILES = 600

@@ -16,10 +16,10 @@ from redis import Redis
 
 from sentinel.cache import keys
 from sentinel.cache.installation import Installation, digest
-from tests.cluster import EmbeddedCluster
-from tests.metering import other_zion
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post, send
+from tests.support.cluster import EmbeddedCluster
+from tests.support.metering import other_zion
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post, send
 
 BODY = chat("[[tokens=3]]")
 WRONG_START = 2

@@ -19,11 +19,11 @@ import pytest
 import uvicorn
 
 from sentinel.config import Settings
-from sentinel.server import config_for, listeners_for
-from tests.scripted import MODELS, ScriptedProvider
-from tests.sockets import close, nodelay_of_ends, reset
-from tests.stack import SentinelProcess, Stack, free_port, raw_connection, say, wait_until
-from tests.surface import CHAT, chat, head, post
+from sentinel.server.serve import config_for, listeners_for
+from tests.support.scripted import MODELS, ScriptedProvider
+from tests.support.sockets import close, nodelay_of_ends, reset
+from tests.support.stack import SentinelProcess, Stack, free_port, raw_connection, say, wait_until
+from tests.support.surface import CHAT, chat, head, post
 
 COMMENT = b": keep-alive\n"
 SILENCE_SECONDS = 0.2

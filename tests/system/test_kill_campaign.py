@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests import campaign
+from tests.support import campaign
 
 
 @pytest.mark.timeout(120)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from bench import messages
-from tests import stopwatch
-from tests.crowd import post
-from tests.metering import other_zion
-from tests.stack import SentinelProcess, Stack, say
+from tests.support import stopwatch
+from tests.support.crowd import post
+from tests.support.metering import other_zion
+from tests.support.stack import SentinelProcess, Stack, say
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 MOST_MS = 5.0

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests import collector
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import CHAT, chat, post, send
+from tests.support import collector
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import CHAT, chat, post, send
 
 TIMES = 20
 FEW = TIMES // 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 from tests.system.test_command_dev import dev, snippets
 
 ROOT = Path(__file__).parents[2]

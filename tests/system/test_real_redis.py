@@ -16,9 +16,9 @@ import pytest
 
 from sentinel.dev import store as embedded
 from sentinel.dev.store import EmbeddedStore
-from tests.crowd import crowd
-from tests.stack import Stack, say, wait_until
-from tests.surface import chat, post, send
+from tests.support.crowd import crowd
+from tests.support.stack import Stack, say, wait_until
+from tests.support.surface import chat, post, send
 
 BODY = chat("[[tokens=3]]")
 

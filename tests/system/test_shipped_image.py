@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import shipped
-from tests.sandbox import Sandbox
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, post
+from tests.support import shipped
+from tests.support.sandbox import Sandbox
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, post
 from tests.system.test_command_serve import children_of, workers_of
 
 ROOT = Path(__file__).resolve().parents[2]

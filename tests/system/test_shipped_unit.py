@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests import service_unit, shipped
-from tests.stack import Stack, wait_until
-from tests.surface import chat, post
+from tests.support import service_unit, shipped
+from tests.support.stack import Stack, wait_until
+from tests.support.surface import chat, post
 
 RESOURCES = sorted(service_unit.system_call_sets()["@resources"])
 

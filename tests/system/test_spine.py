@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack import SentinelProcess, Stack, say, sdk
+from tests.support.stack import SentinelProcess, Stack, say, sdk
 
 
 async def test_a_whole_answer_is_relayed_and_reported(stack: Stack, sentinel: SentinelProcess) -> None:

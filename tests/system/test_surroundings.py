@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox import Sandbox
-from tests.stack import SentinelProcess, Stack, wait_until
-from tests.surface import chat, events, post, send
+from tests.support.sandbox import Sandbox
+from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.surface import chat, events, post, send
 from tests.system.test_command_serve import refuses
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crowd import crowd, post, until
-from tests.stack import SentinelProcess, Stack, say
+from tests.support.crowd import crowd, post, until
+from tests.support.stack import SentinelProcess, Stack, say
 
 EARLIER = "7204ece"
 """The last commit that wrote no installation key; its layout has the same number as ours."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from sentinel import error
 from sentinel.cache import keys
 from sentinel.config import Settings
-from sentinel.metrics import Metrics
+from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest

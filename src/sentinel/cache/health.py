@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sentinel.cache.ledger import RedisLedger
-from sentinel.cache.link import Link
+from sentinel.cache.connection import Link
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic
 from sentinel.diagnosis import reason_of
 from sentinel.error import ForeignStore, RedisUnavailable

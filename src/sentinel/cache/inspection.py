@@ -12,7 +12,7 @@ from typing import Literal
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.link import Arg, Link, away
+from sentinel.cache.connection import Arg, Link, away
 from sentinel.cache.redis import Store
 from sentinel.clock import monotonic
 from sentinel.error import RedisUnavailable

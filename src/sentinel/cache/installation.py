@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sentinel.cache import keys
-from sentinel.cache.link import Command
+from sentinel.cache.connection import Command
 from sentinel.error import ForeignStore
 
 _ANOTHER = (

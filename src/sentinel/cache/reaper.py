@@ -8,9 +8,9 @@ from collections.abc import Callable
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.error import RedisRefused, RedisUnavailable
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
 
 log = structlog.get_logger()

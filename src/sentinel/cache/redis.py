@@ -1,7 +1,7 @@
 """The connection to Redis: a single server, the master behind Redis Sentinel, or a cluster.
 
-Scripts and single commands go over the multiplexed connections of `link.py`; redis-py (`client`) listens to channels,
-finds the master behind Redis Sentinel, and serves operators.
+Scripts and single commands go over the multiplexed connections of `connection.py`; redis-py (`client`) listens to
+channels, finds the master behind Redis Sentinel, and serves operators.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from sentinel.cache.installation import Installation
-from sentinel.cache.link import (
+from sentinel.cache.connection import (
     DEADLINE_SECONDS,
     RECONNECT_SECONDS,
     Admission,
@@ -34,6 +33,7 @@ from sentinel.cache.link import (
     away,
     pack,
 )
+from sentinel.cache.installation import Installation
 from sentinel.error import ForeignStore, RedisUnavailable
 from sentinel.redis_address import Login, RedisAddress, parse_redis_url
 from sentinel.tasks import Tasks

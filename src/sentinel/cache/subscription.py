@@ -23,7 +23,7 @@ from sentinel.cache.redis import Script, Store
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import Quota
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.zion.client import ZionClient
 from sentinel.zion.models import AuthenticatedUser, MalformedAnswer, read_quota

@@ -8,7 +8,7 @@ what was spent and writes the usage record.
 Rules: one atomic script decides over everything at once; a refusal changes nothing; an interval of a window's length
 never sees more than its limit (docs/adr/0003); every number is an integer, every moment is the clock of Redis.
 
-`ledger.py` is the rule in Python, `*.lua` the same rule for Redis; tests/integration/limits keeps the two equal.
-`typical.py` learns how much output a stream should reserve first.
+`ledger.py` is the rule in Python, `lua/` the same rule for Redis; tests/integration/limits keeps the two equal.
+`output_estimator.py` learns how much output a stream should reserve first.
 Deliberately absent: a clock, a network, any waiting.
 """

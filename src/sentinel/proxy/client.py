@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from sentinel.error import RequestTimeout, RequestTooLarge, ServiceUnavailable
-from sentinel.intake import UNCOUNTED_BYTES, Claim
+from sentinel.memory_budget import UNCOUNTED_BYTES, Claim
 from sentinel.proxy.headers import pairs_of
 from sentinel.tasks import Tasks
 
@@ -27,7 +27,7 @@ class ClientGone(Exception):
 
 
 class Connection(Protocol):
-    """What our own server gives an application beside ASGI (server.py). task: that serves the request."""
+    """What our own server gives an application beside ASGI (server/request.py). task: that serves the request."""
 
     task: asyncio.Task[None] | None
 

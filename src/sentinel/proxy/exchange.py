@@ -32,9 +32,9 @@ from sentinel.error import (
     event_of,
     headers_of,
 )
-from sentinel.intake import SMALL_BYTES, Claim, Intake
+from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Ask, Triple, Verdict
-from sentinel.limits.typical import TypicalOutput
+from sentinel.memory_budget import SMALL_BYTES, Claim, MemoryBudget
 from sentinel.middleware import auth, rate_limiter
 from sentinel.middleware.lease_keeper import Held, LeaseKeeper
 from sentinel.proxy import headers as passing
@@ -120,13 +120,13 @@ class Parts:
     tasks: Tasks
     max_body_bytes: int
     body_timeout_seconds: float
-    typical: TypicalOutput
+    typical: OutputEstimator
     drain_abandoned: bool
     counting: Executor
     on_end: Callable[[RequestContext], None]
     additions: Additions = field(default_factory=Additions)
     drains: Drains = field(default_factory=Drains)
-    answers: Intake = field(default_factory=Intake)
+    answers: MemoryBudget = field(default_factory=MemoryBudget)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
 
 

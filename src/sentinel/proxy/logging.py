@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from sentinel.limits.policy import Verdict
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.zion.models import AuthenticatedUser
 
 # Ids must differ between all processes; nobody has to be unable to guess them, and the system's source takes 4 us.

@@ -17,7 +17,9 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, UpstreamError, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.http1 import (
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, Room
+from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.transport.http1 import (
     MOST_UNREAD_BYTES,
     ConnectFailed,
     Http1Answer,
@@ -26,8 +28,6 @@ from sentinel.proxy.http1 import (
     IdleTimeout,
     Take,
 )
-from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, Room
-from sentinel.proxy.redaction import Redactor
 from sentinel.tasks import pause
 from sentinel.tokens.counter import is_large
 

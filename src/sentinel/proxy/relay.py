@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
-from sentinel.intake import Claim
+from sentinel.memory_budget import Claim
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sentinel.config import Settings
-from sentinel.metrics import Metrics
+from sentinel.observability.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.exchange import Parts
 from sentinel.proxy.logging import Level, RequestContext

@@ -22,13 +22,13 @@ import msgspec
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import Letter, RedisLedger, Taken
 from sentinel.cache.redis import Script
+from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken
 from sentinel.cache.subscription import known_email
 from sentinel.clock import monotonic
 from sentinel.error import RedisRefused
 from sentinel.limits.policy import Ask
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS, Batch, Item, Items, Record
 from sentinel.usage.lately import Lately

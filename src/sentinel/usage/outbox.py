@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from sentinel.cache.ledger import RedisLedger
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, RedisRefused, RedisUnavailable, ZionUnavailable
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import (
     MOST_ITEMS,

@@ -15,9 +15,9 @@ from collections.abc import Collection
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import Found, RedisLedger
+from sentinel.cache.redis_ledger import Found, RedisLedger
 from sentinel.error import RedisRefused, RedisUnavailable
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.journal import read_record, rows
 

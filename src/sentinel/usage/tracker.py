@@ -14,7 +14,7 @@ from sentinel.cache import keys
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
-from sentinel.logs import log_name
+from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.spool import Settlement, Spool, Unsure
 

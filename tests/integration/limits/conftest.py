@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sentinel.cache import keys, link
-from sentinel.cache.ledger import RedisLedger
+from sentinel.cache import connection, keys
 from sentinel.cache.redis import open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Ask, Policy, Quota
 from sentinel.usage.batch import Record
-from tests.cluster import EmbeddedCluster
+from tests.support.cluster import EmbeddedCluster
 
 _numbers = count(1)
 
@@ -45,7 +45,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 async def make_ledger(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeLedger]:
     """Makes ledgers with connections of their own, as separate processes have them."""
     # A busy test machine must not look like a hung Redis.
-    monkeypatch.setattr(link, "DEADLINE_SECONDS", 10.0)
+    monkeypatch.setattr(connection, "DEADLINE_SECONDS", 10.0)
     ledgers: list[RedisLedger] = []
 
     async def make(policy: Policy) -> RedisLedger:

@@ -10,13 +10,13 @@ from zlib import crc32
 import pytest
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import Found, Letter, RedisLedger, Taken
 from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis_ledger import Found, Letter, RedisLedger, Taken
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Ask, Policy, Quota
 from sentinel.usage.batch import Record
-from tests.metering import patient_redis
+from tests.support.metering import patient_redis
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 30_000

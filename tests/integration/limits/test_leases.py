@@ -7,15 +7,15 @@ import asyncio
 import pytest
 
 from sentinel.cache import keys, reaper
-from sentinel.cache.ledger import RedisLedger
 from sentinel.cache.redis import open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Policy, Quota
 from sentinel.middleware import lease_keeper
 from sentinel.middleware.lease_keeper import LeaseKeeper
-from tests.crowd import until
 from tests.integration.limits.conftest import Caller, MakeLedger
+from tests.support.crowd import until
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 30_000

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from redis.crc import key_slot
 
-from sentinel.cache import keys, link
+from sentinel.cache import connection, keys
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Policy, Quota
-from tests.cluster import EmbeddedCluster
 from tests.integration.limits.conftest import Caller, MakeLedger
+from tests.support.cluster import EmbeddedCluster
 
 POLICY = Policy.of(parse_rate_limits("ai_requests=50/1h"), lease_seconds=60, fresh_seconds=300, stale_seconds=600)
 
@@ -59,7 +59,7 @@ async def test_a_cluster_that_is_away_is_found_later(
     """Calls fail at once while no node answers, and pass again without a new start."""
     ledger = await make_ledger(POLICY)
     await caller.known(ledger)
-    monkeypatch.setattr(link, "DEADLINE_SECONDS", 0.25)
+    monkeypatch.setattr(connection, "DEADLINE_SECONDS", 0.25)
     for node in cluster.nodes:
         node.pause()
     try:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentinel.cache import keys
-from sentinel.cache.ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.cache.redis import open_store
+from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
 from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Window

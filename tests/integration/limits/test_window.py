@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentinel.cache import keys, link
-from sentinel.cache.ledger import RedisLedger
+from sentinel.cache import connection, keys
 from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Ask, Policy, Verdict
-from tests.arrivals import NO_QUOTA, START_MS, USER, Arrive, History, Step, ask_of, policy_of, stories
+from tests.support.arrivals import NO_QUOTA, START_MS, USER, Arrive, History, Step, ask_of, policy_of, stories
 
 LIMITS = {"ai_requests": 5, "ai_input_tokens": 100, "ai_output_tokens": 150}
 SECONDS = 60
@@ -84,7 +84,7 @@ class Scripts:
 def scripts(store_url: str) -> Iterator[Scripts]:
     """One event loop and one connection for the whole module."""
     with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(link, "DEADLINE_SECONDS", 10.0)
+        patch.setattr(connection, "DEADLINE_SECONDS", 10.0)
 
         async def opened() -> Store:
             store = open_store(store_url)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sentinel.limits import ledger
 from sentinel.limits.policy import Policy, Quota, Triple
-from tests.arrivals import START_MS, ask_of, policy_of
+from tests.support.arrivals import START_MS, ask_of, policy_of
 
 LEASE_MS = 30_000
 

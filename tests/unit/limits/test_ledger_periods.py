@@ -6,7 +6,7 @@ import pytest
 
 from sentinel.limits import ledger
 from sentinel.limits.policy import Policy, Quota, Triple, Verdict
-from tests.arrivals import START_MS, ask_of
+from tests.support.arrivals import START_MS, ask_of
 
 HOUR_MS = 3_600_000
 FRESH_MS = 300_000

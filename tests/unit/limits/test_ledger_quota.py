@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sentinel.limits import ledger
 from sentinel.limits.policy import Ask, Policy, Quota, Triple
-from tests.arrivals import START_MS, USER
+from tests.support.arrivals import START_MS, USER
 
 PERIOD_MS = 400_000
 FRESH_MS = 30_000

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sentinel.limits import ledger
 from sentinel.limits.policy import SLICES, Ask, Policy, Verdict
-from tests.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
+from tests.support.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
 
 WINDOWS_SECONDS = [1, 7, 60, 3600]
 LIMITS = {"ai_requests": 5, "ai_input_tokens": 100, "ai_output_tokens": 150}

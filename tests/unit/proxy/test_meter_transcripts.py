@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.relay import Relay
 from sentinel.tokens.usage import read_usage
-from tests.transcripts import ALL, DONE, Transcript
+from tests.support.transcripts import ALL, DONE, Transcript
 
 MODEL = "gpt-4o-mini"
 ODD = [None, True, False, 7, -1, 1.5, "", " odd", "17", [], {}, [" odd"], {"text": " odd"}, {"a": {"b": [" odd"]}}]

@@ -190,7 +190,6 @@ def test_broken_limits_are_malformed(body: bytes) -> None:
 @pytest.mark.parametrize(
     "elements",
     [
-        [],
         [{}],
         [{"name": "ai_usage"}],
         [{"name": "storage", "limit": 1}],
@@ -204,9 +203,14 @@ def test_broken_limits_are_malformed(body: bytes) -> None:
     ids=str,
 )
 def test_limits_that_are_not_understood_are_not_lifted(elements: list[Any]) -> None:
-    """No limit at all, or one whose name is spelled otherwise: that is no subscription without limits."""
+    """Limits are there, under names that we do not know: that is no subscription without limits."""
     with pytest.raises(MalformedAnswer):
         quota_of(*elements)
+
+
+def test_a_user_without_limits_has_none() -> None:
+    """The list may be empty (contract, 1.3)."""
+    assert quota_of()[0] == (NOT_LIMITED,) * 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,479 @@
+"""A lean HTTP/1.1 client for one origin: httptools' parser on an asyncio Protocol, in the loop that serves the request.
+
+Why not a library: relaying is what Sentinel is for, and the call to the provider was the largest single cost of a
+request. pyreqwest, the fastest client found, hands each answer and each chunk from its own thread to ours; measured
+side by side that is 35 us for a whole answer and 29 us for a chunk, here 17 and 5 (docs/adr/0008).
+
+What it does: keep-alive, one request at a time on a connection, chunked and counted and endless bodies, a bound for
+what waits unread, an idle time-out, TLS. What it leaves out: HTTP/2, redirects, cookies, compression, trailers.
+
+Providers close connections that rest (vLLM after 5 s, OpenAI and Anthropic after 15), and may do so just as we send a
+request. So a connection rests for a shorter time here; and a request whose kept connection dies before any byte of the
+answer is sent once more, over a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+import structlog
+
+from sentinel.egress import DIRECT, Egress
+from sentinel.proxy.transport.dialer import Dialer, ProxyRefused
+from sentinel.tasks import Tasks, pause
+from sentinel.write_coalescer import write_coalescer
+
+log = structlog.get_logger()
+
+MOST_UNREAD_BYTES = 256 * 1024
+"""When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
+
+MOST_HEAD_BYTES = 256 * 1024
+"""Of a head, or of a list of trailers, that the next read has still not ended."""
+MOST_IDLE = 1024
+_MOST_COPIED_BYTES = 64 * 1024
+_WHITE_SPACE = b" \t\r\n"
+"""Of JSON (RFC 8259, 2)."""
+_TICK_SECONDS = 0.25
+
+
+class HttpError(Exception):
+    """The exchange broke: no connection any more, or no HTTP."""
+
+
+class ConnectFailed(HttpError):
+    """There was no connection, so nothing was sent."""
+
+
+class IdleTimeout(HttpError):
+    """Nothing came for too long."""
+
+
+class _Stale(HttpError):
+    """A kept connection died before any byte of the answer: most likely it was closed while it rested."""
+
+
+Take = Callable[[bytes], bytes | None]
+"""Takes bytes, and returns what it leaves to the task that waits for them; None: it has taken all, and wants more."""
+
+
+def _leave(data: bytes) -> bytes:
+    return data
+
+
+class Http1Client:
+    """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
+
+    keep_seconds: how long a connection is kept for the next request, 0 = not at all. lines: headers of every request,
+    as they go over the wire. egress: how the origin is reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        lines: bytes = b"",
+        *,
+        connect_seconds: float,
+        idle_seconds: float,
+        keep_seconds: float,
+        egress: Egress = DIRECT,
+    ) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._dialer = Dialer(url, egress)
+        self._prefix = self._dialer.before_path + parts.path.encode("ascii")
+        host = parts.netloc.rpartition("@")[2].encode()
+        self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b%b" % (host, lines, self._dialer.lines)
+        self._connect_seconds = connect_seconds
+        self._idle_seconds = idle_seconds
+        self._keep_seconds = keep_seconds
+        self._idle: deque[_Connection] = deque()
+        self._busy: set[_Connection] = set()
+        self._tasks = Tasks()
+        self._ticking = False
+
+    async def send(
+        self,
+        method: bytes,
+        path: bytes,
+        lines: bytes,
+        body: bytes,
+        on_sent: Callable[[], None] | None = None,
+        *,
+        reuse: bool = True,
+    ) -> Http1Answer:
+        """Send a request; returns when the head of its answer is there. Raises HttpError.
+
+        lines: headers as they go over the wire, without host and content-length. on_sent: called once there is a
+        connection. reuse: whether a kept connection will do. The answer must be read to its end, or closed.
+        """
+        connection = (self._reuse() if reuse else None) or await self._connect()
+        if on_sent is not None:
+            on_sent()
+        length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
+        while True:
+            self._busy.add(connection)
+            answer = Http1Answer(connection)
+            try:
+                head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, length)
+                connection.start(answer, head, body)
+                while answer.status == 0:
+                    await connection.more()
+            except _Stale:
+                log.info("a kept connection to the provider was dead", host=self._host)
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                return answer
+            # A fresh one is never stale, so this happens once.
+            connection = await self._connect()
+
+    def _reuse(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable(self._keep_seconds):
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> _Connection:
+        if not self._ticking:
+            self._ticking = True
+            self._tasks.start(self._tick(), "provider connections")
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                return await self._dialer.connect(lambda: _Connection(self))
+        except ProxyRefused as error:
+            raise ConnectFailed(str(error)) from error
+        except (OSError, TimeoutError) as error:
+            raise ConnectFailed(type(error).__name__) from error
+
+    def done(self, connection: _Connection, *, reusable: bool) -> None:
+        """A connection has finished its exchange."""
+        self._busy.discard(connection)
+        if reusable and self._keep_seconds and len(self._idle) < MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    async def _tick(self) -> None:
+        """Find what has been silent for too long: one look at all connections instead of a timer for each read."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await pause(min(_TICK_SECONDS, self._idle_seconds / 4))
+            now = loop.time()
+            for connection in [c for c in self._busy if c.waits_since(now) > self._idle_seconds]:
+                connection.fail(IdleTimeout("nothing came for too long"))
+            while self._idle and now - self._idle[0].moved_at > self._keep_seconds:
+                self._idle.popleft().abort()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._tasks.cancel()
+        for connection in [*self._idle, *self._busy]:
+            connection.abort()
+
+
+class Http1Answer:
+    """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
+
+    ended: the body has come whole.
+    """
+
+    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection: _Connection | None = connection
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.ended = False
+        self._take: Take | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+
+    def came(self, piece: bytes) -> int:
+        """Take a piece of the body; returns how many bytes wait."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        return self._size
+
+    def pass_on(self) -> bool:
+        """Give what has come to whoever takes it right here; False if a task has to be woken for it."""
+        if self._take is None or self.ended:
+            return False
+        if not self._pieces:
+            return True
+        rest = self._take(self._gather())
+        if rest is not None:
+            self._pieces, self._size = [rest], len(rest)
+            return False
+        if self._connection is not None:
+            self._connection.resume()
+        return True
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its head says where the body ends."""
+        names = {name.lower() for name in self.headers}
+        return self.status in (204, 304) or b"content-length" in names or b"transfer-encoding" in names
+
+    def end(self) -> None:
+        """The body is complete; the connection belongs to others now."""
+        self.ended = True
+        self._connection = None
+
+    async def read(self) -> bytes | None:
+        """What has come since the last read, at least a byte; None at the end. Raises HttpError."""
+        return await self.flow(_leave)
+
+    async def flow(self, take: Take) -> bytes | None:
+        """Give what comes to `take` right where it comes, without waking a task; returns the first rest that it leaves.
+
+        None at the end. Raises HttpError, and what `take` raises.
+        """
+        self._take = take
+        try:
+            while not self._pieces or self.pass_on():
+                if self.ended:
+                    return None
+                assert self._connection is not None
+                await self._connection.more()
+        finally:
+            self._take = None
+        if self._connection is not None:
+            self._connection.resume()
+        return self._gather()
+
+    def _gather(self) -> bytes:
+        pieces = self._pieces
+        self._pieces, self._size = [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def peek(self) -> bytes:
+        """The first of what has come, which stays to be read; nothing at the end. Raises HttpError."""
+        while not self._pieces and not self.ended:
+            assert self._connection is not None
+            await self._connection.more()
+        return self._pieces[0] if self._pieces else b""
+
+    async def read_blank(self) -> bytes:
+        """White space that has come before anything else of the body; nothing once that has come. Raises HttpError."""
+        while not self.ended:
+            if self._pieces:
+                came = self._gather()
+                if not came.strip(_WHITE_SPACE):
+                    if self._connection is not None:
+                        self._connection.resume()
+                    return came
+                self._pieces, self._size = [came], len(came)
+                break
+            assert self._connection is not None
+            await self._connection.more()
+        return b""
+
+    async def read_all(self, most_bytes: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:
+        """The rest of the body. Raises HttpError, also for a body that is larger.
+
+        room: waits until so many bytes more may be held, as soon as a connection would hold up its provider for them.
+        """
+        counted = 0
+        while not self.ended:
+            assert self._connection is not None
+            if self._size > most_bytes:
+                raise HttpError("the body is too large")
+            if room is not None and self._size - counted > MOST_UNREAD_BYTES:
+                more, counted = self._size - counted, self._size
+                await room(more)
+                continue
+            self._connection.resume()
+            await self._connection.more()
+        return self._gather()
+
+    def close(self) -> None:
+        """Give up what has not been read, and the connection with it. Does nothing after the end."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; one answer at a time."""
+
+    def __init__(self, client: Http1Client) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._turn = write_coalescer(self._loop)
+        self._transport: asyncio.Transport | None = None
+        self._headers: dict[bytes, bytes] = {}
+        # The parser calls this for each header; a provider sends more than twenty, of which few are of interest.
+        self.on_header = self._headers.__setitem__
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Http1Answer | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._head_bytes = 0
+        self._complete = False
+        self._keep_alive = False
+        self._is_kept = False
+        self._surplus = False
+        self._paused = False
+        self.moved_at = self._loop.time()
+
+    # --------------------------------------------------------------------------------------------- for the client
+
+    def start(self, answer: Http1Answer, head: bytes, body: bytes) -> None:
+        """Send a request."""
+        self._answer, self._complete, self._head_bytes = answer, False, 0
+        self.moved_at = self._loop.time()
+        assert self._transport is not None
+        if len(body) <= _MOST_COPIED_BYTES:
+            self._turn.write(self._transport, head + body)
+        else:
+            # As it is: put behind its head it would be in memory twice for as long as the provider takes to read it.
+            self._transport.writelines((head, body))
+
+    def more(self) -> asyncio.Future[None]:
+        """To wait until something has come. Raises HttpError when nothing will."""
+        if self._error is not None:
+            raise self._error
+        # The next request may be waiting here before this one has resumed, so everybody waits for their own future.
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
+
+    def usable(self, keep_seconds: float) -> bool:
+        """Whether another request may be sent: it stands, and has not rested for longer than this."""
+        return (
+            self._transport is not None
+            and self._error is None
+            and not self._transport.is_closing()
+            and self._loop.time() - self.moved_at <= keep_seconds
+        )
+
+    def waits_since(self, now: float) -> float:
+        """Seconds since the provider last sent something; 0 while it is us who do not read."""
+        return 0.0 if self._paused else now - self.moved_at
+
+    def resume(self) -> None:
+        """There is room for more."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self.moved_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def fail(self, error: Exception) -> None:
+        """End the exchange with this error."""
+        self._error = self._error or error
+        self.abort()
+        self._wake()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._client._busy.discard(self)  # noqa: SLF001 (two halves of one thing)
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._error is not None:
+                waiter.set_exception(self._error)
+            else:
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------------------------------------------ for asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.moved_at = self._loop.time()
+        answer = self._answer
+        if answer is None:
+            # Nobody asked: this is no connection to send a request on.
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.fail(HttpError(type(error).__name__))
+            return
+        if answer.status == 0 or self._headers:
+            # A head that goes on, or trailers.
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.fail(HttpError("the head is too large"))
+                return
+        if self._complete:
+            self._finish()
+        elif self._pass_on(answer):
+            return
+        self._wake()
+
+    def _pass_on(self, answer: Http1Answer) -> bool:
+        try:
+            return answer.pass_on()
+        except Exception as error:  # noqa: BLE001 (it is raised where the answer is read)
+            self.fail(error)
+            return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        # It knows our methods: what has ended goes at once so, and not when the garbage collector looks.
+        del self._parser
+        answer = self._answer
+        if answer is None:
+            return
+        if exc is None and answer.status and not answer.is_counted:
+            # A body without a length ends with its connection (RFC 9112, 6.3).
+            self._answer = None
+            answer.end()
+            self._client.done(self, reusable=False)
+            self._wake()
+        elif self._is_kept and answer.status == 0 and self._head_bytes == 0:
+            self.fail(_Stale("the connection was closed before it was used again"))
+        else:
+            self.fail(HttpError("the connection was closed"))
+
+    def _finish(self) -> None:
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        answer.end()
+        self.resume()
+        self._is_kept = True
+        self._client.done(self, reusable=self._keep_alive and not self._surplus)
+
+    # ------------------------------------------------------------------------------------------- for the parser
+
+    def on_message_begin(self) -> None:
+        # More than was asked for: whatever it is, it must not be taken for the next answer.
+        self._surplus = self._complete
+
+    def on_headers_complete(self) -> None:
+        headers, status = self._headers.copy(), self._parser.get_status_code()
+        self._headers.clear()
+        if status >= 200 and not self._surplus:
+            assert self._answer is not None
+            self._answer.headers, self._answer.status = headers, status
+
+    def on_body(self, piece: bytes) -> None:
+        if self._surplus or self._answer is None:
+            return
+        if self._answer.came(piece) > MOST_UNREAD_BYTES and not self._paused:
+            assert self._transport is not None
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        # Trailers shall not be taken for headers of the next answer.
+        self._headers.clear()
+        # The parser knows this only until it looks for the next message.
+        self._keep_alive = not self._surplus and bool(self._parser.should_keep_alive())
+        if self._answer is not None and self._answer.status:
+            self._complete = True

@@ -1,0 +1,414 @@
+"""A kill campaign: load on several Sentinels while processes are killed at random, and the books compared afterwards.
+
+Nearly every request is of a caller of its own, so that what Zion was told can be compared request by request: with what
+the client got, and with what the provider billed. A seed gives the same events at about the same moments again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+
+from sentinel.cache import keys
+from sentinel.dev.openai import Billed
+from sentinel.dev.zion import BATCH
+from tests.support.campaign_trouble import Kind, Load, Trouble
+from tests.support.stack import Stack, say, wait_until
+
+SETTINGS = {
+    "USAGE_FLUSH_SECONDS": "0.2",
+    "ZION_CALLS_PER_SECOND": "100",
+    "SHUTDOWN_GRACE_SECONDS": "3",
+    "RATE_LIMITS": "",
+}
+MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1")
+LIMIT = 150
+"""Requests that the one limited caller may make."""
+
+
+UNSYNCED_SECONDS = 1.0
+"""What `appendfsync everysec` promises to lose at most, and a power cut in a campaign takes away."""
+
+
+@dataclass
+class Request:
+    """One request as its client saw it. got: output tokens that came. left: the client closed its connection midway.
+
+    ended: when, in monotonic seconds.
+    """
+
+    email: str
+    stream: bool
+    id: str = ""
+    status: int = 0
+    complete: bool = False
+    left: bool = False
+    got: int = 0
+    ended: float = 0.0
+
+
+@dataclass
+class Report:
+    """What a campaign found. Tokens are output tokens."""
+
+    seed: int
+    seconds: float
+    requests: int = 0
+    complete: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    overdrawn: int = 0
+    cut: int = 0
+    cut_got: int = 0
+    cut_charged: int = 0
+    left: int = 0
+    left_uncharged: int = 0
+    undelivered: int = 0
+    batches_in_doubt: int = 0
+    ambiguous: float = 0
+    lost_before_cut: list[float] = field(default_factory=list)
+    poisoned: int = 0
+    kept: int = 0
+
+    def __str__(self) -> str:
+        events = ", ".join(f"{name} {count}" for name, count in sorted(self.events.items()))
+        return (
+            f"seed {self.seed}: {self.requests} requests in {self.seconds:.0f} s, {self.complete} complete; {events}\n"
+            f"  lost {len(self.lost)}, doubled {len(self.doubled)}, overdrawn {self.overdrawn}\n"
+            f"  {self.left} left midway, {self.left_uncharged} of them uncharged\n"
+            f"  {self.cut} streams cut by us: clients got {self.cut_got} tokens, charged were {self.cut_charged}\n"
+            f"  {self.undelivered} answers billed by the provider and not delivered, so not charged\n"
+            f"  {self.batches_in_doubt} batches found out about, {self.ambiguous:.0f} items sent again in doubt"
+            + (f"\n  lost at most {max(self.lost_before_cut):.2f} s before a power cut" if self.lost_before_cut else "")
+        )
+
+
+class Campaign:
+    """Load and kills on a stack for so many seconds."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        *,
+        seed: int,
+        seconds: float,
+        clients: int = 12,
+        sentinels: int = 2,
+        power_cuts: Literal["none", "redis", "all"] = "none",
+        trouble: Kind | None = None,
+    ) -> None:
+        self._stack = stack
+        self._power_cuts = power_cuts
+        self._cuts: list[float] = []
+        self._sizes: list[tuple[float, int]] = []
+        self._random = random.Random(seed)
+        self._load = Load()
+        self._trouble, self._kind = Trouble(stack, self._load, self._random), trouble
+        self._clients = clients
+        self._until = 0.0
+        self._numbers = iter(range(10**9))
+        self._requests: list[Request] = []
+        self._sentinels = [stack.sentinel() for _ in range(sentinels)]
+        _, self._limited = stack.user("limited@corp.test", limits={"ai_requests": LIMIT})
+        self._shared = [stack.user(f"shared{number}@corp.test") for number in range(3)]
+        self.report = Report(seed, seconds)
+
+    async def run(self) -> Report:
+        """Run it, heal everything, wait until all is told, and compare."""
+        self._until = time.monotonic() + self.report.seconds
+        watching = asyncio.create_task(self._watch_file())
+        await asyncio.gather(self._kill(), *(self._ask_on(number) for number in range(self._clients)))
+        watching.cancel()
+        await asyncio.to_thread(self._heal)
+        self._compare()
+        return self.report
+
+    # -------------------------------------------------------------------------------------------------------- load
+
+    async def _ask_on(self, number: int) -> None:
+        chance = random.Random(f"{self.report.seed}/{number}")
+        while time.monotonic() < self._until:
+            await self._load.may_ask.wait()
+            self._load.asking += 1
+            await self._ask(chance)
+            self._load.asking -= 1
+
+    async def _ask(self, chance: random.Random) -> None:
+        kind = chance.random()
+        if kind < 0.1:
+            email, token = "limited@corp.test", self._limited
+        elif kind < 0.3:
+            user, token = chance.choice(self._shared)
+            email = user.email
+        else:
+            user, token = self._stack.user(f"one{next(self._numbers)}@corp.test")
+            email = user.email
+        request = Request(email, chance.random() < 0.7)
+        self._requests.append(request)
+        orders = f"tokens={chance.randint(1, 40)} delay={chance.choice([0, 0, 0.01, 0.05])}"
+        if chance.random() < 0.1:
+            orders += f" break_after={chance.randint(1, 5)}"
+        body = json.dumps(say(f"[[{orders}]]", model=chance.choice(MODELS), stream=request.stream)).encode()
+        leaves_after = chance.randint(1, 10) if request.stream and chance.random() < 0.1 else None
+        with contextlib.suppress(OSError, TimeoutError, ValueError, EOFError):
+            async with asyncio.timeout(25):
+                await _call(chance.choice(self._sentinels).port, token, body, request, leaves_after)
+        request.ended = time.monotonic()
+        if request.status != 200:
+            # Nobody hammers a service that is away.
+            await asyncio.sleep(0.05)
+
+    # ------------------------------------------------------------------------------------------------------- killing
+
+    async def _kill(self) -> None:
+        events: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
+            ("sentinel killed", 4, self._kill_sentinel),
+            ("redis killed", 3, self._kill_redis),
+            ("both killed", 1, self._kill_both),
+            ("killed in mid-batch", 4, self._kill_in_mid_batch),
+            ("sentinel stopped and resumed", 1, self._pause_sentinel),
+            ("sentinel terminated", 1, self._end_sentinel),
+            ("zion failed", 3, self._fail_zion),
+        ]
+        if self._power_cuts != "none":
+            events = [("power cut", 1, self._cut_power)]
+        if self._kind is not None:
+            events = self._trouble.events(self._kind)
+        names = [name for name, weight, _ in events for _ in range(weight)]
+        act = {name: action for name, _, action in events}
+        await asyncio.sleep(1)
+        while time.monotonic() < self._until - 1:
+            name = self._random.choice(names)
+            await act[name]()
+            self.report.events[name] += 1
+            await asyncio.sleep(self._random.uniform(0.3, 1.5))
+
+    async def _kill_sentinel(self) -> None:
+        victim = self._random.choice(self._sentinels)
+        await asyncio.to_thread(victim.kill)
+        await asyncio.sleep(self._random.uniform(0, 1))
+        await asyncio.to_thread(victim.start, ready=False)
+
+    async def _kill_redis(self) -> None:
+        await asyncio.to_thread(self._stack.store.kill)
+        await asyncio.sleep(self._random.uniform(0, 1.5))
+        await asyncio.to_thread(self._stack.store.start)
+
+    async def _cut_power(self) -> None:
+        """Kill Redis, or everything, and take away what it had not synced, as the end of its machine would."""
+        await asyncio.sleep(2 * UNSYNCED_SECONDS)
+        victims = self._sentinels if self._power_cuts == "all" else []
+        for victim in victims:
+            victim.kill()
+        await asyncio.to_thread(self._stack.store.kill)
+        cut = time.monotonic()
+        self._cuts.append(cut)
+        synced = max(size for moment, size in self._sizes if moment <= cut - UNSYNCED_SECONDS)
+        with self._file().open("r+b") as file:
+            file.truncate(synced)
+        await asyncio.to_thread(self._stack.store.start)
+        for victim in victims:
+            await asyncio.to_thread(victim.start, ready=False)
+
+    def _file(self) -> Path:
+        """The append-only file that grows."""
+        return max((self._stack.folder / "store" / "appendonlydir").glob("*.incr.aof"))
+
+    async def _watch_file(self) -> None:
+        while True:
+            self._sizes = self._sizes[-500:]
+            self._sizes.append((time.monotonic(), self._file().stat().st_size))
+            await asyncio.sleep(0.01)
+
+    async def _kill_both(self) -> None:
+        victim = self._random.choice(self._sentinels)
+        victim.kill()
+        await asyncio.to_thread(self._stack.store.kill)
+        await asyncio.to_thread(self._stack.store.start)
+        await asyncio.to_thread(victim.start, ready=False)
+
+    async def _kill_in_mid_batch(self) -> None:
+        """Kill whoever tells Zion something, right when Zion has it, and before the answer."""
+        fault: dict[str, Any] = self._random.choice([{"apply_then_delay_seconds": 30.0}, {"delay_seconds": 30.0}])
+        zion = self._stack.simulators.zion
+        before = len(zion.calls)
+        zion.faults.set(**fault, times=1, path_prefix=BATCH)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                while not any(call.path == BATCH for call in list(zion.calls)[before:]):  # noqa: ASYNC110 (no event)
+                    await asyncio.sleep(0.002)
+        victims = [sentinel for sentinel in self._sentinels if sentinel.running]
+        for victim in victims:
+            victim.kill()
+        zion.faults.clear()
+        for victim in victims:
+            await asyncio.to_thread(victim.start, ready=False)
+
+    async def _pause_sentinel(self) -> None:
+        victim = self._random.choice(self._sentinels)
+        victim.signal(signal.SIGSTOP)
+        await asyncio.sleep(self._random.choice([1, 3, 3, 13]) if self.report.seconds > 30 else 1)
+        victim.signal(signal.SIGCONT)
+
+    async def _end_sentinel(self) -> None:
+        victim = self._random.choice(self._sentinels)
+        await asyncio.to_thread(victim.stop, 30)
+        await asyncio.to_thread(victim.start, ready=False)
+
+    async def _fail_zion(self) -> None:
+        faults = self._stack.simulators.zion.faults
+        fault: dict[str, Any] = self._random.choice(
+            [{"apply_then_drop": True}, {"drop": True}, {"status": 500}, {"status": 429, "retry_after": "1"}]
+        )
+        faults.set(**fault, times=self._random.randint(1, 4), path_prefix="/api/v1/usage")
+        await asyncio.sleep(self._random.uniform(0.2, 2))
+        faults.clear()
+
+    def _heal(self) -> None:
+        """Everything runs again, and everything is told."""
+        self._stack.simulators.zion.faults.clear()
+        for sentinel in self._sentinels:
+            if not sentinel.running:
+                sentinel.start()
+        with redis.Redis.from_url(self._stack.store.url, retry_on_timeout=True) as client:
+            wait_until(lambda: self._is_quiet(client), 60, "the end of all deliveries")
+        self.report.poisoned, self.report.kept = self._trouble.poisoned, self._trouble.kept()
+        self.report.ambiguous = sum(s.metric("sentinel_usage_ambiguous_total") for s in self._sentinels)
+        for sentinel in self._sentinels:
+            lines = [line for line in sentinel.log() if line.get("event") == "an unanswered batch"]
+            self.report.batches_in_doubt += len(lines)
+
+    def _is_quiet(self, client: redis.Redis) -> bool:
+        waiting = sum(client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)) + client.hlen(keys.batches())
+        leases = sum(client.hlen(name) for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000))
+        notes = sum(
+            sum(field.startswith(b"x:") for field in client.hkeys(name))
+            for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000)
+        )
+        spooled = any((self._stack.folder / "spool").glob("*.jsonl"))
+        return waiting == 0 and leases == notes and not spooled
+
+    # ------------------------------------------------------------------------------------------------------ comparing
+
+    def _compare(self) -> None:
+        billed = {bill.request_id: bill for bill in self._stack.simulators.openai.billed}
+        told: dict[str, list[int]] = {}
+        for applied in self._stack.simulators.zion.applied:
+            sums = told.setdefault(applied.email, [0, 0, 0])
+            for place, name in enumerate(("ai_requests", "ai_input_tokens", "ai_output_tokens")):
+                sums[place] += getattr(applied, name)
+        report = self.report
+        report.requests = len(self._requests)
+        for request in self._requests:
+            report.complete += request.complete
+            if request.email.startswith("one"):
+                self._compare_one(request, billed.get(request.id), told.get(request.email, [0, 0, 0]))
+        for email in ("limited@corp.test", *(user.email for user, _ in self._shared)):
+            self._compare_shared(email, billed, told.get(email, [0, 0, 0]))
+        # What the provider billed and nobody got, since its proxy was killed, is not charged to the caller's limit.
+        report.overdrawn = max(0, told.get("limited@corp.test", [0])[0] - LIMIT)
+
+    def _compare_one(self, request: Request, bill: Billed | None, told: list[int]) -> None:
+        report = self.report
+        about = f"{request} {bill} told {told}"
+        if told[0] > 1 or (bill is not None and (told[1] > bill.prompt_tokens or told[2] > bill.completion_tokens)):
+            report.doubled.append(about)
+        if request.complete:
+            assert bill is not None
+            if told != [1, bill.prompt_tokens, bill.completion_tokens]:
+                report.lost.append(about)
+                report.lost_before_cut.append(self._next_cut(request.ended) - request.ended)
+        elif request.left:
+            report.left += 1
+            report.left_uncharged += told[0] == 0
+        elif request.got:
+            report.cut += 1
+            report.cut_got += request.got
+            report.cut_charged += told[2]
+        elif bill is not None and told[0] == 0:
+            report.undelivered += 1
+
+    def _next_cut(self, moment: float) -> float:
+        return min((cut for cut in self._cuts if cut > moment), default=float("inf"))
+
+    def _compare_shared(self, email: str, billed: dict[str, Billed], told: list[int]) -> None:
+        """Their requests are told in sums: at least what clients have complete, at most what the provider billed."""
+        bills = [bill for bill in self._of(email, billed) if bill is not None]
+        complete = {request.id for request in self._requests if request.complete and request.email == email}
+        least = [bill for bill in bills if bill.request_id in complete]
+        for place, name in ((1, "prompt_tokens"), (2, "completion_tokens")):
+            if told[place] < sum(getattr(bill, name) for bill in least):
+                self.report.lost.append(f"{email}: told {told}, complete were {len(least)}")
+            if told[place] > sum(getattr(bill, name) for bill in bills) + self._unseen(email, billed, name):
+                self.report.doubled.append(f"{email}: told {told}, billed were {len(bills)}")
+        if told[0] < len(least):
+            self.report.lost.append(f"{email}: told {told}, complete were {len(least)}")
+
+    def _of(self, email: str, billed: dict[str, Billed]) -> list[Billed | None]:
+        return [billed.get(request.id) for request in self._requests if request.email == email and request.id]
+
+    def _unseen(self, email: str, billed: dict[str, Billed], name: str) -> int:
+        """What the provider billed for requests whose client never learnt their id; they may be this caller's."""
+        known = {request.id for request in self._requests}
+        return sum(getattr(bill, name) for bill in billed.values() if bill.request_id not in known)
+
+
+async def _call(port: int, token: str, body: bytes, request: Request, leaves_after: int | None) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        await _read_head(reader, request)
+        if request.status != 200:
+            return
+        if request.stream:
+            await _read_stream(reader, request, leaves_after)
+        else:
+            answer = json.loads(await reader.read())
+            request.got, request.complete = answer["usage"]["completion_tokens"], True
+    finally:
+        writer.transport.abort()
+
+
+async def _read_head(reader: asyncio.StreamReader, request: Request) -> None:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    request.status, request.id = int(lines[0].split()[1]), headers.get("x-request-id", "")
+
+
+async def _read_stream(reader: asyncio.StreamReader, request: Request, leaves_after: int | None) -> None:
+    while line := await reader.readline():
+        if line.startswith(b"data: [DONE]"):
+            request.complete = True
+            return
+        if line.startswith(b"data: {"):
+            choices = json.loads(line[6:]).get("choices") or [{}]
+            request.got += bool((choices[0].get("delta") or {}).get("content"))
+        if leaves_after is not None and request.got >= leaves_after:
+            request.left = True
+            return
+
+
+async def run(seed: int, seconds: float, *, appendfsync: str, **options: Any) -> Report:
+    """One whole campaign on a stack of its own."""
+    # A lease must not end before what a power cut took away is settled again, as it would not with the default of 30 s.
+    lease = "3" if options.get("power_cuts", "none") == "none" else "10"
+    local = {"REDIS_DOWN": "local", "SENTINEL_REPLICAS": "2"} if options.get("trouble") in ("away", "poison") else {}
+    stack = Stack(appendfsync=appendfsync, LEASE_SECONDS=lease, **SETTINGS, **local)
+    with stack:
+        return await Campaign(stack, seed=seed, seconds=seconds, **options).run()

@@ -1,0 +1,237 @@
+"""Deliverers in the test's own process, on a real Valkey and a Zion that listens: for what processes could not time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import types
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from sentinel.cache import connection, redis
+from sentinel.cache.redis import Store
+from sentinel.cache.redis_ledger import RedisLedger
+from sentinel.dev.server import Server
+from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
+from sentinel.limits.policy import Ask, Policy, Quota, Triple
+from sentinel.usage import outbox, queue
+from sentinel.usage.outbox import Outbox
+from sentinel.zion.client import ZionClient
+
+T = TypeVar("T")
+POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Books:
+    """One Redis and one Zion, with the users of one test, and what should be booked for each of them."""
+
+    store: Store
+    ledger: RedisLedger
+    zion: ZionClient
+    simulator: ZionSimulator
+    owed: Counter[str] = field(default_factory=Counter)
+    settled: list[tuple[Ask, Triple]] = field(default_factory=list)
+
+    async def user(self, email: str, **fields: Any) -> str:
+        """A user whom Zion knows, and whose limits Sentinel has asked for."""
+        name = email.partition("@")[0]
+        self.simulator.add_user(email, external_id=name, **fields)
+        used = self.simulator.used(email)
+        told = (used["ai_requests"], used["ai_input_tokens"], used["ai_output_tokens"])
+        await self.ledger.refresh(name, Quota(used=told), -1)
+        return email
+
+    async def spend(self, email: str, spent: Triple = (1, 12, 7), model: str = "gpt-4o-mini", at_ms: int = 0) -> None:
+        """Settle one request."""
+        ask = Ask(f"req_{next(_numbers)}", email.partition("@")[0], email, model, 0, 0)
+        assert await self.ledger.settle(ask, spent, 1, at_ms)
+        self.settled.append((ask, spent))
+        for metric, amount in zip(("ai_requests", "ai_input_tokens", "ai_output_tokens"), spent, strict=True):
+            self.owed[f"{email} {metric}"] += amount
+
+    async def settle_again(self) -> None:
+        """What Redis may have forgotten, as the tracker does when it has come back."""
+        for ask, spent in self.settled:
+            await self.ledger.settle(ask, spent, 1)
+
+    def outbox(self, name: str = "", calls_per_second: float = 1000.0) -> Outbox:
+        """A deliverer that takes itself for a process on a machine of its own."""
+        made = Outbox(self.ledger, self.zion, flush_seconds=0.05, calls_per_second=calls_per_second)
+        if name:
+            made._deliverers.name = f"{name}|1|1"
+        return made
+
+    def booked(self) -> Counter[str]:
+        """What Zion has booked beyond what users had at their start; equal to `owed` when all is told once."""
+        total: Counter[str] = Counter()
+        for applied in self.simulator.applied:
+            for metric in ("ai_requests", "ai_input_tokens", "ai_output_tokens"):
+                total[f"{applied.email} {metric}"] += getattr(applied, metric)
+        return +total
+
+    def reports(self) -> list[Any]:
+        """The usage reports that Zion got."""
+        return [call for call in list(self.simulator.calls) if call.path in (BATCH, INCREMENT)]
+
+    async def waiting(self) -> int:
+        """Records in the outboxes."""
+        return (await self.outbox().depth())[0]
+
+    async def told(self, deliverer: Outbox, seconds: float = 10.0) -> None:
+        """Let this deliverer work until Zion has been told all, and nothing is left behind."""
+        await until(deliverer.flush, seconds)
+        assert await self.waiting() == 0
+        assert await self.store.command("HLEN", "sentinel:batches") == 0
+
+
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 10.0) -> T:
+    """Look until the condition holds; return what it returned. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):  # noqa: ASYNC110 (Redis and other processes set no events)
+            await asyncio.sleep(0.01)
+        return found
+
+
+@contextlib.contextmanager
+def patient_redis() -> Iterator[None]:
+    """A longer deadline for Redis: these tests are not about a machine that is busy with others."""
+    deadline = connection.DEADLINE_SECONDS
+    connection.DEADLINE_SECONDS = 10.0
+    try:
+        yield
+    finally:
+        connection.DEADLINE_SECONDS = deadline
+
+
+@asynccontextmanager
+async def open_books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
+    """Books on an empty Redis and a Zion that has heard nothing."""
+    simulator.faults.clear()
+    simulator.calls.clear()
+    simulator.applied.clear()
+    simulator.refused_emails.clear()
+    simulator.dedupe = simulator.batch_endpoint_missing = simulator.increment_missing = False
+    simulator.results_style = "full"
+    zion = ZionClient(zion_url, simulator.api_key)
+    try:
+        async with empty_store(store_url) as store:
+            yield Books(store, RedisLedger(store, POLICY), zion, simulator)
+    finally:
+        await zion.close()
+
+
+@asynccontextmanager
+async def empty_store(url: str) -> AsyncIterator[Store]:
+    """An empty Redis, which is left empty for others."""
+    with patient_redis():
+        store = redis.open_store(url)
+        await store.start()
+        await store.client.flushall()
+        try:
+            yield store
+            await store.client.flushall()
+        finally:
+            await store.close()
+
+
+@contextlib.contextmanager
+def quick_retries() -> Iterator[None]:
+    """Ten times shorter pauses after failures."""
+    slow, doubt = queue.backoff_seconds, outbox.DOUBT_SECONDS
+    queue.backoff_seconds = outbox.backoff_seconds = lambda attempts, jitter: slow(attempts, jitter) / 10
+    outbox.DOUBT_SECONDS = doubt / 20
+    try:
+        yield
+    finally:
+        queue.backoff_seconds = outbox.backoff_seconds = slow
+        outbox.DOUBT_SECONDS = doubt
+
+
+@contextlib.contextmanager
+def other_zion(app: Any) -> Iterator[str]:
+    """A Zion of the test's own making, listening; its address."""
+    server = Server(app, "127.0.0.1", 0).start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def scripted(answer: Callable[[str, dict[str, str], Any], tuple[int, Any] | None], simulator: ZionSimulator) -> Any:
+    """An ASGI app that asks `answer(path, headers, body)` for usage reports, and is the simulator for the rest.
+
+    None from `answer` also means: as the simulator does.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] not in (BATCH, INCREMENT):
+            await simulator.app(scope, receive, send)
+            return
+        messages = [await receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        raw = b"".join(message.get("body", b"") for message in messages)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        decided = answer(scope["path"], headers, msgspec.json.decode(raw))
+        if decided is None:
+            queue = [{"type": "http.request", "body": raw, "more_body": False}]
+
+            async def again() -> Any:
+                return queue.pop() if queue else await receive()
+
+            await simulator.app(scope, again, send)
+            return
+        status, body = decided
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": content})
+
+    return app
+
+
+class Stepped:
+    """Runs a coroutine that can be cancelled at its n-th suspension, or at the first one at which a condition holds."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], cancel_at: int | Callable[[], bool]) -> None:
+        self._work = work
+        self._is_due = cancel_at if callable(cancel_at) else lambda: self.steps >= cancel_at
+        self.steps = 0
+        self.cancelled = False
+
+    async def run(self, before: Callable[[], None] = lambda: None) -> None:
+        """Run it. before: called right before the cancellation."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._drive(before)
+
+    @types.coroutine
+    def _drive(self, before: Callable[[], None]) -> Generator[Any, Any, Any]:
+        try:
+            future = self._work.send(None)
+            while True:
+                self.steps += 1
+                if not self.cancelled and self._is_due():
+                    self.cancelled = True
+                    before()
+                    if future is not None:
+                        # What was waited for goes on by itself, as a call that is on its way to Redis does.
+                        future._asyncio_future_blocking = False
+                    future = self._work.throw(asyncio.CancelledError())
+                    continue
+                try:
+                    yield future
+                except asyncio.CancelledError as error:
+                    future = self._work.throw(error)
+                else:
+                    future = self._work.send(None)
+        except StopIteration:
+            return

@@ -1,0 +1,121 @@
+"""Speaks plain HTTP to Sentinel, and looks at its answers as a client library would."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.stack import SentinelProcess
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, once it has been seen to have OpenAI's shape."""
+        assert self.headers["content-type"] == "application/json"
+        assert list(self.json) == ["error"]
+        error: dict[str, Any] = self.json["error"]
+        assert {"message", "type", "param", "code"} <= error.keys() <= {"message", "type", "param", "code", "details"}
+        assert error["message"]
+        return error
+
+    def is_error(self, status: int, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bool:
+        """Whether this is exactly that error; the assertion tells what it is instead."""
+        error = self.error
+        assert (self.status, error["code"], error["type"], error["param"]) == (status, code, kind, param)
+        return True
+
+
+def send(
+    sentinel: SentinelProcess,
+    method: str,
+    path: str,
+    token: str | None = None,
+    body: bytes | dict[str, Any] | None = None,
+    **headers: str,
+) -> Answer:
+    """One request; `headers` with underscores for dashes. Every answer carries a request id."""
+    if isinstance(body, dict):
+        body = json.dumps(body).encode()
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token is not None:
+        given.setdefault("Authorization", f"Bearer {token}")
+    answer = Answer(*sentinel.request(method, path, body, given))
+    assert answer.headers["x-request-id"].startswith("req_")
+    return answer
+
+
+def post(
+    sentinel: SentinelProcess, token: str | None, body: bytes | dict[str, Any], path: str = CHAT, **headers: str
+) -> Answer:
+    """POST a body, to the chat by default."""
+    return send(sentinel, "POST", path, token, body, **headers)
+
+
+def chat(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
+    """The body of a chat completion; `text` may hold a directive for the simulator."""
+    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def events(body: bytes) -> list[str]:
+    """The data of each event of a stream."""
+    return [part.partition("data: ")[2] for part in body.decode().split("\n\n") if part.startswith("data: ")]
+
+
+def head(path: str = CHAT, method: str = "POST", headers: Iterable[str] = ()) -> bytes:
+    """The head of a request, for raw connections."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: sentinel", *headers, "", ""]).encode()
+
+
+def read_answer(connection: socket.socket, seconds: float = 5.0) -> Answer:
+    """One whole answer from a raw connection. Fails where it does not come in time, or the connection ends before."""
+    deadline = time.monotonic() + seconds
+    data = b""
+    while b"\r\n\r\n" not in data or not _complete(data):
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        piece = connection.recv(65536)
+        assert piece, f"the connection ended after {data!r}"
+        data += piece
+    start, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = start.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(int(status.split()[1]), headers, body[: int(headers["content-length"])])
+
+
+def _complete(data: bytes) -> bool:
+    start, _, body = data.partition(b"\r\n\r\n")
+    lengths = [line for line in start.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return len(body) >= int(lengths[0].partition(b":")[2])
+
+
+def is_closed(connection: socket.socket, seconds: float = 5.0) -> bool:
+    """Whether Sentinel ends this connection within so many seconds."""
+    deadline = time.monotonic() + seconds
+    try:
+        while time.monotonic() < deadline:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            if not connection.recv(65536):
+                return True
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return False

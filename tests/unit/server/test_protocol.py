@@ -1,0 +1,200 @@
+"""What the server does by the clock, on a connection that is none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from uvicorn.server import ServerState
+
+from sentinel.config import Settings
+from sentinel.server import protocol as connections
+from sentinel.server.protocol import MOST_WAITING, HttpProtocol
+from sentinel.server.serve import config_for
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
+IDLE_SECONDS = 0.2
+
+
+class _Transport:
+    """Takes what is written, and can be closed."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.answered = asyncio.Event()
+        self.written = b""
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        self.answered.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def is_closing(self) -> bool:
+        return self.closed.is_set()
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+seen: list[dict[str, Any]] = []
+"""Scopes of the requests that were served."""
+
+
+async def _app(scope: Any, receive: Any, __: Any) -> None:
+    """Answers at once, `/body` with the body; `/stream` in pieces of unknown length."""
+    seen.append(scope)
+    request, body = scope["extensions"]["sentinel.connection"], b""
+    if scope["path"] == "/body":
+        more = True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+    length = None if scope["path"] == "/stream" else len(body)
+    request.send_head(200, b"", body, length, close=False, more=False)
+
+
+@pytest.fixture
+async def connection(monkeypatch: pytest.MonkeyPatch) -> tuple[HttpProtocol, _Transport]:
+    seen.clear()
+    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", IDLE_SECONDS)
+    settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
+    config = config_for(_app, settings)
+    config.load()
+    protocol, transport = HttpProtocol(config, ServerState(), {}), _Transport()
+    protocol.connection_made(transport)  # type: ignore[arg-type]
+    return protocol, transport
+
+
+async def _answered(protocol: HttpProtocol, transport: _Transport) -> float:
+    transport.answered.clear()
+    protocol.data_received(REQUEST)
+    async with asyncio.timeout(5):
+        await transport.answered.wait()
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_connection_is_closed_once_it_has_been_idle(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """Not before: each request starts the time anew, though one timer serves for many of them."""
+    protocol, transport = connection
+    began = last = await _answered(protocol, transport)
+    while last < began + 2 * IDLE_SECONDS:
+        assert not transport.is_closing()
+        last = await _answered(protocol, transport)
+        await asyncio.sleep(IDLE_SECONDS / 20)
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+    assert asyncio.get_running_loop().time() - last >= IDLE_SECONDS * 0.99
+
+
+async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """Clients open some ahead of need. An empty line is no use of it."""
+    protocol, transport = connection
+    opened = asyncio.get_running_loop().time()
+    protocol.data_received(b"\r\n")
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+    assert asyncio.get_running_loop().time() - opened >= IDLE_SECONDS * 0.9
+    assert transport.written == b""
+
+
+async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpProtocol, _Transport]) -> None:
+    """However long the answer takes."""
+    protocol, transport = connection
+    await _answered(protocol, transport)
+    protocol.data_received(REQUEST[:-2])
+    await asyncio.sleep(2 * IDLE_SECONDS)
+    assert not transport.is_closing()
+    protocol.connection_lost(None)
+    assert protocol._idle_timer is None or protocol._idle_timer.cancelled()
+
+
+async def _served(count: int) -> None:
+    """Let the loop turn until all is done that can be."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(seen) == count
+
+
+async def test_a_connection_is_idle_though_something_came_late(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """A body that ends after its answer, and an empty line, begin no request that would stop the time."""
+    protocol, transport = connection
+    protocol.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhe")
+    await _served(1)
+    protocol.data_received(b"llo")
+    protocol.data_received(b"\r\n")
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10])
+async def test_the_body_of_a_request_for_another_protocol_is_no_request(
+    connection: tuple[HttpProtocol, _Transport], cut: int
+) -> None:
+    """Java asks for HTTP/2 with each request. The parser knows no body of such a one."""
+    protocol, transport = connection
+    hidden = b"GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n"
+    asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAA\r\n"
+    head = b"POST /body HTTP/1.1\r\nhost: a\r\n%bcontent-length: %d\r\n\r\n" % (asks, len(hidden))
+    whole = head + hidden + REQUEST
+    protocol.data_received(whole[: len(head) + cut])
+    protocol.data_received(whole[len(head) + cut :])
+    await _served(2)
+    assert [scope["path"] for scope in seen] == ["/body", "/"]
+    assert transport.written.count(b"HTTP/1.1 200") == 2
+    assert hidden in transport.written
+
+
+async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpProtocol, _Transport]) -> None:
+    """What comes behind a chunked body cannot say who is calling, nor fill the memory."""
+    protocol, transport = connection
+    chunked = b"POST /body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+    protocol.data_received(chunked + b"authorization: Bearer other\r\n\r\n")
+    await _served(1)
+    assert b"authorization" not in dict(seen[0]["headers"])
+    protocol.data_received(chunked)
+    for _ in range(20):
+        protocol.data_received(b"x: yyyyyyyy\r\n" * 1000)
+    assert transport.is_closing()
+
+
+async def test_requests_that_do_not_wait_for_answers_have_an_end(
+    connection: tuple[HttpProtocol, _Transport],
+) -> None:
+    """Those that wait hold up reading, and too many of them end the connection, after their answers."""
+    protocol, transport = connection
+    protocol.data_received(REQUEST * 3)
+    assert transport.paused
+    await _served(3)
+    assert not transport.paused
+    assert transport.written.count(b"HTTP/1.1 200") == 3
+    protocol.data_received(REQUEST * 1000)
+    await _served(3 + 1 + MOST_WAITING)
+    assert transport.written.count(b"HTTP/1.1 200") == 3 + 1 + MOST_WAITING
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
+
+
+async def test_http_1_0_gets_no_chunks(connection: tuple[HttpProtocol, _Transport]) -> None:
+    """RFC 9112, 6.1: the end of the connection is the end of the body."""
+    protocol, transport = connection
+    protocol.data_received(b"GET /stream HTTP/1.0\r\n\r\n")
+    await _served(1)
+    assert transport.written.endswith(b"connection: close\r\n\r\n")
+    assert b"chunked" not in transport.written
+    assert transport.is_closing()
