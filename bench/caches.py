@@ -20,7 +20,7 @@ from typing import Any, cast
 from bench import messages
 from bench.machine import PAGE_BYTES
 from bench.servers import ROOT
-from sentinel.cache import keys, local, subscription
+from sentinel.cache import keys, local_ledger, subscription
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import InvalidApiKey
@@ -94,14 +94,14 @@ def _local_accounts() -> Cache:
         fresh_seconds=300,
         stale_seconds=3600,
     )
-    ledger = local.LocalLedger(policy, 1)
+    ledger = local_ledger.LocalLedger(policy, 1)
 
     def feed(number: int) -> None:
         ask = _ask(number)
         ledger.reserve(ask)
         ledger.settle(ask, (1, 65, 68))
 
-    return Cache(feed, lambda: len(ledger._accounts), local.MOST_ACCOUNTS)
+    return Cache(feed, lambda: len(ledger._accounts), local_ledger.MOST_ACCOUNTS)
 
 
 class _NoLedger:
