@@ -32,10 +32,11 @@ from sentinel.observability import logs
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
-from sentinel.proxy.exchange import Parts
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import Level, RequestContext
 from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.registry import Registry, Target
+from sentinel.proxy.state import Parts
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
@@ -187,16 +188,16 @@ class Running:
             cache=self._cache,
             ledger=self._admission,
             counter=TokenCounter(),
-            provider=self._provider,
+            registry=Registry(Target("openai", self._provider)),
             tracker=self._tracker,
             leases=self._leases,
             keepalive=self._keepalive,
             tasks=self._exchange_tasks,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.request_body_timeout_seconds,
-            typical=OutputEstimator(settings.default_output_tokens),
+            estimator=OutputEstimator(settings.default_output_tokens),
             drain_abandoned=settings.abandoned_streams == "drain",
-            counting=self._counting,
+            threads=self._counting,
             on_end=self._ended,
             answers=MemoryBudget(settings.max_buffered_bytes),
         )

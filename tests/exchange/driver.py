@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import RedisLedger, read_account
 from sentinel.clock import monotonic
+from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import AppError
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy, Quota
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.client import ClientSide
-from sentinel.proxy.exchange import CHAT, Exchange, Kind, Parts
+from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.proxy.redaction import NO_SECRET
+from sentinel.proxy.registry import Registry, Target
+from sentinel.proxy.state import Parts
 from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
@@ -90,10 +94,10 @@ class Provider:
     opened: int = 0
     closed: int = 0
 
-    async def post(self, request: ProviderRequest) -> ProviderAnswer:
+    async def post(self, request: ProviderRequest, on_blank: Any, room: Any) -> ProviderAnswer:
         await asyncio.sleep(0)  # As a connection is made.
-        self.requests.append(request)
-        request.on_sent()
+        self.requests.append(copy(request))
+        request.sent = True
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
@@ -103,25 +107,21 @@ class Provider:
                 raise blank
             if isinstance(blank, Gate):
                 await blank.pass_through()
-            elif request.on_blank is not None:
-                await request.on_blank(ProviderAnswer(200, b"content-type: application/json\r\n", b"up_1", blank))
+            else:
+                await on_blank(ProviderAnswer(200, b"content-type: application/json\r\n", b"up_1", blank))
         return ProviderAnswer(status, b"content-type: application/json\r\n", b"up_1", body)
 
-    @asynccontextmanager
-    async def stream(self, request: ProviderRequest) -> AsyncIterator[_Answer]:
+    async def stream(self, request: ProviderRequest, room: Any) -> _Answer:
         await asyncio.sleep(0)  # As a connection is made.
-        self.requests.append(request)
-        request.on_sent()
+        self.requests.append(copy(request))
+        request.sent = True
         await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.pass_through()
         if self.failure is not None:
             raise self.failure
         self.opened += 1
-        try:
-            yield _Answer(self, *self.refuses.pop(0)) if self.refuses else _Answer(self, self.status, self.body)
-        finally:
-            self.closed += 1
+        return _Answer(self, *self.refuses.pop(0)) if self.refuses else _Answer(self, self.status, self.body)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         raise AssertionError
@@ -137,6 +137,7 @@ class _Answer:
         self._provider = provider
         self._pieces = iter(provider.pieces)
         self._body = body
+        self._closed = False
         self.status = status
         self.lines, self.id = provider.lines, b"up_1"
 
@@ -166,7 +167,12 @@ class _Answer:
 
     async def whole(self) -> ProviderAnswer:
         await asyncio.sleep(0)
+        self.close()
         return ProviderAnswer(self.status, self.lines, self.id, self._body)
+
+    def close(self) -> None:
+        self._provider.closed += not self._closed
+        self._closed = True
 
 
 class Connection:
@@ -267,23 +273,25 @@ class Stage:
             cache=cache,  # type: ignore[arg-type]
             ledger=self.ledger,
             counter=TokenCounter(),
-            provider=self.provider,
+            registry=Registry(Target("scripted", self.provider)),
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
             leases=self.leases,
             keepalive=self.keepalive,
             tasks=self.tasks,
             max_body_bytes=1 << 20,
             body_timeout_seconds=5,
-            typical=OutputEstimator(default_output),
+            estimator=OutputEstimator(default_output),
             drain_abandoned=drain,
-            counting=COUNTING,
+            threads=COUNTING,
             on_end=self.ended.append,
         )
         self._count = 0
 
-    def exchange(self, client: Client, kind: Kind = CHAT) -> Exchange:
+    def exchange(self, client: Client, endpoint: Endpoint[Any] = CHAT) -> Exchange:
         self._count += 1
-        return Exchange(self.parts, kind, client.side, RequestContext(f"req_{self._count}", kind.route, monotonic()))
+        return Exchange(
+            self.parts, endpoint, client.side, RequestContext(f"req_{self._count}", endpoint.route, monotonic())
+        )
 
     async def limit(self, output: int) -> None:
         """Zion grants the caller so much output."""

@@ -14,8 +14,8 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.completion import Completion
 
 from sentinel.cache.redis import Store
+from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.error import UpstreamError
-from sentinel.proxy.exchange import COMPLETION
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Stage, event, usage
 
@@ -178,7 +178,7 @@ class TestEndAtLimit:
             for w in ("one", "two", "three")
         ]
         stage.provider.pieces = [first, *words]
-        await stage.exchange(client, COMPLETION).run()
+        await stage.exchange(client, COMPLETIONS).run()
         assert [o for _, _, o in (await stage.settled()).values()] == [2]
         last = Completion.model_validate(events(client.got)[-1])
         assert (last.id, last.created, last.model) == ("c", 5, "m")

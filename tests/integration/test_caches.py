@@ -7,8 +7,9 @@ import json
 import pytest
 
 from bench.caches import CACHES
+from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.error import InvalidType
-from sentinel.proxy.body import read_chat, read_completion
 
 
 @pytest.mark.parametrize("name", CACHES)
@@ -21,7 +22,7 @@ async def test_a_cache_keeps_its_bound(name: str) -> None:
     assert cache.bound // 2 <= cache.kept() <= cache.bound
 
 
-@pytest.mark.parametrize("read", [read_chat, read_completion])
+@pytest.mark.parametrize("read", [CHAT.read, COMPLETIONS.read])
 def test_names_of_models_are_bounded(read) -> None:
     """Whatever is kept by model cannot be made large by its name."""
     body = {"messages": [], "prompt": "x"}

@@ -115,12 +115,12 @@ def test_a_kept_connection_that_dies_is_replaced(factory: Any, end: Any, when: s
 
     async def scene() -> None:
         with Peer() as peer:
-            client, sent = client_of(peer), []
+            client, note = client_of(peer), ProviderRequest(b"", b"", body)
             connection = await kept(client, peer)
             if when.startswith("before"):
                 # The event loop has had no turn to hear of it when the request is written.
                 end(connection)
-            task = asyncio.create_task(post(client, body, on_sent=lambda: sent.append(1)))
+            task = asyncio.create_task(post(client, body, note=note))
             if when.startswith("when the"):
                 assert await asyncio.to_thread(peer.asked, connection) == body
                 end(connection)
@@ -131,7 +131,7 @@ def test_a_kept_connection_that_dies_is_replaced(factory: Any, end: Any, when: s
             assert await asyncio.to_thread(peer.asked, fresh) == body
             fresh.sendall(ANSWER)
             assert await task == b"hello"
-            assert sent == [1]
+            assert note.sent
             # The fresh one is kept as any other.
             task = asyncio.create_task(post(client, b"third"))
             assert await asyncio.to_thread(peer.asked, fresh) == b"third"
@@ -211,6 +211,10 @@ async def test_no_second_connection_to_be_had() -> None:
         await client.close()
 
 
+async def _ignore(_: Any) -> None:
+    return
+
+
 async def test_after_a_failed_connect_no_kept_connection_is_tried() -> None:
     """Else a request could be written to one dead connection after another."""
     with Peer() as peer:
@@ -218,7 +222,7 @@ async def test_after_a_failed_connect_no_kept_connection_is_tried() -> None:
         provider = OpenAIProvider(url, "key", connect_timeout_seconds=5, idle_timeout_seconds=5, keepalive_seconds=60)
 
         def ask() -> asyncio.Task[Any]:
-            return asyncio.create_task(provider.post(ProviderRequest(b"/x", b"", b"{}", lambda: None)))
+            return asyncio.create_task(provider.post(ProviderRequest(b"/x", b"", b"{}"), _ignore, _ignore))
 
         tasks = [ask(), ask()]
         for connection in [await asyncio.to_thread(peer.accept) for _ in tasks]:

@@ -29,6 +29,15 @@ def bearer_token(value: bytes | None) -> bytes:
     return token
 
 
+def remembered(headers: Mapping[bytes, bytes], cache: SubscriptionCache) -> AuthenticatedUser | None:
+    """The caller, where memory knows the token; None: `identify` must be asked. headers: names in lower case."""
+    value = headers.get(b"authorization")
+    # What memory knows was a proper token when it came first.
+    if value is not None and value[:7].lower() == b"bearer ":
+        return cache.remembered(value[7:])
+    return None
+
+
 async def identify(
     headers: Mapping[bytes, bytes], cache: SubscriptionCache, client: str | None = None
 ) -> AuthenticatedUser:
@@ -36,8 +45,4 @@ async def identify(
 
     Raises MissingApiKey, InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable.
     """
-    value = headers.get(b"authorization")
-    # What memory knows was a proper token when it came first.
-    if value is not None and (user := cache.remembered(value[7:])) is not None and value[:7].lower() == b"bearer ":
-        return user
-    return await cache.user(bearer_token(value), client)
+    return await cache.user(bearer_token(headers.get(b"authorization")), client)

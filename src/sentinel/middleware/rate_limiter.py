@@ -70,11 +70,15 @@ class Limits(Protocol):
 
 
 async def reserve(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float = ZION_SECONDS) -> Verdict:
-    """The verdict on this request, with limits fetched first where none are known; Zion gets so long for them.
+    """The verdict on this request; limits are fetched where none are known, and governance gets so long for them.
 
     Raises AccessDenied, ZionUnavailable, RedisUnavailable; a refusal is no error here.
     """
-    verdict = await ledger.reserve(ask)
+    return await with_limits(await ledger.reserve(ask), ask, ledger, limits, patience_seconds)
+
+
+async def with_limits(verdict: Verdict, ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float) -> Verdict:
+    """The verdict itself where it was decided by known limits, else a new one once they are. Raises as `reserve`."""
     if not verdict.quota_known:
         await _fetch(limits, ask.user, verdict.seq, patience_seconds)
         verdict = await ledger.reserve(ask)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 
 from msgspec.structs import replace
 
-from sentinel.proxy.body import Body, Changes, client_max
+from sentinel.endpoints.endpoint import UNCHANGED, Changes
 
 MOST_MODELS = 1000
 """Remembered; the one that was refused longest ago is asked anew."""
@@ -34,21 +34,22 @@ class Additions:
 
     def allowed(self, model: str, changes: Changes) -> Changes:
         """The changes without what was refused for this model before."""
+        if changes is UNCHANGED:
+            return changes
         for name in self._refused.get(model, ()):
             changes = _without(name, changes)
         return changes
 
-    def again(self, request: Body, changes: Changes, status: int, answer: bytes) -> Changes | None:
+    def again(self, changes: Changes, status: int, answer: bytes) -> Changes | None:
         """What to try next where the provider has refused a field that only we added; None where it was not that."""
         if status not in _REFUSALS:
             return None
         fewer = changes
-        if changes.ask_usage and request.stream_options is None and (_says(answer, _USAGE, "include_usage")):
+        if changes.adds_usage and _says(answer, _USAGE, "include_usage"):
             fewer = _without(_USAGE, fewer)
-        added = changes.output_max is not None and client_max(request) is None
-        if added and _TOO_LARGE.search(answer) is not None:
-            fewer = replace(fewer, output_max=None)
-        elif added and changes.output_field == _MAXIMUM and _says(answer, _MAXIMUM):
+        if changes.adds_max and _TOO_LARGE.search(answer) is not None:
+            fewer = replace(fewer, output_max=None, adds_max=False)
+        elif changes.adds_max and changes.output_field == _MAXIMUM and _says(answer, _MAXIMUM):
             fewer = _without(_MAXIMUM, fewer)
         return None if fewer is changes else fewer
 
@@ -64,7 +65,7 @@ class Additions:
 def _without(name: str, changes: Changes) -> Changes:
     left_out = changes.left_out if name in changes.left_out else (*changes.left_out, name)
     if name == _USAGE:
-        return replace(changes, ask_usage=False, left_out=left_out)
+        return replace(changes, ask_usage=False, adds_usage=False, left_out=left_out)
     if changes.output_field == _MAXIMUM:
         return replace(changes, output_field=_LEGACY_MAXIMUM, left_out=left_out)
     return changes

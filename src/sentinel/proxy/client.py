@@ -16,6 +16,8 @@ _LINGER_SECONDS = 1.0
 MUCH_BYTES = 256 * 1024
 """More than what comes with a head: worth asking first whether it may be sent at all."""
 
+_DIGITS = len(str(UNCOUNTED_BYTES))
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -102,6 +104,16 @@ class ClientSide:
             return False
         declared = self.headers.get(b"content-length")
         return declared is None or not declared.isdigit() or int(declared) > MUCH_BYTES
+
+    def take_small_body(self, most_bytes: int) -> bytes | None:
+        """The body if it has come whole, in no content coding, and too small to be counted; None: it must be read."""
+        connection, headers = self._connection, self.headers
+        declared = headers.get(b"content-length")
+        if connection is None or declared is None or len(declared) > _DIGITS or not connection.body_is_there:
+            return None
+        if int(declared) > min(most_bytes, UNCOUNTED_BYTES) or b"content-encoding" in headers:
+            return None
+        return connection.take_body()
 
     async def read_body(self, most_bytes: int, timeout_seconds: float, user: str) -> bytes:
         """The whole body, in whatever content coding; as far as it is large it is held as this user's.

@@ -36,6 +36,7 @@ EXPOSED = (
     b"x-sentinel-quota-remaining-requests, x-sentinel-quota-remaining-input-tokens, "
     b"x-sentinel-quota-remaining-output-tokens, x-sentinel-limited-by, x-sentinel-overhead-ms, x-sentinel-degraded"
 )
+EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\n"
 STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 

@@ -14,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from sentinel.limits.policy import Verdict
+from sentinel.limits.policy import Triple, Verdict
 from sentinel.observability.logs import log_name
+from sentinel.proxy.outcome import Outcome
 from sentinel.zion.models import AuthenticatedUser
 
 # Ids must differ between all processes; nobody has to be unable to guess them, and the system's source takes 4 us.
@@ -111,7 +112,7 @@ class RequestContext(msgspec.Struct):
     model_label: str = "other"
     streamed: bool = False
     status: int = 0
-    outcome: str = "error"
+    outcome: Outcome = "error"
     error_code: str | None = None
     upstream_request_id: str | None = None
     input_tokens: int = 0
@@ -122,7 +123,7 @@ class RequestContext(msgspec.Struct):
     counted_input: int = 0
     tokens_from: str = "none"
     verdict: Verdict | None = None
-    sent: float = 0.0
+    forwarded: float = 0.0
     provider_seconds: float = 0.0
     first_byte: float = 0.0
     malformed_events: int = 0
@@ -130,6 +131,27 @@ class RequestContext(msgspec.Struct):
     def overhead_seconds(self, now: float) -> float:
         """Time that we took ourselves: all but what the provider took, and the client for its body."""
         return max(0.0, now - self.started - self.provider_seconds - self.body_seconds)
+
+    def provider_answered(self, upstream_id: bytes | None, now: float, *, is_first: bool = True) -> None:
+        """The provider's head is there. is_first: nothing of its answer has been passed on before."""
+        if is_first:
+            self.first_byte = now
+        self.provider_seconds = now - self.forwarded
+        self.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
+
+    def has_spent(self, tokens: Triple, source: str, cached_tokens: int, reasoning_tokens: int) -> None:
+        """Note what it has cost."""
+        _, self.input_tokens, self.output_tokens = tokens
+        self.tokens_from = source
+        self.cached_tokens, self.reasoning_tokens = cached_tokens, reasoning_tokens
+
+    def trace_lines(self, now: float) -> bytes:
+        """What helps to find a request again, on every answer: headers as they go over the wire."""
+        overhead, upstream_id = self.overhead_seconds(now) * 1000, self.upstream_request_id
+        if upstream_id is None:
+            return b"x-sentinel-overhead-ms: %.2f\r\n" % overhead
+        name = upstream_id.encode("latin-1")
+        return b"x-upstream-request-id: %b\r\nx-sentinel-overhead-ms: %.2f\r\n" % (name, overhead)
 
     def line(self, now: float, timestamp: str, level: Level = "info") -> RequestLine:
         """The log line at the end of the request."""

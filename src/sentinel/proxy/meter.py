@@ -8,16 +8,14 @@ we asked for and the client did not.
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import msgspec
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, data_of, last_end, split_events
-from sentinel.tokens.answer import read_answer, read_event
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.loose import Reading, parse
-from sentinel.tokens.usage import NOTHING, Usage
+from sentinel.tokens.usage import NOTHING
 
 MOST_PENDING_BYTES = 16 * 1024
 """Raw bytes kept before their text is taken out: bounds the memory of a stream, and each step to about 0.2 ms."""
@@ -25,45 +23,60 @@ MOST_PENDING_BYTES = 16 * 1024
 MOST_READ_BYTES = 8 * 1024 * 1024
 """Of one event. What is longer is charged by its bytes."""
 
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_WITH_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{')
-_DONE = b"[DONE]"
 _TELLS_ERROR = re.compile(rb"(?:\A|[\r\n])(?:event: ?error|error:)")
 """An event of that name, and a field of it, as llama.cpp has had (llama.cpp#14566)."""
 _WHITE_SPACE = b" \t\r\n\xef\xbb\xbf"
 """And the bytes of a BOM."""
-_ENVELOPE = frozenset(("id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"))
-"""What all events of a stream have in common."""
-_OF_USAGE = _ENVELOPE | {"choices", "usage", "obfuscation"}
-"""What an event has that only tells usage; whatever else it says is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """What the meter must know of a format's events.
+
+    read_event, read_answer: what the data of one event, and a whole answer to who asked for a stream, say; None for
+    what is no JSON object. usage_mark: found in whatever tells usage. is_only_usage: whether the data of an event tells
+    nothing else. envelope_mark: found in the first event of which a stream that is ended early takes its envelope.
+    last_data: how the data of a stream's last event begins.
+    """
+
+    read_event: Callable[[bytes], Reading | None]
+    read_answer: Callable[[bytes], Reading | None]
+    is_only_usage: Callable[[bytes], bool]
+    usage_mark: re.Pattern[bytes]
+    envelope_mark: re.Pattern[bytes]
+    last_data: bytes
 
 
 class StreamMeter:
     """Bytes of the provider in, bytes for the client out, and on request the tokens that went by.
 
-    chat: of a chat, else of a legacy completion; what a stream that is ended looks like.
+    stream_format: of its events.
     withhold_usage: the client did not ask for the usage chunk, so it does not get it.
     redactor: takes the provider's key out of events.
-    failed: the provider told of an error. broke_off: the stream ended inside of an event.
+    failed: the provider told of an error. broke_off: the stream ended inside of an event. first: the first events of
+    which one has the envelope. finished: why each choice that has ended did; call `count` before.
     """
 
     __slots__ = (
-        "_begins_inside", "_begun", "_buffer", "_chat", "_delivered", "_finished", "_first", "_generated",
-        "_given_bytes", "_has_ended", "_mark", "_model", "_most_begun", "_pending", "_pending_bytes", "_read_bytes",
-        "_redact", "_text_at", "_too_long", "_usage_at", "_withhold",
-        "broke_off", "done", "failed", "malformed", "usage",
+        "_begins_inside", "_begun", "_buffer", "_delivered", "_format", "_generated", "_given_bytes", "_has_ended",
+        "_last_data", "_mark", "_most_begun", "_pending", "_pending_bytes", "_read_bytes", "_redact", "_tells_usage",
+        "_text_at", "_too_long", "_usage_at", "_withhold",
+        "broke_off", "done", "failed", "finished", "first", "malformed", "model", "usage",
     )  # fmt: skip
 
-    def __init__(self, model: str, *, chat: bool, withhold_usage: bool, redactor: Redactor = NO_SECRET) -> None:
+    def __init__(
+        self, model: str, stream_format: StreamFormat, *, withhold_usage: bool, redactor: Redactor = NO_SECRET
+    ) -> None:
         # The end of a piece of an event, where the provider's key may begin.
         self._begun = b""
         self._buffer = EventBuffer()
-        self._chat = chat
         self._delivered = DeliveredText(model)
-        self._finished: dict[int, str] = {}
-        self._first = b""
+        self._format = stream_format
+        self._last_data, self._tells_usage = stream_format.last_data, stream_format.usage_mark.search
+        self.finished: dict[int, str] = {}
+        self.first = b""
         self._generated = False
-        self._model = model
+        self.model = model
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
@@ -146,8 +159,13 @@ class StreamMeter:
         if not self._has_ended:
             self.broke_off = True
             return b"\n\n"
-        self.broke_off = not _is_readable(rest)
+        self.broke_off = not self._is_readable(rest)
         return b"" if self.broke_off else self._inspect_piece(b"", 0) + self._inspect(rest)
+
+    def _is_readable(self, rest: bytes) -> bool:
+        """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
+        data = data_of(rest)
+        return not data or data.startswith(self._last_data) or parse(data) is not None
 
     def _is_whole_answer(self) -> bool:
         return b"".join(self._pending).lstrip()[:1] == b"{"
@@ -157,9 +175,9 @@ class StreamMeter:
             return block
         if self._mark is not None and self._mark in block:
             block = self._redact(block)
-        if not self._first and _WITH_CHOICES.search(block) is not None:
-            self._first = block
-        if _DONE in block or _USAGE.search(block) is not None:
+        if not self.first and self._format.envelope_mark.search(block) is not None:
+            self.first = block
+        if self._last_data in block or self._tells_usage(block) is not None:
             return self._sift(block)
         self._given_bytes += len(block)
         return block
@@ -178,14 +196,14 @@ class StreamMeter:
             data = data_of(event)
             if data is None:
                 kept.append(event)
-            elif data.startswith(_DONE):
+            elif data.startswith(self._last_data):
                 # The body ends with it; whatever follows is for nobody.
                 self.done = event
                 break
-            elif _USAGE.search(data) is None:
+            elif self._tells_usage(data) is None:
                 kept.append(event)
             else:
-                keep = not (self._withhold and _is_only_usage(data))
+                keep = not (self._withhold and self._format.is_only_usage(data))
                 if keep:
                     kept.append(event)
                 self._note_usage(data, self._given_bytes + sum(map(len, kept)))
@@ -194,7 +212,7 @@ class StreamMeter:
         return block
 
     def _note_usage(self, data: bytes, at: int) -> None:
-        reading = read_event(data)
+        reading = self._format.read_event(data)
         if reading is not None and reading.usage != NOTHING:
             self.usage = self.usage.merged(reading.usage)
             self._usage_at = at
@@ -207,11 +225,11 @@ class StreamMeter:
     @property
     def finish_reason(self) -> str | None:
         """Why the first choice ended; call `count` before."""
-        return next(iter(list(self._finished.values())), None)
+        return next(iter(list(self.finished.values())), None)
 
     def has_finished(self, choices: int) -> bool:
         """Whether each of so many choices has its finish reason: only usage can follow. Call `count` before."""
-        return len(self._finished) >= choices
+        return len(self.finished) >= choices
 
     @property
     def generated(self) -> bool:
@@ -265,13 +283,13 @@ class StreamMeter:
         is_error = b"error" in event and _TELLS_ERROR.search(event) is not None
         self.failed = self.failed or is_error
         data = data_of(event)
-        read = read_event
+        read = self._format.read_event
         if data is None:
             # It may be a whole answer to who asked for a stream.
-            read, data = read_answer, event.strip(_WHITE_SPACE)
+            read, data = self._format.read_answer, event.strip(_WHITE_SPACE)
             if not data.startswith(b"{"):
                 return
-        elif data.startswith(_DONE):
+        elif data.startswith(self._last_data):
             return
         reading = read(data) if data else Reading()
         if reading is None:
@@ -285,50 +303,6 @@ class StreamMeter:
         if reading.usage != NOTHING:
             self.usage = self.usage.merged(reading.usage)
             self._usage_at = max(self._usage_at, self._read_bytes)
-        self._finished.update(reading.finished)
+        self.finished.update(reading.finished)
         self._generated = self._generated or reading.is_generated
         self.failed = self.failed or reading.failed
-
-    def ending(self, *, choices: int, usage: Usage | None) -> bytes:
-        """The events that end this stream cleanly at a limit: finish_reason `length`, usage if wanted, `[DONE]`."""
-        head = self._head()
-        empty: dict[str, Any] = {"delta": {}} if self._chat else {"text": "", "logprobs": None}
-        open_choices = [
-            {"index": index, **empty, "finish_reason": "length"}
-            for index in range(choices)
-            if index not in self._finished
-        ]
-        events = [{**head, "choices": open_choices}] if open_choices else []
-        if usage is not None:
-            told = {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            }
-            events.append({**head, "choices": [], "usage": told})
-        return b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events) + b"data: [DONE]\n\n"
-
-    def _head(self) -> dict[str, Any]:
-        """id, created, model and the like, as the provider's first event with choices had them."""
-        kind = "chat.completion.chunk" if self._chat else "text_completion"
-        for event in split_events(self._first):
-            fields = parse(data_of(event) or b"")
-            if isinstance(fields, dict) and fields.get("choices"):
-                return {**{name: fields[name] for name in fields if name in _ENVELOPE}, "object": kind}
-        return {"object": kind, "model": self._model}
-
-
-def _is_only_usage(data: bytes) -> bool:
-    """Whether an event tells nothing but usage; empty values tell nothing."""
-    fields = parse(data)
-    return (
-        isinstance(fields, dict)
-        and not fields.get("choices")
-        and not any(value for name, value in fields.items() if name not in _OF_USAGE)
-    )
-
-
-def _is_readable(rest: bytes) -> bool:
-    """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
-    data = data_of(rest)
-    return not data or data.startswith(_DONE) or parse(data) is not None

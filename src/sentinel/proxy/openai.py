@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import structlog
 
@@ -17,7 +16,7 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, UpstreamError, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, Room
+from sentinel.proxy.provider import OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.transport.http1 import (
     MOST_UNREAD_BYTES,
@@ -63,26 +62,19 @@ class OpenAIProvider:
             egress=egress,
         )
 
-    async def post(self, request: ProviderRequest) -> ProviderAnswer:
+    async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
-        if request.on_blank is not None and answer.status == 200 and not answer.ended:
-            await _pass_blanks(answer, request.on_blank, self._redactor)
-        return await _whole(answer, self._redactor, request.room)
+        answer = await self._send(b"POST", request.path, request.lines, request.body, request)
+        if answer.status == 200 and not answer.ended:
+            await _pass_blanks(answer, on_blank, self._redactor)
+        return await _whole(answer, self._redactor, room)
 
-    @asynccontextmanager
-    async def stream(self, request: ProviderRequest) -> AsyncIterator[_Stream | _DecodedStream]:
+    async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.lines, request.body, request.on_sent)
-        room = request.room
-        # Its body, of up to megabytes, shall not live as long as the stream.
-        del request
-        try:
-            stream = _Stream(answer, self._redactor, room)
-            coding = stream.coding if stream.status == 200 else None
-            yield stream if coding is None else _DecodedStream(stream, coding)
-        finally:
-            answer.close()
+        answer = await self._send(b"POST", request.path, request.lines, request.body, request)
+        stream = _Stream(answer, self._redactor, room)
+        coding = stream.coding if stream.status == 200 else None
+        return stream if coding is None else _DecodedStream(stream, coding)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
@@ -103,12 +95,12 @@ class OpenAIProvider:
         path: bytes,
         lines: bytes,
         body: bytes = b"",
-        on_sent: Callable[[], None] | None = None,
+        request: ProviderRequest | None = None,
     ) -> Http1Answer:
         for attempt in range(CONNECT_RETRIES + 1):
             try:
                 # A kept connection may have been dead, and none be had in its place; the next one is a fresh one.
-                return await self._client.send(method, path, lines, body, on_sent, reuse=attempt == 0)
+                return await self._client.send(method, path, lines, body, request, reuse=attempt == 0)
             except ConnectFailed as error:
                 if attempt == CONNECT_RETRIES:
                     raise _ours(error) from error
@@ -156,6 +148,9 @@ class _Stream:
     async def whole(self) -> ProviderAnswer:
         return await _whole(self._answer, self.redactor, self.room)
 
+    def close(self) -> None:
+        self._answer.close()
+
 
 class _DecodedStream:
     """A stream in a content coding, read as what it is without that."""
@@ -168,6 +163,7 @@ class _DecodedStream:
         try:
             self._decoder = content_coding.StreamDecoder(content_coding.codings_of(coding))
         except content_coding.UnknownCoding as error:
+            stream.close()
             raise UpstreamError("The model provider gave a broken answer.") from error
 
     async def read(self) -> bytes | None:
@@ -194,6 +190,15 @@ class _DecodedStream:
         return self._peeked
 
     async def whole(self) -> ProviderAnswer:
+        try:
+            return await self._whole()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    async def _whole(self) -> ProviderAnswer:
         pieces, size = [], 0
         while (data := await self.read()) is not None:
             pieces.append(data)
@@ -211,9 +216,7 @@ def _head(answer: Http1Answer, redactor: Redactor) -> tuple[bytes, bytes | None]
     return redactor.plain(lines), None if upstream_id is None else redactor.plain(upstream_id)
 
 
-async def _pass_blanks(
-    answer: Http1Answer, on_blank: Callable[[ProviderAnswer], Awaitable[None]], redactor: Redactor
-) -> None:
+async def _pass_blanks(answer: Http1Answer, on_blank: OnBlank, redactor: Redactor) -> None:
     """Pass on at once what some providers send to keep the connection alive until their answer is ready."""
     try:
         lines, upstream_id = _head(answer, redactor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -11,22 +10,19 @@ import msgspec
 from sentinel.proxy.redaction import Redactor
 
 Room = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes more of an answer may be held; nobody is asked for small ones."""
 
 
-class ProviderRequest(msgspec.Struct, frozen=True):
+class ProviderRequest(msgspec.Struct):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
-    lines: headers as they go over the wire. on_sent: called when the provider may know of it from now on, and bill it.
-    on_blank: takes the white space that comes before the rest of an answer that is read whole, with its head.
-    room: waits until so many bytes more of an answer may be held; nobody is asked for small ones.
+    lines: headers as they go over the wire. sent: the provider may know of it from now on, and bill it.
     """
 
     path: bytes
     lines: bytes
     body: bytes
-    on_sent: Callable[[], None]
-    on_blank: Callable[[ProviderAnswer], Awaitable[None]] | None = None
-    room: Room | None = None
+    sent: bool = False
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):
@@ -41,8 +37,11 @@ class ProviderAnswer(msgspec.Struct, frozen=True):
     body: bytes
 
 
+OnBlank = Callable[[ProviderAnswer], Awaitable[None]]
+
+
 class ProviderStream(Protocol):
-    """An answer that comes in pieces. Its status and headers are there; leaving its context closes the connection."""
+    """An answer that comes in pieces. Its status and headers are there; it must be read to its end, or closed."""
 
     @property
     def status(self) -> int:
@@ -73,17 +72,23 @@ class ProviderStream(Protocol):
         """How it begins; that stays to be read. Raises as `read` does."""
 
     async def whole(self) -> ProviderAnswer:
-        """It and all that is left, up to a bound. Raises UpstreamError, UpstreamTimeout."""
+        """It and all that is left, up to a bound; then it is closed. Raises UpstreamError, UpstreamTimeout."""
+
+    def close(self) -> None:
+        """Give up what has not been read. Does nothing after the end."""
 
 
 class AiProvider(Protocol):
     """A provider of models. Every failure is an UpstreamError or UpstreamTimeout."""
 
-    async def post(self, request: ProviderRequest) -> ProviderAnswer:
-        """Send a request and read the whole answer."""
+    async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
+        """Send a request and read the whole answer.
 
-    def stream(self, request: ProviderRequest) -> AbstractAsyncContextManager[ProviderStream]:
-        """Send a request whose answer is read piece by piece."""
+        on_blank: takes the white space that comes before the rest of it, with its head.
+        """
+
+    async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
+        """Send a request whose answer is read piece by piece. room: for what may have to be read whole of it."""
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         """Fetch something that does not depend on the caller, such as `/models`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ SHUTDOWN_USAGE_SECONDS = 3.0
 """The same where the process ends: app.py gives the last exchanges five seconds."""
 MOST_DRAINS = 1_000
 """Streams of a process that are read on for nobody; beyond it they are cancelled."""
-UNSEEN_TOKENS_PER_SECOND = 400
-"""Of one choice: more than the fastest of the models that think unseen generates."""
+
+_WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
 T = TypeVar("T")
 Extend = Callable[[int, int], Awaitable[int]]
@@ -56,6 +57,24 @@ class Drains:
     """How many streams of this process are read on for nobody."""
 
     now: int = 0
+
+
+def drain_seconds(*, left: bool, has_finished: bool, hides_output: bool, drain_abandoned: bool) -> float:
+    """So long the usage of a stream that nobody gets any more is worth waiting for; 0 = not at all (ADR 0005).
+
+    left: its client did, else the process ends. has_finished: each choice has its finish reason, so usage alone can
+    follow. drain_abandoned: ABANDONED_STREAMS=drain.
+    """
+    if left and drain_abandoned:
+        return ABANDONED_SECONDS
+    if not has_finished and not (left and hides_output):
+        return 0
+    return LAST_USAGE_SECONDS if left else SHUTDOWN_USAGE_SECONDS
+
+
+async def is_whole(answer: ProviderStream) -> bool:
+    """Whether an answer is no stream, by its content type and its first byte; not all streams say what they are."""
+    return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"[", b"<")
 
 
 class Relay:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sentinel.config import Settings
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
-from sentinel.proxy.exchange import Parts
 from sentinel.proxy.logging import Level, RequestContext
+from sentinel.proxy.state import Parts
 from sentinel.routes.probe import Probe
 
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -15,6 +16,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sentinel.clock import monotonic
+from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import (
     AppError,
     Header,
@@ -26,8 +30,9 @@ from sentinel.error import (
     headers_of,
 )
 from sentinel.middleware import auth
+from sentinel.proxy import outcome
 from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
-from sentinel.proxy.exchange import CHAT, COMPLETION, Exchange
+from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.routes import models, operations, quota
@@ -35,7 +40,8 @@ from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
 
-_HOT = {kind.route: kind for kind in (CHAT, COMPLETION)}
+ENDPOINTS: dict[str, Endpoint[Any]] = {endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS)}
+"""The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
 """Asked every few seconds by machines: their log lines are of level debug."""
 _SLASHES = re.compile("/{2,}")
@@ -59,7 +65,7 @@ def rest(state: AppState) -> Starlette:
             Route("/health/live", operations.live, methods=["GET"]),
             Route("/metrics", operations.metrics, methods=["GET"]),
             Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
-            *(Route(path, _never, methods=["POST"]) for path in _HOT),
+            *(Route(path, _never, methods=["POST"]) for path in ENDPOINTS),
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error, Exception: _unknown_error},
     )
@@ -93,7 +99,7 @@ def _answer_of(error: AppError, state: AppState, context: RequestContext, more: 
     """The answer that an error is, counted and noted."""
     state.metrics.errors.labels(error.code).inc()
     context.error_code = error.code
-    context.outcome = {"client": "refused", "provider": "upstream_error"}.get(error.side, "error")
+    context.outcome = outcome.of_error(error, "error", has_begun=False)
     response = Response(body_of(error), error.status)
     response.raw_headers += [*headers_of(error), *more]
     return response
@@ -193,23 +199,23 @@ class Routes:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         request_id, headers = new_request_id(), by_name(scope["headers"])
-        kind = _HOT.get(scope["path"])
-        if kind is None:
+        endpoint = ENDPOINTS.get(scope["path"])
+        if endpoint is None:
             # Most requests do not come here.
             scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
-            kind = _HOT.get(scope["path"])
+            endpoint = ENDPOINTS.get(scope["path"])
         client = scope.get("client")
         context = scope["context"] = RequestContext(
             request_id,
-            None if kind is None else kind.route,
+            None if endpoint is None else endpoint.route,
             monotonic(),
             client[0] if client else None,
             headers.get(b"user-agent", b""),
         )
-        if kind is not None and scope["method"] == "POST":
+        if endpoint is not None and scope["method"] == "POST":
             lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
             client_side = ClientSide(scope, receive, send, headers, lines)
-            return Exchange(self._parts, kind, client_side, context).run()
+            return Exchange(self._parts, endpoint, client_side, context).run()
         return self._beside(context, headers, scope, receive, send)
 
     async def _beside(

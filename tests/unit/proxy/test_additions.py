@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.proxy.additions import MOST_MODELS, Additions
-from sentinel.proxy.body import Body, Changes, changed, read_chat
+from sentinel.tokens.request import ChatRequest
 
 PLAIN = b'{"model":"m","stream":true,"messages":[]}'
 BOUNDED = b'{"model":"m","stream":true,"messages":[],"max_tokens":9,"stream_options":{"include_usage":false}}'
-OURS = Changes(ask_usage=True, output_max=5, output_field="max_completion_tokens")
+OURS = Changes(ask_usage=True, output_max=5, output_field="max_completion_tokens", adds_usage=True, adds_max=True)
 BOTH = b"extra fields not permitted: stream_options, max_completion_tokens"
 
 
 def again(
     additions: Additions, body: bytes, status: int, answer: bytes, changes: Changes = OURS
-) -> tuple[Body, Changes | None]:
-    request = read_chat(body)
-    return request, additions.again(request, changes, status, answer)
+) -> tuple[ChatRequest, Changes | None]:
+    request = CHAT.read(body)
+    adds_max = changes.output_max is not None and CHAT.bound(request).client_max is None
+    adds_usage = changes.ask_usage and request.stream_options is None
+    return request, additions.again(replace(changes, adds_usage=adds_usage, adds_max=adds_max), status, answer)
 
 
 def test_a_field_that_is_refused_is_left_out() -> None:
@@ -31,7 +36,7 @@ def test_a_field_that_is_refused_is_left_out() -> None:
         for status in (400, 422):
             request, fewer = again(Additions(), PLAIN, status, answer)
             assert fewer is not None
-            assert changed(PLAIN, request, fewer) == PLAIN[:-1] + expected
+            assert CHAT.changed(PLAIN, request, fewer) == PLAIN[:-1] + expected
 
 
 @pytest.mark.parametrize(
@@ -46,10 +51,10 @@ def test_a_maximum_beyond_the_model_is_left_out_for_once(answer: bytes) -> None:
     """The client's own is not; and where there is little left, the provider is told the next time."""
     additions = Additions()
     for name in ("max_tokens", "max_completion_tokens"):
-        ours = Changes(output_max=5, output_field=name)
+        ours = Changes(output_max=5, output_field=name, adds_max=True)
         request, fewer = again(additions, PLAIN, 400, answer, ours)
         assert fewer is not None
-        assert changed(PLAIN, request, fewer) == PLAIN
+        assert CHAT.changed(PLAIN, request, fewer) == PLAIN
         assert again(additions, PLAIN, 400, answer, fewer)[1] is None
         assert again(additions, BOUNDED, 400, answer, ours)[1] is None
         additions.taken("m", fewer)
@@ -80,6 +85,7 @@ def test_it_is_remembered_for_the_model_once_it_has_helped() -> None:
     assert additions.allowed("m", OURS) == fewer
     assert additions.allowed("other", OURS) == OURS
     # Nothing is added that is not wanted.
+    assert additions.allowed("m", UNCHANGED) is UNCHANGED
     assert not additions.allowed("m", Changes()).ask_usage
     assert additions.allowed("m", Changes()).output_max is None
 

@@ -29,7 +29,7 @@ def test_the_line_tells_what_happened_and_to_whom() -> None:
     context = RequestContext("req_1", "/v1/chat/completions", started=100.0)
     context.user = AuthenticatedUser("ana", "ana@corp.test")
     context.model, context.streamed, context.status, context.outcome = "gpt-4o", True, 200, "ok"
-    context.sent, context.first_byte, context.provider_seconds = 100.002, 100.25, 0.9
+    context.forwarded, context.first_byte, context.provider_seconds = 100.002, 100.25, 0.9
     context.input_tokens, context.output_tokens, context.tokens_from = 9, 4, "provider"
     line = msgspec.to_builtins(context.line(101.0, "2026-01-02T03:04:05.678Z"))
     assert line["request_id"] == "req_1"

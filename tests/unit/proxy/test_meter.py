@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.endpoints.openai_stream import FORMAT
 from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
 from sentinel.proxy.redaction import BLOT, Redactor
 from sentinel.proxy.sse import MOST_HELD_BYTES
@@ -54,7 +55,7 @@ def test_bytes_and_numbers_are_the_same_wherever_they_are_cut(
     chunks = b"".join(event(word) for word in words)
     ours = event(usage=usage(77))
     end = DONE if properly else DONE.rstrip()
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=withhold)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=withhold)
     assert through(meter, chunks + ours + end, sizes) == chunks + (b"" if withhold else ours) + end
     assert meter.usage == Usage(9, 77, 86)
     assert meter.count() == count("".join(words))
@@ -65,7 +66,7 @@ def test_bytes_and_numbers_are_the_same_wherever_they_are_cut(
 def test_usage_beside_content_stays(withhold: bool) -> None:
     """A chunk that has text and usage is the client's, whatever it asked for; the last usage counts."""
     chunks = event("one", usage=usage(1)) + event(" two", usage=usage(2))
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=withhold)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=withhold)
     assert through(meter, chunks, []) == chunks
     assert meter.usage == Usage(9, 2, 11)
 
@@ -84,7 +85,7 @@ def test_usage_beside_content_stays(withhold: bool) -> None:
 )
 def test_odd_events_pass(odd: bytes, charged: int) -> None:
     """What we cannot read is relayed all the same, and stops nothing; it is charged by its bytes, and counted."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     data = event("one") + odd + event(" two")
     assert through(meter, data, []) == data
     assert meter.could_exceed(charged + 1)
@@ -99,7 +100,7 @@ KEY = "sk-proj-0123456789abcdefghij"
 def test_no_key_passes_in_an_event_that_comes_in_pieces(before: int, sizes: list[int]) -> None:
     """Wherever it is cut; and all else of the event passes."""
     large = event("x" * before + KEY + " and " + KEY[:-1] + " " * 2000 + KEY)
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True, redactor=Redactor(KEY))
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True, redactor=Redactor(KEY))
     data = event("one") + large + event(usage=usage(7)) + event(" two") + DONE
     got = through(meter, data, [MOST_HELD_BYTES + 60, *sizes, 500])
     assert got == data.replace(event(usage=usage(7)), b"").replace(KEY.encode(), BLOT)
@@ -108,7 +109,7 @@ def test_no_key_passes_in_an_event_that_comes_in_pieces(before: int, sizes: list
 @pytest.mark.parametrize("end", [b"\n", b"\n\n", b""])
 def test_a_whole_answer_in_pieces_passes_to_its_last_byte(end: bytes) -> None:
     """It has no blank line that ends it."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True, redactor=Redactor(KEY))
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True, redactor=Redactor(KEY))
     data = json.dumps({"choices": [{"message": {"content": " word" * 60_000 + KEY}}]}).encode() + end
     assert through(meter, data, [200_000, 70_000]) == data.replace(KEY.encode(), BLOT)
     assert meter.count() > 60_000
@@ -116,7 +117,7 @@ def test_a_whole_answer_in_pieces_passes_to_its_last_byte(end: bytes) -> None:
 
 def test_a_text_that_speaks_of_done_and_usage_is_text() -> None:
     """Only the events themselves count, not what they talk about."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     data = event('[DONE] and "usage": {"prompt_tokens": 5}')
     assert through(meter, data, []) == data
     assert (meter.done, meter.usage) == (b"", NOTHING)
@@ -125,7 +126,7 @@ def test_a_text_that_speaks_of_done_and_usage_is_text() -> None:
 @given(st.lists(st.text(max_size=30), max_size=30), st.integers(0, 400))
 def test_a_no_is_never_wrong(words: list[str], room: int) -> None:
     """Where it says that the room cannot be exceeded, it is not."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     for word in words:
         meter.delivered(event(word))
         if not meter.could_exceed(room):
@@ -134,35 +135,8 @@ def test_a_no_is_never_wrong(words: list[str], room: int) -> None:
 
 def test_little_is_kept() -> None:
     """However long a stream is, what waits to be counted stays small."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     for _ in range(2000):
         meter.delivered(event(" word" * 20))
         assert meter._pending_bytes <= MOST_PENDING_BYTES
     assert meter.count() == 40_000
-
-
-def test_the_ending_at_a_limit() -> None:
-    """Choices that are still open end with `length`, under the stream's own head; then usage if wanted, and [DONE]."""
-    meter = StreamMeter(MODEL, chat=True, withhold_usage=True)
-    first = event("one", id="c1", object="chat.completion.chunk", created=5, model="m", system_fingerprint="f")
-    done = {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}
-    through(meter, first + b"data: " + json.dumps(done).encode() + b"\n\n", [])
-    meter.count()
-    *events, last = meter.ending(choices=3, usage=Usage(9, 1, 10)).split(b"\n\n")[:-1]
-    head = {"id": "c1", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f"}
-    ends = [{"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2)]
-    assert [json.loads(event[6:]) for event in events] == [
-        {**head, "choices": ends},
-        {**head, "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}},
-    ]
-    assert last == b"data: [DONE]"
-
-
-def test_the_ending_of_a_completion() -> None:
-    """Legacy completions have a text instead of a delta."""
-    meter = StreamMeter(MODEL, chat=False, withhold_usage=True)
-    through(meter, b'data: {"object":"text_completion","choices":[{"index":0,"text":"a"}]}\n\n', [])
-    (ending, _) = meter.ending(choices=1, usage=None).split(b"\n\n")[:-1]
-    assert json.loads(ending[6:])["choices"] == [
-        {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"},
-    ]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentinel.endpoints.openai_stream import FORMAT
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.relay import Relay
 from sentinel.tokens.usage import read_usage
@@ -163,7 +164,7 @@ async def _no_more(more: int, sent: int) -> int:
 
 
 def relayed(pieces: list[bytes], room: int | None = None, *, withhold: bool = False) -> tuple[Relay, bytes]:
-    client, meter = Client(), StreamMeter(MODEL, chat=True, withhold_usage=withhold)
+    client, meter = Client(), StreamMeter(MODEL, FORMAT, withhold_usage=withhold)
     reserved = None if room is None else Room(room)
     relay = Relay(client, meter, reserved, _no_more, COUNTING)  # type: ignore[arg-type]
     asyncio.run(relay.run(Upstream(pieces)))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -66,6 +66,12 @@ def _leave(data: bytes) -> bytes:
     return data
 
 
+class Note(Protocol):
+    """sent: the other side may have the request."""
+
+    sent: bool
+
+
 class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
@@ -103,18 +109,18 @@ class Http1Client:
         path: bytes,
         lines: bytes,
         body: bytes,
-        on_sent: Callable[[], None] | None = None,
+        note: Note | None = None,
         *,
         reuse: bool = True,
     ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
-        lines: headers as they go over the wire, without host and content-length. on_sent: called once there is a
+        lines: headers as they go over the wire, without host and content-length. note: is told once there is a
         connection. reuse: whether a kept connection will do. The answer must be read to its end, or closed.
         """
         connection = (self._reuse() if reuse else None) or await self._connect()
-        if on_sent is not None:
-            on_sent()
+        if note is not None:
+            note.sent = True
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
         while True:
             self._busy.add(connection)

@@ -9,17 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.error import InvalidJson, InvalidType, MissingParameter
-from sentinel.proxy.body import (
-    Changes,
-    asks_usage,
-    changed,
-    choices_of,
-    client_max,
-    forget_prompt,
-    read_chat,
-    read_completion,
-)
+
+read_chat, read_completion = CHAT.read, COMPLETIONS.read
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 
@@ -67,8 +62,8 @@ def test_only_what_must_change_changes(
     body = (before + json.dumps(fields, ensure_ascii=ascii_only) + after).encode("utf-8", "replace")
     fields = json.loads(body)
     request = read_chat(body)
-    ask = ask and not asks_usage(request)
-    sent = json.loads(changed(body, request, Changes(ask, most)))
+    ask = ask and not (request.stream_options and request.stream_options.include_usage)
+    sent = json.loads(CHAT.changed(body, request, Changes(ask, most)))
     if ask:
         assert sent["stream_options"]["include_usage"] is True
         assert {**sent.pop("stream_options"), "include_usage": 0} == {**(stream_options or {}), "include_usage": 0}
@@ -86,7 +81,8 @@ def test_only_what_must_change_changes(
 def test_a_body_that_may_stay_is_not_even_copied() -> None:
     """No change means the client's own bytes."""
     body = b' {"model":"m",' + MESSAGES + b"} "
-    assert changed(body, read_chat(body), Changes()) is body
+    assert CHAT.changed(body, read_chat(body), Changes()) is body
+    assert CHAT.changed(body, read_chat(body), UNCHANGED) is body
 
 
 @pytest.mark.parametrize(
@@ -102,21 +98,22 @@ def test_a_body_that_may_stay_is_not_even_copied() -> None:
 )
 def test_the_clients_bound_is_its_largest(fields: dict[str, int], most: int | None) -> None:
     """Which of two a provider obeys is not known here."""
-    assert client_max(read_chat(chat(**fields))) == most
+    assert CHAT.bound(read_chat(chat(**fields))).client_max == most
 
 
 def test_a_completion_is_billed_for_its_best_of() -> None:
     """All of `best_of` are generated, whatever `n` is returned."""
-    assert choices_of(read_completion(b'{"model":"m","prompt":"a","n":2,"best_of":5}')) == 5
-    assert choices_of(read_completion(b'{"model":"m","prompt":"a","n":3}')) == 3
-    assert choices_of(read_chat(chat(n=4))) == 4
-    assert choices_of(read_chat(chat())) == 1
+    best_of = COMPLETIONS.bound(read_completion(b'{"model":"m","prompt":"a","n":2,"best_of":5}'))
+    assert (best_of.choices, best_of.shown_choices) == (5, 2)
+    assert COMPLETIONS.bound(read_completion(b'{"model":"m","prompt":"a","n":3}')).choices == 3
+    assert CHAT.bound(read_chat(chat(n=4))).choices == 4
+    assert CHAT.bound(read_chat(chat())).choices == 1
 
 
 def test_a_completion_is_bounded_by_its_own_name() -> None:
     """max_completion_tokens is none of the legacy route's."""
     body = b'{"model":"m","prompt":"a"}'
-    assert json.loads(changed(body, read_completion(body), Changes(output_max=3)))["max_tokens"] == 3
+    assert json.loads(COMPLETIONS.changed(body, read_completion(body), Changes(output_max=3)))["max_tokens"] == 3
 
 
 @pytest.mark.parametrize(
@@ -183,8 +180,14 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 def test_a_forgotten_prompt_changes_no_decision() -> None:
     """Once it is counted, what was read of a prompt may go: the changes and the bytes sent on are the same."""
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{}],"n":2,"max_tokens":9,"stream":true}'
-    request, changes = read_chat(body), Changes(ask_usage=True, output_max=5)
-    before = (changed(body, request, changes), choices_of(request), client_max(request), asks_usage(request))
-    forget_prompt(request)
+    request = read_chat(body)
+
+    def decided() -> tuple[Any, ...]:
+        bound = CHAT.bound(request)
+        changes = CHAT.changes(request, bound, 5)
+        return CHAT.changed(body, request, changes), bound, changes
+
+    before = decided()
+    CHAT.forget_prompt(request)
     assert (request.messages, request.tools) == ([], None)
-    assert (changed(body, request, changes), choices_of(request), client_max(request), asks_usage(request)) == before
+    assert decided() == before

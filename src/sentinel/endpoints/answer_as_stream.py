@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-HEAD = b"content-type: text/event-stream; charset=utf-8\r\n"
 _MOST_TOLD_BYTES = 1000
 _BOM = b"\xef\xbb\xbf"
 _DONE = b"data: [DONE]\n\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.strict_json import MOST_DIGITS, EqualKeys, Shape, has_endless_number, refuse_equal_keys
+from sentinel.endpoints.strict_json import MOST_DIGITS, EqualKeys, Shape, has_endless_number, refuse_equal_keys
 from sentinel.tokens.tools import MOST_BYTES
 
 SHAPE: Shape = {"a": {"b": {}, "a": {}}, "c": None}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sentinel.proxy import late
+from sentinel.endpoints import answer_as_stream
 
 DONE = b"data: [DONE]\n\n"
 
@@ -22,7 +22,7 @@ def test_a_whole_chat_answer_is_a_chunk() -> None:
       ]
     }"""
     assert (
-        late.answer(body)
+        answer_as_stream.answer(body)
         == (
             b'data: {"object":"chat.completion.chunk","created":1.50,"new":[1e400],"choices":['
             b'{"index":0,"delta":{"content":null,"tool_calls":[{"index":0,"id":"a"},{"index":7,"id":"b"}]},"x":1.0},'
@@ -46,24 +46,24 @@ def test_a_whole_chat_answer_is_a_chunk() -> None:
 )
 def test_what_has_another_shape_stays_as_it_is(body: bytes, told: bytes) -> None:
     """But for the line ends and blanks between its parts."""
-    assert late.answer(body) == b"data: " + told + b"\n\n" + DONE
+    assert answer_as_stream.answer(body) == b"data: " + told + b"\n\n" + DONE
 
 
 def test_an_error_inside_a_200_has_no_end() -> None:
     """As an error event of a stream."""
-    assert late.answer(b'{"error": {"message": "x"}}') == b'data: {"error":{"message":"x"}}\n\n'
-    assert late.answer(b'{"error": null, "choices": []}') == b'data: {"error":null,"choices":[]}\n\n' + DONE
+    assert answer_as_stream.answer(b'{"error": {"message": "x"}}') == b'data: {"error":{"message":"x"}}\n\n'
+    assert answer_as_stream.answer(b'{"error": null, "choices": []}') == b'data: {"error":null,"choices":[]}\n\n' + DONE
 
 
 def test_what_is_no_json_keeps_its_lines() -> None:
     """NaN is no JSON, and SDKs read it."""
-    assert late.answer(b'{"a":\r\nNaN}') == b'data: {"a":\ndata: NaN}\n\n' + DONE
+    assert answer_as_stream.answer(b'{"a":\r\nNaN}') == b'data: {"a":\ndata: NaN}\n\n' + DONE
 
 
 @pytest.mark.parametrize("body", [b'{"error": null, "detail": "x"}', b'{"detail": "x"}', b"x\xff", b"[" * 100_000, b""])
 def test_a_refusal_without_an_error_gets_one(body: bytes) -> None:
     """SDKs raise for an event with `error` alone; what was said is its message, up to a length."""
-    event = late.refusal(418, body)
+    event = answer_as_stream.refusal(418, body)
     assert event.startswith(b"data: {")
     assert event.endswith(b"}\n\n")
     error = json.loads(event[6:])["error"]
@@ -74,4 +74,4 @@ def test_a_refusal_without_an_error_gets_one(body: bytes) -> None:
 
 def test_a_refusal_passes_as_it_is() -> None:
     """On one line."""
-    assert late.refusal(400, b'{\r\n "error":\n {"n": 1.50}}\n') == b'data: {"error":{"n":1.50}}\n\n'
+    assert answer_as_stream.refusal(400, b'{\r\n "error":\n {"n": 1.50}}\n') == b'data: {"error":{"n":1.50}}\n\n'

@@ -1,0 +1,12 @@
+"""The formats that Sentinel meters. An `Endpoint` decides everything that differs between them.
+
+An endpoint reads a request, counts its input, says how its output is bounded, changes the few fields that have to be
+changed, meters its stream, reads its whole answer, ends a stream at a limit, and renders an error. It is pure: no
+clock, no network, no state. What happens when is the exchange's affair (proxy/exchange.py); where a request goes is the
+registry's (proxy/registry.py). Endpoints know no provider, and providers know no client.
+
+`endpoint.py` is the interface; `chat.py` and `completions.py` are OpenAI's two oldest formats. They share
+`json_body.py` (JSON read and changed with every other byte kept), `openai_stream.py` (their events), and
+`answer_as_stream.py` (a whole answer for a client that was told to expect a stream). `strict_json.py` refuses JSON that
+two readers could take differently.
+"""

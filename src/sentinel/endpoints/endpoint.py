@@ -1,0 +1,120 @@
+"""The interface of a format, and the plain values that it decides in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from sentinel.error import AppError, body_of, event_of
+from sentinel.proxy.meter import StreamMeter
+from sentinel.proxy.redaction import Redactor
+from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.loose import Reading
+from sentinel.tokens.usage import Usage
+
+
+class Request(Protocol):
+    """What every format's request has."""
+
+    model: str
+    stream: bool | None
+
+
+class OutputBound(Struct, frozen=True, gc=False):
+    """What a request says of its output. Tokens are of one choice.
+
+    choices: that the provider generates, and bills. shown_choices: that a stream has. client_max: the client's own
+    maximum, None where it gave none. default_max: what is generated without one, None where the model decides.
+    grows_in_sight: all of the output is seen as it grows, so its reservation can be extended, or its stream ended.
+    shows_its_cost: what is delivered is output, and nothing else. hides_output: the model bills more than it shows.
+    """
+
+    choices: int
+    shown_choices: int
+    client_max: int | None
+    default_max: int | None
+    grows_in_sight: bool
+    shows_its_cost: bool
+    hides_output: bool
+
+
+class Changes(Struct, frozen=True, gc=False):
+    """What the provider must be told beside what the client says. output_max: tokens of one choice, None = leave it.
+
+    output_field: what a maximum is called where the client gave none. left_out: fields of ours that were refused.
+    adds_usage, adds_max: the field that says so is ours alone, so the client must not hear of its refusal.
+    """
+
+    ask_usage: bool = False
+    output_max: int | None = None
+    output_field: str = "max_tokens"
+    left_out: tuple[str, ...] = ()
+    adds_usage: bool = False
+    adds_max: bool = False
+
+
+UNCHANGED = Changes()
+
+R = TypeVar("R", bound=Request)
+
+
+class Endpoint(ABC, Generic[R]):
+    """One format. format: its name in configuration, logs and metrics; route: its path here; path: at a provider."""
+
+    format: ClassVar[str]
+    route: ClassVar[str]
+    path: ClassVar[bytes]
+
+    @abstractmethod
+    def read(self, body: bytes) -> R:
+        """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
+
+    @abstractmethod
+    def count(self, request: R, counter: TokenCounter) -> int:
+        """The input tokens."""
+
+    @abstractmethod
+    def forget_prompt(self, request: R) -> None:
+        """Free what was read to be counted; all that is decided later, and the bytes that are sent on, stay."""
+
+    @abstractmethod
+    def bound(self, request: R) -> OutputBound:
+        """What the request says of its output."""
+
+    @abstractmethod
+    def changes(self, request: R, bound: OutputBound, output_max: int | None) -> Changes:
+        """What must be changed of a request whose output may have so many tokens a choice; None: leave its maximum."""
+
+    @abstractmethod
+    def changed(self, body: bytes, request: R, changes: Changes) -> bytes:
+        """The body with these changes; the client's own bytes where there are none."""
+
+    @abstractmethod
+    def meter(self, request: R, redactor: Redactor) -> StreamMeter:
+        """The meter of the request's stream."""
+
+    @abstractmethod
+    def ending(self, request: R, meter: StreamMeter, usage: Usage) -> bytes:
+        """The events that end a stream at a limit. usage: what was spent, for a client that asked for it."""
+
+    @abstractmethod
+    def read_answer(self, body: bytes) -> Reading | None:
+        """What a whole answer says; None if it cannot be read."""
+
+    @abstractmethod
+    def as_stream(self, body: bytes) -> bytes:
+        """A whole answer as the events of a stream, for a client that was told to expect one."""
+
+    @abstractmethod
+    def refusal_as_stream(self, status: int, body: bytes) -> bytes:
+        """A provider's refusal as the last event of a stream."""
+
+    def render(self, error: AppError) -> bytes:
+        """An error as the body of an answer."""
+        return body_of(error)
+
+    def render_event(self, error: AppError) -> bytes:
+        """An error as the last event of a stream."""
+        return event_of(error)

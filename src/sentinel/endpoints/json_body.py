@@ -1,0 +1,110 @@
+"""JSON bodies of OpenAI's formats: bytes to what is decided on, and the few changes that a body may need.
+
+The client's bytes are sent on as they are unless something must change; then every value that does not change keeps
+its own bytes, for only the top level is taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from sentinel.endpoints.endpoint import Changes
+from sentinel.endpoints.strict_json import MOST_DIGITS, EqualKeys, Shape, has_endless_number, refuse_equal_keys
+from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
+
+T = TypeVar("T")
+
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_anything = msgspec.json.Decoder(msgspec.Raw)
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
+_WHITE_SPACE = b" \t\r\n"
+_MOST_NAMED = 96
+"""Characters of a client's key in a message of ours."""
+
+_OURS = frozenset(("stream_options", "max_completion_tokens", "max_tokens"))
+_ASK_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+def read(decoder: msgspec.json.Decoder[T], shape: Shape, body: bytes) -> T:
+    """What is decided on of a body. shape: the objects in it of which no key may come twice.
+
+    Raises InvalidJson, InvalidType, MissingParameter.
+    """
+    try:
+        # msgspec does not look at the text in fields that we do not need.
+        if not body.isascii():
+            body.decode()
+        try:
+            request = decoder.decode(body)
+        except msgspec.ValidationError as error:
+            # It stopped there; what follows may not even be JSON.
+            _anything.decode(body)
+            raise _misfit(str(error)) from error
+        _refuse_ambiguity(body, shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson("We could not parse the JSON body of your request.") from error
+    return request
+
+
+def _refuse_ambiguity(body: bytes, shape: Shape) -> None:
+    """What we judge is what the provider obeys, so there must be one way to read it (DESIGN section 4)."""
+    if has_endless_number(body):
+        raise InvalidJson(f"The JSON body of your request has a number of more than {MOST_DIGITS} digits.")
+    try:
+        refuse_equal_keys(body.strip(_WHITE_SPACE), shape)
+    except EqualKeys as error:
+        key = error.key[:_MOST_NAMED]
+        param = f"{error.path}.{key}" if error.path else key
+        raise InvalidJson(f"The JSON body of your request has '{param}' twice.", param=param) from error
+
+
+def _misfit(text: str) -> AppError:
+    """What msgspec says of JSON that does not fit, as an error of ours."""
+    path = found["path"] if (found := _PATH.search(text)) else ""
+    if missing := _MISSING.search(text):
+        param = f"{path}.{missing['field']}" if path else missing["field"]
+        return MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+    reason = _PATH.sub("", text)
+    param = path or None
+    return InvalidType(f"Invalid type for '{param or 'body'}': {reason}.", param=param)
+
+
+def changed(body: bytes, changes: Changes, bounds: dict[str, int], *, has_options: bool) -> bytes:
+    """The body with these changes; the client's own bytes where there are none.
+
+    bounds: the client's own maxima of output by their fields. has_options: whether it has `stream_options`.
+    """
+    if not changes.ask_usage and changes.output_max is None:
+        return body
+    if not (changes.ask_usage and has_options) and (changes.output_max is None or not bounds):
+        return _with_more(body, changes)
+    fields: dict[str, Any] = dict(_top_level.decode(body))
+    if changes.ask_usage:
+        options: dict[str, Any] = dict(_top_level.decode(fields["stream_options"])) if has_options else {}
+        fields["stream_options"] = {**options, "include_usage": True}
+    if changes.output_max is not None:
+        lowered = {name: min(bound, changes.output_max) for name, bound in bounds.items()}
+        fields |= lowered or {changes.output_field: changes.output_max}
+    return msgspec.json.encode(fields)
+
+
+def _with_more(body: bytes, changes: Changes) -> bytes:
+    """The body with fields added at its end: nothing is parsed, nothing of the client's is touched.
+
+    A body that has such a field, as null or in escapes, is taken apart instead: nobody shall read two of one name.
+    """
+    more, there = b"", False
+    if changes.ask_usage:
+        more, there = _ASK_USAGE, b'"stream_options"' in body
+    if changes.output_max is not None:
+        name = b'"%b"' % changes.output_field.encode()
+        more, there = b"%b%b:%d," % (more, name, changes.output_max), there or name in body
+    if there or (b"\\u00" in body and not _OURS.isdisjoint(_top_level.decode(body))):
+        fields: dict[str, Any] = dict(_top_level.decode(body))
+        fields.update(msgspec.json.decode(b"{" + more[:-1] + b"}"))
+        return msgspec.json.encode(fields)
+    return b"%b,%b}" % (body.rstrip(_WHITE_SPACE)[:-1], more[:-1])

@@ -1,0 +1,58 @@
+"""The phase `reserve`: the ledger admits a request, or refuses it and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sentinel.limits.policy import Ask, Verdict
+from sentinel.middleware import rate_limiter
+from sentinel.proxy import reservation
+from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.state import ExchangeState
+
+
+async def reserve(exchange: ExchangeState, ask: Ask) -> Verdict:
+    """The verdict that admits this request. Raises the refusal, AccessDenied, ZionUnavailable, RedisUnavailable."""
+    parts = exchange.parts
+    try:
+        verdict = await parts.ledger.reserve(ask)
+        if verdict.refresh or not verdict.quota_known:
+            patience = _patience(exchange.context)
+            verdict = await rate_limiter.with_limits(verdict, ask, parts.ledger, parts.cache, patience)
+    except asyncio.CancelledError:
+        # What was asked may yet be done.
+        parts.tracker.give_back(ask)
+        raise
+    return _admitted(exchange, verdict)
+
+
+async def peek(exchange: ExchangeState) -> None:
+    """Refuse a large request of a user who has nothing left before it is read, with the refusal it would get."""
+    parts, context = exchange.parts, exchange.context
+    assert context.user is not None
+    least = reservation.least(context.id, context.user)
+    try:
+        verdict = await rate_limiter.peek(least, parts.ledger, parts.cache, _patience(context))
+    except asyncio.CancelledError:
+        parts.tracker.give_back(least)
+        raise
+    if verdict is not None and verdict.admitted:
+        await parts.tracker.settle(least, SPENT_NOTHING.tokens, verdict.now_ms)
+    elif verdict is not None:
+        _admitted(exchange, verdict)
+
+
+def _patience(context: RequestContext) -> float:
+    """So long governance may take for limits, after what it took for the token."""
+    return rate_limiter.ZION_SECONDS - (context.identified - context.started)
+
+
+def _admitted(exchange: ExchangeState, verdict: Verdict) -> Verdict:
+    """Note the verdict for the log line and the answer's headers. Raises a refusal."""
+    exchange.context.verdict = verdict
+    exchange.client.lines += rate_limiter.lines_of(verdict)
+    if not verdict.admitted:
+        exchange.context.outcome = "refused"
+        raise rate_limiter.refusal_of(verdict)
+    return verdict

@@ -1,0 +1,107 @@
+"""The phase `forward`: the request is sent to its provider, whose answer is whole, or a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from sentinel.clock import monotonic
+from sentinel.endpoints.endpoint import Changes
+from sentinel.proxy import headers as passing
+from sentinel.proxy import reservation
+from sentinel.proxy.client import ClientGone
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream
+from sentinel.proxy.registry import Target
+from sentinel.proxy.relay import is_whole
+from sentinel.proxy.state import ExchangeState
+from sentinel.tokens.counter import is_large
+
+
+async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
+    """Send the request on; again, without what only we added, where that is refused. Returns the provider's answer.
+
+    From here on a client that leaves cancels the exchange. Raises ClientGone, UpstreamError, UpstreamTimeout.
+    """
+    parts, client, request, endpoint = exchange.parts, exchange.client, exchange.request, exchange.endpoint
+    exchange.lease = parts.leases.hold(exchange.ask, exchange.verdict)
+    client.watch(parts.tasks)
+    if client.gone:
+        raise ClientGone
+    if request.stream:
+        exchange.watched = parts.keepalive.watch(client, partial(_early_head, exchange))
+    target = parts.registry.targets(endpoint.format, request.model)[0]
+    most = reservation.output_max(exchange.bound, exchange.ask, exchange.verdict)
+    changes: Changes | None = target.additions.allowed(request.model, endpoint.changes(request, exchange.bound, most))
+    while changes is not None:
+        answer = await _send(exchange, target, changes)
+        if not exchange.is_refused:
+            target.additions.taken(request.model, changes)
+            break
+        assert isinstance(answer, ProviderAnswer)
+        changes = target.additions.again(changes, answer.status, answer.body)
+    # A stream may go on for an hour, and its request will not be sent again.
+    exchange.body = b""
+    if exchange.upstream is not None:
+        exchange.upstream.body = b""
+    client.holds(0)
+    return answer
+
+
+async def _send(exchange: ExchangeState, target: Target, changes: Changes) -> ProviderAnswer | ProviderStream:
+    """Send the request once."""
+    context, client, endpoint, body = exchange.context, exchange.client, exchange.endpoint, exchange.body
+    exchange.is_refused = False
+    if is_large(len(body)):
+        body = await _changed(exchange, changes)
+    else:
+        body = endpoint.changed(body, exchange.request, changes)
+    lines = passing.to_provider(client.headers, context.id.encode(), exchange.ask.user)
+    upstream = exchange.upstream = ProviderRequest(endpoint.path, lines, body)
+    room = partial(_room, exchange)
+    if not context.forwarded:
+        context.forwarded = monotonic()
+    if not context.streamed:
+        answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
+        # A whole answer may have begun with white space.
+        context.provider_answered(answer.id, monotonic(), is_first=not client.started)
+        exchange.is_refused = answer.status != 200
+        return answer
+    stream = exchange.stream = await target.provider.stream(upstream, room)
+    context.provider_answered(stream.id, monotonic())
+    exchange.is_refused = stream.status != 200
+    # Not all who are asked for a stream know how.
+    return await stream.whole() if exchange.is_refused or await is_whole(stream) else stream
+
+
+async def _changed(exchange: ExchangeState, changes: Changes) -> bytes:
+    """A large body as it is sent on."""
+    before = exchange.body
+    body = await asyncio.to_thread(exchange.endpoint.changed, before, exchange.request, changes)
+    if body is not before:
+        exchange.client.holds(len(before) + len(body))
+    return body
+
+
+async def _room(exchange: ExchangeState, count: int) -> None:
+    """Wait until so much more of an answer may be in memory."""
+    if exchange.answer_claim is None:
+        exchange.answer_claim = exchange.parts.answers.claim()
+        exchange.answer_claim.belongs_to(exchange.ask.user)
+    await exchange.answer_claim.room(count)
+
+
+def _early_head(exchange: ExchangeState) -> bytes:
+    """The head of a stream whose provider is silent: the client is told 200, so that it goes on waiting."""
+    context, now = exchange.context, monotonic()
+    context.status, context.provider_seconds = 200, now - context.forwarded
+    return passing.EVENT_STREAM + context.trace_lines(now) + passing.STREAM
+
+
+async def _blank_came(exchange: ExchangeState, begun: ProviderAnswer) -> None:
+    """Pass on what a provider sends to keep the connection alive until its whole answer is ready."""
+    client, context, now = exchange.client, exchange.context, monotonic()
+    if not client.started:
+        context.provider_answered(begun.id, now)
+        context.status = 200
+        await client.start(200, begun.lines + context.trace_lines(now))
+    await client.write(begun.body)

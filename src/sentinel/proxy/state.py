@@ -1,0 +1,97 @@
+"""What every exchange works with, and what is known of one. The phases are functions of it (exchange.py says which)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sentinel.cache.subscription import SubscriptionCache
+from sentinel.endpoints.endpoint import Endpoint, OutputBound, Request
+from sentinel.limits.output_estimator import OutputEstimator
+from sentinel.limits.policy import Ask, Verdict
+from sentinel.memory_budget import Claim, MemoryBudget
+from sentinel.middleware.lease_keeper import Held, LeaseKeeper
+from sentinel.middleware.rate_limiter import Ledger
+from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.client import ClientSide
+from sentinel.proxy.keepalive import StreamKeepAlive, Watched
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.provider import ProviderRequest, ProviderStream
+from sentinel.proxy.registry import Registry
+from sentinel.proxy.relay import Drains, Relay
+from sentinel.tasks import Tasks
+from sentinel.tokens.counter import TokenCounter
+from sentinel.usage.tracker import BatchingUsageTracker
+
+T = TypeVar("T")
+
+_LARGE_AT_ONCE = 4
+"""Bodies of over a megabyte that are read and counted: each is in memory twice meanwhile, or more often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every exchange works with. threads: for whatever takes long to read, count or decode.
+
+    max_body_bytes: also once a body is decoded; body_timeout_seconds: until it has come, and there is room for it.
+    on_end gets the finished context: it logs and measures. answers: bounds what is in memory of answers.
+    large: bounds the large bodies that are read at the same time.
+    """
+
+    cache: SubscriptionCache
+    ledger: Ledger
+    counter: TokenCounter
+    registry: Registry
+    tracker: BatchingUsageTracker
+    leases: LeaseKeeper
+    keepalive: StreamKeepAlive
+    tasks: Tasks
+    max_body_bytes: int
+    body_timeout_seconds: float
+    estimator: OutputEstimator
+    drain_abandoned: bool
+    threads: Executor
+    on_end: Callable[[RequestContext], None]
+    drains: Drains = field(default_factory=Drains)
+    answers: MemoryBudget = field(default_factory=MemoryBudget)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """The result of work that takes long, done beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
+
+
+class ExchangeState:
+    """What is known of one exchange. The fields without a value get theirs in the phase that is named beside them.
+
+    upstream: the request as it was sent on last. stream: the provider's answer, as long as it is open.
+    is_refused: the provider has answered with an error. spent: what it has cost so far.
+    """
+
+    __slots__ = (
+        "answer_claim", "ask", "body", "bound", "client", "context", "endpoint", "is_refused", "lease", "parts",
+        "relay", "request", "spent", "stream", "upstream", "verdict", "watched",
+    )  # fmt: skip
+
+    request: Request  # parse
+    bound: OutputBound
+    ask: Ask  # reserve
+    verdict: Verdict
+    lease: Held  # forward
+
+    def __init__(self, parts: Parts, endpoint: Endpoint[Any], client: ClientSide, context: RequestContext) -> None:
+        self.parts = parts
+        self.endpoint = endpoint
+        self.client = client
+        self.context = context
+        self.body = b""
+        self.upstream: ProviderRequest | None = None
+        self.stream: ProviderStream | None = None
+        self.is_refused = False
+        self.relay: Relay | None = None
+        self.spent = SPENT_NOTHING
+        self.answer_claim: Claim | None = None
+        self.watched: Watched | None = None

@@ -1,0 +1,72 @@
+"""The phase `relay` for a whole answer: what it has cost is learned before the client gets any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from sentinel.clock import monotonic
+from sentinel.error import UpstreamError
+from sentinel.proxy import billing, outcome, reservation
+from sentinel.proxy.provider import ProviderAnswer
+from sentinel.proxy.relay import LARGE_EVENT_BYTES
+from sentinel.proxy.state import ExchangeState
+from sentinel.tokens.counter import is_large
+from sentinel.tokens.usage import NOTHING
+
+log = structlog.get_logger()
+
+Complete = Callable[[], Awaitable[None]]
+"""Sends what is left of an answer, once its usage is durable."""
+
+
+async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
+    """Learn what a whole answer has cost. Raises UpstreamError for one that is no affair of the client's."""
+    context, parts, endpoint = exchange.context, exchange.parts, exchange.endpoint
+    if answer.status != 200:
+        context.outcome = "upstream_error"
+        if not outcome.concerns_the_client(answer.status):
+            log.warning("provider refuses", request_id=context.id, status=answer.status)
+            raise UpstreamError("The model provider failed to process the request.")
+        return partial(_complete_refusal, exchange, answer)
+    body, read_answer = answer.body, endpoint.read_answer
+    if exchange.answer_claim is not None:
+        exchange.answer_claim.keep(len(body))
+    reading = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await parts.beside(read_answer, body)
+    if reading is None:
+        raise UpstreamError("The model provider gave a broken answer.")
+    # An error that comes with status 200 costs no tokens, nor does an answer that says nothing.
+    if not reading.is_generated and (reading.failed or reading.usage == NOTHING):
+        context.outcome = "upstream_error"
+        return partial(_complete, exchange, answer)
+    counted = 0
+    if reading.texts:
+        count = partial(parts.counter.count_generated, reading.texts, context.model)
+        counted = await parts.beside(count) if is_large(len(body)) else count()
+    exchange.spent = billing.spent(reading.usage, context.counted_input, counted)
+    context.outcome = "ok"
+    context.finish_reason = reading.finished[0][1] if reading.finished else None
+    if exchange.spent.tokens[2] < exchange.verdict.granted_output:
+        reservation.learn(parts.estimator, exchange.ask, exchange.spent)
+    return partial(_complete, exchange, answer)
+
+
+async def _complete(exchange: ExchangeState, answer: ProviderAnswer) -> None:
+    client, context = exchange.client, exchange.context
+    context.status = 200
+    if not client.started:
+        await client.answer(200, answer.lines + context.trace_lines(monotonic()), answer.body)
+    else:
+        await client.end(exchange.endpoint.as_stream(answer.body) if context.streamed else answer.body)
+
+
+async def _complete_refusal(exchange: ExchangeState, answer: ProviderAnswer) -> None:
+    client, context = exchange.client, exchange.context
+    if client.started:
+        log.info("provider refuses what was told to be a stream", request_id=context.id, status=answer.status)
+        await client.end(exchange.endpoint.refusal_as_stream(answer.status, answer.body))
+        return
+    context.status = answer.status
+    await client.answer(answer.status, answer.lines + context.trace_lines(monotonic()), answer.body)

@@ -1,0 +1,42 @@
+"""How a stream of OpenAI's formats ends at a limit."""
+
+from __future__ import annotations
+
+import json
+
+from sentinel.endpoints.openai_stream import FORMAT, ending
+from sentinel.proxy.meter import StreamMeter
+from sentinel.tokens.usage import Usage
+from tests.exchange.driver import event
+
+MODEL = "gpt-4o"
+
+
+def test_the_ending_at_a_limit() -> None:
+    """Choices that are still open end with `length`, under the stream's own head; then usage if wanted, and [DONE]."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    first = event("one", id="c1", object="chat.completion.chunk", created=5, model="m", system_fingerprint="f")
+    done = {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}
+    meter.delivered(meter.feed(first + b"data: " + json.dumps(done).encode() + b"\n\n"))
+    meter.count()
+    *events, last = ending(
+        meter, kind="chat.completion.chunk", empty_choice={"delta": {}}, choices=3, usage=Usage(9, 1)
+    ).split(b"\n\n")[:-1]
+    head = {"id": "c1", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f"}
+    ends = [{"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2)]
+    assert [json.loads(event[6:]) for event in events] == [
+        {**head, "choices": ends},
+        {**head, "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}},
+    ]
+    assert last == b"data: [DONE]"
+
+
+def test_the_ending_of_a_completion() -> None:
+    """Legacy completions have a text instead of a delta."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    meter.delivered(meter.feed(b'data: {"object":"text_completion","choices":[{"index":0,"text":"a"}]}\n\n'))
+    empty = {"text": "", "logprobs": None}
+    (last, _) = ending(meter, kind="text_completion", empty_choice=empty, choices=1, usage=None).split(b"\n\n")[:-1]
+    assert json.loads(last[6:])["choices"] == [
+        {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"},
+    ]
