@@ -55,7 +55,7 @@ class Additions:
 
     def taken(self, model: str, changes: Changes) -> None:
         """The provider has answered a request with these changes, so what was left out is what it had refused."""
-        if changes.left_out and self._refused.get(model) != changes.left_out:
+        if changes is not UNCHANGED and changes.left_out and self._refused.get(model) != changes.left_out:
             self._refused[model] = changes.left_out
             self._refused.move_to_end(model)
             if len(self._refused) > MOST_MODELS:

@@ -212,6 +212,15 @@ class ClientSide:
             self._watch.cancel()
             self._watch = None
 
+    def answer_at_once(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Send a whole small answer, if that needs no waiting; False, and nothing is sent, where it does."""
+        connection = self._connection
+        if connection is None or len(body) > MUCH_BYTES or connection.is_full:
+            return False
+        self.started = self.ended = True
+        connection.send_head(status, self.lines + lines, body, len(body), close=False, more=False)
+        return True
+
     async def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Send a whole answer; a large one in pieces, for what a client does not read would be in memory twice."""
         more = len(body) > MUCH_BYTES

@@ -65,8 +65,11 @@ class Exchange(ExchangeState):
                 self._abandon()
                 raise
             finally:
-                await self._settle()
-            await complete()
+                spent = self._end()
+                # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
+                await parts.tracker.settle(self.ask, spent.tokens, self.verdict.now_ms)
+            if (rest := complete()) is not None:
+                await rest
         except AppError as error:
             await self._fail(error)
         except ClientGone:
@@ -86,18 +89,17 @@ class Exchange(ExchangeState):
         if self.client.gone and is_sent and self.relay is None and not self.is_refused:
             self.spent = billing.abandoned(self.context.counted_input, unseen(self))
 
-    async def _settle(self) -> None:
-        """Replace the reservation by what was spent, once, and durably."""
-        context, spent, parts = self.context, self.spent, self.parts
-        parts.leases.release(self.lease)
+    def _end(self) -> billing.Spent:
+        """What the exchange has cost; its reservation is about to be settled."""
+        context, spent = self.context, self.spent
+        self.parts.leases.release(self.lease)
         if not self.client.started:
             # No comment must commit it to a stream now: how it ends is decided.
             self._unwatch()
         if context.forwarded and not context.first_byte:
             context.provider_seconds = monotonic() - context.forwarded
         context.has_spent(spent.tokens, spent.source, spent.cached_tokens, spent.reasoning_tokens)
-        # If the client leaves meanwhile, it goes on by itself.
-        await parts.tracker.settle(self.ask, spent.tokens, self.verdict.now_ms)
+        return spent
 
     def _unwatch(self) -> None:
         """No comments keep the client waiting from now on."""

@@ -10,7 +10,7 @@ from sentinel.endpoints.endpoint import Changes
 from sentinel.proxy import headers as passing
 from sentinel.proxy import reservation
 from sentinel.proxy.client import ClientGone
-from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.registry import Target
 from sentinel.proxy.relay import is_whole
 from sentinel.proxy.state import ExchangeState
@@ -22,7 +22,8 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
 
     From here on a client that leaves cancels the exchange. Raises ClientGone, UpstreamError, UpstreamTimeout.
     """
-    parts, client, request, endpoint = exchange.parts, exchange.client, exchange.request, exchange.endpoint
+    parts, client, context = exchange.parts, exchange.client, exchange.context
+    request, endpoint = exchange.request, exchange.endpoint
     exchange.lease = parts.leases.hold(exchange.ask, exchange.verdict)
     client.watch(parts.tasks)
     if client.gone:
@@ -32,44 +33,45 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     target = parts.registry.targets(endpoint.format, request.model)[0]
     most = reservation.output_max(exchange.bound, exchange.ask, exchange.verdict)
     changes: Changes | None = target.additions.allowed(request.model, endpoint.changes(request, exchange.bound, most))
+    room = partial(_room, exchange)
     while changes is not None:
-        answer = await _send(exchange, target, changes)
+        is_small = not is_large(len(exchange.body))
+        body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
+        upstream = exchange.upstream = _upstream(exchange, body)
+        if context.streamed:
+            answer = await _open_stream(exchange, target, upstream, room)
+        else:
+            answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
+            # A whole answer may have begun with white space.
+            context.provider_answered(answer.id, monotonic(), is_first=not client.started)
+            exchange.is_refused = answer.status != 200
         if not exchange.is_refused:
             target.additions.taken(request.model, changes)
             break
         assert isinstance(answer, ProviderAnswer)
         changes = target.additions.again(changes, answer.status, answer.body)
     # A stream may go on for an hour, and its request will not be sent again.
-    exchange.body = b""
-    if exchange.upstream is not None:
-        exchange.upstream.body = b""
+    exchange.body = upstream.body = b""
     client.holds(0)
     return answer
 
 
-async def _send(exchange: ExchangeState, target: Target, changes: Changes) -> ProviderAnswer | ProviderStream:
-    """Send the request once."""
-    context, client, endpoint, body = exchange.context, exchange.client, exchange.endpoint, exchange.body
+def _upstream(exchange: ExchangeState, body: bytes) -> ProviderRequest:
+    context = exchange.context
     exchange.is_refused = False
-    if is_large(len(body)):
-        body = await _changed(exchange, changes)
-    else:
-        body = endpoint.changed(body, exchange.request, changes)
-    lines = passing.to_provider(client.headers, context.id.encode(), exchange.ask.user)
-    upstream = exchange.upstream = ProviderRequest(endpoint.path, lines, body)
-    room = partial(_room, exchange)
     if not context.forwarded:
         context.forwarded = monotonic()
-    if not context.streamed:
-        answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
-        # A whole answer may have begun with white space.
-        context.provider_answered(answer.id, monotonic(), is_first=not client.started)
-        exchange.is_refused = answer.status != 200
-        return answer
+    lines = passing.to_provider(exchange.client.headers, context.id.encode(), exchange.ask.user)
+    return ProviderRequest(exchange.endpoint.path, lines, body)
+
+
+async def _open_stream(
+    exchange: ExchangeState, target: Target, upstream: ProviderRequest, room: Room
+) -> ProviderAnswer | ProviderStream:
+    """The answer to a request for a stream; it is whole where it is a refusal, for not all know how to stream."""
     stream = exchange.stream = await target.provider.stream(upstream, room)
-    context.provider_answered(stream.id, monotonic())
+    exchange.context.provider_answered(stream.id, monotonic())
     exchange.is_refused = stream.status != 200
-    # Not all who are asked for a stream know how.
     return await stream.whole() if exchange.is_refused or await is_whole(stream) else stream
 
 

@@ -64,10 +64,26 @@ class OpenAIProvider:
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.lines, request.body, request)
-        if answer.status == 200 and not answer.ended:
-            await _pass_blanks(answer, on_blank, self._redactor)
+        try:
+            answer = await self._client.send(b"POST", request.path, request.lines, request.body, request)
+        except HttpError as error:
+            answer = await self._once_more(error, b"POST", request.path, request.lines, request.body, request)
+        if answer.status == 200:
+            if not answer.ended:
+                await _pass_blanks(answer, on_blank, self._redactor)
+            elif (plain := self._plain(answer)) is not None:
+                return plain
         return await _whole(answer, self._redactor, room)
+
+    def _plain(self, answer: Http1Answer) -> ProviderAnswer | None:
+        """A small answer that has come at once, in no content coding and without our key: nearly all of them."""
+        lines, upstream_id = to_client(answer.headers)
+        body, mark = answer.came_whole(), self._redactor.mark
+        if b"content-encoding: " in lines:
+            return None
+        if mark is not None and (mark in body or mark in lines or (upstream_id is not None and mark in upstream_id)):
+            return None
+        return ProviderAnswer(200, lines, upstream_id, body)
 
     async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
@@ -97,18 +113,32 @@ class OpenAIProvider:
         body: bytes = b"",
         request: ProviderRequest | None = None,
     ) -> Http1Answer:
-        for attempt in range(CONNECT_RETRIES + 1):
+        try:
+            return await self._client.send(method, path, lines, body, request)
+        except HttpError as error:
+            return await self._once_more(error, method, path, lines, body, request)
+
+    async def _once_more(
+        self,
+        error: HttpError,
+        method: bytes,
+        path: bytes,
+        lines: bytes,
+        body: bytes,
+        request: ProviderRequest | None,
+    ) -> Http1Answer:
+        """Send again what was never sent, for no connection was there. Raises UpstreamError, UpstreamTimeout."""
+        for attempt in range(CONNECT_RETRIES):
+            if not isinstance(error, ConnectFailed):
+                break
+            # Jitter: callers that failed together must not come back together.
+            await pause(_RETRY_SECONDS * (attempt + 1) * (0.5 + random.random()))  # noqa: S311 (no secret)
             try:
                 # A kept connection may have been dead, and none be had in its place; the next one is a fresh one.
-                return await self._client.send(method, path, lines, body, request, reuse=attempt == 0)
-            except ConnectFailed as error:
-                if attempt == CONNECT_RETRIES:
-                    raise _ours(error) from error
-                # Jitter: callers that failed together must not come back together.
-                await pause(_RETRY_SECONDS * (attempt + 1) * (0.5 + random.random()))  # noqa: S311 (no secret)
-            except HttpError as error:
-                raise _ours(error) from error
-        raise AssertionError("unreachable")
+                return await self._client.send(method, path, lines, body, request, reuse=False)
+            except HttpError as again:
+                error = again
+        raise _ours(error) from error
 
 
 _UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized)

@@ -18,8 +18,8 @@ from sentinel.tokens.usage import NOTHING
 
 log = structlog.get_logger()
 
-Complete = Callable[[], Awaitable[None]]
-"""Sends what is left of an answer, once its usage is durable."""
+Complete = Callable[[], Awaitable[None] | None]
+"""Sends what is left of an answer, once its usage is durable; None where nothing needs to be waited for."""
 
 
 async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
@@ -53,13 +53,13 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     return partial(_complete, exchange, answer)
 
 
-async def _complete(exchange: ExchangeState, answer: ProviderAnswer) -> None:
-    client, context = exchange.client, exchange.context
+def _complete(exchange: ExchangeState, answer: ProviderAnswer) -> Awaitable[None] | None:
+    client, context, body = exchange.client, exchange.context, answer.body
     context.status = 200
-    if not client.started:
-        await client.answer(200, answer.lines + context.trace_lines(monotonic()), answer.body)
-    else:
-        await client.end(exchange.endpoint.as_stream(answer.body) if context.streamed else answer.body)
+    if client.started:
+        return client.end(exchange.endpoint.as_stream(body) if context.streamed else body)
+    lines = answer.lines + context.trace_lines(monotonic())
+    return None if client.answer_at_once(200, lines, body) else client.answer(200, lines, body)
 
 
 async def _complete_refusal(exchange: ExchangeState, answer: ProviderAnswer) -> None:

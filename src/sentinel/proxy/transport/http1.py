@@ -122,11 +122,11 @@ class Http1Client:
         if note is not None:
             note.sent = True
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
+        head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, length)
         while True:
             self._busy.add(connection)
             answer = Http1Answer(connection)
             try:
-                head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, length)
                 connection.start(answer, head, body)
                 while answer.status == 0:
                     await connection.more()
@@ -233,6 +233,13 @@ class Http1Answer:
         """The body is complete; the connection belongs to others now."""
         self.ended = True
         self._connection = None
+
+    def came_whole(self) -> bytes:
+        """The body of an answer that has ended, which stays to be read."""
+        pieces = self._pieces
+        if len(pieces) != 1:
+            pieces = self._pieces = [b"".join(pieces)]
+        return pieces[0]
 
     async def read(self) -> bytes | None:
         """What has come since the last read, at least a byte; None at the end. Raises HttpError."""
