@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from sentinel.endpoints.endpoint import Changes
-from sentinel.endpoints.strict_json import MOST_DIGITS, EqualKeys, Shape, has_endless_number, refuse_equal_keys
+from sentinel.endpoints.strict_json import (
+    MOST_DIGITS,
+    EqualKeys,
+    Shape,
+    has_endless_number,
+    refuse_equal_keys,
+    surely_unambiguous,
+)
 from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
 
 T = TypeVar("T")
@@ -44,7 +51,8 @@ def read(decoder: msgspec.json.Decoder[T], shape: Shape, body: bytes) -> T:
             # It stopped there; what follows may not even be JSON.
             _anything.decode(body)
             raise _misfit(str(error)) from error
-        _refuse_ambiguity(body, shape)
+        if not surely_unambiguous(body):
+            _refuse_ambiguity(body, shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson("We could not parse the JSON body of your request.") from error
     return request

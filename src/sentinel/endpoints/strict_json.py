@@ -42,6 +42,17 @@ _KEY = re.compile(rb'[ \t\r\n,]*+("(?:[^"\\]++|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+')
 _END = re.compile(rb"[ \t\r\n]*+\}")
 
 
+def surely_unambiguous(body: bytes) -> bool:
+    """Whether no two readers could take this JSON differently; False: it must be looked at more closely."""
+    if len(body) > MOST_DIGITS:
+        return False
+    try:
+        jiter.from_json(body, catch_duplicate_keys=True, cache_mode="none")
+    except ValueError:
+        return False
+    return True
+
+
 class EqualKeys(ValueError):
     """An object has a key twice. path: to the object, such as `messages[0]`, empty for the body itself."""
 

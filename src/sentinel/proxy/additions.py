@@ -14,7 +14,7 @@ from collections import OrderedDict
 
 from msgspec.structs import replace
 
-from sentinel.endpoints.endpoint import UNCHANGED, Changes
+from sentinel.endpoints.endpoint import Changes
 
 MOST_MODELS = 1000
 """Remembered; the one that was refused longest ago is asked anew."""
@@ -34,8 +34,6 @@ class Additions:
 
     def allowed(self, model: str, changes: Changes) -> Changes:
         """The changes without what was refused for this model before."""
-        if changes is UNCHANGED:
-            return changes
         for name in self._refused.get(model, ()):
             changes = _without(name, changes)
         return changes
@@ -55,7 +53,7 @@ class Additions:
 
     def taken(self, model: str, changes: Changes) -> None:
         """The provider has answered a request with these changes, so what was left out is what it had refused."""
-        if changes is not UNCHANGED and changes.left_out and self._refused.get(model) != changes.left_out:
+        if changes.left_out and self._refused.get(model) != changes.left_out:
             self._refused[model] = changes.left_out
             self._refused.move_to_end(model)
             if len(self._refused) > MOST_MODELS:

@@ -93,7 +93,7 @@ class Exchange(ExchangeState):
         """What the exchange has cost; its reservation is about to be settled."""
         context, spent = self.context, self.spent
         self.parts.leases.release(self.lease)
-        if not self.client.started:
+        if self.watched is not None and not self.client.started:
             # No comment must commit it to a stream now: how it ends is decided.
             self._unwatch()
         if context.forwarded and not context.first_byte:
@@ -103,10 +103,10 @@ class Exchange(ExchangeState):
 
     def _unwatch(self) -> None:
         """No comments keep the client waiting from now on."""
-        if self.watched is not None:
-            self.parts.keepalive.release(self.watched)
-            # It knows this exchange: what has ended goes at once, and not when the garbage collector looks.
-            self.watched = None
+        assert self.watched is not None
+        self.parts.keepalive.release(self.watched)
+        # It knows this exchange: what has ended goes at once, and not when the garbage collector looks.
+        self.watched = None
 
     async def _fail(self, error: AppError) -> None:
         """Tell the client: as an answer, or as the last event of a stream that has begun.
@@ -142,7 +142,8 @@ class Exchange(ExchangeState):
     def _release(self) -> None:
         """Hold nothing any more."""
         self.client.unwatch()
-        self._unwatch()
+        if self.watched is not None:
+            self._unwatch()
         if self.stream is not None:
             self.stream.close()
             self.stream = None

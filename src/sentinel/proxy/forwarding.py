@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from sentinel.clock import monotonic
-from sentinel.endpoints.endpoint import Changes
+from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.proxy import headers as passing
 from sentinel.proxy import reservation
 from sentinel.proxy.client import ClientGone
@@ -32,12 +32,17 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
         exchange.watched = parts.keepalive.watch(client, partial(_early_head, exchange))
     target = parts.registry.targets(endpoint.format, request.model)[0]
     most = reservation.output_max(exchange.bound, exchange.ask, exchange.verdict)
-    changes: Changes | None = target.additions.allowed(request.model, endpoint.changes(request, exchange.bound, most))
+    wanted = endpoint.changes(request, exchange.bound, most)
+    changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
+    answer: ProviderAnswer | ProviderStream
+    lines = passing.to_provider(client.headers, context.id.encode(), exchange.ask.user)
     room = partial(_room, exchange)
-    while changes is not None:
+    context.forwarded = monotonic()
+    while True:
+        exchange.is_refused = False
         is_small = not is_large(len(exchange.body))
         body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
-        upstream = exchange.upstream = _upstream(exchange, body)
+        upstream = exchange.upstream = ProviderRequest(endpoint.path, lines, body)
         if context.streamed:
             answer = await _open_stream(exchange, target, upstream, room)
         else:
@@ -46,23 +51,18 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
             context.provider_answered(answer.id, monotonic(), is_first=not client.started)
             exchange.is_refused = answer.status != 200
         if not exchange.is_refused:
-            target.additions.taken(request.model, changes)
+            if changes.left_out:
+                target.additions.taken(request.model, changes)
             break
         assert isinstance(answer, ProviderAnswer)
-        changes = target.additions.again(changes, answer.status, answer.body)
+        again = target.additions.again(changes, answer.status, answer.body)
+        if again is None:
+            break
+        changes = again
     # A stream may go on for an hour, and its request will not be sent again.
     exchange.body = upstream.body = b""
     client.holds(0)
     return answer
-
-
-def _upstream(exchange: ExchangeState, body: bytes) -> ProviderRequest:
-    context = exchange.context
-    exchange.is_refused = False
-    if not context.forwarded:
-        context.forwarded = monotonic()
-    lines = passing.to_provider(exchange.client.headers, context.id.encode(), exchange.ask.user)
-    return ProviderRequest(exchange.endpoint.path, lines, body)
 
 
 async def _open_stream(

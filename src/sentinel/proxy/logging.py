@@ -30,6 +30,8 @@ def new_request_id() -> str:
 
 _MOST_NAME = 96
 _MOST_AGENT_BYTES = 200
+_MOST_WORDS = 1024
+"""Names of models and reasons whose form in the log is remembered: 1 MB if all of them are long."""
 _MOST_AGENTS = 1024
 """User agents whose form in the log is remembered: 400 KB. An installation knows a few dozen."""
 _MOST_WORD = 40
@@ -67,17 +69,21 @@ def log_path(path: str, secrets: Iterable[str] = ()) -> str:
     return "/".join([*kept, "..."] if len(segments) > _MOST_SEGMENTS + 1 or len(path) > _MOST_PATH else kept)
 
 
-def _harmless(text: str) -> str:
+def _printable(text: str) -> str:
     """What somebody else has written, without what would steer a terminal; JSON escapes a part of that only."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+@lru_cache(maxsize=_MOST_WORDS)
+def _name(text: str) -> str:
+    """A name that comes again and again, such as a model's, as the log has it."""
+    return _printable(text[:_MOST_NAME])
 
 
 @lru_cache(maxsize=_MOST_AGENTS)
 def _agent(value: bytes) -> str:
     """A user agent as the log has it: harmless to terminals, without what looks like an address or a key."""
-    words = _harmless(value.decode("latin-1")).split(" ")
+    words = _printable(value.decode("latin-1")).split(" ")
     return " ".join("*" if "@" in word or len(word) > _MOST_WORD or _KEY.search(word) else word for word in words)
 
 
@@ -156,22 +162,24 @@ class RequestContext(msgspec.Struct):
     def line(self, now: float, timestamp: str, level: Level = "info") -> RequestLine:
         """The log line at the end of the request."""
         first, provider, total = self.first_byte, self.provider_seconds, now - self.started
-        agent = self.agent
+        agent, upstream_id = self.agent, self.upstream_request_id
+        if upstream_id is not None and not (len(upstream_id) <= _MOST_NAME and upstream_id.isprintable()):
+            upstream_id = _printable(upstream_id[:_MOST_NAME])
         return RequestLine(
             self.id,
-            _harmless(self.upstream_request_id[:_MOST_NAME]) if self.upstream_request_id else None,
+            upstream_id or None,
             log_name(self.user.id) if self.user else None,
             self.client,
             _agent(agent[:_MOST_AGENT_BYTES]) if agent else None,
             self.method,
             self.route,
             None if self.path is None else log_path(self.path, self.secrets),
-            _harmless(self.model[:_MOST_NAME]),
+            _name(self.model),
             self.streamed,
             self.status,
             self.outcome,
             self.error_code,
-            _harmless(self.finish_reason[:_MOST_NAME]) if self.finish_reason else None,
+            _name(self.finish_reason) if self.finish_reason else None,
             self.input_tokens,
             self.output_tokens,
             self.cached_tokens,

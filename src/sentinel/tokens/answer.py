@@ -102,7 +102,26 @@ class _Event(Struct, gc=False):
     error: Any = None
 
 
+class _Ending(Struct, gc=False):
+    """A choice of a whole answer whose texts need not be read."""
+
+    index: int | None = None
+    finish_reason: str | None = None
+    usage: Raw = Raw()
+    error: Raw = Raw()
+
+
+class _Told(Struct, gc=False):
+    """A whole answer that tells its usage in the usual place."""
+
+    choices: list[_Ending]
+    usage: _Usage
+    x_groq: Raw = Raw()
+    error: Any = None
+
+
 _event = msgspec.json.Decoder(_Event)
+_told_answer = msgspec.json.Decoder(_Told)
 
 
 def read_event(data: bytes) -> Reading | None:
@@ -113,8 +132,22 @@ def read_event(data: bytes) -> Reading | None:
 def read_answer(data: bytes) -> Reading | None:
     """Read a whole answer in the same way; without its texts where usage tells the output, so nobody counts them.
 
+    Nearly all tell it in the usual place, and are read without looking into their choices any further.
     Of a choice that has a `delta` and a `message`, as Perplexity's have, the message says more.
     """
+    try:
+        answer = _told_answer.decode(data)
+        usage = _told(answer.usage)
+        if usage.output_tokens and not answer.error and not answer.x_groq:
+            finished = []
+            for position, choice in enumerate(answer.choices):
+                if choice.usage or choice.error or not choice.finish_reason or choice.finish_reason == "error":
+                    break
+                finished.append((position if choice.index is None else choice.index, choice.finish_reason))
+            else:
+                return Reading([], usage, finished)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
     return _read(data, whole=True)
 
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from sentinel.endpoints.chat import CHAT
-from sentinel.endpoints.endpoint import UNCHANGED, Changes
+from sentinel.endpoints.endpoint import Changes
 from sentinel.proxy.additions import MOST_MODELS, Additions
 from sentinel.tokens.request import ChatRequest
 
@@ -85,7 +85,6 @@ def test_it_is_remembered_for_the_model_once_it_has_helped() -> None:
     assert additions.allowed("m", OURS) == fewer
     assert additions.allowed("other", OURS) == OURS
     # Nothing is added that is not wanted.
-    assert additions.allowed("m", UNCHANGED) is UNCHANGED
     assert not additions.allowed("m", Changes()).ask_usage
     assert additions.allowed("m", Changes()).output_max is None
 
