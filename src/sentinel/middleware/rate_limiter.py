@@ -196,7 +196,9 @@ def lines_of(verdict: Verdict) -> bytes:
         if left < least:
             least, first = left, (limit, remaining, -(-reset_ms // 1000))
         which += bit
-        numbers += (limit, remaining, duration(reset_ms - now))
+        ms = reset_ms - now
+        # As `duration` has it; a call for each would cost as much as all the rest.
+        numbers += (limit, remaining, b"%dms" % ms if ms < 1000 else _whole_seconds(-(-ms // 1000)))
     return lines + _LINES[which] % (*first, *numbers)
 
 

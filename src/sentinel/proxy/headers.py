@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 
 from sentinel.error import Header
 
@@ -71,22 +70,31 @@ def _own_key(key: bytes, user: str) -> bytes:
     return hashlib.sha256(hashlib.sha256(user.encode()).digest() + key).hexdigest().encode()
 
 
-@lru_cache(maxsize=1024)
-def _to_client(spelled: bytes) -> bytes | None:
-    """The line of a header that passes, nothing for the provider's id, None for all others."""
+_MOST_SPELLINGS = 1024
+_ID = b"%b"
+_form_of: dict[bytes, bytes] = {}
+"""By the name of a provider's header, as it was spelled: the form of its line here, `_ID`, or nothing if it stays."""
+
+
+def _learn_form(spelled: bytes) -> bytes:
     name = spelled.lower()
-    return b"%b: %%b\r\n" % name if name in TO_CLIENT else b"" if name == UPSTREAM_ID else None
+    form = b"%b: %%b\r\n" % name if name in TO_CLIENT else _ID if name == UPSTREAM_ID else b""
+    if len(_form_of) < _MOST_SPELLINGS:
+        _form_of[spelled] = form
+    return form
 
 
 def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
     """The provider's headers that accompany its answer, and its `x-request-id`. Names may be in any case."""
-    lines, upstream_id = b"", None
+    lines, upstream_id, known = b"", None, _form_of.get
     for name, value in headers.items():
-        form = _to_client(name)
-        if form:
-            lines += form % value
-        elif form is not None:
+        form = known(name)
+        if form is None:
+            form = _learn_form(name)
+        if form is _ID:
             upstream_id = value
+        elif form:
+            lines += form % value
     return lines, upstream_id
 
 

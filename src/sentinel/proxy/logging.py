@@ -187,7 +187,7 @@ class RequestContext(msgspec.Struct):
             self.tokens_from,
             int(total * 100_000 + 0.5) / 100,
             int(provider * 100_000 + 0.5) / 100,
-            int(self.overhead_seconds(now) * 100_000 + 0.5) / 100,
+            int(max(0.0, total - provider - self.body_seconds) * 100_000 + 0.5) / 100,
             int((first - self.started) * 100_000 + 0.5) / 100 if first else None,
             timestamp,
             "request",

