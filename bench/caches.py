@@ -21,16 +21,18 @@ from bench import messages
 from bench.machine import PAGE_BYTES
 from bench.servers import ROOT
 from sentinel.cache import keys, local_ledger, subscription
-from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import InvalidApiKey
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
 from sentinel.limits.policy import Ask, Policy
 from sentinel.tasks import Tasks
-from sentinel.usage import journal, lately, tracker
+from sentinel.usage import recent_ids, tracker
 from sentinel.usage.batch import Item
+from sentinel.usage.pacer import Pacer
+from sentinel.usage.quarantine import Quarantine
+from sentinel.usage.record_store import RecordStore
 from sentinel.usage.spool import Spool
-from sentinel.zion.models import AuthenticatedUser
 
 FED = 1_000_000
 FOR_EVER_SECONDS = 1e6
@@ -123,18 +125,19 @@ class _NoStore:
 
 
 def _taken_by_zion() -> Cache:
-    book = journal.Journal(cast("RedisLedger", _NoStore()))
+    store = cast("Any", _NoStore())
+    book = RecordStore(store, Pacer(0), Quarantine(store))
 
     def feed(number: int) -> None:
         entry = f"1764000000000-{number}"
         book._on_its_way[number % 64, entry] = hash((number, "what"))
         user = messages.user(number)
-        book.remember_taken([Item(number % 64, user, "", messages.MODEL, 0, [entry])])
+        book.remember_booked([Item(number % 64, user, "", messages.MODEL, 0, [entry])])
 
     def kept() -> int:
-        return len(book._on_its_way) + len(book._taken)
+        return len(book._on_its_way) + len(book._booked)
 
-    return Cache(feed, kept, 2 * lately.MOST_REMEMBERED)
+    return Cache(feed, kept, 2 * recent_ids.MOST_REMEMBERED)
 
 
 CACHES: dict[str, Callable[[], Cache]] = {

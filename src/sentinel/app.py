@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from sentinel import __version__
-from sentinel.cache import keys, reaper
+from sentinel.cache import keys
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Inspector
 from sentinel.cache.installation import Installation
@@ -27,6 +27,7 @@ from sentinel.error import ForeignStore, RedisUnavailable
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy
 from sentinel.memory_budget import MemoryBudget
+from sentinel.middleware import lease_expirer
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.observability import logs
 from sentinel.observability.metrics import Metrics
@@ -45,7 +46,7 @@ from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_thre
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.outbox import Outbox
-from sentinel.usage.reconciler import Reconciler
+from sentinel.usage.reconciliation import Reconciler
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
 from sentinel.zion.client import ZionClient
@@ -214,7 +215,7 @@ class Running:
 
     async def _prove(self) -> bool:
         if self._installation is not None and not self._installation.proven:
-            self._installation.proven = await self._zion.knows_us()
+            self._installation.proven = await self._zion.examine() is None
             if self._installation.proven:
                 await asyncio.to_thread(self._installation.claim_spool, Path(self._settings.spool_dir))
         return self._installation is None or self._installation.proven
@@ -248,7 +249,7 @@ class Running:
             "keep-alive": self._keepalive.run,
             "half-closed streams": self._keepalive.run_for_doubts,
             "replay": lambda: self._tracker.run(self._store, self._ledger.lives),
-            "reaper": lambda: reaper.run(self._ledger, self._unreadable),
+            "lease expirer": lambda: lease_expirer.run(self._ledger, self._unreadable),
             "reconciler": self._reconciler.run,
             "gauges": self._measure,
             "forget": self._cache.listen,

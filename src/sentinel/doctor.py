@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyreqwest.exceptions import PyreqwestError
 from redis.exceptions import RedisError
 
 from sentinel.cache import keys
@@ -23,26 +22,24 @@ from sentinel.config import Settings, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
 from sentinel.egress import Egress
 from sentinel.error import AppError, ForeignStore, RedisRefused, RedisUnavailable
+from sentinel.governance.port import Fault, Governance
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.transport.dialer import ProxyRefused
 from sentinel.proxy.transport.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.tasks import Tasks, pause
-from sentinel.usage.journal import DeadLetter, Journal
+from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool_files import set_aside, writable
-from sentinel.zion.client import ZionClient
-from sentinel.zion.models import is_envelope
+from sentinel.zion.client import SUBJECT, ZionClient
 
 _REPLAY_SECONDS = 30.0
 _LETTERS_AT_ONCE = 1000
 _START_REDIS = "start it, or correct REDIS_URL"
 _ASK_SECONDS = 10.0
 _REDIS = Subject("REDIS_URL", authorities="?ssl_ca_certs=FILE in REDIS_URL", plain="redis", tls="rediss")
-_ZION = Subject("ZION_API_URL", "ZION_API_KEY", authorities="ZION_CA_FILE")
 _PROVIDER = Subject("OPENAI_API_URL", "OPENAI_API_KEY", authorities="UPSTREAM_CA_FILE")
-_NOT_ZION = Trouble("answers, but not as Zion does", "correct the host and path in ZION_API_URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class Finding:
 async def check(settings: Settings) -> int:
     """Print one line for each check; 0 if all is well, else 1."""
     findings = [*_settings(settings), _spool(settings)]
-    for found in await asyncio.gather(_redis(settings), _zion(settings), _provider(settings)):
+    for found in await asyncio.gather(_redis(settings), _governance(settings), _provider(settings)):
         findings += found
     for finding in findings:
         print(finding.line())
@@ -167,17 +164,12 @@ async def _length(store: Store, stream: bytes) -> int | None:
         return None
 
 
-async def _zion(settings: Settings) -> list[Finding]:
-    client = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
-
-    async def ask() -> Trouble | None:
-        status, body = await client.examine()
-        # There is no such user: a Zion that takes our key says so in an envelope of its own.
-        if status in (200, 404) and is_envelope(body):
-            return None
-        return trouble_of_answer(status, body, _ZION) or _NOT_ZION
-
-    return [await _asked(ask, client.close, "zion", _way(settings.zion_api_url, settings.zion_egress), _ZION)]
+async def _governance(settings: Settings) -> list[Finding]:
+    governance: Governance = ZionClient(
+        settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress
+    )
+    address = _way(settings.zion_api_url, settings.zion_egress)
+    return [await _asked(governance.examine, governance.close, "zion", address, SUBJECT)]
 
 
 async def _provider(settings: Settings) -> list[Finding]:
@@ -204,16 +196,17 @@ def _way(url: str, egress: Egress) -> str:
 
 
 async def _asked(
-    ask: Callable[[], Awaitable[Trouble | None]],
+    ask: Callable[[], Awaitable[Fault | None]],
     close: Callable[[], Awaitable[None]],
     name: str,
     address: str,
     subject: Subject,
 ) -> Finding:
+    found: Fault | None
     try:
         async with asyncio.timeout(_ASK_SECONDS):
             found = await ask()
-    except (AppError, PyreqwestError, TimeoutError) as error:
+    except (AppError, TimeoutError) as error:
         found = _of_http(error, subject) or trouble_of(error, subject)
         found = found or Trouble(f"fails ({error})", f"check {subject.setting} and the network")
     finally:
@@ -245,7 +238,7 @@ async def dead_letters(settings: Settings) -> int:
     store, count = _open(settings), 0
     try:
         await store.start()
-        async for letter in _journal(store).letters():
+        async for letter in _letters(store).all():
             count += 1
             print(_described(letter))
     except RedisUnavailable as error:
@@ -275,13 +268,13 @@ async def delete_letters(settings: Settings, names: list[str] | None) -> int:
     store, deleted, wanted = open_store(settings.redis_url), 0, set(names or ())
     try:
         await store.start()
-        journal = _journal(store)
-        async for letter in journal.letters():
+        dead = _letters(store)
+        async for letter in dead.all():
             name = f"{letter.partition}/{letter.entry}"
             if names is None or name in wanted:
-                deleted += await journal.discard(letter)
+                deleted += await dead.discard(letter)
                 wanted.discard(name)
-        left = await journal.letter_count()
+        left = await dead.count()
     except RedisUnavailable as error:
         return _without_redis(store, error)
     finally:
@@ -303,14 +296,14 @@ async def replay(settings: Settings) -> int:
     moved = waiting = 0
     try:
         await store.start()
-        journal = _journal(store)
+        dead = _letters(store)
         async with _delivering(settings, store, zion):
-            async for letters in _pages(journal.letters()):
-                entries = [(letter.partition, entry) for letter in letters if (entry := await journal.requeue(letter))]
+            async for letters in _pages(dead.all()):
+                entries = [(letter.partition, entry) for letter in letters if (entry := await dead.requeue(letter))]
                 moved += len(entries)
-                if waiting := await _delivered(journal, entries):
+                if waiting := await _delivered(dead, entries):
                     break
-        left = waiting + await journal.letter_count()
+        left = waiting + await dead.count()
     except RedisUnavailable as error:
         return _without_redis(store, error)
     finally:
@@ -334,9 +327,9 @@ async def _pages(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadL
 
 
 @asynccontextmanager
-async def _delivering(settings: Settings, store: Store, zion: ZionClient) -> AsyncIterator[None]:
+async def _delivering(settings: Settings, store: Store, governance: Governance) -> AsyncIterator[None]:
     """Deliver, in case nobody else does."""
-    outbox, tasks = _outbox(settings, store, zion), Tasks()
+    outbox, tasks = _outbox(settings, store, governance), Tasks()
     tasks.keep(outbox.beat, "heartbeat")
     tasks.keep(outbox.run, "outbox")
     try:
@@ -346,22 +339,22 @@ async def _delivering(settings: Settings, store: Store, zion: ZionClient) -> Asy
         await tasks.cancel()
 
 
-async def _delivered(journal: Journal, entries: list[tuple[int, str]]) -> int:
+async def _delivered(dead: DeadLetters, entries: list[tuple[int, str]]) -> int:
     """Wait until these records have left the outbox; returns how many have not."""
     deadline = monotonic() + _REPLAY_SECONDS
     while entries and monotonic() < deadline:
-        entries = [(p, entry) for p, entry in entries if await journal.is_waiting(p, entry)]
+        entries = [(p, entry) for p, entry in entries if await dead.is_waiting(p, entry)]
         await pause(0.1)
     return len(entries)
 
 
-def _outbox(settings: Settings, store: Store, zion: ZionClient) -> Outbox:
-    return Outbox(_ledger(store), zion, flush_seconds=0.2, calls_per_second=settings.zion_calls_per_second)
+def _outbox(settings: Settings, store: Store, governance: Governance) -> Outbox:
+    return Outbox(_ledger(store), governance, flush_seconds=0.2, calls_per_second=settings.zion_calls_per_second)
 
 
 def _ledger(store: Store) -> RedisLedger:
     return RedisLedger(store, Policy((), None, 1000, 1000, 1000))
 
 
-def _journal(store: Store) -> Journal:
-    return Journal(_ledger(store))
+def _letters(store: Store) -> DeadLetters:
+    return DeadLetters(_ledger(store))

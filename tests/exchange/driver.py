@@ -18,6 +18,7 @@ from sentinel.clock import monotonic
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import AppError
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy, Quota
 from sentinel.middleware.lease_keeper import LeaseKeeper
@@ -33,7 +34,6 @@ from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
-from sentinel.zion.models import AuthenticatedUser
 
 USER = AuthenticatedUser("ana", "ana@corp.test")
 PROMPT = "Say hello"

@@ -11,9 +11,9 @@ import pytest
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.egress import DIRECT, Egress, TlsFiles, parse_proxy
 from sentinel.error import ZionUnavailable
+from sentinel.governance.port import Outcome
 from sentinel.proxy.transport import http1
 from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client
-from sentinel.usage.batch import Outcome, outcome_of
 from sentinel.zion.client import ZionClient
 from tests.support.relays import Certificates, ForwardProxy, Relay
 
@@ -124,7 +124,7 @@ async def test_certificates_are_checked_and_shown(
 async def zion_answers(simulators: Simulators, url: str, egress: Egress) -> bool:
     client = ZionClient(url, simulators.zion_key, egress)
     try:
-        return (await client.user(simulators.demo_token)).id == "demo"
+        return (await client.identify(simulators.demo_token)).id == "demo"
     except ZionUnavailable:
         return False
     finally:
@@ -156,7 +156,7 @@ async def test_usage_that_a_proxy_stops_is_no_doubt(
             answer = await client.report([], "key")
         finally:
             await client.close()
-    assert answer.not_sent or outcome_of(answer.status, says_no=False, is_receipt=False) is Outcome.LATER
+    assert answer.outcome is Outcome.LATER
 
 
 async def test_zion_takes_no_proxy_that_we_do_not_give(simulators: Simulators, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.usage.outbox import Outbox
+from sentinel.usage.timings import Timings
 from tests.support.metering import Books, open_books, until
 
 USERS, REQUESTS = 250, 25_000
@@ -20,7 +21,7 @@ RECORD_BYTES = 300
 
 @pytest.fixture
 async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
-    async with open_books(store_url, zion_url, simulator) as books:
+    async with open_books(store_url, zion_url, simulator, Timings()) as books:
         yield books
 
 
@@ -42,17 +43,17 @@ async def test_a_long_outage(books: Books) -> None:
     for start in range(0, REQUESTS, 500):
         await asyncio.gather(*(books.spend(emails[n % USERS], (1, 12, n % 90 + 1)) for n in range(start, start + 500)))
         if start % 5000 == 0:
-            outbox._queue.pause_until = 0.0
+            outbox._scheduler.pause_until = 0.0
             await outbox.flush()
     per_record = (await redis_bytes(books) - before) / REQUESTS
     assert per_record < RECORD_BYTES
-    assert len(outbox._queue.held) + len(outbox._queue.loose) <= 1000
+    assert len(outbox._scheduler.held) + len(outbox._scheduler.loose) <= 1000
 
     books.simulator.faults.clear()
     books.simulator.calls.clear()
     # As if the pause of up to 15 s after so many failures were over.
-    outbox._queue.pause_until = 0.0
-    for held in outbox._queue.held:
+    outbox._scheduler.pause_until = 0.0
+    for held in outbox._scheduler.held:
         held.due = 0.0
     await until(outbox.flush, 30)
     assert books.booked() == books.owed
@@ -85,7 +86,7 @@ async def test_a_delivery_that_has_time_holds_up_nobody(books: Books) -> None:
         await books.user(email)
     sizes = []
     outbox = Outbox(books.ledger, books.zion, flush_seconds=5.0, calls_per_second=1000.0)
-    for begin in (outbox._pace.begin, outbox._pace.hurry):
+    for begin in (outbox._pacer.begin, outbox._pacer.hurry):
         books.simulator.calls.clear()
         await asyncio.gather(*map(books.spend, emails))
         begin()

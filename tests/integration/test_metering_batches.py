@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
-from sentinel.usage.journal import Journal
+from sentinel.usage.dead_letters import DeadLetters
 from sentinel.zion.client import ZionClient
-from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import Books, open_books, other_zion, scripted, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 
@@ -23,12 +23,6 @@ async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> Asyn
         for email in (ANA, BO, CY):
             await books.user(email)
         yield books
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_retries():
-        yield
 
 
 def batches(books: Books) -> list[list[dict[str, Any]]]:
@@ -269,7 +263,7 @@ async def test_poison_blocks_nobody(books: Books, simulator: ZionSimulator, how:
         await until(buried, 30)
         await books.told(outbox, 20)
     assert books.booked() == books.owed
-    (letter,) = [letter async for letter in Journal(books.ledger).letters()]
+    (letter,) = [letter async for letter in DeadLetters(books.ledger).all()]
     assert letter.record is not None
     assert (letter.record.email, letter.record.spent) == (CY, (1, 3, 4))
     assert letter.reason
@@ -307,7 +301,7 @@ async def test_poison_that_keeps_coming_blocks_nobody(books: Books, simulator: Z
             return books.booked() == books.owed
 
         await until(all_told, 20)
-    assert len(outbox._queue.held) < 20
+    assert len(outbox._scheduler.held) < 20
 
 
 async def test_a_zion_that_takes_no_usage_at_all_buries_nobody(books: Books) -> None:

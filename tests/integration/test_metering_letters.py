@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,12 +12,11 @@ import pytest
 from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.zion import BATCH, ZionSimulator
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Ask, Quota, Triple
-from sentinel.usage import blame
-from sentinel.usage.journal import DeadLetter, Journal
-from sentinel.usage.reconciler import Reconciler
-from sentinel.zion.models import AuthenticatedUser
-from tests.support.metering import Books, open_books, quick_retries, until
+from sentinel.usage.dead_letters import DeadLetter, DeadLetters
+from sentinel.usage.reconciliation import Reconciler
+from tests.support.metering import Books, open_books, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 HOUR_MS = 3_600_000
@@ -30,12 +30,6 @@ async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> Asyn
         for email in (ANA, BO, CY):
             await books.user(email)
         yield books
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_retries():
-        yield
 
 
 async def limited(books: Books, requests: int, used: int = 0, ends_ms: int = 0, name: str = "ana") -> None:
@@ -60,7 +54,7 @@ async def buried(books: Books, count: int) -> None:
 
     async def dead() -> bool:
         await outbox.flush()
-        return await Journal(books.ledger).letter_count() == count and await books.waiting() == 0
+        return await DeadLetters(books.ledger).count() == count and await books.waiting() == 0
 
     await until(dead, 20)
     # Another one in the same process may go on at once.
@@ -68,7 +62,7 @@ async def buried(books: Books, count: int) -> None:
 
 
 async def only_letter(books: Books) -> DeadLetter:
-    (letter,) = [letter async for letter in Journal(books.ledger).letters()]
+    (letter,) = [letter async for letter in DeadLetters(books.ledger).all()]
     return letter
 
 
@@ -100,15 +94,15 @@ async def test_what_an_operator_sends_again_is_booked_once(books: Books, simulat
     assert await admitted(books) == 5
     await buried(books, 1)
     letter = await only_letter(books)
-    assert await Journal(books.ledger).requeue(letter)
-    assert await Journal(books.ledger).requeue(letter) is None
+    assert await DeadLetters(books.ledger).requeue(letter)
+    assert await DeadLetters(books.ledger).requeue(letter) is None
     assert await account(books) == {"pend": (5, 0, 0), "letters": (0, 0, 0)}
     assert await admitted(books) == 0
     await buried(books, 1)
     assert await account(books) == {"pend": (0, 0, 0), "letters": (5, 0, 0)}
     simulator.refused_emails.clear()
     letter = await only_letter(books)
-    assert await Journal(books.ledger).requeue(letter)
+    assert await DeadLetters(books.ledger).requeue(letter)
     await books.told(books.outbox())
     assert simulator.used(ANA)["ai_requests"] == 5
     await limited(books, 7, simulator.used(ANA)["ai_requests"])
@@ -121,12 +115,12 @@ async def test_a_letter_that_is_deleted_counts_no_more(books: Books, simulator: 
     await limited(books, 5)
     assert await admitted(books, 3) == 3
     await buried(books, 1)
-    journal = Journal(books.ledger)
+    dead = DeadLetters(books.ledger)
     letter = await only_letter(books)
-    assert await journal.discard(letter)
-    assert not await journal.discard(letter)
-    assert await journal.requeue(letter) is None
-    assert await journal.letter_count() == 0
+    assert await dead.discard(letter)
+    assert not await dead.discard(letter)
+    assert await dead.requeue(letter) is None
+    assert await dead.count() == 0
     assert await admitted(books) == 5
 
 
@@ -142,7 +136,7 @@ async def test_letters_count_until_the_period_ends(books: Books, simulator: Zion
     books.ledger.now_ms = now + HOUR_MS
     assert (await books.ledger.view("ana")).used == (0, 0, 0)
     letter = await only_letter(books)
-    assert await Journal(books.ledger).requeue(letter)
+    assert await DeadLetters(books.ledger).requeue(letter)
     assert await account(books) == {"pend": (5, 0, 0), "letters": (0, 0, 0)}
     assert await admitted(books) == 0
 
@@ -195,7 +189,7 @@ async def test_a_letter_goes_under_the_address_that_the_user_has_now(books: Book
         await books.store.command("ZADD", keys.tokens("ana"), lifetime_ms, digest)
     simulator.add_user("ana.new@corp.test", external_id="ana")
     letter = await only_letter(books)
-    assert await Journal(books.ledger).requeue(letter)
+    assert await DeadLetters(books.ledger).requeue(letter)
     await books.told(books.outbox())
     assert simulator.used("ana.new@corp.test")["ai_requests"] == 1
 
@@ -230,7 +224,7 @@ async def test_a_zion_that_refuses_everybody_buries_nobody(
     assert books.booked() == books.owed
     # After an hour of it they are letters all the same.
     simulator.refused_emails |= {ANA, BO}
-    monkeypatch.setattr(blame, "OUTAGE_SECONDS", 0.0)
+    books.timings = replace(books.timings, outage_seconds=0.0)
     await books.spend(ANA)
     await books.spend(BO)
     await buried(books, 2)
@@ -326,13 +320,13 @@ async def test_records_of_a_group_that_was_destroyed_are_booked_once(books: Book
     assert await admitted(books, 6) == 6
     outbox = books.outbox()
     partition = keys.account_keys("ana").partition
-    real = outbox._zion.report
+    real = outbox._governance.report
 
     async def report(*args: object) -> object:
         await books.store.command("XGROUP", "DESTROY", keys.outbox(partition), keys.GROUP, key=keys.outbox(partition))
         return await real(*args)  # type: ignore[arg-type]
 
-    outbox._zion.report = report  # type: ignore[method-assign,assignment]
+    outbox._governance.report = report  # type: ignore[method-assign,assignment]
     await outbox.flush()
     assert await account(books) == {"pend": (0, 0, 0), "letters": (0, 0, 0)}
     assert await admitted(books) == 4

@@ -15,18 +15,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from sentinel.cache import keys, reaper
+from sentinel.cache import keys
 from sentinel.clock import now_ms
 from sentinel.dev.zion import ZionSimulator
 from sentinel.limits.policy import Ask
+from sentinel.middleware import lease_expirer
 from sentinel.tasks import Tasks
 from sentinel.usage import spool_files
 from sentinel.usage.batch import MOST_ITEMS, Batch, Item
-from sentinel.usage.journal import Journal
+from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker
-from tests.support.metering import Books, open_books, quick_retries, until
+from tests.support.metering import Books, open_books, until
 
 USERS = [f"u{number}" for number in range(10)]
 EMAILS = [f"{user}@corp.test" for user in USERS]
@@ -37,11 +38,10 @@ FAR = 253_402_300_800_000.0
 
 @pytest.fixture
 async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
-    with quick_retries():
-        async with open_books(store_url, zion_url, simulator) as books:
-            for email in EMAILS:
-                await books.user(email)
-            yield books
+    async with open_books(store_url, zion_url, simulator) as books:
+        for email in EMAILS:
+            await books.user(email)
+        yield books
 
 
 class Seen(Counter[str]):
@@ -203,7 +203,7 @@ async def test_a_batch(books: Books, seen: Seen, name: str) -> None:
         await books.spend(email)
     victim = outbox_of(books, seen)
     await victim.flush()
-    await victim._deliverers.leave(idle=True)
+    await victim._ownership.release(idle=True)
     await books.store.command(
         "HSET", keys.batches(), b"poison", value if isinstance(value, bytes) else msgspec.json.encode(value)
     )
@@ -223,7 +223,7 @@ async def test_an_answer(books: Books, seen: Seen, answer: bytes) -> None:
         await books.spend(email)
     victim = outbox_of(books, seen)
     await victim.flush()
-    await victim._deliverers.leave(idle=True)
+    await victim._ownership.release(idle=True)
     (key,) = [key for key in await books.store.client.hkeys(keys.batches()) if not key.endswith(b":answer")]
     await books.store.command("HSET", keys.batches(), key + b":answer", answer)
     successor = outbox_of(books, seen)
@@ -283,13 +283,13 @@ async def test_a_lease(books: Books, seen: Seen, name: str) -> None:
         await ledger.reserve(Ask(f"req_{user}", user, f"{user}@corp.test", "m", 5, 50))
     account = await broken(books, LEASES[name])
     ledger.now_ms = now_ms() + ledger.policy.lease_ms + 5000
-    assert await reaper.reap(ledger, seen) == 9
+    assert await lease_expirer.expire_due(ledger, seen) == 9
     assert seen == {"accounts": 1}
     # It stands behind all others from now on.
     assert await ledger.due(P, 100) == []
     await books.store.client.delete(account.account, account.leases)
     ledger.now_ms += 700_000
-    await reaper.reap(ledger, seen)
+    await lease_expirer.expire_due(ledger, seen)
     assert await books.store.client.zscore(account.index, VICTIM) is None
     assert seen == {"accounts": 1}
 
@@ -316,7 +316,7 @@ async def test_an_index_of_leases(books: Books, seen: Seen, how: str) -> None:
     ledger.now_ms = now_ms() + ledger.policy.lease_ms + 5000
     count = 0
     for _ in range(6):
-        count += await reaper.reap(ledger, seen)
+        count += await lease_expirer.expire_due(ledger, seen)
     assert count == (len(others) if how == "type" else 10)
 
 
@@ -340,15 +340,15 @@ async def test_the_life_of_a_partition(books: Books, tracker: BatchingUsageTrack
 )
 async def test_a_dead_letter(books: Books, fields: dict[bytes, bytes]) -> None:
     """Nine of ten dead letters are shown and go back; the tenth is shown as what it is."""
-    journal = Journal(books.ledger)
+    dead = DeadLetters(books.ledger)
     for user in OTHERS:
         await books.store.client.xadd(keys.dead_letters(keys.partition_of(user)), record(user) | {b"reason": b"no"})
     await books.store.client.xadd(keys.dead_letters(P), fields)
-    letters = [letter async for letter in journal.letters()]
+    letters = [letter async for letter in dead.all()]
     assert len(letters) == 10
     good = [letter for letter in letters if letter.record is not None]
     assert {letter.record.user for letter in good if letter.record} >= set(OTHERS)
-    assert all([await journal.requeue(letter) for letter in good])
+    assert all([await dead.requeue(letter) for letter in good])
 
 
 async def test_dead_letters_of_a_partition(books: Books, seen: Seen) -> None:
@@ -357,7 +357,7 @@ async def test_dead_letters_of_a_partition(books: Books, seen: Seen) -> None:
     others = [user for user in OTHERS if keys.partition_of(user) != P]
     for user in others:
         await books.store.client.xadd(keys.dead_letters(keys.partition_of(user)), record(user))
-    letters = [letter async for letter in Journal(books.ledger, on_unreadable=seen).letters()]
+    letters = [letter async for letter in DeadLetters(books.ledger, on_unreadable=seen).all()]
     assert len(letters) == len(others)
     assert seen == {"dead_letters": 1}
 
@@ -367,7 +367,7 @@ async def test_thousands_of_dead_letters_come_in_pages(books: Books) -> None:
     stream, client = keys.dead_letters(P), books.store.client
     entries = [(await client.xadd(stream, record())).decode() for _ in range(1000)]
     found = []
-    async for letter in Journal(books.ledger).letters():
+    async for letter in DeadLetters(books.ledger).all():
         found.append(letter.entry)
         await client.xadd(stream, record())
         await client.xdel(stream, letter.entry)
@@ -385,7 +385,7 @@ async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
 
     async def is_told() -> bool:
         outbox._look_at = 0.0
-        await outbox._deliverers.beat()
+        await outbox._ownership.heartbeat()
         await outbox.flush()
         return books.booked() == books.owed
 

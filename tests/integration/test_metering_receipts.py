@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.zion.client import ZionClient
-from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import Books, open_books, other_zion, scripted, until
 
 ANA, BO = "ana@corp.test", "bo@corp.test"
 
@@ -55,12 +56,11 @@ RECEIPTS = {
 
 @pytest.fixture
 async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
-    with quick_retries():
-        async with open_books(store_url, zion_url, simulator) as books:
-            for email in (ANA, BO):
-                await books.user(email)
-                await books.spend(email)
-            yield books
+    async with open_books(store_url, zion_url, simulator) as books:
+        for email in (ANA, BO):
+            await books.user(email)
+            await books.spend(email)
+        yield books
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -129,7 +129,7 @@ async def test_a_successor_knows_of_an_odd_yes(books: Books) -> None:
     books.simulator.faults.set(status=200, body=b"ok", times=1, path_prefix=BATCH)
     victim = books.outbox("victim")
     await victim.flush()
-    await victim._deliverers.leave(idle=True)
+    await victim._ownership.release(idle=True)
     successor = books.outbox("successor")
     await books.told(successor)
     assert len(books.reports()) == 1
@@ -138,7 +138,7 @@ async def test_a_successor_knows_of_an_odd_yes(books: Books) -> None:
 
 async def test_a_page_for_everything_is_waited_out(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """While something answers 200 with a page to every call nothing counts as taken, however long that lasts."""
-    monkeypatch.setattr("sentinel.usage.outbox._PATIENCE_SECONDS", 0.05)
+    books.timings = replace(books.timings, patience_seconds=0.05)
     books.simulator.faults.set(status=200, body=ODD["page"])
     outbox = books.outbox()
 

@@ -18,7 +18,7 @@ from sentinel.tasks import Tasks
 from sentinel.usage import spool, spool_files, tracker
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
-from tests.support.metering import Books, open_books, quick_retries, until
+from tests.support.metering import Books, open_books, until
 
 EMAILS = [f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed")]
 SPENT: Triple = (1, 12, 7)
@@ -52,11 +52,10 @@ def time_machine(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
-    with quick_retries():
-        async with open_books(store_url, zion_url, simulator) as books:
-            for email in EMAILS:
-                await books.user(email)
-            yield books
+    async with open_books(store_url, zion_url, simulator) as books:
+        for email in EMAILS:
+            await books.user(email)
+        yield books
 
 
 class Process:

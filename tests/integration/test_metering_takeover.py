@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,38 +14,35 @@ import redis
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.error import RedisUnavailable
-from sentinel.usage import deliverers, lately
+from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
-from tests.support.metering import Books, Stepped, open_books, quick_retries, until
+from tests.support.metering import Books, Stepped, open_books, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 NOBODY = 99_999_999
 """A process id that no process has."""
 
-ALIVE_SECONDS = 0.6
+LEASE_SECONDS = 0.6
 
 
 @pytest.fixture
 async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
-    with quick_retries():
-        async with open_books(store_url, zion_url, simulator) as books:
-            for email in (ANA, BO, CY):
-                await books.user(email)
-            yield books
+    async with open_books(store_url, zion_url, simulator) as books:
+        for email in (ANA, BO, CY):
+            await books.user(email)
+        yield books
 
 
 @pytest.fixture
-def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_lives(books: Books) -> None:
     """Processes count as dead after half a second of silence."""
-    monkeypatch.setattr(deliverers, "ALIVE_SECONDS", ALIVE_SECONDS)
-    monkeypatch.setattr(deliverers, "SURE_SECONDS", ALIVE_SECONDS * 0.6)
-    monkeypatch.setattr("sentinel.usage.outbox._LOOK_SECONDS", 0.05)
+    books.timings = replace(books.timings, lease_seconds=LEASE_SECONDS, poll_seconds=0.05)
 
 
 def doomed(books: Books) -> Outbox:
     """A deliverer that others see to be dead; so nobody may look while it works."""
     outbox = books.outbox()
-    outbox._deliverers.name = f"{deliverers._where()}|{NOBODY}|1"
+    outbox._ownership.name = f"{partition_ownership.place()}|{NOBODY}|1"
     return outbox
 
 
@@ -64,7 +62,7 @@ async def test_killed_at_every_step(books: Books, refused: bool) -> None:
         await books.told(successor)
         assert successor.delivered.ambiguous == 0, step
         assert books.booked() == books.owed, step
-        await successor._deliverers.leave(idle=True)
+        await successor._ownership.release(idle=True)
         if not stepped.cancelled:
             break
     assert step > 10
@@ -81,7 +79,7 @@ async def test_killed_twice(books: Books) -> None:
         successor = books.outbox()
         await books.told(successor)
         assert books.booked() == books.owed, step
-        await successor._deliverers.leave(idle=True)
+        await successor._ownership.release(idle=True)
         if not stepped.cancelled:
             break
     assert step > 10
@@ -113,13 +111,13 @@ async def test_partitions_are_shared_evenly(books: Books, short_lives: None) -> 
     """Who comes gets a share from those who are idle; who leaves gives it back."""
     one, two, three = (books.outbox(name) for name in ("one", "two", "three"))
     await one.flush()
-    assert len(one._deliverers.owned) == 64
+    assert len(one._ownership.owned) == 64
 
     async def shares(*sizes: int) -> bool:
         for outbox in (one, two, three)[: len(sizes)]:
             outbox._look_at = 0.0
             await outbox.flush()
-        return [len(outbox._deliverers.owned) for outbox in (one, two, three)[: len(sizes)]] == list(sizes)
+        return [len(outbox._ownership.owned) for outbox in (one, two, three)[: len(sizes)]] == list(sizes)
 
     await until(lambda: shares(32, 32), 5)
     await until(lambda: shares(22, 22, 20), 5)
@@ -133,7 +131,7 @@ async def test_silence_is_death(books: Books, short_lives: None) -> None:
     await books.spend(ANA)
     await Stepped(victim.flush(), 9).run()
     await successor.flush()
-    assert successor._deliverers.owned == frozenset()
+    assert successor._ownership.owned == frozenset()
     await until(lambda: _told_by(successor), 5)
     assert books.booked() == books.owed
 
@@ -147,7 +145,7 @@ async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books
     await successor.flush()
     await until(lambda: _told_by(successor), 5)
     calls = len(books.reports())
-    victim._queue.pause_until = 0.0
+    victim._scheduler.pause_until = 0.0
     await victim.flush()
     assert len(books.reports()) == calls
     assert books.booked() == books.owed
@@ -157,7 +155,7 @@ async def test_a_process_that_was_stopped_right_before_a_call(books: Books, shor
     """Who goes on after a silence that was too long does not send what it was about to send."""
     victim, successor = books.outbox("far"), books.outbox("near")
     awake = asyncio.Event()
-    victim._turn = awake.wait  # type: ignore[method-assign]
+    victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign]
     await books.spend(ANA)
     working = asyncio.create_task(victim.flush())
     await until(lambda: _sent(books), 5)
@@ -174,16 +172,16 @@ async def test_nobody_dies_of_a_redis_that_was_away(books: Books, short_lives: N
     one, two = books.outbox("one"), books.outbox("two")
     await one.flush()
     await two.flush()
-    await asyncio.sleep(ALIVE_SECONDS * 2)
+    await asyncio.sleep(LEASE_SECONDS * 2)
     two._look_at = 0.0
     await two.flush()
-    assert two._deliverers.owned == frozenset()
-    await one._deliverers.beat()
-    await asyncio.sleep(ALIVE_SECONDS / 2)
-    await one._deliverers.beat()
+    assert two._ownership.owned == frozenset()
+    await one._ownership.heartbeat()
+    await asyncio.sleep(LEASE_SECONDS / 2)
+    await one._ownership.heartbeat()
     two._look_at = 0.0
     await two.flush()
-    assert len(one._deliverers.owned) == 64
+    assert len(one._ownership.owned) == 64
 
 
 async def test_an_emptied_redis_is_set_up_again(books: Books) -> None:
@@ -222,16 +220,16 @@ async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Book
     """Zion's yes counts although Redis was cut off before it could be written down, and has forgotten the batch."""
     outbox = books.outbox()
     await books.spend(ANA)
-    note = outbox._journal.note_answer
+    note = outbox._batches.note_answer
 
     async def cut_off(*_: Any) -> None:
         await books.store.client.delete(keys.batches())
         raise RedisUnavailable("away")
 
-    outbox._journal.note_answer = cut_off  # type: ignore[method-assign]
+    outbox._batches.note_answer = cut_off  # type: ignore[method-assign]
     with pytest.raises(RedisUnavailable):
         await outbox.flush()
-    outbox._journal.note_answer = note  # type: ignore[method-assign]
+    outbox._batches.note_answer = note  # type: ignore[method-assign]
     await books.told(outbox)
     assert books.booked() == books.owed
 
@@ -253,7 +251,7 @@ async def test_a_redis_that_lost_its_last_moments_at_every_step(
 ) -> None:
     """Wherever Redis is thrown back to, while usage is told and after it, nothing is told twice, or never."""
     # For here Redis loses moments that are long past.
-    monkeypatch.setattr(lately, "REMEMBER_SECONDS", 600.0)
+    books.timings = replace(books.timings, remember_seconds=600.0)
     pictures: list[dict[bytes, bytes]] = []
     outbox = books.outbox()
     await books.told(outbox)
@@ -342,8 +340,8 @@ async def test_stopping_does_not_wait_for_ever(books: Books) -> None:
 
 async def _beat(outbox: Outbox) -> None:
     while True:
-        await outbox._deliverers.beat()
-        await asyncio.sleep(ALIVE_SECONDS / 4)
+        await outbox._ownership.heartbeat()
+        await asyncio.sleep(LEASE_SECONDS / 4)
 
 
 async def _nothing_waits(books: Books) -> bool:

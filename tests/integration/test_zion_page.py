@@ -13,17 +13,15 @@ from typing import Any
 
 import pytest
 
+from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
-from sentinel.limits.policy import Quota
-from sentinel.zion.client import Reported, ZionClient
-from sentinel.zion.models import AuthenticatedUser, Increment, ItemResult, MetricResult, read_increment, read_results
+from sentinel.governance.port import AuthenticatedUser, ItemAnswer, Outcome, Report
+from sentinel.limits.policy import Quota, Triple
+from sentinel.zion.client import ZionClient
 from tests.support.strangers import stranger
 
 PAGE = (Path(__file__).parents[2] / "docs/zion.md").read_text().partition("## Every call in full")[2]
 KEY = "3f0c9a7be1d24c58a6f1f5f0a2b7c9d4"
-ANA = Increment("ana@corp.test", 62, 14, 2, "gpt-4o-mini", "2026-02-03T10:20:30.456Z")
-BO = Increment("bo@corp.test", ai_requests=1, timestamp="2026-02-03T10:20:31.002Z")
-ONE = Increment("ana@corp.test", 31, 7, 1, "gpt-4o-mini", "2026-02-03T10:20:30.456Z")
 ADDED_BY_ANY_CLIENT = {"host", "accept", "accept-encoding", "content-length"}
 
 
@@ -43,6 +41,17 @@ class Message:
         return cls(start, headers, json.loads(body) if body.strip() else None)
 
 
+@dataclass(frozen=True)
+class Item:
+    """An item of usage."""
+
+    user: str
+    email: str
+    model: str
+    spent: Triple
+    at_ms: int
+
+
 def _sections() -> dict[str, tuple[str, list[str]]]:
     """Each call's request and answers, by the heading."""
     sections = {}
@@ -54,39 +63,29 @@ def _sections() -> dict[str, tuple[str, list[str]]]:
 
 SECTIONS = _sections()
 
+MOMENT_MS = 1_770_114_030_456
+ANA = Item("ext-7", "ana@corp.test", "gpt-4o-mini", (2, 62, 14), MOMENT_MS)
+BO = Item("ext-8", "bo@corp.test", "", (1, 0, 0), MOMENT_MS + 546)
+ONE = Item("ext-7", "ana@corp.test", "gpt-4o-mini", (1, 31, 7), MOMENT_MS)
+
+
+async def _report_one(zion: ZionClient) -> Report:
+    """As to a Zion of which is known that it takes no batches."""
+    zion._single_until = monotonic() + 60
+    return await zion.report([ONE], KEY)
+
+
 Call = Callable[[ZionClient], Coroutine[Any, Any, Any]]
 CALLS: dict[str, Call] = {
-    "Who is calling": lambda zion: zion.user("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl"),
+    "Who is calling": lambda zion: zion.identify("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl"),
     "What they may spend": lambda zion: zion.limits("ext-7"),
     "What they did spend": lambda zion: zion.report([ANA, BO], KEY),
-    "The same one by one": lambda zion: zion.report_one(ONE, KEY),
+    "The same one by one": _report_one,
 }
 
 
 def _ms(*date: int) -> int:
     return round(datetime(*date, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc]
-
-
-async def _quota(asked: Coroutine[Any, Any, Any]) -> Quota:
-    return (await asked)[0]  # type: ignore[no-any-return]
-
-
-async def _results(asked: Coroutine[Any, Any, Reported]) -> list[ItemResult] | None:
-    reported = await asked
-    assert reported.taken
-    return read_results(reported.body)
-
-
-async def _increment(asked: Coroutine[Any, Any, Reported]) -> tuple[Any, Any]:
-    reported = await asked
-    assert reported.taken
-    (result,) = read_increment(reported.body) or ()
-    return result.new_values(), result.limits()
-
-
-async def _refused(asked: Coroutine[Any, Any, Reported]) -> tuple[int, float | None]:
-    reported = await asked
-    return reported.status, reported.retry_after_seconds
 
 
 async def _error(asked: Coroutine[Any, Any, Any]) -> tuple[type[Exception], float | None]:
@@ -107,9 +106,9 @@ UNDERSTOOD: dict[str, list[tuple[Callable[[Any], Coroutine[Any, Any, Any]], Any]
         (_error, (ZionUnavailable, 7.0)),
     ],
     "What they may spend": [
-        (_quota, Quota((500, -1, 80_000), (12, 1500, 90_000), (_ms(2026, 3, 1),) * 3)),
+        (_itself, Quota((500, -1, 80_000), (12, 1500, 90_000), (_ms(2026, 3, 1),) * 3)),
         (
-            _quota,
+            _itself,
             Quota((500, -1, 80_000), (12, 0, 90_000), (_ms(2026, 2, 4), 0, 0), told=(True, False, True)),
         ),
         (_error, (AccessDenied, None)),
@@ -117,24 +116,29 @@ UNDERSTOOD: dict[str, list[tuple[Callable[[Any], Coroutine[Any, Any, Any]], Any]
     ],
     "What they did spend": [
         (
-            _results,
-            [
-                ItemResult(
-                    True,
-                    "ana@corp.test",
-                    ai_requests=MetricResult(new_value=14, limit=500),
-                    ai_input_tokens=MetricResult(new_value=1562),
-                    ai_output_tokens=MetricResult(new_value=90_014, limit=80_000),
-                ),
-                ItemResult(False, "bo@corp.test", "user unknown"),
-            ],
+            _itself,
+            Report(
+                Outcome.TAKEN,
+                [
+                    ItemAnswer(True, used=(14, 1562, 90_014), limits=(500, -2, 80_000)),
+                    ItemAnswer(False, "user unknown"),
+                ],
+                "status 200",
+            ),
         ),
-        (_refused, (413, None)),
-        (_refused, (503, 30.0)),
+        (_itself, Report(Outcome.REFUSED, (), "status 413")),
+        (_itself, Report(Outcome.LATER, (), "status 503", 30.0)),
     ],
     "The same one by one": [
-        (_increment, ((15, 1593, 90_021), (500, -2, 80_000))),
-        (_refused, (400, None)),
+        (
+            _itself,
+            Report(
+                Outcome.TAKEN,
+                [ItemAnswer(True, used=(15, 1593, 90_021), limits=(500, -2, 80_000))],
+                "status 200",
+            ),
+        ),
+        (_itself, Report(Outcome.REFUSED, (), "status 400")),
     ],
 }
 EXAMPLES = [(name, i) for name, (_, answers) in SECTIONS.items() for i in range(len(answers))]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,24 +21,30 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.limits.policy import Ask, Policy, Quota, Triple
-from sentinel.usage import outbox, queue
 from sentinel.usage.outbox import Outbox
-from sentinel.zion.client import ZionClient
+from sentinel.usage.timings import Timings
+from sentinel.zion.client import REPORT_TIMEOUT, ZionClient
 
 T = TypeVar("T")
 POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
+QUICK = Timings(unconfirmed_seconds=0.1, backoff_scale=0.1)
+"""Ten times shorter pauses after failures."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass
 class Books:
-    """One Redis and one Zion, with the users of one test, and what should be booked for each of them."""
+    """One Redis and one Zion, with the users of one test, and what should be booked for each of them.
+
+    timings: of the deliverers that are made from now on.
+    """
 
     store: Store
     ledger: RedisLedger
     zion: ZionClient
     simulator: ZionSimulator
+    timings: Timings = QUICK
     owed: Counter[str] = field(default_factory=Counter)
     settled: list[tuple[Ask, Triple]] = field(default_factory=list)
 
@@ -65,9 +72,11 @@ class Books:
 
     def outbox(self, name: str = "", calls_per_second: float = 1000.0) -> Outbox:
         """A deliverer that takes itself for a process on a machine of its own."""
-        made = Outbox(self.ledger, self.zion, flush_seconds=0.05, calls_per_second=calls_per_second)
+        made = Outbox(
+            self.ledger, self.zion, flush_seconds=0.05, calls_per_second=calls_per_second, timings=self.timings
+        )
         if name:
-            made._deliverers.name = f"{name}|1|1"
+            made._ownership.name = f"{name}|1|1"
         return made
 
     def booked(self) -> Counter[str]:
@@ -113,7 +122,13 @@ def patient_redis() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
+async def open_books(
+    store_url: str,
+    zion_url: str,
+    simulator: ZionSimulator,
+    timings: Timings = QUICK,
+    report_timeout: timedelta = REPORT_TIMEOUT,
+) -> AsyncIterator[Books]:
     """Books on an empty Redis and a Zion that has heard nothing."""
     simulator.faults.clear()
     simulator.calls.clear()
@@ -121,10 +136,10 @@ async def open_books(store_url: str, zion_url: str, simulator: ZionSimulator) ->
     simulator.refused_emails.clear()
     simulator.dedupe = simulator.batch_endpoint_missing = simulator.increment_missing = False
     simulator.results_style = "full"
-    zion = ZionClient(zion_url, simulator.api_key)
+    zion = ZionClient(zion_url, simulator.api_key, report_timeout=report_timeout)
     try:
         async with empty_store(store_url) as store:
-            yield Books(store, RedisLedger(store, POLICY), zion, simulator)
+            yield Books(store, RedisLedger(store, POLICY), zion, simulator, timings)
     finally:
         await zion.close()
 
@@ -141,19 +156,6 @@ async def empty_store(url: str) -> AsyncIterator[Store]:
             await store.client.flushall()
         finally:
             await store.close()
-
-
-@contextlib.contextmanager
-def quick_retries() -> Iterator[None]:
-    """Ten times shorter pauses after failures."""
-    slow, doubt = queue.backoff_seconds, outbox.DOUBT_SECONDS
-    queue.backoff_seconds = outbox.backoff_seconds = lambda attempts, jitter: slow(attempts, jitter) / 10
-    outbox.DOUBT_SECONDS = doubt / 20
-    try:
-        yield
-    finally:
-        queue.backoff_seconds = outbox.backoff_seconds = slow
-        outbox.DOUBT_SECONDS = doubt
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from tests.support.stack import SentinelProcess, Stack, say, sdk
 
 LEASE_SECONDS = 2.0
 LATE_SECONDS = LEASE_SECONDS + 4
-"""A lease, a reaper's turn, and what a busy machine takes longer."""
+"""A lease, a turn of the lease expirer, and what a busy machine takes longer."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ async def test_a_killed_process_gives_back_what_it_held(stack: Stack, other: Sen
     assert delivered - 200 <= booked["ai_output_tokens"] - 1 <= delivered + 50
 
 
-async def test_the_reaper_ends_leases_of_users_who_stay_away(stack: Stack, other: SentinelProcess) -> None:
+async def test_the_lease_expirer_ends_leases_of_users_who_stay_away(stack: Stack, other: SentinelProcess) -> None:
     """Nobody asks for this user any more, and still what was delivered is booked."""
     victim = stack.sentinel()
     email = "away@corp.test"

@@ -153,7 +153,7 @@ def test_a_crowd_of_health_checks_asks_redis_once_a_second(stack: Stack) -> None
     before = probes()
     with ThreadPoolExecutor(20) as pool:
         assert set(pool.map(lambda _: ready(sentinel), range(200))) == {200}
-    # The reaper calls a function for each partition, too, now and then; but not at every check.
+    # The lease expirer calls a function for each partition, too, now and then; but not at every check.
     assert probes() - before < 190
     sentinel.kill()
 

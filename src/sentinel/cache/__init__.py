@@ -2,8 +2,7 @@
 
 `redis.py` is the way to a single server, to the master behind Redis Sentinel or to a cluster; `connection.py` is one
 multiplexed connection to one server, with its deadline. `keys.py` names every key. `redis_ledger.py` calls the
-functions of `limits/`, `local_ledger.py` stands in for them while Redis is away, `reaper.py` ends the leases of
-processes that died.
+functions of `limits/`, `local_ledger.py` stands in for them while Redis is away.
 `installation.py` says whose a Redis is, `inspection.py` what is wrong with its set-up, `health.py` what requests meet.
-`subscription.py` holds who a token belongs to and what Zion granted, with their times to live.
+`subscription.py` holds who a token belongs to and what that user was granted, with their times to live.
 """

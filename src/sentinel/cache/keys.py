@@ -170,5 +170,5 @@ def tokens(user: str) -> bytes:
 
 
 def limits(user: str) -> bytes:
-    """Zion's last answer about a user's limits, while it is fresh."""
+    """The quota that a user was last said to have, while that is fresh."""
     return b"%blimits:%b" % (_prefix, user.encode())

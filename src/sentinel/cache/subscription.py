@@ -1,8 +1,8 @@
-"""Who a token belongs to, and what Zion granted its user: from memory, from Redis, from Zion.
+"""Who a token belongs to, and what its user was granted: from memory, from Redis, from the governance system.
 
-A token is looked for in memory (a few seconds), in Redis (JWT_CACHE_TTL_SECONDS), at Zion. While Zion is away its last
-answer serves for CACHE_STALE_SECONDS more. A 401 is remembered for 5 s only. Whatever the number of callers, one
-question at a time goes out for one token and for one user.
+A token is looked for in memory (a few seconds), in Redis (JWT_CACHE_TTL_SECONDS), at the governance. While that is away
+its last answer serves for CACHE_STALE_SECONDS more. A refusal is remembered for 5 s only. Whatever the number of
+callers, one question at a time goes out for one token and for one user.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from redis.exceptions import RedisClusterException, RedisError
 from sentinel.cache import keys
 from sentinel.cache.bulkhead import Bulkhead
 from sentinel.cache.redis import Script, Store
-from sentinel.clock import monotonic, now_ms
+from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
-from sentinel.limits.policy import Quota
+from sentinel.governance.port import AuthenticatedUser, Governance
+from sentinel.limits.policy import Quota, Triple
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
-from sentinel.zion.client import ZionClient
-from sentinel.zion.models import AuthenticatedUser, MalformedAnswer, read_quota
 
 log = structlog.get_logger()
 
@@ -34,7 +33,7 @@ MEMORY_SECONDS = 15.0
 """So much longer than JWT_CACHE_TTL_SECONDS a revoked token may serve, where nobody says `forget`."""
 REFUSED_SECONDS = 5.0
 UNKNOWN_SECONDS = 2.8
-"""So long a token that nobody has seen may wait for a place, and for Zion: a 503 must come within 3 s."""
+"""So long a token that nobody has seen may wait for a place, and for an answer: a 503 must come within 3 s."""
 _LISTEN_SECONDS, _LISTEN_AGAIN_SECONDS = 30.0, 5.0
 _LOOK_AT_ONCE = 2_000
 """Tokens looked at in one step of the loop: half a millisecond."""
@@ -51,10 +50,10 @@ _DROP_AT_ONCE = 100
 
 
 class Account(Protocol):
-    """Who is told what Zion grants."""
+    """Who is told what the governance grants."""
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
-        """Take what Zion says about the user's limits, asked when `seq` acknowledgements were known."""
+        """Take what the governance says about the user's limits, asked when `seq` acknowledgements were known."""
 
 
 class SubscriptionCache:
@@ -63,7 +62,7 @@ class SubscriptionCache:
     def __init__(
         self,
         store: Store,
-        zion: ZionClient,
+        governance: Governance,
         ledger: Account,
         *,
         jwt_ttl_seconds: float,
@@ -73,7 +72,7 @@ class SubscriptionCache:
         on_stale: Callable[[], None],
     ) -> None:
         self._store = store
-        self._zion = zion
+        self._governance = governance
         self._ledger = ledger
         self._jwt_ttl = jwt_ttl_seconds
         self._limits_ttl = limits_ttl_seconds
@@ -106,26 +105,26 @@ class SubscriptionCache:
             return user
         user = await self._stored_user(keys.jwt(digest))
         if user is None:
-            user = await self._single_flight(digest, lambda: self._ask_zion(digest, token, client))
+            user = await self._single_flight(digest, lambda: self._ask_governance(digest, token, client))
         else:
             self._remember_user(digest, user)
         assert user is not None
         return user
 
     def _decided(self, digest: bytes) -> AuthenticatedUser | None:
-        """What memory knows of a token, which may be that Zion has refused it."""
+        """What memory knows of a token, which may be that it was refused."""
         refused = self._refused.get(digest)
         if refused is not None and refused[1] > monotonic():
             raise type(refused[0])(refused[0].message)
         return self._remembered(digest)
 
-    async def _ask_zion(self, digest: bytes, token: bytes, client: str | None) -> AuthenticatedUser:
+    async def _ask_governance(self, digest: bytes, token: bytes, client: str | None) -> AuthenticatedUser:
         # Somebody may have asked between our look into Redis and now.
         user = self._decided(digest)
         if user is not None:
             return user
         try:
-            user = await self._user_at_zion(digest, token.decode("latin-1"), client)
+            user = await self._user_at_governance(digest, token.decode("latin-1"), client)
         except (InvalidApiKey, AccessDenied) as error:
             _remember(self._refused, digest, error, REFUSED_SECONDS)
             await self._write("DEL", keys.jwt_stale(digest))
@@ -140,15 +139,15 @@ class SubscriptionCache:
         self._remember_user(digest, user)
         return user
 
-    async def _user_at_zion(self, digest: bytes, token: str, client: str | None) -> AuthenticatedUser:
+    async def _user_at_governance(self, digest: bytes, token: str, client: str | None) -> AuthenticatedUser:
         if not self._unknown.has_place(client) and await self._read(keys.jwt_stale(digest)):
             # It was good not long ago, so it is no stranger's.
-            return await self._zion.user(token)
+            return await self._governance.identify(token)
         try:
             async with asyncio.timeout(UNKNOWN_SECONDS):
                 await self._unknown.enter(client)
                 question = self._tasks.start(_quiet(self._ask_in_place(token, client)), "unknown token")
-                # Zion still has the question when its caller has waited long enough, so the place stays taken.
+                # Who asked may have waited long enough, but the question is still out: its place stays taken.
                 user: AuthenticatedUser = _raised(await asyncio.shield(question))
                 return user
         except TimeoutError as error:
@@ -156,7 +155,7 @@ class SubscriptionCache:
 
     async def _ask_in_place(self, token: str, client: str | None) -> AuthenticatedUser:
         try:
-            return await self._zion.user(token)
+            return await self._governance.identify(token)
         finally:
             self._unknown.leave(client)
 
@@ -207,20 +206,20 @@ class SubscriptionCache:
         )
 
     async def fetch_limits(self, user: str, seq: int) -> None:
-        """Hand the ledger what Zion grants the user, for an account that knows nothing yet.
+        """Hand the ledger what the governance grants the user, for an account that knows nothing yet.
 
         seq: acknowledgements the account had seen. Raises AccessDenied, ZionUnavailable, RedisUnavailable.
         """
 
         async def fetch() -> None:
             stored = await self._read(keys.limits(user))
-            quota = _quota(stored, user) or await self._ask_limits(user)
+            quota = _quota(stored) or await self._ask_limits(user)
             await self._ledger.refresh(user, quota, seq)
 
         await self._single_flight(b"limits:" + user.encode(), fetch)
 
     async def refresh_limits(self, user: str, seq: int) -> None:
-        """Ask Zion anew, whatever Redis has. Raises as fetch_limits."""
+        """Ask the governance anew, whatever Redis has. Raises as fetch_limits."""
 
         async def refresh() -> None:
             await self._ledger.refresh(user, await self._ask_limits(user), seq)
@@ -228,7 +227,7 @@ class SubscriptionCache:
         await self._single_flight(b"refresh:" + user.encode(), refresh)
 
     def refresh_limits_soon(self, user: str, seq: int) -> None:
-        """Ask Zion anew in the background; while that fails the old value serves."""
+        """Ask the governance anew in the background; while that fails the old value serves."""
 
         async def refresh() -> None:
             try:
@@ -240,12 +239,12 @@ class SubscriptionCache:
         self._tasks.start(refresh(), "refresh limits")
 
     async def _ask_limits(self, user: str) -> Quota:
-        quota, body = await self._zion.limits(user)
-        await self._write("SET", keys.limits(user), body, "PX", max(1, round(self._limits_ttl * 1000)))
+        quota = await self._governance.limits(user)
+        await self._write("SET", keys.limits(user), _packed(quota), "PX", max(1, round(self._limits_ttl * 1000)))
         return quota
 
     async def forget_user(self, user: str) -> None:
-        """Forget every token of this user, here and in all other processes: the next request asks Zion.
+        """Forget every token of this user, here and in all other processes: the next request asks again.
 
         Raises RedisUnavailable.
         """
@@ -306,7 +305,7 @@ class SubscriptionCache:
 async def known_email(store: Store, user: str) -> str | None:
     """The e-mail address that came with the user's newest token, None where no token is known. Raises RedisUnavailable.
 
-    Zion tells it with a token alone.
+    The governance tells it with a token alone.
     """
     for digest in await store.command("ZRANGE", keys.tokens(user), 0, -1, "REV"):
         if stored := await store.command("GET", keys.jwt_stale(digest)):
@@ -314,11 +313,18 @@ async def known_email(store: Store, user: str) -> str | None:
     return None
 
 
-def _quota(stored: bytes | None, user: str) -> Quota | None:
-    """The quota of a stored answer; None where there is none, or somebody else's."""
+def _packed(quota: Quota) -> bytes:
+    return msgspec.json.encode((quota.limit, quota.used, quota.ends_ms, quota.told))
+
+
+_unpacked = msgspec.json.Decoder(tuple[Triple, Triple, Triple, tuple[bool, bool, bool]]).decode
+
+
+def _quota(stored: bytes | None) -> Quota | None:
+    """The quota that is kept; None where there is none, or what others wrote: then it is asked for, never guessed."""
     try:
-        return read_quota(stored, now_ms(), user) if stored else None
-    except MalformedAnswer:
+        return Quota(*_unpacked(stored)) if stored else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

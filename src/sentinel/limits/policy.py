@@ -18,6 +18,9 @@ Triple = tuple[int, int, int]
 
 NOT_LIMITED = -1
 
+EXACT = 2**53
+"""Redis' scripts compute in doubles, exact up to here; a limit beyond it is as good as none."""
+
 ACCOUNT_MS = 7 * 86_400_000
 """An account is forgotten this long after its user's last request, or when its longest window has passed, if that is
 later. Usage that waits for Zion is in the outbox."""

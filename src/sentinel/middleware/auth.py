@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.error import InvalidApiKey, MissingApiKey
-from sentinel.zion.models import AuthenticatedUser
+from sentinel.governance.port import AuthenticatedUser
 
 MOST_TOKEN_BYTES = 16 * 1024
 """A JWT is rarely over 2 KB; no header of this size is worth asking Zion about."""

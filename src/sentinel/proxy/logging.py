@@ -14,10 +14,10 @@ from typing import Literal
 
 import msgspec
 
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Triple, Verdict
 from sentinel.observability.logs import log_name
 from sentinel.proxy.outcome import Outcome
-from sentinel.zion.models import AuthenticatedUser
 
 # Ids must differ between all processes; nobody has to be unable to guess them, and the system's source takes 4 us.
 _bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sentinel.endpoints.endpoint import OutputBound
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Ask, Verdict
 from sentinel.proxy.billing import Spent
 from sentinel.tokens.output import is_known, output_ceiling
-from sentinel.zion.models import AuthenticatedUser
 
 
 def ask_for(

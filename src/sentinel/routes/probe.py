@@ -10,8 +10,8 @@ from typing import Any
 
 from sentinel.cache.health import StoreHealth, StoreState
 from sentinel.clock import monotonic, now_ms
+from sentinel.governance.port import Governance
 from sentinel.proxy.catalog import ModelCatalog
-from sentinel.zion.client import ZionClient
 
 _KEEP_SECONDS = 5.0
 _DEADLINE_SECONDS = 2.0
@@ -41,7 +41,7 @@ class Probe:
     def __init__(
         self,
         redis: StoreHealth,
-        zion: ZionClient,
+        governance: Governance,
         catalog: ModelCatalog,
         *,
         version: str,
@@ -51,7 +51,7 @@ class Probe:
     ) -> None:
         self._redis = redis
         self._warnings = warnings
-        self._zion = zion
+        self._governance = governance
         self._catalog = catalog
         self._version = version
         self._redis_optional = redis_optional
@@ -97,7 +97,7 @@ class Probe:
         async with self._asking:
             if self._far is None or monotonic() >= self._far_until:
                 self._far = await asyncio.gather(
-                    _look(self._zion.ping, lambda: self._zion.healthy),
+                    _look(self._governance.ping, lambda: self._governance.healthy),
                     _look(self._catalog.refresh, lambda: self._catalog.healthy),
                 )
                 self._far_until = monotonic() + _KEEP_SECONDS
@@ -108,7 +108,7 @@ def _check(state: StoreState) -> Check:
     return Check(state.whole, state.latency_ms, state.reason)
 
 
-async def _look(ask: Callable[[], Awaitable[None]], healthy: Callable[[], bool | None]) -> Check:
+async def _look(ask: Callable[[], Awaitable[object]], healthy: Callable[[], bool | None]) -> Check:
     started = monotonic()
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):

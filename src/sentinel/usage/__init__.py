@@ -1,10 +1,23 @@
-"""Usage: what was spent, written down durably and told to Zion once.
+"""Usage: what was spent, written down durably and reported once.
 
-`tracker.py` settles an exchange (in Redis, or in the spool while Redis is away), `spool.py` is that file. `outbox.py`
-delivers; read it first. Around it: `deliverers.py` says which partitions are this process's, `journal.py` is what Redis
-remembers of deliveries. These decide: `batch.py` what an item and an answer of Zion are, `queue.py` what goes next,
-`doubt.py` what became of a batch without an answer. `pace.py` leaves requests room. docs/adr/0006 has the reasons.
+`tracker.py` settles an exchange, in Redis, or in the spool (`spool.py`, `spool_files.py`) while Redis is away. A few
+background tasks do the rest:
 
-Words: a *record* is the usage of one request in the outbox; an *item* sums up those of one user and model; a *batch*
-keeps its items and its key over all retries; a *dead letter* is an item that Zion refused three times.
+- `outbox.py` is the loop that delivers; read it first. Its steps: `recovery.py` (what did my predecessor leave),
+  `delivery.py` (send a batch, do what the answer asks for), `confirmation.py` (no answer: what was booked?),
+  `fault_isolation.py` (refused: which item is it?), `receipts.py` (an answer: write it down, act upon it).
+- These decide: `batch.py`, `scheduler.py` (which batch next), `unconfirmed.py` (what booked amounts tell), `outage.py`
+  (one item or everything).
+- These keep things in Redis: `record_store.py`, `batch_store.py`, `dead_letters.py`, `quarantine.py`;
+  `partition_ownership.py` shares the work out among processes, `pacer.py` leaves requests room.
+- `reconciliation.py` holds accounts against records.
+
+Words: a *record* is the usage of one request; an *item* sums up those of one user, model and period, and is *booked*
+when the governance has taken it; a *batch* keeps its items and its key over all retries, and is *unconfirmed* while
+nobody knows whether it was booked; a *dead letter* is an item that was refused for good.
+
+Rules: a record leaves its outbox only after a yes, or as a dead letter. A batch is written down before it is sent, and
+an answer before it is acted upon, so any process may die at any step. Only the governance port is known here.
+
+Deliberately absent: HTTP, a leader among the processes, and a database beside Redis (docs/adr/0006).
 """

@@ -1,23 +1,22 @@
-"""How usage records become batches, and what Zion's answer to a batch means: pure decisions."""
+"""How usage records become items, and items batches. Decisions only."""
 
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Iterable, Mapping
-from enum import Enum
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentinel.clock import rfc3339
-from sentinel.limits.policy import Triple
-from sentinel.zion.models import EXACT, Increment, ItemResult
+from sentinel.limits.policy import EXACT, Triple
+
+T = TypeVar("T")
 
 MOST_ITEMS = 1000
-"""Zion refuses more (contract 1.5)."""
+"""Of one batch. A governance may take fewer at a time (`most_items`)."""
 
 REFUSALS_ALLOWED = 3
+"""With the third an item becomes a dead letter."""
 
 MOST_ENTRIES = 4096
 """Records of one item: the scripts hand them to Redis as the arguments of one command, and Lua has room for 8,000."""
@@ -70,8 +69,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Item(msgspec.Struct, omit_defaults=True):
     """What one user spent on one model in one quota period: an item of a batch. entries: the records that it sums up.
 
-    before: Zion's `used` for this user when the item was about to be sent, None = not known.
-    refusals: how often Zion has said no to it.
+    before: what the governance had booked for this user when the item was about to be sent, None = not known.
+    refusals: how often it was refused.
     """
 
     partition: int
@@ -111,21 +110,9 @@ class Item(msgspec.Struct, omit_defaults=True):
         self.at_ms = min(self.at_ms, other.at_ms)
         return True
 
-    def increment(self) -> Increment:
-        """What Zion is told."""
-        requests, inputs, outputs = self.spent
-        return Increment(
-            email=self.email,
-            ai_requests=requests,
-            ai_input_tokens=inputs,
-            ai_output_tokens=outputs,
-            model=self.model,
-            timestamp=rfc3339(self.at_ms),
-        )
-
 
 class Batch(msgspec.Struct):
-    """Items that go to Zion together. key: their Idempotency-Key; both stay the same over all retries."""
+    """Items that are reported together. key: of the report; both stay the same over all retries."""
 
     key: str
     items: Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -134,20 +121,6 @@ class Batch(msgspec.Struct):
     def home(self) -> int:
         """The partition whose deliverer is in charge of this batch."""
         return self.items[0].partition
-
-
-class Outcome(Enum):
-    """What to do after an answer to a batch.
-
-    TAKEN: all of it, except items that `results` say no to. REFUSED: its content is at fault. MISSING: there is no such
-    call. LATER: nothing was taken, the same batch may be sent again. DOUBT: some or all of it may have been taken.
-    """
-
-    TAKEN = "taken"
-    REFUSED = "refused"
-    MISSING = "missing"
-    LATER = "later"
-    DOUBT = "doubt"
 
 
 def plus(a: Triple, b: Triple) -> Triple:
@@ -176,51 +149,14 @@ class Items:
             item.add(record)
 
 
-_STATUSES = {
-    **dict.fromkeys((400, 413, 422), Outcome.REFUSED),
-    **dict.fromkeys((404, 405), Outcome.MISSING),
-    # Our key is wrong (an operator mends that), or Zion is busy and says so before it starts.
-    **dict.fromkeys((401, 403, 408, 425, 429, 503), Outcome.LATER),
-}
-
-
-def outcome_of(status: int, *, says_no: bool, is_receipt: bool) -> Outcome:
-    """What an HTTP status says about a batch (contract 1.5). 0 = no answer, although it may have been sent.
-
-    A 2xx is a yes if its body is Zion's receipt for what was sent, a no if that is Zion's own `success: false`
-    (says_no); anything else tells nothing for certain. Zion applies items one by one, so after a 5xx a part may have
-    been taken.
-    """
-    if 200 <= status < 300:
-        return Outcome.REFUSED if says_no else Outcome.TAKEN if is_receipt else Outcome.DOUBT
-    if status == 0 or status >= 500:
-        return _STATUSES.get(status, Outcome.DOUBT)
-    return _STATUSES.get(status, Outcome.LATER)
-
-
-def results_by_item(items: list[Item], results: list[ItemResult] | None) -> list[ItemResult | None]:
-    """Zion's result of each item, None where it tells nothing; such an item counts as taken.
-
-    By position where there is one result for each item. Else by e-mail, in order: two items of one user differ only by
-    their model, which results do not name.
-    """
-    if not results:
-        return [None] * len(items)
-    if len(results) == len(items) and all(
-        result.email is None or result.email.casefold() == item.email.casefold()
-        for item, result in zip(items, results, strict=True)
-    ):
-        return list(results)
-    by_email: dict[str, deque[ItemResult]] = {}
-    for result in results:
-        by_email.setdefault((result.email or "").casefold(), deque()).append(result)
-    queues = [by_email.get(item.email.casefold()) for item in items]
-    return [queue.popleft() if queue else None for queue in queues]
-
-
-def backoff_seconds(attempts: int, jitter: float) -> float:
-    """How long to wait after so many failures in a row: 0.5 s doubling to 10 s, times 0.5 to 1.5. jitter: 0 to 1.
-
-    10 s: a Zion that was away for long gets what waits for it 15 s after its return at the latest.
-    """
-    return float(min(10.0, 0.25 * 2 ** min(attempts, 10)) * (0.5 + jitter))
+def portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:
+    """What may go in one call to Redis each: things of one partition, at most so many."""
+    full: list[list[T]] = []
+    open_: dict[int, list[T]] = {}
+    for thing in things:
+        partition = partition_of(thing)
+        portion = open_.setdefault(partition, [])
+        portion.append(thing)
+        if len(portion) == most:
+            full.append(open_.pop(partition))
+    return [*full, *open_.values()]

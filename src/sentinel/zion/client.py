@@ -1,12 +1,12 @@
-"""Talks to Zion. Two ways to authenticate, never mixed: the caller's token, or our API key.
+"""Zion over HTTP: the governance port (`governance/port.py`), and the only file that talks to Zion.
 
-Every failure becomes one of `error.py`; what Zion said in its body never leaves this file.
+Two ways to authenticate, never mixed: the caller's token, or our API key. Every failure becomes one of `error.py`, or
+an `Outcome`; no status and nothing of what Zion said leaves this room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -19,12 +19,15 @@ from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, Pyreqwest
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
 
-from sentinel.clock import monotonic, now_ms
+from sentinel.clock import monotonic, now_ms, rfc3339
 from sentinel.config import ConfigError
+from sentinel.diagnosis import Subject, Trouble, trouble_of, trouble_of_answer
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
+from sentinel.governance.port import AuthenticatedUser, Outcome, Report, UsageItem
 from sentinel.limits.policy import Quota
-from sentinel.zion.models import AuthenticatedUser, Increment, MalformedAnswer, is_envelope, read_quota, read_user
+from sentinel.zion.models import MalformedAnswer, read_quota, read_user
+from sentinel.zion.report import Increment, is_envelope, report_of
 
 log = structlog.get_logger()
 
@@ -33,6 +36,15 @@ LOOKUP_TIMEOUT = timedelta(seconds=2.5)
 
 REPORT_TIMEOUT = timedelta(seconds=15)
 """A batch of usage may take Zion longer; nobody waits for it."""
+
+MOST_ITEMS = 1000
+"""Zion refuses a report with more (contract 1.5)."""
+
+_SINGLE_SECONDS = 300.0
+"""A Zion without the call for batches is not asked for it again for so long."""
+
+SUBJECT = Subject("ZION_API_URL", "ZION_API_KEY", authorities="ZION_CA_FILE")
+_NOT_ZION = Trouble("answers, but not as Zion does", "correct the host and path in ZION_API_URL")
 
 _FAILURES = 3
 """So many look-ups in a row without any answer, and no more are tried at once than one: others fail fast until it gets
@@ -50,47 +62,33 @@ moment (408, 425, 429), and no word on the token."""
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What became of a usage report. status: 0 = no answer.
-
-    not_sent: Zion cannot have taken it. Without that and without a status, nobody knows.
-    """
-
-    status: int
-    body: bytes = b""
-    retry_after_seconds: float | None = None
-    not_sent: bool = False
-
-    @property
-    def taken(self) -> bool:
-        """Zion said yes."""
-        return 200 <= self.status < 300
-
-
 class ZionClient:
     """The five calls of Zion's API that Sentinel makes, with deadlines and a breaker for look-ups."""
 
-    def __init__(self, url: str, api_key: str, egress: Egress = DIRECT) -> None:
+    def __init__(
+        self, url: str, api_key: str, egress: Egress = DIRECT, *, report_timeout: timedelta = REPORT_TIMEOUT
+    ) -> None:
+        self._report_timeout = report_timeout
         self._url = url
         self._key = api_key
         self._client = http_client(egress)
         self._unanswered = 0
         self._asking = 0
         self._failed_at: float | None = None
-        self._reachable: bool | None = None
+        self._reachable = False
+        self._single_until = 0.0
+
+    @property
+    def most_items(self) -> int:
+        """How many items one report may have now: one, while Zion is known to have no call for batches."""
+        return 1 if monotonic() < self._single_until else MOST_ITEMS
 
     @property
     def healthy(self) -> bool:
         """Whether Zion answered the last ping, and no look-up failed lately."""
-        return bool(self._reachable) and (self._failed_at is None or monotonic() - self._failed_at > _UNWELL_SECONDS)
+        return self._reachable and (self._failed_at is None or monotonic() - self._failed_at > _UNWELL_SECONDS)
 
-    @property
-    def reachable(self) -> bool:
-        """Whether Zion answered the last ping, with whatever."""
-        return bool(self._reachable)
-
-    async def user(self, token: str) -> AuthenticatedUser:
+    async def identify(self, token: str) -> AuthenticatedUser:
         """Who this token belongs to (GET /users/me).
 
         Raises InvalidApiKey (401, what is about the token, `success: false`), AccessDenied (403), ZionUnavailable
@@ -108,8 +106,8 @@ class ZionClient:
             raise InvalidApiKey("Incorrect API key provided: the token is unknown, expired or revoked.")
         return user
 
-    async def limits(self, user: str) -> tuple[Quota, bytes]:
-        """What the user may spend (GET /limits/external/{id}), and the answer it was read from.
+    async def limits(self, user: str) -> Quota:
+        """What the user may spend (GET /limits/external/{id}).
 
         Raises AccessDenied where Zion knows no subscription for the user, ZionUnavailable.
         """
@@ -124,39 +122,57 @@ class ZionClient:
         quota = self._read(lambda body: read_quota(body, now_ms(), user), body) if status == 200 else None
         if quota is None:
             raise AccessDenied("No subscription is known for this user.")
-        return quota, body
+        return quota
 
-    async def report(self, increments: Sequence[Increment], idempotency_key: str) -> Reported:
-        """Report up to 1,000 items of usage at once (POST /usage/external/batch-increment). Never raises."""
-        body = msgspec.json.encode({"increments": increments})
-        return await self._report("/api/v1/usage/external/batch-increment", body, idempotency_key)
+    async def report(self, items: Sequence[UsageItem], key: str) -> Report:
+        """Report usage (POST /usage/external/batch-increment, or /increment where there is no such call). Never raises.
 
-    async def report_one(self, increment: Increment, idempotency_key: str) -> Reported:
-        """Report one item (POST /usage/external/increment), for a Zion without batches. Never raises."""
-        return await self._report("/api/v1/usage/external/increment", msgspec.json.encode(increment), idempotency_key)
+        key: the Idempotency-Key.
+        """
+        single = len(items) == 1 and self.most_items == 1
+        if single:
+            path, body = "increment", msgspec.json.encode(increment_of(items[0]))
+        else:
+            path = "batch-increment"
+            body = msgspec.json.encode({"increments": [increment_of(item) for item in items]})
+        request = self._with_key("POST", f"/api/v1/usage/external/{path}").header("idempotency-key", key)
+        try:
+            response = await request.body_bytes(body).timeout(self._report_timeout).build().send()
+            answer = bytes(await response.bytes())
+        except PyreqwestError as error:
+            log.warning("a usage report has no answer", reason=type(error).__name__)
+            return Report(Outcome.LATER if _never_sent(error) else Outcome.UNKNOWN, reason="no answer")
+        retry_after = retry_after_seconds(response.get_header("retry-after"))
+        report = report_of(response.status, answer, items, single=single, retry_after_seconds=retry_after)
+        if report.outcome is Outcome.SPLIT:
+            self._single_until = monotonic() + _SINGLE_SECONDS
+        if report.claimed:
+            log.error("zion answers usage with no receipt", status=response.status, bytes=len(answer))
+        return report
 
-    async def ping(self) -> None:
-        """See whether Zion answers at all."""
+    async def ping(self) -> bool:
+        """See whether Zion answers at all, with whatever."""
         try:
             response = await self._client.get(self._url).timeout(timedelta(seconds=1)).build().send()
         except PyreqwestError:
             self._reachable = False
         else:
             self._reachable = response.status < 500
+        return self._reachable
 
-    async def examine(self) -> tuple[int, bytes]:
-        """Status and body of an answer about a user who cannot exist, for operators. Raises PyreqwestError."""
+    async def examine(self) -> Trouble | None:
+        """What is wrong between Zion and us; None if it is a Zion, and takes our key."""
+        # There is no such user: a Zion that takes our key says so in an envelope of its own.
         request = self._with_key("GET", "/api/v1/limits/external/sentinel-doctor").timeout(LOOKUP_TIMEOUT)
-        response = await request.build().send()
-        return response.status, bytes(await response.bytes())
-
-    async def knows_us(self) -> bool:
-        """Whether this is a Zion, and takes our key."""
         try:
-            status, body = await self.examine()
-        except PyreqwestError:
-            return False
-        return status in (200, 404) and is_envelope(body)
+            response = await request.build().send()
+            body = bytes(await response.bytes())
+        except PyreqwestError as error:
+            unknown = Trouble(f"fails ({error})", f"check {SUBJECT.setting} and the network")
+            return trouble_of(error, SUBJECT) or unknown
+        if response.status in (200, 404) and is_envelope(body):
+            return None
+        return trouble_of_answer(response.status, body, SUBJECT) or _NOT_ZION
 
     async def close(self) -> None:
         """Close all connections."""
@@ -204,15 +220,18 @@ class ZionClient:
         self._failed_at = monotonic()
         log.warning("zion fails", reason=reason)
 
-    async def _report(self, path: str, body: bytes, idempotency_key: str) -> Reported:
-        request = self._with_key("POST", path).header("idempotency-key", idempotency_key).body_bytes(body)
-        try:
-            response = await request.timeout(REPORT_TIMEOUT).build().send()
-            answer = bytes(await response.bytes())
-        except PyreqwestError as error:
-            log.warning("a usage report has no answer", reason=type(error).__name__)
-            return Reported(0, not_sent=_never_sent(error))
-        return Reported(response.status, answer, retry_after_seconds(response.get_header("retry-after")))
+
+def increment_of(item: UsageItem) -> Increment:
+    """What Zion is told of this item: it books under the e-mail address."""
+    requests, inputs, outputs = item.spent
+    return Increment(
+        email=item.email,
+        ai_requests=requests,
+        ai_input_tokens=inputs,
+        ai_output_tokens=outputs,
+        model=item.model,
+        timestamp=rfc3339(item.at_ms),
+    )
 
 
 def http_client(egress: Egress) -> Client:

@@ -1,4 +1,4 @@
-"""Zion's wire shapes, read tolerantly, as plain values.
+"""Users and limits as Zion tells them, read tolerantly, as plain values. Usage reports: `report.py`.
 
 Unknown fields are ignored. Two shapes of limits exist: one `ai_usage` element with three embedded metrics, and three
 elements by name; both are read. Null, absent and negative limits mean "not limited", but an answer in which we know no
@@ -7,17 +7,14 @@ limit at all tells nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from sentinel.config import DIMENSIONS
-from sentinel.limits.policy import NOT_LIMITED, Quota, Triple
-
-EXACT = 2**53
-"""Redis' scripts compute in doubles, exact up to here; a limit beyond it is as good as none."""
+from sentinel.governance.port import AuthenticatedUser
+from sentinel.limits.policy import EXACT, NOT_LIMITED, Quota
 
 METRICS = ("aiRequests", "aiInputTokens", "aiOutputTokens")
 """Zion's names for DIMENSIONS, in the same order."""
@@ -33,13 +30,6 @@ class UserProfile(msgspec.Struct, frozen=True, rename="camel", gc=False):
     id: str
     email: str
     external_id: str | None = None
-
-
-class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False):
-    """The caller. id: the identity everywhere, for limits, logs and keys; email: what Zion books usage under."""
-
-    id: str
-    email: str
 
 
 class UserLimit(msgspec.Struct, frozen=True):
@@ -66,64 +56,7 @@ class _Limits(msgspec.Struct, rename="camel"):
     user_id: str | int | None = None
 
 
-class MetricResult(msgspec.Struct, rename="camel"):
-    """What Zion says about one metric after an increment."""
-
-    new_value: int | None = None
-    used: int | None = None
-    limit: int | None = None
-
-
-class ItemResult(msgspec.Struct, rename="camel"):
-    """The answer to one item of a batch."""
-
-    success: bool
-    email: str | None = None
-    error: str | None = None
-    ai_requests: MetricResult | None = None
-    ai_input_tokens: MetricResult | None = None
-    ai_output_tokens: MetricResult | None = None
-
-    @classmethod
-    def of(cls, used: Triple) -> ItemResult:
-        """A yes after which Zion has booked so much; -1 = it does not tell."""
-        requests, inputs, outputs = (MetricResult(new_value=value) if value >= 0 else None for value in used)
-        return cls(True, ai_requests=requests, ai_input_tokens=inputs, ai_output_tokens=outputs)
-
-    def new_values(self) -> Triple:
-        """Zion's value of each metric afterwards, -1 where not told."""
-        r, i, o = (_known(m.new_value if m.new_value is not None else m.used) if m else -1 for m in self._metrics())
-        return r, i, o
-
-    def limits(self) -> Triple:
-        """Zion's limit of each metric, -2 where not told."""
-        r, i, o = (_told(m.limit) if m else -2 for m in self._metrics())
-        return r, i, o
-
-    def _metrics(self) -> tuple[MetricResult | None, ...]:
-        return self.ai_requests, self.ai_input_tokens, self.ai_output_tokens
-
-
-class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of usage (contract 1.4 v4): zero metrics and an unknown model are left out."""
-
-    email: str
-    ai_input_tokens: int = 0
-    ai_output_tokens: int = 0
-    ai_requests: int = 0
-    model: str = ""
-    timestamp: str = ""
-
-
-class _Report(msgspec.Struct):
-    """The answer to a usage report: less is demanded of it, for it cannot be asked again."""
-
-    success: bool | None = None
-    data: dict[str, Any] | None = None
-
-
 _envelope = msgspec.json.Decoder(_Envelope)
-_report = msgspec.json.Decoder(_Report)
 
 
 def _data(body: bytes, kind: type[Any]) -> Any:
@@ -264,93 +197,3 @@ def next_reset_ms(reset_period: Any, now_ms: int) -> int:
         case _:
             return 0
     return round(ends.timestamp() * 1000)
-
-
-def says_no(body: bytes) -> bool:
-    """Whether an answer is Zion's own `success: false`, and about the whole: it has no data."""
-    try:
-        envelope = _report.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return envelope.success is False and not envelope.data
-
-
-def is_envelope(body: bytes) -> bool:
-    """Whether an answer has the form of Zion's, whatever it says."""
-    try:
-        return _report.decode(body).success is not None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-
-
-def is_receipt(body: bytes, emails: Sequence[str]) -> bool:
-    """Whether the body of a 2xx is Zion's answer to a batch with items of these e-mail addresses.
-
-    Results of all items decide, whatever the counts beside them say (contract 1.5: `processed` is ambiguous). Where
-    there are fewer, the counts must agree with what was sent, and with the failures that are named.
-    """
-    try:
-        envelope = _report.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    data = envelope.data or {}
-    results = [] if data.get("results") is None else data["results"]
-    if envelope.success is None or not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-        return False
-    known = {email.casefold() for email in emails}
-    named = (one.get("email") for one in results)
-    if any(isinstance(email, str) and email.casefold() not in known for email in named):
-        return False
-    if len(results) == len(emails):
-        return True
-    refused = sum(not _result(one).success for one in results)
-    processed, failed = data.get("processed"), data.get("failed", refused)
-    if processed is None:
-        return envelope.success and not results and not failed
-    return envelope.success and failed == refused and processed in (len(emails), len(emails) - refused)
-
-
-def is_increment_receipt(body: bytes) -> bool:
-    """Whether the body of a 2xx is Zion's answer to a single increment."""
-    try:
-        return _report.decode(body).success is True
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-
-
-def read_results(body: bytes) -> list[ItemResult] | None:
-    """The per-item results of a batch that Zion took; None where the body tells nothing usable."""
-    try:
-        results = (_report.decode(body).data or {}).get("results")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return [_result(fields) for fields in results] if results and isinstance(results, list) else None
-
-
-def read_increment(body: bytes) -> list[ItemResult] | None:
-    """The same for the answer to a single increment, which has no `success` of its own."""
-    try:
-        fields = _report.decode(body).data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return [_result({**fields, "success": True})] if fields else None
-
-
-def _result(fields: Any) -> ItemResult:
-    """One result as far as it can be read: a number that we do not understand must not undo the yes of its item."""
-    if not isinstance(fields, dict):
-        return ItemResult(success=True)
-    try:
-        return msgspec.convert(fields, ItemResult)
-    except msgspec.ValidationError:
-        email, error = fields.get("email"), fields.get("error")
-        success = fields["success"] is not False if "success" in fields else not error
-        return ItemResult(success, email if isinstance(email, str) else None, str(error) if error else None)
-
-
-def _known(value: int | None) -> int:
-    return -1 if value is None or value < 0 else min(value, EXACT)
-
-
-def _told(value: int | None) -> int:
-    return -2 if value is None or value < 0 or value > EXACT else value

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from sentinel.cache import keys, reaper
+from sentinel.cache import keys
 from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Policy, Quota
-from sentinel.middleware import lease_keeper
+from sentinel.middleware import lease_expirer, lease_keeper
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from tests.integration.limits.conftest import Caller, MakeLedger
 from tests.support.crowd import until
@@ -52,7 +52,7 @@ class Untold:
         return
 
 
-async def test_the_reaper_returns_what_nobody_else_touches(make_ledger: MakeLedger, caller: Caller) -> None:
+async def test_the_lease_expirer_returns_what_nobody_else_touches(make_ledger: MakeLedger, caller: Caller) -> None:
     """The user is found by the index when the lease ends, not before, and billed the last checkpoint."""
     ledger = await make_ledger(policy_of())
     at(0, ledger)
@@ -62,10 +62,10 @@ async def test_the_reaper_returns_what_nobody_else_touches(make_ledger: MakeLedg
     verdict = await ledger.reserve(streaming)
     await ledger.extend(streaming, 300, 0, 120, verdict.now_ms)
     at(LEASE_MS - 1, ledger)
-    await reaper.reap(ledger)
+    await lease_expirer.expire_due(ledger)
     assert await caller.bills(ledger) == []
     at(LEASE_MS, ledger)
-    await reaper.reap(ledger)
+    await lease_expirer.expire_due(ledger)
     assert await caller.bills(ledger) == [(1, 7, 120)]
     whole = await ledger.reserve(caller.ask(0, 1000))
     assert whole.granted_output == 880
@@ -82,12 +82,12 @@ async def test_the_index_forgets_users_without_leases(make_ledger: MakeLedger, c
     await ledger.settle(ask, (1, 0, 0), verdict.now_ms)
     assert await indexed(ledger, caller)
     at(LEASE_MS, ledger)
-    await reaper.reap(ledger)
+    await lease_expirer.expire_due(ledger)
     assert not await indexed(ledger, caller)
 
 
-async def test_many_reapers_return_a_lease_once(make_ledger: MakeLedger, caller: Caller) -> None:
-    """Every process reaps; the script makes it one."""
+async def test_many_processes_return_a_lease_once(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Every process expires leases; the script makes it one."""
     ledgers = [await make_ledger(policy_of("concurrency=10")) for _ in range(3)]
     at(0, *ledgers)
     await caller.known(ledgers[0], Quota((-1, -1, 1000)))

@@ -65,7 +65,7 @@ def test_a_dead_request_returns_all_it_held_once() -> None:
 
 
 def test_the_next_reservation_ends_leases_that_are_due() -> None:
-    """Nobody waits for the reaper."""
+    """Nobody waits for the lease expirer."""
     leases = Leases()
     for number in range(3):
         leases.reserve(number, 0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.proxy.logging import RequestContext, log_path, new_request_id
-from sentinel.zion.models import AuthenticatedUser
 
 
 def test_an_address_is_no_name() -> None:

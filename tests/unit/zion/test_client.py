@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sentinel.clock import rfc3339
 from sentinel.error import InvalidApiKey
-from sentinel.zion.client import ZionClient
+from sentinel.usage.batch import Item
+from sentinel.zion.client import ZionClient, increment_of
+from sentinel.zion.report import Increment
 
 
 @pytest.mark.parametrize("token", ["a\nb", "a\r\nx-api-key: b", "a\x00", "a\x7f", "\ud800"])
@@ -13,5 +18,21 @@ async def test_a_token_that_no_header_can_hold_is_invalid(token: str) -> None:
     """It is refused before anything is sent."""
     client = ZionClient("http://127.0.0.1:1", "key")
     with pytest.raises(InvalidApiKey):
-        await client.user(token)
+        await client.identify(token)
     await client.close()
+
+
+def test_an_item_is_told_by_email_and_moment() -> None:
+    """Zion books under the e-mail address, at the moment when the first of it was spent."""
+    item = Item(3, "ana", "a@x", "m", 0, ["1-0"], (1, 10, 5), 1_770_114_030_456)
+    assert increment_of(item) == Increment("a@x", 10, 5, 1, "m", "2026-02-03T10:20:30.456Z")
+
+
+@given(st.integers(0, 4_102_444_800_000))
+def test_moments_are_written_as_zion_wants_them(ms: int) -> None:
+    """RFC 3339, UTC, milliseconds, Z."""
+    text = rfc3339(ms)
+    assert len(text) == 24
+    assert text.endswith("Z")
+    assert text[19] == "."
+    assert int(text[20:23]) == ms % 1000

@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.limits.policy import NOT_LIMITED
+from sentinel.governance.port import AuthenticatedUser
+from sentinel.limits.policy import EXACT, NOT_LIMITED
 from sentinel.zion.models import (
-    EXACT,
-    AuthenticatedUser,
     MalformedAnswer,
     next_reset_ms,
     period_ends_ms,
-    read_increment,
     read_quota,
-    read_results,
     read_user,
 )
 
@@ -267,8 +264,6 @@ def test_any_json_is_read_or_malformed(data: Any) -> None:
                 reader(body)
             except MalformedAnswer:
                 continue
-        read_results(body)
-        read_increment(body)
 
 
 # ------------------------------------------------------------------------------------------------------------ periods
@@ -316,26 +311,3 @@ def test_a_period_without_dates_ends_by_the_calendar(period: Any, ends: int) -> 
 def test_a_reset_lies_ahead(now_ms: int, period: str) -> None:
     """At any moment, the next reset is later, by a period at most."""
     assert 0 < next_reset_ms(period, now_ms) - now_ms <= 31 * 86_400_000
-
-
-# ------------------------------------------------------------------------------------------------------------ results
-
-
-def test_results_are_read_item_by_item() -> None:
-    """Old and new names, with and without numbers."""
-    items = [
-        {"email": "a@x", "success": True, "aiRequests": {"newValue": 9, "limit": 100}},
-        {"success": False, "error": "user unknown"},
-        {"externalId": "e", "limitName": "ai_usage", "success": True},
-    ]
-    results = read_results(answer({"processed": 2, "failed": 1, "results": items}))
-    assert results is not None
-    assert [result.success for result in results] == [True, False, True]
-    assert results[0].new_values() == (9, -1, -1)
-    assert results[0].limits() == (100, -2, -2)
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", answer({}), answer({"results": []}), b"[" * 100_000])
-def test_results_that_tell_nothing_are_none(body: bytes) -> None:
-    """After a 2xx nothing is sent again, whatever the body says."""
-    assert read_results(body) is None

@@ -1,4 +1,4 @@
--- Units: see ledger.lua. End the leases of one user that are due; the reaper calls it for users nobody else touches.
+-- Units: see ledger.lua. End the leases of one user that are due; the lease expirer calls it for users nobody else touches.
 -- KEYS: account, leases, lease index, outbox. ARGV: now (0 = this Redis' clock), user. Answer: reservations returned.
 local now, user = clock(tonumber(ARGV[1])), ARGV[2]
 local a, dirty = load(KEYS, now)

@@ -461,7 +461,7 @@ local function bill(a, keys, who, total, billed, place, at)
   undoing('XDEL', keys[4], redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at)))
 end
 
--- The earliest end of a lease moved: tell the partition's index, which the reaper reads.
+-- The earliest end of a lease moved: tell the partition's index, which the lease expirer reads.
 local function index(a, keys, user, earliest)
   local before = a[LEASE]
   if before == earliest then return end

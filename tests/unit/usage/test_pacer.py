@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.usage import pace
-from sentinel.usage.pace import Pace
+from sentinel.usage import pacer
+from sentinel.usage.pacer import Pacer
 
 
 class Time:
@@ -13,13 +13,13 @@ class Time:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(pace, "monotonic", lambda: self.now)
-        monkeypatch.setattr(pace, "pause", self._pause)
+        monkeypatch.setattr(pacer, "monotonic", lambda: self.now)
+        monkeypatch.setattr(pacer, "pause", self._pause)
 
     async def _pause(self, seconds: float) -> None:
         self.now += seconds
 
-    async def delivery(self, of: Pace, steps: int) -> float:
+    async def delivery(self, of: Pacer, steps: int) -> float:
         """The seconds that a delivery of so many steps takes."""
         began = self.now
         of.begin()
@@ -34,7 +34,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 async def test_many_steps_fill_most_of_the_time_and_no_more(time: Time) -> None:
-    of = Pace(1.0)
+    of = Pacer(1.0)
     for steps in (100, 100, 1000, 1000):
         assert await time.delivery(of, steps) <= 0.8 + 1e-9
     assert await time.delivery(of, 1000) == pytest.approx(0.8)
@@ -44,13 +44,13 @@ async def test_many_steps_fill_most_of_the_time_and_no_more(time: Time) -> None:
 
 
 async def test_few_steps_are_soon_done(time: Time) -> None:
-    of = Pace(1.0)
+    of = Pacer(1.0)
     assert await time.delivery(of, 1) <= 0.02
     assert await time.delivery(of, 3) <= 0.06
 
 
 async def test_whoever_is_behind_or_stops_does_not_wait(time: Time) -> None:
-    of = Pace(1.0)
+    of = Pacer(1.0)
     await time.delivery(of, 100)
     of.begin()
     assert not of.is_over

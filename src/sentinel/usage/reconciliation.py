@@ -1,4 +1,4 @@
-"""Holds what accounts count as pending and as refused against the records there are.
+"""Reconciles accounts with records: what an account counts as pending, and as refused, is the sum of what there is.
 
 Both are sums beside records, which may go without them: an outbox is evicted, trimmed, or restored from an older dump;
 an account is forgotten before its dead letters. The ledger names the users with whom that would matter (refresh.lua):
@@ -19,7 +19,7 @@ from sentinel.cache.redis_ledger import Found, RedisLedger
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
-from sentinel.usage.journal import read_record, rows
+from sentinel.usage.streams import read_record, rows
 
 log = structlog.get_logger()
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from itertools import count
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sentinel.usage.batch import Item
-from sentinel.usage.queue import GIVE_UP_AFTER, MOST_FAILING, Held, Queue
+from sentinel.usage.scheduler import GIVE_UP_AFTER, MOST_FAILING, HeldBatch, Scheduler, backoff_seconds
 
 
 def item(user: str = "ana", model: str = "m", entries: int = 1) -> Item:
     return Item(0, user, f"{user}@x.y", model, 0, [f"{n}-0" for n in range(entries)], (entries, 1, 1), 5)
 
 
-def queue(*items: Item) -> Queue:
+def queue(*items: Item) -> Scheduler:
     keys = count()
-    made = Queue(lambda: f"key{next(keys)}")
+    made = Scheduler(lambda: f"key{next(keys)}")
     made.add(items, 0.0)
     return made
 
 
-def users(held: Held | None) -> list[str]:
+def users(held: HeldBatch | None) -> list[str]:
     return [item.user for item in held.batch.items] if held else []
 
 
-def fail(queue: Queue, held: Held, now: float = 0.0, *, doubt: bool = False) -> None:
-    queue.failed(held, now, doubt=doubt, at_least=0.0, jitter=0.5)
+def fail(queue: Scheduler, held: HeldBatch, now: float = 0.0, *, unconfirmed: bool = False) -> None:
+    queue.failed(held, now, unconfirmed=unconfirmed, at_least=0.0, jitter=0.5)
 
 
 def test_all_that_waits_goes_together() -> None:
@@ -34,12 +37,12 @@ def test_all_that_waits_goes_together() -> None:
     assert [item.user for item in made.loose] == ["cy"]
 
 
-def test_a_batch_in_doubt_stops_all_others() -> None:
+def test_a_batch_that_is_unconfirmed_stops_all_others() -> None:
     """Until it is known what Zion took, nothing else is sent: it may be about the same user."""
     made = queue(item("ana"))
     held = made.next(0.0)
     assert held is not None
-    fail(made, held, doubt=True)
+    fail(made, held, unconfirmed=True)
     made.add([item("ana")], 0.0)
     assert made.next(0.0) is None
     assert made.next(held.due) is held
@@ -111,15 +114,15 @@ def test_who_fails_while_others_pass_is_suspect() -> None:
     made = queue(item("ana"), item("bo"))
     held = made.next(0.0)
     assert held is not None
-    fail(made, held, doubt=True)
+    fail(made, held, unconfirmed=True)
     assert not held.suspect
     made.taken(made.hold([item("cy")]))
-    fail(made, held, doubt=True)
+    fail(made, held, unconfirmed=True)
     assert held.suspect
     made.replace(held, [held.batch.items[:1], held.batch.items[1:]])
     first, second = made.held
     made.taken(first)
-    fail(made, second, doubt=True)
+    fail(made, second, unconfirmed=True)
     assert second.suspect
     assert second.batch.key != held.batch.key
 
@@ -129,7 +132,7 @@ def test_who_spoils_batches_goes_alone() -> None:
     made = queue(item("ana"), item("bad"), item("bo"))
     held = made.next(0.0)
     assert held is not None
-    assert [(h, [[i.user for i in part] for part in parts]) for h, parts in made.set_apart("bad", 0.0)] == [
+    assert [(h, [[i.user for i in part] for part in parts]) for h, parts in made.isolate("bad", 0.0)] == [
         (held, [["bad"], ["ana", "bo"]])
     ]
     made.replace(held, [[held.batch.items[1]], [held.batch.items[0], held.batch.items[2]]])
@@ -138,7 +141,7 @@ def test_who_spoils_batches_goes_alone() -> None:
     alone = made.next(0.0)
     assert users(alone) == ["bad"]
     assert alone is not None
-    fail(made, alone, doubt=True)
+    fail(made, alone, unconfirmed=True)
     assert (made.failures, made.pause_until) == (0, 0.0)
     for _ in range(3):
         made.add([item("bad"), item("cy")], 0.0)
@@ -151,7 +154,7 @@ def test_who_spoils_batches_goes_alone() -> None:
 def test_being_apart_ends() -> None:
     """After a while everybody gets another chance."""
     made = queue()
-    made.set_apart("bad", 0.0)
+    made.isolate("bad", 0.0)
     made.add([item("bad"), item("ana")], 700.0)
     assert users(made.next(700.0)) == ["bad", "ana"]
 
@@ -167,3 +170,10 @@ def test_the_one_that_failed_last_comes_last() -> None:
         order.append(held.index(one))
         fail(made, one, now)
     assert order == [0, 1, 2, 0, 1, 2]
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_pauses_grow_up_to_a_bound(attempts: int, jitter: float) -> None:
+    """Half a second to fifteen, never the same for two callers."""
+    assert 0.25 <= backoff_seconds(attempts, jitter) <= 15
+    assert backoff_seconds(attempts + 1, jitter) >= backoff_seconds(attempts, jitter)

@@ -1,4 +1,4 @@
-"""Which process delivers which partition: exactly one at a time, so that nobody else spends a user's records.
+"""Which process delivers which partition: exactly one at a time, so that no record is reported twice.
 
 Every process says every two seconds that it lives. What a process leaves behind when it dies goes to another: at once
 where that one sees that the process is gone (same machine), else when its last sign of life is eight seconds old.
@@ -22,41 +22,47 @@ from sentinel.clock import monotonic
 
 log = structlog.get_logger()
 
-BEAT_SECONDS = 2.0
-ALIVE_SECONDS = 8.0
-SURE_SECONDS = ALIVE_SECONDS - BEAT_SECONDS
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 8.0
+
+_CERTAIN = 1 - HEARTBEAT_SECONDS / LEASE_SECONDS
+"""Of the lease: so long nobody else can have taken what is ours. What is over is for clocks and for one heartbeat."""
 
 _KEEP, _TAKE, _GIVE = 0, 1, 2
 
 
-class Deliverers:
-    """The place of this process among all that deliver."""
+class PartitionOwnership:
+    """The partitions of this process, and its place among all that deliver.
 
-    def __init__(self, store: Store) -> None:
+    lease_seconds: others take over from who was silent for so long.
+    """
+
+    def __init__(self, store: Store, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._lease_seconds = lease_seconds
         self._store = store
-        self._script = Script.of(resources.files(__package__).joinpath("deliverers.lua").read_text())
-        self._sure_until = 0.0
+        self._script = Script.of(resources.files(__package__).joinpath("partition_ownership.lua").read_text())
+        self._certain_until = 0.0
         self._members: list[str] = []
-        self.name = f"{_where()}|{os.getpid()}|{secrets.token_hex(3)}"
+        self.name = f"{place()}|{os.getpid()}|{secrets.token_hex(3)}"
         self.owned: frozenset[int] = frozenset()
 
     @property
-    def sure(self) -> bool:
+    def certain(self) -> bool:
         """Whether nobody else can have taken what is ours."""
-        return monotonic() < self._sure_until
+        return monotonic() < self._certain_until
 
     @property
     def count(self) -> int:
         """How many processes deliver, this one included."""
         return max(1, len(self._members))
 
-    async def beat(self) -> bool:
+    async def heartbeat(self) -> bool:
         """Say that we live; whether what we deliver is still what it was. Raises RedisUnavailable."""
         before = self.owned
         await self._call(_KEEP)
         return self.owned == before
 
-    async def look(self, *, idle: bool) -> bool:
+    async def claim(self, *, idle: bool) -> bool:
         """Take what is free or was a dead process's; when idle, give what exceeds our share.
 
         Returns whether there is more, or less, to work on than we know of. Raises RedisUnavailable.
@@ -74,14 +80,14 @@ class Deliverers:
             self._script,
             (keys.members(), keys.owners()),
             self.name.encode(),
-            b"%d" % round(ALIVE_SECONDS * 1000),
+            b"%d" % round(self._lease_seconds * 1000),
             b"%d" % keys.PARTITIONS,
             b"%d" % want,
             *(name.encode() for name in self._gone()),
         )
         self.owned = frozenset(mine)
         self._members = [name.decode(errors="replace") for name in members]
-        self._sure_until = started + SURE_SECONDS
+        self._certain_until = started + self._lease_seconds * _CERTAIN
         if self.owned != before:
             log.info("partitions to deliver", count=len(self.owned), processes=self.count)
         return bool(taken)
@@ -89,18 +95,18 @@ class Deliverers:
     def _gone(self) -> list[str]:
         return [name for name in self._members if is_gone(name, self.name)]
 
-    async def leave(self, *, idle: bool) -> None:
+    async def release(self, *, idle: bool) -> None:
         """Deliver no more. idle: nothing of ours is on its way, so whoever comes may start at once.
 
         Otherwise what we had is a dead process's now. Raises RedisUnavailable.
         """
-        if idle and self.owned and self.sure:
+        if idle and self.owned and self.certain:
             await self._store.command("HDEL", keys.owners(), *sorted(self.owned))
         await self._store.command("ZREM", keys.members(), self.name)
-        self.owned, self._sure_until = frozenset(), 0.0
+        self.owned, self._certain_until = frozenset(), 0.0
 
 
-def _where() -> str:
+def place() -> str:
     """The machine, its boot and the process namespace: where a process id names one process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]

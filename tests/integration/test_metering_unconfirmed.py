@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, LIMITS, ZionSimulator
 from sentinel.usage.outbox import Outbox
 from sentinel.zion.client import ZionClient
-from tests.support.metering import Books, open_books, other_zion, quick_retries, scripted, until
+from tests.support.metering import QUICK, Books, open_books, other_zion, scripted, until
 
 ANA, BO, CY, DI, ED = (f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed"))
 EMAILS = (ANA, BO, CY, DI, ED)
@@ -23,14 +24,12 @@ EMAILS = (ANA, BO, CY, DI, ED)
 async def books(
     store_url: str, zion_url: str, simulator: ZionSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Books]:
-    monkeypatch.setattr("sentinel.zion.client.REPORT_TIMEOUT", timedelta(seconds=0.3))
-    monkeypatch.setattr("sentinel.usage.outbox._PATIENCE_SECONDS", 0.3)
-    with quick_retries():
-        async with open_books(store_url, zion_url, simulator) as books:
-            for email in EMAILS:
-                await books.user(email, used={"ai_requests": 3, "ai_input_tokens": 500})
-                await books.spend(email, (1, 12, 7))
-            yield books
+    timings = replace(QUICK, patience_seconds=0.3)
+    async with open_books(store_url, zion_url, simulator, timings, timedelta(seconds=0.3)) as books:
+        for email in EMAILS:
+            await books.user(email, used={"ai_requests": 3, "ai_input_tokens": 500})
+            await books.spend(email, (1, 12, 7))
+        yield books
 
 
 def keys_of(books: Books) -> list[str]:
@@ -192,7 +191,10 @@ async def test_a_zion_that_is_away_is_waited_for(books: Books, zion_url: str) ->
 
     async def tried_long() -> bool:
         await outbox.flush()
-        return bool(outbox._queue.held) and outbox._queue.held[0].doubt_since < outbox._queue.pause_until - 1.5
+        return (
+            bool(outbox._scheduler.held)
+            and outbox._scheduler.held[0].unconfirmed_since < outbox._scheduler.pause_until - 1.5
+        )
 
     await until(tried_long, 15)
     server.start()
@@ -238,7 +240,7 @@ async def test_single_reports_may_be_in_doubt_too(books: Books) -> None:
 async def _order(books: Books, outbox: Outbox) -> list[str]:
     """The callers in the order in which the next batch will have them."""
     await outbox._look()
-    outbox._journal.sweep(outbox._deliverers.owned)
+    outbox._records.sweep(outbox._ownership.owned)
     held = await outbox._next()
     assert held is not None
     return [item.email for item in held.batch.items]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sentinel.limits.policy import Triple
 from sentinel.usage.batch import Item, plus
-from sentinel.usage.doubt import MOST_QUESTIONS, Doubt
+from sentinel.usage.unconfirmed import MOST_QUESTIONS, UnconfirmedItems
 
 USERS = [f"u{number}" for number in range(12)]
 STRANGE = 1_000_003
@@ -39,11 +39,11 @@ ALL = (True, True, True)
 def found(
     items: list[Item], used: dict[str, Triple], told: dict[str, tuple[bool, bool, bool]] | None = None
 ) -> tuple[list[bool | None], int]:
-    doubt, questions = Doubt(items), 0
-    while (user := doubt.next_user()) is not None:
+    found_out, questions = UnconfirmedItems(items), 0
+    while (user := found_out.next_user()) is not None:
         questions += 1
-        doubt.tell(user, used[user], (told or {}).get(user, ALL))
-    return doubt.taken(), questions
+        found_out.tell(user, used[user], (told or {}).get(user, ALL))
+    return found_out.taken(), questions
 
 
 @given(stories(), st.dictionaries(st.sampled_from(USERS), st.tuples(st.booleans(), st.just(True), st.booleans())))
@@ -113,7 +113,7 @@ def test_metrics_that_are_not_in_the_subscription_say_nothing() -> None:
     """Zion tells of the requests alone: what it does not tell of is no sign that nothing was taken."""
     spent: list[Triple] = [(1, 21, 4), (2, 34, 22), (1, 15, 6)]
     items = [Item(0, "ana", "ana@x.y", f"m{place}", 0, [], each, before=(0, 0, 0)) for place, each in enumerate(spent)]
-    doubt = Doubt(items)
-    doubt.tell("ana", (4, 0, 0), (True, False, False))
-    assert doubt.taken() == [True, True, True]
-    assert [result and result.new_values() for result in doubt.results()] == [(4, -1, -1)] * 3
+    found_out = UnconfirmedItems(items)
+    found_out.tell("ana", (4, 0, 0), (True, False, False))
+    assert found_out.taken() == [True, True, True]
+    assert [answer and answer.used for answer in found_out.answers()] == [(4, -1, -1)] * 3

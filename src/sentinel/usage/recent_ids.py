@@ -1,4 +1,4 @@
-"""What happened lately, in bounded memory, while a clock that can stand still goes on."""
+"""Which ids were seen in the last seconds: a window in bounded memory, on a clock that can stand still."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from sentinel.clock import monotonic
 T = TypeVar("T")
 
 REMEMBER_SECONDS = 5.0
-"""So long we know what Zion has taken, should Redis forget it: with `appendfsync everysec` that is a second or two.
+"""So long we know what was taken, should Redis forget it: with `appendfsync everysec` that is a second or two.
 While Redis is away that time stands still."""
 
 MOST_REMEMBERED = 100_000
 """Twice as many are known at most, 21 MB. At 30,000 a second, more than a process delivers, those are 3 s at least."""
 
 
-class Lately(Generic[T]):
-    """What happened in the last REMEMBER_SECONDS, and perhaps in as many before."""
+class RecentIds(Generic[T]):
+    """The ids of the last `seconds`, and perhaps of as many before."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = REMEMBER_SECONDS) -> None:
+        self._seconds = seconds
         self._new: set[T] = set()
         self._old: set[T] = set()
         self._since = 0.0
@@ -28,24 +29,24 @@ class Lately(Generic[T]):
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
-    def __contains__(self, thing: T) -> bool:
-        return thing in self._new or thing in self._old
+    def __contains__(self, id_: T) -> bool:
+        return id_ in self._new or id_ in self._old
 
-    def update(self, things: Iterable[T]) -> None:
-        """They happened now."""
+    def add(self, ids: Iterable[T]) -> None:
+        """They were seen now."""
         if len(self._new) >= MOST_REMEMBERED:
-            self._turn()
+            self._rotate()
         if not self._new:
             self._since = monotonic()
-        self._new.update(things)
+        self._new.update(ids)
 
     def age(self) -> None:
         """Forget what is too old by now."""
         age = monotonic() - self._since
-        if age > REMEMBER_SECONDS and (self._new or self._old):
-            self._turn()
-            if age > 2 * REMEMBER_SECONDS:
+        if age > self._seconds and (self._new or self._old):
+            self._rotate()
+            if age > 2 * self._seconds:
                 self._old = set()
 
-    def _turn(self) -> None:
+    def _rotate(self) -> None:
         self._new, self._old, self._since = set(), self._new, monotonic()

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from sentinel.usage.deliverers import _where, is_gone
+from sentinel.usage.partition_ownership import is_gone, place
 
-HERE = _where()
+HERE = place()
 ME = f"{HERE}|{os.getpid()}|aaaaaa"
 
 

@@ -21,7 +21,7 @@ _AGAIN_MS = 600_000
 """An account that cannot be read is looked at so often; meanwhile it stands behind all others."""
 
 
-async def reap(ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambda _: None) -> int:
+async def expire_due(ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambda _: None) -> int:
     """End every lease that is due; returns how many reservations came back.
 
     What cannot be read, or is away, stops nobody else. on_unreadable: told where it was. Raises RedisUnavailable at the
@@ -30,7 +30,7 @@ async def reap(ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambd
     count, away = 0, None
     for partition in range(keys.PARTITIONS):
         try:
-            count += await _reap(ledger, partition, on_unreadable)
+            count += await _expire_partition(ledger, partition, on_unreadable)
         except RedisUnavailable as error:
             away = error
     if away is not None:
@@ -38,7 +38,7 @@ async def reap(ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambd
     return count
 
 
-async def _reap(ledger: RedisLedger, partition: int, on_unreadable: Callable[[str], None]) -> int:
+async def _expire_partition(ledger: RedisLedger, partition: int, on_unreadable: Callable[[str], None]) -> int:
     count = 0
     try:
         users = await ledger.due(partition, _MOST_USERS)
@@ -57,11 +57,11 @@ async def _reap(ledger: RedisLedger, partition: int, on_unreadable: Callable[[st
 
 
 async def run(ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambda _: None) -> None:
-    """Reap for ever. Every process does, at moments of its own."""
+    """Do so for ever. Every process does, at moments of its own."""
     while True:
         await pause(EVERY_SECONDS * (0.5 + random.random()))  # noqa: S311 (no secret)
         try:
-            if count := await reap(ledger, on_unreadable):
+            if count := await expire_due(ledger, on_unreadable):
                 log.info("leases have ended", reservations=count)
         except RedisUnavailable:
-            log.debug("the reaper waits for redis")
+            log.debug("the lease expirer waits for redis")

@@ -1,25 +1,25 @@
-"""Which items of a batch Zion has taken, when its answer did not come: found out from what Zion says it has booked.
+"""Which items of an unconfirmed batch were booked, found out from what the governance has booked. Decisions only.
 
 A user's numbers tell if nobody else spends from the same subscription meanwhile: `used` has grown by exactly the sum of
 the user's first items. Growth that is too small for an item says that it was not taken, whoever else spends. Anything
-else tells nothing; then its neighbours decide, for Zion applies the items of a batch in their order (contract 1.5).
-Of a large batch only as many users are asked as it takes to find the place where Zion stopped.
+else tells nothing; then its neighbours decide, for items are booked in their order (docs/zion.md).
+Of a large batch only as many users are asked as it takes to find the place where that stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sentinel.governance.port import ItemAnswer
 from sentinel.limits.policy import Triple
 from sentinel.usage.batch import Item, plus
-from sentinel.zion.models import ItemResult
 
 MOST_QUESTIONS = 24
-"""A batch of so many users is asked for in full: then items that Zion has refused one by one show, too. Halving 1,000
+"""A batch of so many users is asked for in full: then items that were refused one by one show, too. Halving 1,000
 items takes 10 answers that tell something; the rest is for those that do not."""
 
 
-class Doubt:
+class UnconfirmedItems:
     """Questions out, answers in: ask for `next_user`, tell `used`, until there is nobody left to ask."""
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -35,22 +35,22 @@ class Doubt:
         self._askable = {place: item.user for place, item in enumerate(items) if item.user in known}
 
     def taken(self) -> list[bool | None]:
-        """Of each item whether Zion has taken it; None = nobody knows."""
+        """Of each item whether it was booked; None = nobody knows."""
         last, end = self._span()
         return [
             told if told is not None else True if place < last else False if place >= end else None
             for place, told in enumerate(self._told)
         ]
 
-    def results(self) -> list[ItemResult | None]:
-        """What Zion would have said to each item, as far as its user was asked for."""
+    def answers(self) -> list[ItemAnswer | None]:
+        """What would have been said to each item, as far as its user was asked for."""
         return [
-            ItemResult.of(self._used[item.user]) if told and item.user in self._used else None
+            ItemAnswer(True, used=self._used[item.user]) if told and item.user in self._used else None
             for item, told in zip(self._items, self._told, strict=True)
         ]
 
     def _span(self) -> tuple[int, int]:
-        """Zion came beyond the item before the first place, and not to the second place."""
+        """Booking came beyond the item before the first place, and not to the second place."""
         last = max((place for place, told in enumerate(self._told) if told), default=-1)
         after = (place for place in range(last + 1, len(self._told)) if self._told[place] is False)
         return last + 1, next(after, len(self._told))
@@ -70,7 +70,7 @@ class Doubt:
         return self._askable[min(places, key=lambda place: abs(place - middle))]
 
     def tell(self, user: str, used: Triple | None, told: Sequence[bool] = (True, True, True)) -> None:
-        """Take what Zion says that the user has used now, of the metrics that are told; None = it does not say."""
+        """Take what the user is said to have used now, of the metrics that are told; None = nothing is said."""
         self._questions -= 1
         places = self._places[user]
         for place in places:

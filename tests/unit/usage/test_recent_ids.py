@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.usage import lately
-from sentinel.usage.lately import REMEMBER_SECONDS, Lately
+from sentinel.usage import recent_ids
+from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
 
 
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(lately, "monotonic", lambda: self.now)
+        monkeypatch.setattr(recent_ids, "monotonic", lambda: self.now)
 
 
 def test_it_is_forgotten_although_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is a time, not the next event."""
-    clock, memory = Clock(monkeypatch), Lately[int]()
-    memory.update([1, 2])
+    clock, memory = Clock(monkeypatch), RecentIds[int]()
+    memory.add([1, 2])
     clock.now += 2 * REMEMBER_SECONDS + 1
     memory.age()
     assert 1 not in memory
@@ -26,9 +26,9 @@ def test_it_is_forgotten_although_nothing_else_happens(monkeypatch: pytest.Monke
 
 def test_it_is_known_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often somebody looks, and whatever else happens."""
-    clock, memory = Clock(monkeypatch), Lately[int]()
+    clock, memory = Clock(monkeypatch), RecentIds[int]()
     for number in range(200):
-        memory.update([number])
+        memory.add([number])
         clock.now += REMEMBER_SECONDS / 10
         memory.age()
         assert all(recent in memory for recent in range(max(0, number - 8), number + 1))
@@ -37,7 +37,7 @@ def test_it_is_known_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_time_that_nobody_counts_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis is away nothing ages: when it is back, what was right before counts."""
-    clock, memory = Clock(monkeypatch), Lately[int]()
-    memory.update([1])
+    clock, memory = Clock(monkeypatch), RecentIds[int]()
+    memory.add([1])
     clock.now += 10_000
     assert 1 in memory

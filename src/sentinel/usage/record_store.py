@@ -1,0 +1,223 @@
+"""The records in Redis: read from the outboxes of our partitions, dropped when they are booked.
+
+A record is new, then pending (somebody has read it), then gone. All processes read under one consumer name, since only
+one reads a partition at a time; what is pending and in no batch was read by a process that died before it sent it.
+
+A Redis that comes back may have lost its last moments, and give out again what was booked: the window of recent ids
+(`recent_ids.py`) knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import structlog
+
+from sentinel.cache import keys
+from sentinel.cache.redis import Script
+from sentinel.cache.redis_ledger import RedisLedger, Taken
+from sentinel.error import RedisRefused
+from sentinel.governance.port import ItemAnswer
+from sentinel.observability.logs import log_name
+from sentinel.tasks import pause
+from sentinel.usage.batch import MOST_ITEMS, Item, Items, Record, portions
+from sentinel.usage.pacer import Pacer
+from sentinel.usage.quarantine import Quarantine
+from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
+from sentinel.usage.streams import first_stream, length, read_record
+
+log = structlog.get_logger()
+
+_CONSUMER = b"deliverer"
+MOST_RECORDS = 4096
+"""Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
+
+_FEW_ITEMS = 200
+"""Taken at once while there is time: what is then done for a batch as a whole takes a millisecond or two."""
+
+_PAGE = 256
+"""So many records of a partition in one turn, which are decoded in 2 ms. Up to 16,000 records a second what a user has
+spent since the last delivery is one item so, and is booked once."""
+
+_ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
+"""By one script at most: a fifth of a millisecond, or half of one, in which Redis does nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Records that were read at once. after: the entry behind which it goes on, None at the end."""
+
+    records: list[Record]
+    after: str | None
+
+
+class RecordStore:
+    """The outboxes of all partitions. Every method may raise RedisUnavailable.
+
+    pacer: waits between the steps of what would hold up requests. remember_seconds: of the window of recent ids.
+    """
+
+    def __init__(
+        self,
+        ledger: RedisLedger,
+        pacer: Pacer,
+        quarantine: Quarantine,
+        remember_seconds: float = REMEMBER_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._store = ledger.store
+        self._pacer = pacer
+        self._quarantine = quarantine
+        self._prepare = Script.of(resources.files(__package__).joinpath("prepare.lua").read_text())
+        self._sweep: list[int] = []
+        self._on_its_way: dict[tuple[int, str], int] = {}
+        self._booked: RecentIds[int] = RecentIds(remember_seconds)
+
+    async def prepare(self, partitions: Iterable[int]) -> None:
+        """Make the consumer groups of these partitions."""
+        await asyncio.gather(
+            *(self._store.script(self._prepare, (keys.outbox(p),), keys.GROUP.encode()) for p in partitions)
+        )
+
+    def sweep(self, partitions: Iterable[int]) -> None:
+        """From now on `take` reads these partitions, from the first to the last."""
+        self._sweep = sorted(partitions)
+
+    async def take(self, owned: Collection[int]) -> list[Item]:
+        """The next items of the sweep, none when it has come to its end.
+
+        About MOST_ITEMS, of MOST_RECORDS records; fewer while there is time, for what is done for a batch as a whole
+        holds up requests. A partition is read to its end, so that what one user spent meanwhile becomes one item, but
+        in turn with others. owned: the others are somebody else's now.
+        """
+        self._sweep = [p for p in self._sweep if p in owned]
+        found = Items()
+        # So that one page more fits into the call.
+        most = MOST_ITEMS - _PAGE if self._pacer.is_over else _FEW_ITEMS
+        while self._sweep and found.records < MOST_RECORDS and len(found.items) < most:
+            partition = self._sweep.pop(0)
+            page = await self._read(partition, ">", _PAGE)
+            found.add(page.records)
+            if page.after is not None:
+                self._sweep.append(partition)
+            if page.records:
+                await self._pacer.step()
+        return found.items
+
+    async def pending(self, partitions: Iterable[int], known: set[tuple[int, str]]) -> list[Item]:
+        """Records that were read before and are not among the known (partition, entry), as items."""
+        self._on_its_way.clear()
+        found = Items()
+        after = dict.fromkeys(sorted(partitions), "0")
+        while after:
+            pages = await asyncio.gather(*(self._read(p, entry, _PAGE) for p, entry in after.items()))
+            for page in pages:
+                found.add(record for record in page.records if (record.partition, record.entry) not in known)
+                await pause(0)
+            after = {p: page.after for p, page in zip(after, pages, strict=True) if page.after is not None}
+        return found.items
+
+    async def _read(self, partition: int, after: str, count: int) -> _Page:
+        outbox = keys.outbox(partition)
+        words = ("GROUP", keys.GROUP, _CONSUMER, "COUNT", count, "STREAMS", outbox, after)
+        try:
+            entries = first_stream(await self._store.command("XREADGROUP", *words, key=outbox))
+        except RedisRefused:
+            self._quarantine.tell("outbox", partition)
+            return _Page([], None)
+        records = []
+        for entry, fields in entries:
+            record = read_record(partition, entry, fields)
+            if record is None:
+                await self._quarantine.add_record(partition, entry.decode())
+            else:
+                records.append(record)
+        return _Page(await self._new(records), entries[-1][0].decode() if len(entries) == count else None)
+
+    async def _new(self, records: list[Record]) -> list[Record]:
+        """These, without what is booked: Redis may have lost its last moments."""
+        again = []
+        for record in records:
+            # The record of a request may come back under another name, when it was settled again.
+            what = hash((record.id, record.spent))
+            self._on_its_way[record.partition, record.entry] = what
+            if record.id and what in self._booked:
+                again.append(record)
+        if again:
+            await self._drop(again)
+            records = [record for record in records if record not in again]
+        return records
+
+    async def _drop(self, records: Sequence[Record]) -> None:
+        """These are booked already: this Redis has lost its last moments."""
+        log.warning("redis has forgotten what was booked", records=len(records))
+        items = Items()
+        items.add(records)
+        await self.acknowledge(items.items, [None] * len(items.items))
+
+    async def depth(self) -> tuple[int, int]:
+        """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none)."""
+        lengths = await asyncio.gather(*(length(self._store, keys.outbox(p)) for p in range(keys.PARTITIONS)))
+        firsts = await asyncio.gather(
+            *(
+                self._store.command("XRANGE", keys.outbox(p), "-", "+", "COUNT", 1)
+                for p, count in enumerate(lengths)
+                if count
+            )
+        )
+        return sum(lengths), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
+
+    def remember_booked(self, items: Iterable[Item]) -> None:
+        """These are booked: whatever becomes of Redis, they are not given out again."""
+        for item in items:
+            whats = (self._on_its_way.pop((item.partition, entry), None) for entry in item.entries)
+            self._booked.add(what for what in whats if what)
+
+    def let_go(self, item: Item) -> None:
+        """This item is not on its way any longer, and was not booked."""
+        for entry in item.entries:
+            self._on_its_way.pop((item.partition, entry), None)
+
+    async def acknowledge(self, items: Sequence[Item], answers: Sequence[ItemAnswer | None]) -> int:
+        """Drop the records of items that are booked; returns how many were still there."""
+        self.remember_booked(items)
+        told = list(zip(items, answers, strict=True))
+        return sum(
+            await self._pacer.run(self._acknowledge, portions(told, _ITEMS_DROPPED, lambda one: one[0].partition))
+        )
+
+    async def _acknowledge(self, told: Sequence[tuple[Item, ItemAnswer | None]]) -> int:
+        taken = [piece for item, answer in told for piece in _pieces(item, answer)]
+        if len(taken) > 1 and sum(len(piece.entries) for piece in taken) <= _RECORDS_DROPPED:
+            try:
+                return await self._ledger.acknowledge(taken)
+            except RedisRefused:
+                log.warning("an account among these cannot be read", items=len(told))
+        return sum([await self._acknowledge_one(piece) for piece in taken])
+
+    async def _acknowledge_one(self, piece: Taken) -> int:
+        try:
+            return await self._ledger.acknowledge([piece])
+        except RedisRefused:
+            # It is booked, and nobody can write that into the account. It must not be told again.
+            self._quarantine.on_unreadable("accounts")
+            log.warning("an account cannot be read", user_id=log_name(piece.user))
+            outbox = keys.account_keys(piece.user).outbox
+            count = int(await self._store.command("XACK", outbox, keys.GROUP, *piece.entries))
+            await self._store.command("XDEL", outbox, *piece.entries)
+            return count
+
+    def age(self) -> None:
+        """Forget what was remembered for long enough. To be called while Redis is there, and only then."""
+        self._booked.age()
+
+
+def _pieces(item: Item, answer: ItemAnswer | None) -> Iterator[Taken]:
+    """An item, in pieces where it sums up too many records; the first of them has the sum."""
+    told = (answer.used, answer.limits) if answer else ()
+    for first in range(0, len(item.entries), _RECORDS_DROPPED):
+        spent = (0, 0, 0) if first else item.spent
+        yield Taken(item.user, item.entries[first : first + _RECORDS_DROPPED], spent, item.period, *told)
