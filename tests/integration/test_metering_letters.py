@@ -195,9 +195,7 @@ async def test_a_letter_goes_under_the_address_that_the_user_has_now(books: Book
 
 
 @pytest.mark.parametrize("how", ["status", "success_false", "results"])
-async def test_a_zion_that_refuses_everybody_buries_nobody(
-    books: Books, simulator: ZionSimulator, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_zion_that_refuses_everybody_buries_nobody(books: Books, simulator: ZionSimulator, how: str) -> None:
     """In maintenance it says 422, or no, to all: usage waits, and is told once when that is over."""
     for number in range(20):
         await books.user(f"m{number}@corp.test")

@@ -136,7 +136,7 @@ async def test_a_successor_knows_of_an_odd_yes(books: Books) -> None:
     assert successor.delivered.ambiguous == 2
 
 
-async def test_a_page_for_everything_is_waited_out(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_for_everything_is_waited_out(books: Books) -> None:
     """While something answers 200 with a page to every call nothing counts as taken, however long that lasts."""
     books.timings = replace(books.timings, patience_seconds=0.05)
     books.simulator.faults.set(status=200, body=ODD["page"])

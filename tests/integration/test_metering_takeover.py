@@ -246,9 +246,7 @@ async def _reconnected(books: Books) -> None:
 
 
 @pytest.mark.parametrize("what", ["all is well", "one is refused", "a batch is refused", "no answer"])
-async def test_a_redis_that_lost_its_last_moments_at_every_step(
-    books: Books, store_url: str, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_redis_that_lost_its_last_moments_at_every_step(books: Books, store_url: str, what: str) -> None:
     """Wherever Redis is thrown back to, while usage is told and after it, nothing is told twice, or never."""
     # For here Redis loses moments that are long past.
     books.timings = replace(books.timings, remember_seconds=600.0)

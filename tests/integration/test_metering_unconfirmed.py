@@ -21,9 +21,7 @@ EMAILS = (ANA, BO, CY, DI, ED)
 
 
 @pytest.fixture
-async def books(
-    store_url: str, zion_url: str, simulator: ZionSimulator, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Books]:
+async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> AsyncIterator[Books]:
     timings = replace(QUICK, patience_seconds=0.3)
     async with open_books(store_url, zion_url, simulator, timings, timedelta(seconds=0.3)) as books:
         for email in EMAILS:
