@@ -15,7 +15,9 @@ import pytest
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
-from sentinel.error import RedisUnavailable
+from sentinel.error import RedisRefused, RedisUnavailable
+from sentinel.usage import spool as spool_module
+from sentinel.usage import spool_files
 from sentinel.usage.spool import Settlement, Spool
 from tests.support.metering import until
 
@@ -154,6 +156,41 @@ async def test_a_disk_that_has_room_again(tmp_path: Path, monkeypatch: pytest.Mo
     await spool.append(settlement(3))
     await spool.replay(taker)
     assert taker.ids == ["req_1", "req_3"]
+
+
+@pytest.mark.parametrize("error", [RedisUnavailable, RedisRefused])
+async def test_a_redis_that_takes_nothing_leaves_few_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[RedisUnavailable]
+) -> None:
+    """While Redis is there and refuses writes, usage goes on to be spooled, and is tried again each second."""
+    second, taker = 1000, Taker()
+    now = 1_770_000_000_000
+
+    async def refuse(line: Settlement) -> None:
+        raise error("no writes")
+
+    for module in (spool_module, spool_files):
+        monkeypatch.setattr(module, "now_ms", lambda: now)
+    spool = Spool(tmp_path)
+    for number in range(60):
+        await spool.append(settlement(number))
+        await spool.replay(refuse)
+        now += second
+    assert len(files(tmp_path)) <= 2 + spool_files.RETRY_MS // second
+    now += spool_files.RETRY_MS
+    await spool.replay(taker)
+    assert sorted(taker.ids) == sorted(f"req_{number}" for number in range(60))
+    assert files(tmp_path) == []
+
+
+async def test_what_others_left_and_cannot_be_opened_does_not_keep_ours(tmp_path: Path) -> None:
+    """A file that is none, or that somebody else has, is no reason to wait with what we spooled."""
+    (tmp_path / "1-odd~0.jsonl").mkdir()
+    other, spool, taker = Spool(tmp_path), Spool(tmp_path), Taker()
+    await other.append(settlement(1))
+    await spool.append(settlement(2))
+    await spool.replay(taker)
+    assert taker.ids == ["req_2"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 99, 250, 499])

@@ -121,6 +121,7 @@ def test_a_body_that_breaks_off_leaves_one_line(sentinel: SentinelProcess, token
         assert is_closed(connection)
     line = line_of(sentinel, answer.headers["x-request-id"])
     assert (answer.status, line["status"], line["error"]) == (400, 400, "invalid_json")
+    assert line["outcome"] == "refused"
     assert [other["request_id"] for other in sentinel.ended()].count(line["request_id"]) == 1
 
 

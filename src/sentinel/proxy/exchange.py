@@ -73,7 +73,8 @@ class Exchange(ExchangeState):
         except AppError as error:
             await self._fail(error)
         except ClientGone:
-            context.outcome = "client_gone"
+            # protocol.py has noted what was wrong with a body that it has refused.
+            context.outcome = "client_gone" if context.error_code is None else "refused"
         except asyncio.CancelledError:
             await self._cancelled()
         except Exception:

@@ -102,8 +102,8 @@ def split_events(block: bytes) -> list[bytes]:
 
 
 def data_of(event: bytes) -> bytes | None:
-    """The data of one event, its lines joined by LF; None where it has none (a comment, an id)."""
+    """The data of one event, its lines joined by LF, without blanks at its ends; None where it has none (a comment)."""
     if event.startswith(b"data:") and b"\r" not in event and event.find(b"\n") >= len(event) - 2:
         return event[5:].strip()
     lines = [line[5:].removeprefix(b" ") for line in event.removeprefix(_BOM).splitlines() if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    return b"\n".join(lines).strip() if lines else None

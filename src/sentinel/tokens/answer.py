@@ -66,6 +66,11 @@ class _Usage(Struct, gc=False):
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: _Count = None
+    # The names of the Responses API, which some use in a chat as well.
+    input_tokens: _Count = None
+    output_tokens: _Count = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
 
 
 class _Groq(Struct, gc=False):
@@ -235,10 +240,11 @@ def _usage_of(event: _Event) -> Usage:
 
 
 def _told(usage: _Usage) -> Usage:
-    inputs, outputs = usage.prompt_tokens_details, usage.completion_tokens_details
+    inputs = usage.prompt_tokens_details or usage.input_tokens_details
+    outputs = usage.completion_tokens_details or usage.output_tokens_details
     return Usage(
-        usage.prompt_tokens or 0,
-        usage.completion_tokens or 0,
+        usage.prompt_tokens or usage.input_tokens or 0,
+        usage.completion_tokens or usage.output_tokens or 0,
         usage.total_tokens or 0,
         (inputs.cached_tokens if inputs else None) or usage.prompt_cache_hit_tokens or 0,
         (inputs.cache_write_tokens if inputs else None) or 0,

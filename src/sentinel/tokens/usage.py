@@ -48,13 +48,17 @@ NOTHING: Final = Usage()
 
 
 def read_usage(value: Any) -> Usage:
-    """Read a `usage` object as chat and completions have it; a field that does not fit is as good as absent."""
+    """Read a `usage` object as chat and completions have it, under whichever names (tokens/answer.py).
+
+    A field that does not fit is as good as absent.
+    """
     if not isinstance(value, dict):
         return NOTHING
-    inputs, outputs = _object(value, "prompt_tokens_details"), _object(value, "completion_tokens_details")
+    inputs = _object(value, "prompt_tokens_details") or _object(value, "input_tokens_details")
+    outputs = _object(value, "completion_tokens_details") or _object(value, "output_tokens_details")
     return Usage(
-        _tokens(value.get("prompt_tokens")),
-        _tokens(value.get("completion_tokens")),
+        _tokens(value.get("prompt_tokens")) or _tokens(value.get("input_tokens")),
+        _tokens(value.get("completion_tokens")) or _tokens(value.get("output_tokens")),
         _tokens(value.get("total_tokens")),
         # DeepSeek has a name of its own for it (api-docs.deepseek.com, "Context Caching").
         _tokens(inputs.get("cached_tokens")) or _tokens(value.get("prompt_cache_hit_tokens")),

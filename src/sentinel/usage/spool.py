@@ -120,6 +120,7 @@ class Spool:
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Lock = asyncio.Lock()
         self._named: set[str] = set()
+        self._stops = 0
         self.depth = 0
 
     async def append(self, settlement: Settlement) -> None:
@@ -158,14 +159,23 @@ class Spool:
         """Hand every line of our file, and of dead processes' files, to `settle`; returns how many were done with.
 
         settle must not mind a line that it had before; it raises Unsure where it cannot tell. Stops where it raises
-        RedisUnavailable; the rest stays.
+        RedisUnavailable; the rest stays. Ours comes last, and only when the others did not stop: while Redis is there
+        and takes nothing, each try would leave a file behind, and the next settlement begin another.
         """
-        async with self._writing:
-            self._let_go()
+        with Later(self._folder) as later:
+            before = self._stops
+            taken = await self._replay_files(settle, later)
+            if self._fd is not None and self._stops == before:
+                async with self._writing:
+                    self._let_go()
+                taken += await self._replay_files(settle, later)
+        return taken
+
+    async def _replay_files(self, settle: Settle, later: Later) -> int:
         taken = 0
         for path in self._files():
             try:
-                taken += await self._replay_file(path, settle)
+                taken += await self._replay_file(path, settle, later)
             except OSError as error:
                 self._skip(path, error)
         return taken
@@ -192,12 +202,12 @@ class Spool:
         self._on_unreadable()
         log.error("a file of the spool cannot be replayed", file=path.name, reason=error.strerror or str(error))
 
-    async def _replay_file(self, path: Path, settle: Settle) -> int:
+    async def _replay_file(self, path: Path, settle: Settle, later: Later) -> int:
         taken, progress = 0, Progress.of(path)
         file = open_if_nobody_has_it(path)
         if file is None:
             return 0
-        with file, Later(self._folder) as later:
+        with file:
             file.seek(progress.offset)
             while raw := await asyncio.to_thread(read_lines, file, progress.next_bytes):
                 was_tried, earlier_ms = progress.is_tried, progress.tried_ms if progress.is_tried else 0
@@ -212,6 +222,7 @@ class Spool:
                 untried = not was_tried and all(line.fate is _Fate.UNSENT for line in rest)
                 progress = progress.after(sum(len(line.raw) for line in done), untried=untried)
                 if rest:
+                    self._stops += 1
                     progress.rename(path)
                     return taken
             path.unlink()

@@ -66,6 +66,9 @@ def test_a_huge_event_is_not_held() -> None:
         (b"data: a\ndata: b\n\n", b"a\nb"),
         (b"event: x\ndata: a\nid: 1\n\n", b"a"),
         (b"data: a", b"a"),
+        (b"data:  a\n\n", b"a"),
+        (b"data:  a\r\n\r\n", b"a"),
+        (b"event: x\ndata:\ta \n\n", b"a"),
         (b"data:\n\n", b""),
         (b": comment\n\n", None),
         (b"\n\n", None),
@@ -73,5 +76,5 @@ def test_a_huge_event_is_not_held() -> None:
     ],
 )
 def test_the_data_of_an_event(event: bytes, data: bytes | None) -> None:
-    """As WHATWG HTML reads it."""
+    """As WHATWG HTML reads it, less the blanks around it: they say nothing in JSON, nor beside `[DONE]`."""
     assert data_of(event) == data

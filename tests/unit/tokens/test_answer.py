@@ -82,6 +82,12 @@ class TestKnownShapes:
         reading = read({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": USAGE})
         assert (reading.usage, reading.finished) == (Usage(21, 17), [(0, "stop")])
 
+    @pytest.mark.parametrize("odd", [{}, {"total_tokens": "38"}], ids=["usual", "loose"])
+    def test_usage_by_the_names_of_the_responses_api(self, odd: dict[str, Any]) -> None:
+        """Whichever way the event is read."""
+        usage = {"input_tokens": 21, "output_tokens": 17, "output_tokens_details": {"reasoning_tokens": 8}, **odd}
+        assert read({"choices": [], "usage": usage}).usage == Usage(21, 17, reasoning_tokens=8)
+
     @pytest.mark.parametrize("error", [{"message": "overloaded"}, "overloaded", 529])
     def test_an_error(self, error: Any) -> None:
         """Beside choices, or instead of them."""

@@ -45,6 +45,15 @@ def test_details() -> None:
     assert read_usage({**told(21, 17), "prompt_cache_hit_tokens": 4}).cached_tokens == 4
 
 
+def test_names_of_the_responses_api() -> None:
+    """Some providers use them in a chat; where both are told, those of the chat count."""
+    details = {"input_tokens_details": {"cached_tokens": 5}, "output_tokens_details": {"reasoning_tokens": 8}}
+    others = {"input_tokens": 21, "output_tokens": 17}
+    assert read_usage({**others, "total_tokens": 38, **details}) == Usage(21, 17, 38, 5, 0, 8)
+    assert read_usage({**told(0, None), **others}) == Usage(21, 17)
+    assert read_usage({**told(20, 16), **others}) == Usage(20, 16)
+
+
 @pytest.mark.parametrize(
     ("usage", "output"),
     [
