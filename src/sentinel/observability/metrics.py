@@ -14,8 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from sentinel.clock import monotonic
-from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.logging import Level, RequestContext
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -130,12 +129,16 @@ class Metrics:
         for what in subjects:
             self._misconfigured.labels(what).set(what in flawed)
 
-    def ended(self, context: RequestContext) -> None:
-        """Count a request that has ended."""
+    def request_ended(self, context: RequestContext, now: float, level: Level) -> None:  # noqa: ARG002 (the port's)
+        """Count the error that a request outside of the metered endpoints has ended with."""
+        if context.error_code is not None:
+            self.errors.labels(context.error_code).inc()
+
+    def exchange_ended(self, context: RequestContext, now: float) -> None:
+        """Count a request to a metered endpoint that has ended."""
         series = self._series.get(context.model_label)
         if series is None:
             series = self._series[context.model_label] = _Series(self, context.model_label)
-        now = monotonic()
         series.duration.observe(now - context.started)
         series.waiting += 1
         if series.waiting == _MOST_WAITING:

@@ -15,11 +15,11 @@ from sentinel.routes.probe import Probe
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """The parts that handlers speak for. log: writes the line of a request that was no exchange."""
+    """The parts that handlers speak for. on_end: told of each request that was no exchange."""
 
     settings: Settings
     parts: Parts
     catalog: ModelCatalog
     metrics: Metrics
     probe: Probe
-    log: Callable[[RequestContext, Level], None]
+    on_end: Callable[[RequestContext, Level], None]

@@ -92,12 +92,11 @@ def served_path(path: str) -> str:
 
 
 def _render(request: Request, error: AppError, more: Iterable[Header] = ()) -> Response:
-    return _answer_of(error, request.app.state.sentinel, request.scope["context"], more)
+    return _answer_of(error, request.scope["context"], more)
 
 
-def _answer_of(error: AppError, state: AppState, context: RequestContext, more: Iterable[Header] = ()) -> Response:
-    """The answer that an error is, counted and noted."""
-    state.metrics.errors.labels(error.code).inc()
+def _answer_of(error: AppError, context: RequestContext, more: Iterable[Header] = ()) -> Response:
+    """The answer that an error is, noted in the context."""
     context.error_code = error.code
     context.outcome = outcome.of_error(error, "error", has_begun=False)
     response = Response(body_of(error), error.status)
@@ -187,7 +186,7 @@ class Routes:
     """The ASGI application for requests."""
 
     def __init__(self, state: AppState) -> None:
-        self._state = state
+        self._on_end = state.on_end
         self._parts = state.parts
         app = rest(state)
         self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = app
@@ -241,10 +240,10 @@ class Routes:
             # As in an exchange it ends here, with an answer where none has begun.
             if not context.status:
                 error = ServiceUnavailable("The server is shutting down.", retry_after_seconds=1)
-                await _answer_of(error, self._state, context)(scope, receive, answer)
+                await _answer_of(error, context)(scope, receive, answer)
             context.outcome = "shutdown"
         finally:
-            self._state.log(context, "debug" if context.route in _QUIET else "info")
+            self._on_end(context, "debug" if context.route in _QUIET else "info")
 
 
 async def _empty(headers: list[Header], send: Send) -> None:

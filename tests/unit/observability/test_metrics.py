@@ -45,7 +45,7 @@ def ended(**fields: object) -> RequestContext:
 def test_each_end_counts_once(fields: dict[str, object], status: str) -> None:
     """A request adds one to one status."""
     metrics = Metrics()
-    metrics.ended(ended(**fields))
+    metrics.exchange_ended(ended(**fields), monotonic())
     counts = {name: n for name, n in samples(metrics).items() if name[0] == "sentinel_requests_total" and n}
     assert counts == {("sentinel_requests_total", (("model", "gpt-4o"), ("status", status))): 1}
     assert value(metrics, "sentinel_request_duration_seconds_count", model="gpt-4o") == 1
@@ -54,9 +54,12 @@ def test_each_end_counts_once(fields: dict[str, object], status: str) -> None:
 def test_tokens_are_added_by_kind() -> None:
     """Prompt and completion, and how far our count was off."""
     metrics = Metrics()
-    metrics.ended(ended(tokens_from="provider", input_tokens=110, output_tokens=7, counted_input=100))
-    metrics.ended(ended(tokens_from="count", input_tokens=5, output_tokens=3, counted_input=5))
-    metrics.ended(ended(tokens_from="none", input_tokens=99, output_tokens=99))
+    for context in (
+        ended(tokens_from="provider", input_tokens=110, output_tokens=7, counted_input=100),
+        ended(tokens_from="count", input_tokens=5, output_tokens=3, counted_input=5),
+        ended(tokens_from="none", input_tokens=99, output_tokens=99),
+    ):
+        metrics.exchange_ended(context, monotonic())
     assert value(metrics, "sentinel_tokens_processed_total", type="prompt", model="gpt-4o") == 115
     assert value(metrics, "sentinel_tokens_processed_total", type="completion", model="gpt-4o") == 10
     assert value(metrics, "sentinel_token_estimation_fallback_total", model="gpt-4o") == 1
@@ -70,7 +73,7 @@ def test_durations_fall_into_real_buckets() -> None:
     """A request of two seconds is in the bucket of 2.5 and not in that of 1, however often metrics are read."""
     metrics = Metrics()
     for _ in range(3):
-        metrics.ended(ended())
+        metrics.exchange_ended(ended(), monotonic())
         metrics.render()
     name = "sentinel_request_duration_seconds"
     assert value(metrics, f"{name}_bucket", model="gpt-4o", le="1.0") == 0
@@ -83,14 +86,23 @@ def test_durations_fall_into_real_buckets() -> None:
 def test_bad_events_count_by_endpoint(route: str, endpoint: str) -> None:
     """The older implementation's labels."""
     metrics = Metrics()
-    metrics.ended(ended(route=route, malformed_events=3))
+    metrics.exchange_ended(ended(route=route, malformed_events=3), monotonic())
     assert value(metrics, "sentinel_sse_parse_errors_total", endpoint=endpoint, model="gpt-4o") == 3
 
 
 def test_time_to_the_first_byte_is_observed_where_there_was_one() -> None:
     """A refused request has none."""
     metrics = Metrics()
-    metrics.ended(ended(first_byte=monotonic() - 1.0, provider_seconds=1.5))
-    metrics.ended(ended(status=400, outcome="refused"))
+    metrics.exchange_ended(ended(first_byte=monotonic() - 1.0, provider_seconds=1.5), monotonic())
+    metrics.exchange_ended(ended(status=400, outcome="refused"), monotonic())
     assert value(metrics, "sentinel_time_to_first_byte_seconds_count", model="gpt-4o") == 1
     assert value(metrics, "sentinel_overhead_seconds_count") == 1
+
+
+def test_other_requests_count_by_their_errors_alone() -> None:
+    """What is refused before it is an exchange is in the errors, and in nothing about exchanges."""
+    metrics = Metrics()
+    metrics.request_ended(ended(), monotonic(), "debug")
+    metrics.request_ended(ended(status=404, error_code="unknown_url"), monotonic(), "info")
+    counts = {name: n for name, n in samples(metrics).items() if name[0].endswith("_total") and n}
+    assert counts == {("sentinel_errors_total", (("code", "unknown_url"),)): 1}
