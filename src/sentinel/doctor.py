@@ -17,7 +17,7 @@ from sentinel.cache.inspection import TOPICS, Topic, inspect
 from sentinel.cache.installation import Installation
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
-from sentinel.clock import monotonic, rfc3339
+from sentinel.clock import monotonic
 from sentinel.config import Settings, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
 from sentinel.egress import Egress
@@ -29,6 +29,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.transport.dialer import ProxyRefused
 from sentinel.proxy.transport.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.tasks import Tasks, pause
+from sentinel.timestamp import rfc3339
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool_files import set_aside, writable

@@ -6,7 +6,12 @@ import pytest
 
 UNIT = Path(__file__).parent
 SOURCE = UNIT.parents[1] / "src" / "sentinel"
-ABOUT_THE_CHECKOUT = {"test_docs.py", "test_deploy.py", "test_mirror.py"}  # These look at the files around src/.
+ABOUT_THE_CHECKOUT = {
+    "test_contracts.py",
+    "test_deploy.py",
+    "test_docs.py",
+    "test_mirror.py",
+}  # These look at the files around src/.
 
 
 @pytest.mark.parametrize("test", sorted(UNIT.rglob("test_*.py")), ids=lambda path: str(path.relative_to(UNIT)))

@@ -16,7 +16,7 @@ from sentinel.observability.logs import LineWriter
 from sentinel.observability.metrics import Metrics
 from sentinel.tasks import pause
 from sentinel.usage.outbox import Outbox
-from sentinel.usage.reconciler import Reconciler
+from sentinel.usage.reconciliation import Reconciler
 from sentinel.usage.tracker import BatchingUsageTracker
 
 log = structlog.get_logger()

@@ -19,13 +19,14 @@ from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, Pyreqwest
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
 
-from sentinel.clock import monotonic, now_ms, rfc3339
+from sentinel.clock import monotonic, now_ms
 from sentinel.config import ConfigError
 from sentinel.diagnosis import Subject, Trouble, trouble_of, trouble_of_answer
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Outcome, Report, UsageItem
 from sentinel.limits.policy import Quota
+from sentinel.timestamp import rfc3339
 from sentinel.zion.models import MalformedAnswer, read_quota, read_user
 from sentinel.zion.report import Increment, is_envelope, report_of
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.clock import rfc3339
 from sentinel.error import InvalidApiKey
+from sentinel.timestamp import rfc3339
 from sentinel.usage.batch import Item
 from sentinel.zion.client import ZionClient, increment_of
 from sentinel.zion.report import Increment
