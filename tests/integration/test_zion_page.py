@@ -15,9 +15,10 @@ import pytest
 
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
-from sentinel.governance.port import AuthenticatedUser, ItemAnswer, Outcome, Report
+from sentinel.governance.port import AuthenticatedUser, Outcome, PlainAnswer, Report
 from sentinel.limits.policy import Quota, Triple
 from sentinel.zion.client import ZionClient
+from tests.support.memory_governance import plain
 from tests.support.strangers import stranger
 
 PAGE = (Path(__file__).parents[2] / "docs/zion.md").read_text().partition("## Every call in full")[2]
@@ -94,6 +95,10 @@ async def _error(asked: Coroutine[Any, Any, Any]) -> tuple[type[Exception], floa
     return caught.type, caught.value.retry_after_seconds
 
 
+async def _report(asked: Coroutine[Any, Any, Report]) -> Report:
+    return plain(await asked)
+
+
 async def _itself(asked: Coroutine[Any, Any, Any]) -> Any:
     return await asked
 
@@ -116,29 +121,29 @@ UNDERSTOOD: dict[str, list[tuple[Callable[[Any], Coroutine[Any, Any, Any]], Any]
     ],
     "What they did spend": [
         (
-            _itself,
+            _report,
             Report(
                 Outcome.TAKEN,
                 [
-                    ItemAnswer(True, used=(14, 1562, 90_014), limits=(500, -2, 80_000)),
-                    ItemAnswer(False, "user unknown"),
+                    PlainAnswer(True, used=(14, 1562, 90_014), limits=(500, -2, 80_000)),
+                    PlainAnswer(False, "user unknown"),
                 ],
                 "status 200",
             ),
         ),
-        (_itself, Report(Outcome.REFUSED, (), "status 413")),
-        (_itself, Report(Outcome.LATER, (), "status 503", 30.0)),
+        (_report, Report(Outcome.REFUSED, (), "status 413")),
+        (_report, Report(Outcome.LATER, (), "status 503", 30.0)),
     ],
     "The same one by one": [
         (
-            _itself,
+            _report,
             Report(
                 Outcome.TAKEN,
-                [ItemAnswer(True, used=(15, 1593, 90_021), limits=(500, -2, 80_000))],
+                [PlainAnswer(True, used=(15, 1593, 90_021), limits=(500, -2, 80_000))],
                 "status 200",
             ),
         ),
-        (_itself, Report(Outcome.REFUSED, (), "status 400")),
+        (_report, Report(Outcome.REFUSED, (), "status 400")),
     ],
 }
 EXAMPLES = [(name, i) for name, (_, answers) in SECTIONS.items() for i in range(len(answers))]

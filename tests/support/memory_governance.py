@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
-from sentinel.governance.port import AuthenticatedUser, Fault, ItemAnswer, Outcome, Report, UsageItem
+from sentinel.governance.port import AuthenticatedUser, Fault, Outcome, PlainAnswer, Report, UsageItem
 from sentinel.limits.policy import Quota, Triple
 
 
@@ -88,7 +88,13 @@ class MemoryGovernance:
             for place, amount in enumerate(item.spent):
                 self.booked[item.user, place] += amount
 
-    def _answer(self, user: str) -> ItemAnswer:
+    def _answer(self, user: str) -> PlainAnswer:
         if user in self.refused:
-            return ItemAnswer(False, "not today")
-        return ItemAnswer(True, used=self.used(user), limits=self.granted[user])
+            return PlainAnswer(False, "not today")
+        return PlainAnswer(True, used=self.used(user), limits=self.granted[user])
+
+
+def plain(report: Report) -> Report:
+    """A report whose answers can be compared."""
+    answers = [one and PlainAnswer(one.accepted, one.reason, one.used, one.limits) for one in report.answers]
+    return replace(report, answers=answers or ())

@@ -62,11 +62,28 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
-class ItemAnswer(msgspec.Struct, frozen=True, gc=False):
-    """What was said to one item of a report that was taken. reason: why it was not accepted.
+class ItemAnswer(Protocol):
+    """What was said to one item of a report that was taken."""
 
-    used: what is booked for its user afterwards, -1 = not told. limits: the user's limits, -1 = none, -2 = not told.
-    """
+    @property
+    def accepted(self) -> bool:
+        """Whether it is booked."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not."""
+
+    @property
+    def used(self) -> Triple:
+        """What is booked for its user afterwards, -1 = not told."""
+
+    @property
+    def limits(self) -> Triple:
+        """The user's limits, -1 = none, -2 = not told."""
+
+
+class PlainAnswer(msgspec.Struct, frozen=True, gc=False):
+    """An ItemAnswer that is known in full."""
 
     accepted: bool
     reason: str = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sentinel.governance.port import ItemAnswer
+from sentinel.governance.port import PlainAnswer
 from sentinel.limits.policy import Triple
 from sentinel.usage.batch import Item, plus
 
@@ -42,10 +42,10 @@ class UnconfirmedItems:
             for place, told in enumerate(self._told)
         ]
 
-    def answers(self) -> list[ItemAnswer | None]:
+    def answers(self) -> list[PlainAnswer | None]:
         """What would have been said to each item, as far as its user was asked for."""
         return [
-            ItemAnswer(True, used=self._used[item.user]) if told and item.user in self._used else None
+            PlainAnswer(True, used=self._used[item.user]) if told and item.user in self._used else None
             for item, told in zip(self._items, self._told, strict=True)
         ]
 

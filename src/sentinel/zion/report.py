@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sentinel.governance.port import ItemAnswer, Outcome, Report, UsageItem
+from sentinel.governance.port import Outcome, Report, UsageItem
 from sentinel.limits.policy import EXACT, Triple
 
 
@@ -25,7 +25,7 @@ class MetricResult(msgspec.Struct, rename="camel"):
 
 
 class ItemResult(msgspec.Struct, rename="camel"):
-    """The answer to one item of a batch."""
+    """The answer to one item of a batch: an ItemAnswer of the port, whose numbers are read when they are asked for."""
 
     success: bool
     email: str | None = None
@@ -34,15 +34,23 @@ class ItemResult(msgspec.Struct, rename="camel"):
     ai_input_tokens: MetricResult | None = None
     ai_output_tokens: MetricResult | None = None
 
-    def answer(self) -> ItemAnswer:
-        """The same in the words of the port."""
-        return ItemAnswer(self.success, self.error or "", self.new_values(), self.limits())
+    @property
+    def accepted(self) -> bool:
+        """Whether Zion has booked the item."""
+        return self.success
 
-    def new_values(self) -> Triple:
+    @property
+    def reason(self) -> str:
+        """Why it has not."""
+        return self.error or ""
+
+    @property
+    def used(self) -> Triple:
         """Zion's value of each metric afterwards, -1 where not told."""
         r, i, o = (_known(m.new_value if m.new_value is not None else m.used) if m else -1 for m in self._metrics())
         return r, i, o
 
+    @property
     def limits(self) -> Triple:
         """Zion's limit of each metric, -2 where not told."""
         r, i, o = (_told(m.limit) if m else -2 for m in self._metrics())
@@ -97,8 +105,7 @@ def report_of(
     match outcome:
         case Outcome.TAKEN:
             results = read_increment(body) if single else read_results(body)
-            answers = [result.answer() if result else None for result in results_by_item(items, results)]
-            return Report(outcome, answers, reason)
+            return Report(outcome, results_by_item(items, results), reason)
         case Outcome.SPLIT if single:
             return Report(Outcome.REFUSED, reason=reason)
         case _:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sentinel.governance.port import ItemAnswer, Outcome, Report
+from sentinel.governance.port import Outcome, PlainAnswer, Report
 from sentinel.limits.policy import Triple
 from sentinel.zion.report import (
     ItemResult,
@@ -16,6 +16,7 @@ from sentinel.zion.report import (
     report_of,
     results_by_item,
 )
+from tests.support.memory_governance import plain
 
 
 class Item(NamedTuple):
@@ -92,8 +93,8 @@ def test_results_are_read_item_by_item() -> None:
     results = read_results(answer({"processed": 2, "failed": 1, "results": items}))
     assert results is not None
     assert [result.success for result in results] == [True, False, True]
-    assert results[0].new_values() == (9, -1, -1)
-    assert results[0].limits() == (100, -2, -2)
+    assert results[0].used == (9, -1, -1)
+    assert results[0].limits == (100, -2, -2)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", answer({}), answer({"results": []}), b"[" * 100_000])
@@ -119,9 +120,9 @@ FULL = answer(
 
 def test_a_receipt_is_told_item_by_item() -> None:
     """In the words of the port: what is booked, what is granted, what was refused."""
-    assert report_of(200, FULL, ITEMS, single=False) == Report(
+    assert plain(report_of(200, FULL, ITEMS, single=False)) == Report(
         Outcome.TAKEN,
-        [ItemAnswer(True, used=(9, -1, -1), limits=(100, -2, -2)), ItemAnswer(False, "too late"), ItemAnswer(True)],
+        [PlainAnswer(True, used=(9, -1, -1), limits=(100, -2, -2)), PlainAnswer(False, "too late"), PlainAnswer(True)],
         "status 200",
     )
 
@@ -130,7 +131,7 @@ def test_the_receipt_of_a_single_item_is_told_the_same_way() -> None:
     """It has no results of its own; its numbers are the item's."""
     body = answer({"aiRequests": {"newValue": 9}})
     report = report_of(201, body, ITEMS[:1], single=True)
-    assert report == Report(Outcome.TAKEN, [ItemAnswer(True, used=(9, -1, -1))], "status 201")
+    assert plain(report) == Report(Outcome.TAKEN, [PlainAnswer(True, used=(9, -1, -1))], "status 201")
 
 
 def test_a_yes_without_a_receipt_is_a_claim() -> None:
