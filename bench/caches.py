@@ -26,13 +26,12 @@ from sentinel.error import InvalidApiKey
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
 from sentinel.limits.policy import Ask, Policy
-from sentinel.tasks import Tasks
-from sentinel.usage import recent_ids, tracker
+from sentinel.usage import recent_ids
 from sentinel.usage.batch import Item
 from sentinel.usage.pacer import Pacer
 from sentinel.usage.quarantine import Quarantine
+from sentinel.usage.recent_settlements import MOST_REMEMBERED, RecentSettlements, Settled
 from sentinel.usage.record_store import RecordStore
-from sentinel.usage.spool import Spool
 
 FED = 1_000_000
 FOR_EVER_SECONDS = 1e6
@@ -106,17 +105,12 @@ def _local_accounts() -> Cache:
     return Cache(feed, lambda: len(ledger._accounts), local_ledger.MOST_ACCOUNTS)
 
 
-class _NoLedger:
-    async def settle(self, ask: Ask, spent: object, started_ms: int, at_ms: int = 0) -> bool:
-        return True
-
-
 def _settled_lately() -> Cache:
-    settler = tracker.BatchingUsageTracker(_NoLedger(), Spool(Path("spool")), Tasks(), lambda: None)
+    recent = RecentSettlements()
     return Cache(
-        lambda number: settler._remember(_ask(number), (1, 65, 68), 1_764_000_000_000),
-        lambda: len(settler._recent),
-        tracker._MOST_REMEMBERED,
+        lambda number: recent.add(Settled(0.0, 1_764_000_000_000 + number, _ask(number), (1, 65, 68), 0)),
+        lambda: len(recent),
+        MOST_REMEMBERED,
     )
 
 

@@ -7,7 +7,7 @@ background tasks do the rest:
   `delivery.py` (send a batch, do what the answer asks for), `confirmation.py` (no answer: what was booked?),
   `fault_isolation.py` (refused: which item is it?), `receipts.py` (an answer: write it down, act upon it).
 - These decide: `batch.py`, `scheduler.py` (which batch next), `unconfirmed.py` (what booked amounts tell), `outage.py`
-  (one item or everything).
+  (one item or everything), `recent_settlements.py` (what a lost connection puts at risk).
 - These keep things in Redis: `record_store.py`, `batch_store.py`, `dead_letters.py`, `quarantine.py`;
   `partition_ownership.py` shares the work out among processes, `pacer.py` leaves requests room.
 - `reconciliation.py` holds accounts against records.

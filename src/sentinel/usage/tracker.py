@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from sentinel.cache import keys
@@ -17,6 +15,7 @@ from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
+from sentinel.usage.recent_settlements import RecentSettlements, Settled
 from sentinel.usage.spool import Settlement, Spool, Unsure
 
 log = structlog.get_logger()
@@ -25,10 +24,6 @@ _LOOK_SECONDS = 0.25
 _REPLAY_EVERY = 4
 _LIVES_EVERY = 240
 _AT_ONCE = 64
-
-REMEMBER_SECONDS = 2.5
-_MOST_REMEMBERED = 50_000
-"""What was settled lately is settled again when Redis comes back: with `appendfsync everysec` it may have lost that."""
 
 _SURE_MS = REMEMBER_SETTLED_MS - 60_000
 """So long after a try Redis knows for certain whether it has carried it out."""
@@ -59,16 +54,6 @@ class Connected(Protocol):
         """How often one was made."""
 
 
-class Settled(msgspec.Struct, frozen=True, gc=False):
-    """A settlement that Redis has taken. at: monotonic seconds; at_ms: the same by the wall clock."""
-
-    at: float
-    at_ms: int
-    ask: Ask
-    spent: Triple
-    started_ms: int
-
-
 class BatchingUsageTracker:
     """Settles in the ledger; while that is away, in the spool, from where it is replayed.
 
@@ -90,12 +75,9 @@ class BatchingUsageTracker:
         self._tasks = tasks
         self._on_lost = on_lost
         self._on_unsure = on_unsure
-        self._recent: deque[Settled] = deque(maxlen=_MOST_REMEMBERED)
-        self._at_risk: dict[str, Settled] = {}
+        self._recent = RecentSettlements()
         self._lives: Sequence[bytes] | None = None
         self._connects = -1
-        self._seen: tuple[bool, int] | None = None
-        self._seen_at = 0.0
 
     @property
     def spooled(self) -> int:
@@ -109,7 +91,7 @@ class BatchingUsageTracker:
         """
         try:
             await self._ledger.settle(ask, spent, started_ms)
-            self._remember(ask, spent, started_ms)
+            self._recent.add(Settled(monotonic(), now_ms(), ask, spent, started_ms))
         except (NotSent, RedisRefused):
             await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms))
         except RedisUnavailable:
@@ -122,24 +104,9 @@ class BatchingUsageTracker:
         """Of what Redis remembers of this user, as far as we know."""
         return self._lives[keys.partition_of(user)].decode() if self._lives else ""
 
-    def _remember(self, ask: Ask, spent: Triple, started_ms: int) -> None:
-        recent, now = self._recent, monotonic()
-        while recent and recent[0].at < now - REMEMBER_SECONDS:
-            recent.popleft()
-        recent.append(Settled(now, now_ms(), ask, spent, started_ms))
-
     def watch(self, store: Connected) -> None:
-        """See whether a connection was lost since the last look: then what was settled right before that is at risk.
-
-        How old a settlement is counts by the moment of the loss, not by that of the return, nor by who settled since.
-        """
-        seen, before = (store.whole, store.connects), self._seen
-        if before is not None and seen != before:
-            since = self._seen_at - REMEMBER_SECONDS
-            self._at_risk |= {settled.ask.id: settled for settled in self._recent if settled.at >= since}
-            for surplus in list(self._at_risk)[: max(0, len(self._at_risk) - _MOST_REMEMBERED)]:
-                del self._at_risk[surplus]
-        self._seen, self._seen_at = seen, monotonic()
+        """See whether a connection was lost since the last look: then what was settled right before that is at risk."""
+        self._recent.watch((store.whole, store.connects), monotonic())
 
     async def settle_again(self, lives: Sequence[bytes] | None = None) -> None:
         """Settle once more what is at risk; what Redis still knows of, it takes for what it is.
@@ -150,12 +117,11 @@ class BatchingUsageTracker:
         before, self._lives = self._lives, lives
         if before is not None and lives is not None:
             self._forget({p for p, life in enumerate(lives) if life != before[p]})
-        at_risk, done = list(self._at_risk.values()), list[bool | None]()
+        at_risk, done = self._recent.at_risk(), list[bool | None]()
         for start in range(0, len(at_risk), _AT_ONCE):
             some = at_risk[start : start + _AT_ONCE]
             done += await asyncio.gather(*map(self._settle_again, some))
-            for settled in some:
-                self._at_risk.pop(settled.ask.id, None)
+            self._recent.settled_again(some)
         if any(done):
             log.warning("redis had lost settlements", count=done.count(True))
         if None in done:
@@ -165,10 +131,7 @@ class BatchingUsageTracker:
         """Redis has forgotten these partitions: what was settled there before is not settled anew, now or later."""
         if emptied:
             log.error("redis was emptied: what waited in it is lost", partitions=len(emptied))
-            kept = [settled for settled in self._recent if keys.partition_of(settled.ask.user) not in emptied]
-            self._recent = deque(kept, maxlen=_MOST_REMEMBERED)
-            at_risk = self._at_risk.items()
-            self._at_risk = {id_: one for id_, one in at_risk if keys.partition_of(one.ask.user) not in emptied}
+            self._recent.forget(lambda user: keys.partition_of(user) in emptied)
 
     async def _settle_again(self, settled: Settled) -> bool | None:
         # A machine that sleeps stops the one clock, a clock that is set moves the other.
@@ -229,7 +192,9 @@ class BatchingUsageTracker:
         for turn in count():
             self.watch(store)
             try:
-                if store.whole and (self._at_risk or self._connects != store.connects or turn % _LIVES_EVERY == 0):
+                if store.whole and (
+                    self._recent.are_at_risk or self._connects != store.connects or turn % _LIVES_EVERY == 0
+                ):
                     connects = store.connects
                     await self.settle_again(await lives())
                     self._connects = connects

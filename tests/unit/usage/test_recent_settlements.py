@@ -1,0 +1,56 @@
+"""What was settled right before a connection was lost is settled again, and nothing else."""
+
+from __future__ import annotations
+
+from sentinel.limits.policy import Ask
+from sentinel.usage.recent_settlements import REMEMBER_SECONDS, RecentSettlements, Settled
+
+
+def settled(number: int, at: float, user: str = "ana") -> Settled:
+    return Settled(at, round(at * 1000), Ask(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), (1, 2, 3), 1)
+
+
+def ids(recent: RecentSettlements) -> list[str]:
+    return [one.ask.id for one in recent.at_risk()]
+
+
+def test_nothing_is_at_risk_while_connections_stand() -> None:
+    recent = RecentSettlements()
+    for second in range(10):
+        recent.add(settled(second, float(second)))
+        recent.watch((True, 1), float(second))
+    assert not recent.are_at_risk
+    assert len(recent) == 3
+
+
+def test_the_last_seconds_before_a_loss_are_at_risk_until_settled_again() -> None:
+    """By the moment of the loss: a second one later puts no more at risk than what came since."""
+    recent = RecentSettlements()
+    recent.watch((True, 1), 10.0)
+    for number, at in enumerate((10.0 - REMEMBER_SECONDS - 0.1, 8.0, 9.9)):
+        recent.add(settled(number, at))
+    recent.watch((False, 1), 60.0)
+    assert ids(recent) == ["req_1", "req_2"]
+    recent.watch((True, 2), 61.0)
+    recent.settled_again(recent.at_risk()[:1])
+    assert ids(recent) == ["req_2"]
+
+
+def test_a_connection_that_was_made_anew_between_two_looks_shows() -> None:
+    recent = RecentSettlements()
+    recent.watch((True, 1), 10.0)
+    recent.add(settled(1, 10.1))
+    recent.watch((True, 2), 10.2)
+    assert ids(recent) == ["req_1"]
+
+
+def test_what_redis_has_lost_for_good_is_not_settled_again() -> None:
+    recent = RecentSettlements()
+    recent.watch((True, 1), 10.0)
+    recent.add(settled(1, 10.1, "ana"))
+    recent.add(settled(2, 10.1, "bo"))
+    recent.watch((True, 2), 10.2)
+    recent.forget(lambda user: user == "ana")
+    assert ids(recent) == ["req_2"]
+    recent.watch((True, 3), 10.3)
+    assert ids(recent) == ["req_2"]
