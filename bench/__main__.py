@@ -13,7 +13,7 @@ from typing import Any
 from bench import machine, pictures, report, scenarios
 from bench.scenarios import QUICK, Plan
 from bench.servers import ROOT
-from sentinel.server.serve import allow_many_files
+from sentinel.server.open_files import allow_many_files
 
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"

@@ -21,7 +21,7 @@ import redis
 from bench import machine, servers, stream_client, wrk
 from bench.rig import Rig, rig
 from bench.servers import Subject
-from sentinel.server.serve import allow_many_files
+from sentinel.server.open_files import allow_many_files
 
 SAMPLES_PER_SECOND = 1000
 STREAMS, CHUNKS_PER_SECOND = 256, 20.0

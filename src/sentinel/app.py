@@ -45,7 +45,9 @@ from sentinel.proxy.state import Parts
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes
-from sentinel.server.serve import FLUSH_SECONDS, die_with_parent, most_connections
+from sentinel.server.open_files import most_connections
+from sentinel.server.process import FLUSH_SECONDS
+from sentinel.server.workers import die_with_parent
 from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter

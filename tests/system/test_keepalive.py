@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 
 from sentinel.config import Settings
-from sentinel.server.serve import config_for, listeners_for
+from sentinel.server.listeners import listeners_for
+from sentinel.server.serve import config_for
 from tests.support.scripted import MODELS, ScriptedProvider
 from tests.support.sockets import close, nodelay_of_ends, reset
 from tests.support.stack import SentinelProcess, Stack, free_port, raw_connection, say, wait_until

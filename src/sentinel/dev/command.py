@@ -19,7 +19,9 @@ from sentinel.dev.simulators import start_simulators
 from sentinel.dev.store import EmbeddedStore
 from sentinel.invocation import with_setting
 from sentinel.observability import logs
-from sentinel.server import serve
+from sentinel.server.listeners import free_port, listeners_for
+from sentinel.server.process import Server, run_server
+from sentinel.server.serve import config_for
 
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
@@ -72,7 +74,7 @@ def run(data: str, *, logs_here: bool) -> int:
 
 def _already_runs(folder: DataFolder, other: InUse) -> str:
     who, where = f"pid {other.pid}" if other.pid else "starting", f", at {other.url}" if other.url else ""
-    another = with_setting(f"SENTINEL_PORT={serve.free_port('127.0.0.1', 8081)}", "dev")
+    another = with_setting(f"SENTINEL_PORT={free_port('127.0.0.1', 8081)}", "dev")
     data = shlex.quote(f"{folder.path}-2")
     option = f'ARGS="--data {data}"' if another.endswith("make run") else f"--data {data}"
     return (
@@ -99,13 +101,13 @@ class _Dev:
         installation = self._installation(settings)
         if installation is not None:
             check_ownership(settings, installation)
-        listeners = serve.listeners_for(settings, "dev")
+        listeners = listeners_for(settings, "dev")
         self._folder.announce(url_of(settings))
         lines = logs.configure(settings.effective_log_level, fd=1 if self._logs_here else self._folder.open_log())
-        config = serve.config_for(App(settings, lines, installation), settings)
+        config = config_for(App(settings, lines, installation), settings)
         try:
-            status = serve.run(
-                serve.Server(config, on_start=lambda: self._greet(settings), on_cut=self._kill_store), listeners
+            status = run_server(
+                Server(config, on_start=lambda: self._greet(settings), on_cut=self._kill_store), listeners
             )
         finally:
             lines.close()

@@ -1,26 +1,66 @@
-"""One request on a client's connection, and its answer: what protocol.py hands to the application."""
+"""One request on a client's connection, and its answer: what connection.py hands to the application.
+
+A request has two states, of its body and of its answer; `BODY_CHANGES` and `ANSWER_CHANGES` are all transitions that
+there are. One thing more is known: whether the connection serves another request afterwards (`keep_alive`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from http import HTTPStatus
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sentinel.error import InternalError, body_of, headers_of
+from sentinel.error import InternalError, headers_of
 from sentinel.proxy.headers import lines_of
+from sentinel.server.refusal import STATUS_LINES, renderer_for
 
 if TYPE_CHECKING:
     from sentinel.memory_budget import Claim
-    from sentinel.server.protocol import HttpProtocol
+    from sentinel.server.connection import HttpConnection
 
 log = structlog.get_logger()
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SWITCHING = STATUS_LINES[101]
+
+
+class Body(Enum):
+    """How much of the request's body has come."""
+
+    COMING = "not all of it"
+    INVITED = "not all of it, and the client, which waited to be told so, has been told to send it"
+    WHOLE = "all of it"
+
+
+class Answer(Enum):
+    """How far the answer is."""
+
+    AWAITED = "nothing has been sent but interim answers"
+    SENDING = "the head has been sent, and pieces of the body are sent as they are"
+    SENDING_CHUNKS = "the head has been sent, and pieces of the body are sent as chunks (RFC 9112, 7.1)"
+    SENDING_NOTHING = "the head has been sent, and there is no body, whatever pieces come (HEAD, 204, 304)"
+    COMPLETE = "all has been sent"
+    UPGRADED = "the connection goes on in another protocol"
+    GONE = "the client is gone, or the request broke off: what is sent is dropped"
+
+
+# The members by themselves, for an attribute of an Enum costs more than a global.
+COMING, INVITED, WHOLE = Body
+AWAITED, SENDING, SENDING_CHUNKS, SENDING_NOTHING, COMPLETE, UPGRADED, GONE = Answer
+
+BODY_CHANGES = {COMING: {INVITED, WHOLE}, INVITED: {WHOLE}, WHOLE: set[Body]()}
+ANSWER_CHANGES = {
+    AWAITED: {SENDING, SENDING_CHUNKS, COMPLETE, UPGRADED, GONE},
+    SENDING: {SENDING_NOTHING, COMPLETE, GONE},
+    SENDING_CHUNKS: {COMPLETE, GONE},
+    SENDING_NOTHING: {COMPLETE, GONE},
+    COMPLETE: set[Answer](),
+    UPGRADED: {GONE},
+    GONE: set[Answer](),
+}
 
 
 class ServedRequest:
@@ -28,40 +68,38 @@ class ServedRequest:
 
     `send_head` puts the head of an answer and its first piece into one write. Headers are not checked there: they come
     from constants, numbers and the provider's answer, which has been through an HTTP parser.
+
+    task: that serves it. keep_alive: the connection serves another request afterwards. claim: on the
+    memory budget, of a large one.
     """
 
     __slots__ = (
-        "_bodyless",
-        "_chunked",
-        "_complete",
-        "_continued",
+        "_answer",
+        "_body",
+        "_connection",
         "_head",
         "_news",
         "_pieces",
-        "_protocol",
         "_size",
         "_tell",
         "_transport",
         "claim",
-        "gone",
         "keep_alive",
-        "more_body",
         "scope",
-        "started",
         "task",
     )  # fmt: skip
 
-    def __init__(self, protocol: HttpProtocol, scope: dict[str, Any], keep_alive: bool) -> None:
+    def __init__(self, connection: HttpConnection, scope: dict[str, Any], keep_alive: bool) -> None:
         self.scope = scope
         self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
-        self.gone = self.started = self._complete = self._chunked = self._bodyless = self._continued = False
-        self.more_body = True
-        self._protocol = protocol
-        self._transport = protocol.transport
+        self.claim: Claim | None = None
+        self._body = COMING
+        self._answer = AWAITED
+        self._connection = connection
+        self._transport = connection.transport
         self._pieces: list[bytes] = []
         self._size = 0
-        self.claim: Claim | None = None
         self._news: asyncio.Event | None = None
         self._tell: Callable[[], None] | None = None
         self._head: tuple[int, bytes, int | None, bool] | None = None
@@ -75,27 +113,28 @@ class ServedRequest:
             # There is nobody else who would hear of it.
             log.exception("the application failed")
         finally:
-            if not self._complete and not self.gone:
-                self._end_badly()
+            if self._answer is not COMPLETE and self._answer is not GONE:
+                self._end()
             # No circle of references shall be left for the collector of garbage.
-            self._protocol.server_state.tasks.discard(self.task)
+            self._connection.server_state.tasks.discard(self.task)
             self.scope.pop("extensions", None)
             self.task = self._tell = None
             self.let_go()
 
-    def _end_badly(self) -> None:
-        if self.started:
+    def _end(self) -> None:
+        """The application has done with it, and the answer is not complete."""
+        if self._answer is not AWAITED:
             self._transport.close()
             return
         error = InternalError("The server had an error while processing your request.")
-        body = body_of(error)
+        body = renderer_for(self._connection.state, self.scope["path"])(error)
         self.send_head(error.status, lines_of(headers_of(error)), body, len(body), close=True, more=False)
 
     # ------------------------------------------------------------------------------------------------------ incoming
 
     def came(self, piece: bytes) -> int:
         """A piece of the body has come; returns how much of it waits. That of an answered request is not looked at."""
-        if self._complete:
+        if self._answer is COMPLETE:
             return 0
         self._pieces.append(piece)
         self._size += len(piece)
@@ -104,14 +143,14 @@ class ServedRequest:
 
     def has_come(self) -> None:
         """The body is whole."""
-        self.more_body = False
+        self._body = WHOLE
         self._wake()
 
     def count(self, more: int) -> None:
         """So many bytes have come of something large; what came of the body before is counted, too."""
         claim = self.claim
         if claim is None:
-            claim = self.claim = self._protocol.memory.claim()
+            claim = self.claim = self._connection.memory.claim()
             more = max(more, self._size)
         claim.took(more)
 
@@ -119,7 +158,7 @@ class ServedRequest:
         """What is held of it, from now on as this user's."""
         claim = self.claim
         if claim is None:
-            claim = self.claim = self._protocol.memory.claim()
+            claim = self.claim = self._connection.memory.claim()
             claim.took(self._size)
         claim.belongs_to(user)
         return claim
@@ -139,8 +178,8 @@ class ServedRequest:
 
     def break_off(self) -> None:
         """Nothing will come any more, and nothing can be sent."""
-        if not self._complete:
-            self.gone = True
+        if self._answer is not COMPLETE:
+            self._answer = GONE
         self._wake()
 
     def _wake(self) -> None:
@@ -150,18 +189,28 @@ class ServedRequest:
     def on_gone(self, tell: Callable[[], None] | None) -> None:
         """Whom to tell when the connection is closed."""
         # Reading is paused after a large body, and an unread socket does not tell that its client has left.
-        self._protocol.resume_reading()
+        self._connection.resume_reading()
         self._tell = tell
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client is gone, before its answer was complete."""
+        return self._answer is GONE
+
+    @property
+    def started(self) -> bool:
+        """Whether an answer has begun, or none can any more."""
+        return self._answer is not AWAITED
 
     @property
     def half_closed(self) -> bool:
         """Whether the client sends nothing more, and may be gone."""
-        return self._protocol.half_closed is not None
+        return self._connection.half_closed is not None
 
     @property
     def body_is_there(self) -> bool:
         """Whether the whole body has come."""
-        return not self.more_body
+        return self._body is WHOLE
 
     def take_body(self) -> bytes:
         """What has come of the body."""
@@ -173,21 +222,21 @@ class ServedRequest:
         """ASGI's: the next of the body, or that the client is gone or the answer complete."""
         if self._news is None:
             self._news = asyncio.Event()
-            if self._pieces or not self.more_body:
+            if self._pieces or self._body is WHOLE:
                 self._news.set()
-            elif not self.gone and not self.started and self._expects_continue():
-                self._continued = True
+            elif self._answer is AWAITED and self._expects_continue():
+                self._body = INVITED
                 self._transport.write(CONTINUE)
-        if not self.gone and not self._complete:
-            if self.claim is not None and self.more_body:
-                self.claim.read_on(self._protocol)
+        if self._answer is not GONE and self._answer is not COMPLETE:
+            if self.claim is not None and self._body is not WHOLE:
+                self.claim.read_on(self._connection)
             else:
-                self._protocol.resume_reading()
+                self._connection.resume_reading()
             await self._news.wait()
             self._news.clear()
-        if self.gone or self._complete:
+        if self._answer is GONE or self._answer is COMPLETE:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": self.take_body(), "more_body": self.more_body}
+        return {"type": "http.request", "body": self.take_body(), "more_body": self._body is not WHOLE}
 
     def _expects_continue(self) -> bool:
         return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
@@ -197,75 +246,107 @@ class ServedRequest:
     @property
     def is_full(self) -> bool:
         """Whether the client should read before it gets more."""
-        return self._protocol.flow.write_paused
+        return self._connection.flow.write_paused
 
     async def has_room(self) -> None:
         """Wait until the client has read, or has left."""
-        await self._protocol.flow.drain()
+        await self._connection.flow.drain()
 
     def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
         """The head of an answer, and the first piece of its body. length: of the body, None = to be seen.
 
         lines: headers, none of which is about the connection or the body's length.
         """
+        if self._answer is not AWAITED:
+            return
         if length is not None:
-            self._chunked, framing = False, b"content-length: %d\r\n" % length
+            sending, framing = SENDING, b"content-length: %d\r\n" % length
         elif self.scope["http_version"] != "1.0":
-            self._chunked, framing = True, b"transfer-encoding: chunked\r\n"
+            sending, framing = SENDING_CHUNKS, b"transfer-encoding: chunked\r\n"
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                body += b"0\r\n\r\n"
         else:
-            self._chunked, framing = False, b""
+            # The end of the connection is the end of the body (RFC 9112, 6.3).
+            sending, framing = SENDING, b""
         # A client that waits for 100 Continue may send its body after all, or leave it out and go on.
-        if close or (self.more_body and not self._pieces and not self._continued and self._expects_continue()):
+        if close or (self._body is COMING and not self._pieces and self._expects_continue()):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        self.started = True
-        self._send(b"%b%b%b\r\n" % (STATUS_LINES[status], lines, framing), body, head=True, more=more)
+        data = b"%b%b%b\r\n%b" % (STATUS_LINES[status], lines, framing, body)
+        if more:
+            self._answer = sending
+            self._transport.write(data)
+            return
+        if self.keep_alive:
+            self._connection.writes.write(self._transport, data)
+        else:
+            # A close would not wait for what is written later.
+            self._transport.write(data)
+        self._complete()
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
-        if not more or not self._chunked:
-            self._send(b"", piece, head=False, more=more)
-        elif piece and not self.gone:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-
-    def _send(self, data: bytes, body: bytes, *, head: bool, more: bool) -> None:
-        if self.gone or self._complete:
+        answer = self._answer
+        if answer is SENDING_CHUNKS:
+            if more:
+                if piece:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                return
+            self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece) if piece else b"0\r\n\r\n")
+        elif answer is SENDING:
+            self._transport.write(piece)
+        elif answer is not SENDING_NOTHING:
             return
-        if not self._chunked:
-            data += body
-        else:
-            if body:
-                data += b"%x\r\n%b\r\n" % (len(body), body)
-            if not more:
-                data += b"0\r\n\r\n"
-        if head and not more and self.keep_alive:
-            self._protocol.turn.write(self._transport, data)
-        else:
-            # A chunk shall not wait, and a close would not.
-            self._transport.write(data)
         if not more:
-            self._complete = True
-            self._pieces, self._size = [], 0
-            self._wake()
-            self._protocol.answered(self)
+            self._complete()
+
+    def _complete(self) -> None:
+        self._answer = COMPLETE
+        self._pieces, self._size = [], 0
+        self._wake()
+        self._connection.answered(self)
+
+    @property
+    def can_upgrade(self) -> bool:
+        """Whether the connection can go on in the protocol that the request asks for (upgrade.py)."""
+        return self._answer is AWAITED and self._connection.offered is self
+
+    def accept_upgrade(self, lines: bytes, protocol: asyncio.Protocol) -> bool:
+        """Answer 101 and give the transport to `protocol`; returns False, and does nothing, without `can_upgrade`.
+
+        lines: headers, with `Upgrade` and without `Connection`. Before this returns `protocol` is told of the
+        connection, and of what came behind the head. The connection is closed when this request's task ends.
+        """
+        if not self.can_upgrade:
+            return False
+        self._answer = UPGRADED
+        self.let_go()
+        self._connection.hand_over(b"%b%bconnection: Upgrade\r\n\r\n" % (_SWITCHING, lines), protocol)
+        return True
 
     async def send(self, message: Any) -> None:
         """ASGI's. The head leaves with the first piece of the body. Raises RuntimeError for headers that are none."""
-        if self.is_full and not self.gone:
+        if self.is_full and self._answer is not GONE:
             await self.has_room()
         if message["type"] == "http.response.start":
             self._head = self._head_of(message["status"], message.get("headers", ()))
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         head, self._head = self._head, None
-        if self._bodyless:
-            body = b""
-        if head is not None:
-            status, lines, length, close = head
-            self.send_head(status, lines, body, length, close=close, more=more)
-        else:
+        if head is None:
             self.send_piece(body, more=more)
+            return
+        status, lines, length, close = head
+        has_body = self._may_have_body(status)
+        self.send_head(status, lines, body if has_body else b"", length, close=close, more=more)
+        if not has_body and self._answer is SENDING:
+            self._answer = SENDING_NOTHING
+
+    def _may_have_body(self, status: int) -> bool:
+        return self.scope["method"] != "HEAD" and status not in (204, 304)
 
     def _head_of(self, status: int, headers: Any) -> tuple[int, bytes, int | None, bool]:
         length, close, others = None, False, []
@@ -278,5 +359,6 @@ class ServedRequest:
                 close = value == b"close"
             else:
                 others.append((name, value))
-        self._bodyless = self.scope["method"] == "HEAD" or status in (204, 304)
-        return status, lines_of(others), 0 if length is None and self._bodyless else length, close
+        if length is None and not self._may_have_body(status):
+            length = 0
+        return status, lines_of(others), length, close

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from sentinel.config import ConfigError, Settings
-from sentinel.server.serve import listeners_for
+from sentinel.server.listeners import listeners_for
 
 CROWD = 64
 TURNS = 10

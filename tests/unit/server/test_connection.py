@@ -9,8 +9,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from sentinel.config import Settings
-from sentinel.server import protocol as connections
-from sentinel.server.protocol import MOST_WAITING, HttpProtocol
+from sentinel.server.connection import MOST_WAITING, HttpConnection
 from sentinel.server.serve import config_for
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
@@ -64,18 +63,17 @@ async def _app(scope: Any, receive: Any, __: Any) -> None:
 
 
 @pytest.fixture
-async def connection(monkeypatch: pytest.MonkeyPatch) -> tuple[HttpProtocol, _Transport]:
+async def connection() -> tuple[HttpConnection, _Transport]:
     seen.clear()
-    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", IDLE_SECONDS)
     settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
     config = config_for(_app, settings)
     config.load()
-    protocol, transport = HttpProtocol(config, ServerState(), {}), _Transport()
+    protocol, transport = HttpConnection(config, ServerState(), {"keep_alive_seconds": IDLE_SECONDS}), _Transport()
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol, transport
 
 
-async def _answered(protocol: HttpProtocol, transport: _Transport) -> float:
+async def _answered(protocol: HttpConnection, transport: _Transport) -> float:
     transport.answered.clear()
     protocol.data_received(REQUEST)
     async with asyncio.timeout(5):
@@ -84,7 +82,7 @@ async def _answered(protocol: HttpProtocol, transport: _Transport) -> float:
 
 
 async def test_a_connection_is_closed_once_it_has_been_idle(
-    connection: tuple[HttpProtocol, _Transport],
+    connection: tuple[HttpConnection, _Transport],
 ) -> None:
     """Not before: each request starts the time anew, though one timer serves for many of them."""
     protocol, transport = connection
@@ -99,7 +97,7 @@ async def test_a_connection_is_closed_once_it_has_been_idle(
 
 
 async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
-    connection: tuple[HttpProtocol, _Transport],
+    connection: tuple[HttpConnection, _Transport],
 ) -> None:
     """Clients open some ahead of need. An empty line is no use of it."""
     protocol, transport = connection
@@ -111,7 +109,7 @@ async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
     assert transport.written == b""
 
 
-async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpProtocol, _Transport]) -> None:
+async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpConnection, _Transport]) -> None:
     """However long the answer takes."""
     protocol, transport = connection
     await _answered(protocol, transport)
@@ -119,7 +117,6 @@ async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpPro
     await asyncio.sleep(2 * IDLE_SECONDS)
     assert not transport.is_closing()
     protocol.connection_lost(None)
-    assert protocol._idle_timer is None or protocol._idle_timer.cancelled()
 
 
 async def _served(count: int) -> None:
@@ -130,7 +127,7 @@ async def _served(count: int) -> None:
 
 
 async def test_a_connection_is_idle_though_something_came_late(
-    connection: tuple[HttpProtocol, _Transport],
+    connection: tuple[HttpConnection, _Transport],
 ) -> None:
     """A body that ends after its answer, and an empty line, begin no request that would stop the time."""
     protocol, transport = connection
@@ -144,7 +141,7 @@ async def test_a_connection_is_idle_though_something_came_late(
 
 @pytest.mark.parametrize("cut", [0, 1, 10])
 async def test_the_body_of_a_request_for_another_protocol_is_no_request(
-    connection: tuple[HttpProtocol, _Transport], cut: int
+    connection: tuple[HttpConnection, _Transport], cut: int
 ) -> None:
     """Java asks for HTTP/2 with each request. The parser knows no body of such a one."""
     protocol, transport = connection
@@ -160,7 +157,7 @@ async def test_the_body_of_a_request_for_another_protocol_is_no_request(
     assert hidden in transport.written
 
 
-async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpProtocol, _Transport]) -> None:
+async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpConnection, _Transport]) -> None:
     """What comes behind a chunked body cannot say who is calling, nor fill the memory."""
     protocol, transport = connection
     chunked = b"POST /body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
@@ -174,7 +171,7 @@ async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpPro
 
 
 async def test_requests_that_do_not_wait_for_answers_have_an_end(
-    connection: tuple[HttpProtocol, _Transport],
+    connection: tuple[HttpConnection, _Transport],
 ) -> None:
     """Those that wait hold up reading, and too many of them end the connection, after their answers."""
     protocol, transport = connection
@@ -190,7 +187,7 @@ async def test_requests_that_do_not_wait_for_answers_have_an_end(
         await transport.closed.wait()
 
 
-async def test_http_1_0_gets_no_chunks(connection: tuple[HttpProtocol, _Transport]) -> None:
+async def test_http_1_0_gets_no_chunks(connection: tuple[HttpConnection, _Transport]) -> None:
     """RFC 9112, 6.1: the end of the connection is the end of the body."""
     protocol, transport = connection
     protocol.data_received(b"GET /stream HTTP/1.0\r\n\r\n")
