@@ -35,12 +35,13 @@ class RequestReader:
         "_connection",
         "_head_bytes",
         "_heads",
-        "_hosts",
+        "_host",
         "_offering",
         "_parser",
         "_read_bytes",
         "_rereads_head",
         "_silent_bytes",
+        "_target",
         "_without_upgrade",
         "head_is_open",
         "headers",
@@ -60,8 +61,9 @@ class RequestReader:
         self._silent_bytes = 0
         """Since something of a request was last made out: trailers, and extensions of chunks, come in silence."""
         self._heads = 0
-        self._hosts: list[bytes] | None = None
-        """What the `Host` headers of the last head were; nearly always those of the next one are the same."""
+        self._host: bytes | None = None
+        self._target: tuple[bytes, tuple[str, bytes, bytes]] = b"", ("", b"", b"")
+        """Host and target of the last head; nearly always the next one has the same."""
         self._offering: ServedRequest | None = None
         self._without_upgrade: bytes | None = None
         self._rereads_head = False
@@ -158,15 +160,15 @@ class RequestReader:
         if came > MOST_HEAD_BYTES and head.size_of(self.url, headers) > MOST_HEAD_BYTES:
             raise Refusal(HeadersTooLarge("The request line and headers are too large."))
         version = parser.get_http_version()
-        hosts = [value for name, value in headers if name == b"host"]
-        if hosts != self._hosts:
-            if not head.names_one_host(hosts, version):
-                raise Refusal(_malformed())
-            # That there is none holds for HTTP/1.0 only.
-            self._hosts = hosts or None
+        named = dict(headers)
+        host = named.get(b"host")
+        if host is None or host != self._host or len(named) < len(headers):
+            self._look_at_host(version)
         if came > UNCOUNTED_BYTES and connection.memory.is_full:
             raise Refusal(_no_room())
-        path, raw_path, query = head.target_of(self.url)
+        if self._target[0] != self.url:
+            self._target = self.url, head.target_of(self.url)
+        path, raw_path, query = self._target[1]
         scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -190,6 +192,12 @@ class RequestReader:
                 self._offering = request
             else:
                 self._without_upgrade = upgrade.framing_of(headers)
+
+    def _look_at_host(self, version: str) -> None:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not head.names_one_host(hosts, version):
+            raise Refusal(_malformed())
+        self._host = hosts[0] if hosts else None
 
     def on_body(self, piece: bytes) -> None:
         """A piece of a body."""
