@@ -16,7 +16,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
 IDLE_SECONDS = 0.2
 
 
-class _Transport:
+class Transport:
     """Takes what is written, and can be closed."""
 
     def __init__(self) -> None:
@@ -38,6 +38,9 @@ class _Transport:
     def get_extra_info(self, _: str) -> None:
         return None
 
+    def set_protocol(self, _: asyncio.BaseProtocol) -> None:
+        pass
+
     def pause_reading(self) -> None:
         self.paused = True
 
@@ -49,7 +52,7 @@ seen: list[dict[str, Any]] = []
 """Scopes of the requests that were served."""
 
 
-async def _app(scope: Any, receive: Any, __: Any) -> None:
+async def echo_app(scope: Any, receive: Any, __: Any) -> None:
     """Answers at once, `/body` with the body; `/stream` in pieces of unknown length."""
     seen.append(scope)
     request, body = scope["extensions"]["sentinel.connection"], b""
@@ -63,17 +66,17 @@ async def _app(scope: Any, receive: Any, __: Any) -> None:
 
 
 @pytest.fixture
-async def connection() -> tuple[HttpConnection, _Transport]:
+async def connection() -> tuple[HttpConnection, Transport]:
     seen.clear()
     settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
-    config = config_for(_app, settings)
+    config = config_for(echo_app, settings)
     config.load()
-    protocol, transport = HttpConnection(config, ServerState(), {"keep_alive_seconds": IDLE_SECONDS}), _Transport()
+    protocol, transport = HttpConnection(config, ServerState(), {"keep_alive_seconds": IDLE_SECONDS}), Transport()
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol, transport
 
 
-async def _answered(protocol: HttpConnection, transport: _Transport) -> float:
+async def _answered(protocol: HttpConnection, transport: Transport) -> float:
     transport.answered.clear()
     protocol.data_received(REQUEST)
     async with asyncio.timeout(5):
@@ -82,7 +85,7 @@ async def _answered(protocol: HttpConnection, transport: _Transport) -> float:
 
 
 async def test_a_connection_is_closed_once_it_has_been_idle(
-    connection: tuple[HttpConnection, _Transport],
+    connection: tuple[HttpConnection, Transport],
 ) -> None:
     """Not before: each request starts the time anew, though one timer serves for many of them."""
     protocol, transport = connection
@@ -97,7 +100,7 @@ async def test_a_connection_is_closed_once_it_has_been_idle(
 
 
 async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
-    connection: tuple[HttpConnection, _Transport],
+    connection: tuple[HttpConnection, Transport],
 ) -> None:
     """Clients open some ahead of need. An empty line is no use of it."""
     protocol, transport = connection
@@ -109,7 +112,7 @@ async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
     assert transport.written == b""
 
 
-async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpConnection, _Transport]) -> None:
+async def test_a_connection_that_is_served_is_not_idle(connection: tuple[HttpConnection, Transport]) -> None:
     """However long the answer takes."""
     protocol, transport = connection
     await _answered(protocol, transport)
@@ -127,7 +130,7 @@ async def _served(count: int) -> None:
 
 
 async def test_a_connection_is_idle_though_something_came_late(
-    connection: tuple[HttpConnection, _Transport],
+    connection: tuple[HttpConnection, Transport],
 ) -> None:
     """A body that ends after its answer, and an empty line, begin no request that would stop the time."""
     protocol, transport = connection
@@ -141,7 +144,7 @@ async def test_a_connection_is_idle_though_something_came_late(
 
 @pytest.mark.parametrize("cut", [0, 1, 10])
 async def test_the_body_of_a_request_for_another_protocol_is_no_request(
-    connection: tuple[HttpConnection, _Transport], cut: int
+    connection: tuple[HttpConnection, Transport], cut: int
 ) -> None:
     """Java asks for HTTP/2 with each request. The parser knows no body of such a one."""
     protocol, transport = connection
@@ -157,7 +160,7 @@ async def test_the_body_of_a_request_for_another_protocol_is_no_request(
     assert hidden in transport.written
 
 
-async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpConnection, _Transport]) -> None:
+async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpConnection, Transport]) -> None:
     """What comes behind a chunked body cannot say who is calling, nor fill the memory."""
     protocol, transport = connection
     chunked = b"POST /body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
@@ -171,7 +174,7 @@ async def test_trailers_are_no_headers_and_have_an_end(connection: tuple[HttpCon
 
 
 async def test_requests_that_do_not_wait_for_answers_have_an_end(
-    connection: tuple[HttpConnection, _Transport],
+    connection: tuple[HttpConnection, Transport],
 ) -> None:
     """Those that wait hold up reading, and too many of them end the connection, after their answers."""
     protocol, transport = connection
@@ -187,7 +190,7 @@ async def test_requests_that_do_not_wait_for_answers_have_an_end(
         await transport.closed.wait()
 
 
-async def test_http_1_0_gets_no_chunks(connection: tuple[HttpConnection, _Transport]) -> None:
+async def test_http_1_0_gets_no_chunks(connection: tuple[HttpConnection, Transport]) -> None:
     """RFC 9112, 6.1: the end of the connection is the end of the body."""
     protocol, transport = connection
     protocol.data_received(b"GET /stream HTTP/1.0\r\n\r\n")
