@@ -127,3 +127,34 @@ def test_what_bounds_every_key_in_redis_is_told() -> None:
     }
     constants = {name for name, value in vars(keys).items() if isinstance(value, bytes) and name != "_prefix"}
     assert sorted(told) == sorted(functions | constants | {"account", "leases", "settled"})
+
+
+DECISIONS = sorted(ROOT.glob("docs/adr/*.md"))
+
+
+@pytest.mark.parametrize(
+    "page", [*DECISIONS, ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md"], ids=lambda p: p.name
+)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """A decision about a file that is gone or renamed is stale: it is amended, or its status says so."""
+    named = set(re.findall(r"`((?:[\w.]+/)*\w+\.(?:py|lua|toml))`", page.read_text()))
+    files = [path.as_posix() for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.*")]
+    gone = [name for name in named if not any(f"{file}".endswith(f"/{name}") for file in files)]
+    assert sorted(name for name in gone if not (ROOT / name).exists()) == []
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda p: p.name)
+def test_each_decision_says_what_became_of_it(page: Path) -> None:
+    """Title, status, context, decision, consequences; what amends or supersedes another is named by that one, too."""
+    text = page.read_text()
+    assert re.match(rf"# {page.name[:4]}: ", text)
+    for heading in ("Context", "Decision", "Consequences"):
+        assert f"\n## {heading}\n" in text
+    told = re.search(r"^Status: (accepted|superseded)\b(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert told is not None
+    for word, back in (("Amends", "amended by"), ("Supersedes", "superseded by")):
+        for number in re.findall(r"\[(\d{4})\]", told[2].partition(word)[2]):
+            (other,) = ROOT.glob(f"docs/adr/{number}-*.md")
+            status = other.read_text().split("\n\n")[1].lower()
+            assert back in status
+            assert f"[{page.name[:4]}]" in status
