@@ -1,12 +1,23 @@
-"""What a process holds of requests that it is not done with: connections, unfinished heads, bodies. Bounded in sum.
+"""The memory budget of a process: what it holds of connections, unfinished heads and bodies, bounded in sum.
 
-A body is counted as it comes (a `Claim`). Where three quarters of the budget are taken, bodies of over a megabyte are
-read no further until something is given back; the last quarter is for the small ones, and where that is gone, too,
-newcomers are refused. No user has more than half of what the large ones may take. Each body is held as far as it was
-read, so unfinished ones could wait for one another for ever: where they alone fill a budget, the oldest goes on.
+Words:
+- claim: what is held of one request, in bytes. It grows while the body comes, and is *whole* once it grows no more.
+- pool: a bounded sum of claims. There is one of all claims, and one for each user who has a claim.
+- exempt: the one claim of a pool that may go on although the pool is full.
 
-Heads that stay unfinished are closed when there are too many bytes of them, and so are connections when there are too
-many: the oldest unfinished head first, then whoever has rested for longest.
+Rules for bodies:
+1. A body is counted as it comes, if it has more than `UNCOUNTED_BYTES`.
+2. All claims together may have three quarters of the budget, and each user half of that. A body that would exceed one
+   of the two is not read any further until something is given back (back-pressure).
+3. The last quarter is for claims of up to `SMALL_BYTES`, so that small requests pass where large ones wait. Where that
+   is gone, too, new requests are refused (`is_full`).
+4. Who waits goes on in this order: claims of users within their share, then the others; the oldest first.
+5. Nobody waits for ever. A body is held as far as it was read, so unfinished ones could wait for one another: where
+   they alone fill a pool, the first in line becomes exempt until it is whole or released.
+
+Rules for connections and heads:
+6. Heads that are not whole may have an eighth of the budget. Beyond it the oldest of them is refused.
+7. Beyond the most connections one is closed: that of the oldest unfinished head, else that which has rested longest.
 """
 
 from __future__ import annotations
@@ -18,20 +29,21 @@ from typing import Protocol
 
 MOST_BYTES = 128 * 1024 * 1024
 MOST_CONNECTIONS = 60_000
-"""Where nobody says."""
+"""The defaults: a serving process has MAX_BUFFERED_BYTES, and as many connections as its open files allow."""
 UNCOUNTED_BYTES = 8 * 1024
-"""Heads and bodies up to this are not counted one by one; a connection costs as much by itself."""
+"""A head or body up to this is not counted: a connection costs as much by itself."""
 SMALL_BYTES = 1024 * 1024
-"""A body, or what comes out of one, that may have of the last quarter."""
+"""A body up to this, or what is decoded from one, may use the last quarter."""
 _STEP_BYTES = 64 * 1024
+"""What one read of a socket brings, about: so much is asked for before reading on."""
 _MUCH_BYTES = 8 * 1024 * 1024
-"""Once so much has been given back the system is to have it again."""
-_SCAN_SECONDS = 0.005
-"""Between two looks at who may go on: there may be thousands."""
+"""Once so much has been released, it is worth returning memory to the system."""
+_RESUME_SECONDS = 0.005
+"""Between two looks at who may go on: thousands may be waiting."""
 
 
 class Connection(Protocol):
-    """A client's connection, as far as it can be held up or closed."""
+    """What the budget asks of a client's connection (server/connection.py)."""
 
     def resume_reading(self) -> None:
         """Read on."""
@@ -47,41 +59,51 @@ class Connection(Protocol):
 
 
 class _Pool:
-    """A budget. held: all bytes; unfinished: of bodies that are not there yet. ahead: goes on though it is full."""
+    """A bounded sum of claims. All are bytes: most may be held, so many are, of these so many of claims not yet whole.
 
-    __slots__ = ("ahead", "claims", "held", "most", "unfinished")
+    claims: how many claims there are, of a user's pool. exempt: the claim that goes on although the pool is full.
+    """
+
+    __slots__ = ("claims", "exempt", "held", "most", "unfinished")
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.claims = 0
         self.held = self.unfinished = 0
-        self.ahead: Claim | None = None
+        self.exempt: Claim | None = None
 
     def add(self, claim: Claim, count: int) -> None:
         self.held += count
         if not claim.is_whole:
             self.unfinished += count
 
-    def drop(self, claim: Claim) -> None:
+    def remove(self, claim: Claim) -> None:
         self.add(claim, -claim.bytes)
-        self.leave(claim)
+        self.end_exemption(claim)
 
-    def leave(self, claim: Claim) -> None:
-        if self.ahead is claim:
-            self.ahead = None
+    def end_exemption(self, claim: Claim) -> None:
+        if self.exempt is claim:
+            self.exempt = None
 
     def lets_pass(self, claim: Claim, need: int, *, first: bool) -> bool:
-        """Whether this one goes on: there is room, or it is the first in line where only unfinished ones are held."""
-        if self.held + need <= self.most or self.ahead is claim:
+        """Whether so many bytes more may be held of the claim: there is room, or it is exempt or becomes so (rule 5).
+
+        first: no other claim is before it in line.
+        """
+        if self.held + need <= self.most or self.exempt is claim:
             return True
-        if first and self.ahead is None and self.unfinished + need > self.most:
-            self.ahead = claim
+        if first and self.exempt is None and self.unfinished + need > self.most:
+            self.exempt = claim
             return True
         return False
 
 
 class Claim:
-    """What is held of one request. is_whole: it grows no more. waited: it was held up for the sake of others."""
+    """What is held of one request: `bytes`.
+
+    is_whole: it grows no more. is_over: it was released. waited: it had to wait at least once. need: the bytes that it
+    waits for. number: claims are numbered as they come. pool: the user's, once the user is known.
+    """
 
     __slots__ = (
         "_connection",
@@ -109,21 +131,21 @@ class Claim:
         self._go: Callable[[], None] | None = None
 
     def took(self, count: int) -> None:
-        """So many bytes have come, or, below zero, gone."""
+        """So many bytes have come; or, if negative, are held no longer."""
         if not self.is_over:
             self._memory.add(self, count)
 
     def belongs_to(self, user: str) -> None:
-        """Count it as this user's."""
+        """Count it in this user's pool, too."""
         self._memory.give_to(self, user)
 
     def read_on(self, connection: Connection) -> None:
-        """Have more of it read, now or when there is room."""
+        """Read more of the body, at once or when there is room."""
         self._connection = connection
         self._memory.ask(self, _STEP_BYTES, connection.resume_reading, connection.pause_reading)
 
     async def room(self, need: int) -> None:
-        """Wait until so many bytes more may be held, which are then taken."""
+        """Wait until so many bytes more may be held, and take them."""
         if not self._memory.lets_pass(self, need, first=False):
             granted = asyncio.get_running_loop().create_future()
 
@@ -139,46 +161,46 @@ class Claim:
         self.took(need)
 
     def pause(self) -> None:
-        """Read it no further for now."""
+        """Stop reading the body until there is room."""
         if self._connection is not None:
             self._memory.ask(self, _STEP_BYTES, self._connection.resume_reading, self._connection.pause_reading)
 
     def wait(self, need: int, go: Callable[[], None]) -> None:
-        """It is held up."""
+        """Remember what to call when there is room."""
         self.need, self._go, self.waited = need, go, True
 
     def go(self) -> None:
-        """It may go on."""
+        """There is room: call what was to be called."""
         go, self._go = self._go, None
         if go is not None:
             go()
 
     def keep(self, count: int) -> None:
-        """It is whole, and so many bytes are kept of it."""
+        """The body is whole, and so many bytes are held from now on, in all."""
         self.took(count - self.bytes)
         self._memory.finish(self)
 
     def release(self) -> None:
-        """Nothing is held of it any more."""
+        """Nothing is held of the request any more. May be called again."""
         self._memory.release(self)
 
 
 class MemoryBudget:
-    """The bounds of one process. most_bytes: of bodies and finished heads; an eighth of that for unfinished heads.
+    """The budget of one process. most_bytes: of bodies and whole heads; unfinished heads have an eighth of that on top.
 
-    resting: connections on which nothing is asked, the longest first; each keeps itself in here.
+    resting: connections without a request, the longest resting first; connections add and remove themselves.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES, most_connections: int = MOST_CONNECTIONS) -> None:
         self.most_bytes = most_bytes
         self._all = _Pool(most_bytes * 3 // 4)
-        self._share = self._all.most // 2
+        self._user_most = self._all.most // 2
         self._users: dict[str, _Pool] = {}
-        self._number = 0
-        self._most_lately = 0
+        self._last_number = 0
+        self._peak_bytes = 0
         self._reading: set[Claim] = set()
         self._waiting: dict[int, Claim] = {}
-        self._scan_is_due = False
+        self._resume_is_due = False
         self._most_connections, self._connections = most_connections, 0
         self._most_head_bytes, self._head_bytes = most_bytes // 8, 0
         self._heads: OrderedDict[Connection, int] = OrderedDict()
@@ -188,30 +210,30 @@ class MemoryBudget:
 
     @property
     def held_bytes(self) -> int:
-        """Of bodies and of heads, finished and not."""
+        """The bytes of all bodies and heads."""
         return self._all.held + self._head_bytes
 
     def has_shrunk(self) -> bool:
-        """Whether much was given back since this was last true; to be asked every second or so."""
+        """Whether much was released since this was last true; to be asked every second or so."""
         held = self.held_bytes
-        self._most_lately = max(self._most_lately, held)
-        if self._most_lately - held < _MUCH_BYTES:
+        self._peak_bytes = max(self._peak_bytes, held)
+        if self._peak_bytes - held < _MUCH_BYTES:
             return False
-        self._most_lately = held
+        self._peak_bytes = held
         return True
 
     @property
     def is_full(self) -> bool:
-        """Whether no body more can be taken."""
+        """Whether new requests must be refused: the last quarter is used up, too."""
         return self._all.held >= self.most_bytes
 
     def claim(self) -> Claim:
-        """For a request that has just come."""
-        self._number += 1
-        return Claim(self, self._number)
+        """A new claim, for a request that has just come."""
+        self._last_number += 1
+        return Claim(self, self._last_number)
 
     def add(self, claim: Claim, count: int) -> None:
-        """More, or less, is held of this one."""
+        """So many bytes more are held of the claim; less, if negative. What no longer has room is paused."""
         claim.bytes += count
         self._all.add(claim, count)
         if claim.pool is not None:
@@ -223,20 +245,20 @@ class MemoryBudget:
                     if not self.lets_pass(other, _STEP_BYTES, first=False):
                         other.pause()
         if count < 0:
-            self._scan_soon()
+            self._resume_soon()
 
     def give_to(self, claim: Claim, user: str) -> None:
-        """It is this user's."""
+        """The claim is this user's."""
         pool = self._users.get(user)
         if pool is None:
-            pool = self._users[user] = _Pool(self._share)
+            pool = self._users[user] = _Pool(self._user_most)
         claim.pool, claim.user = pool, user
         pool.claims += 1
         pool.add(claim, claim.bytes)
 
     def lets_pass(self, claim: Claim, need: int, *, first: bool) -> bool:
-        """Whether so much more may be held of it. first: nobody is before it in line."""
-        if self._all.ahead is claim:
+        """Whether so many bytes more may be held of the claim (rules 2, 3, 5). first: no other is before it in line."""
+        if self._all.exempt is claim:
             return True
         if claim.pool is not None and not claim.pool.lets_pass(claim, need, first=first):
             return False
@@ -244,7 +266,7 @@ class MemoryBudget:
         return is_small or self._all.lets_pass(claim, need, first=first)
 
     def ask(self, claim: Claim, need: int, go: Callable[[], None], stop: Callable[[], None]) -> None:
-        """Let it go on, now or later. stop: called where it has to wait."""
+        """Call `go` once so many bytes more may be held: now, or after `stop` was called and there is room."""
         if claim.number not in self._waiting and self.lets_pass(claim, need, first=False):
             self._reading.add(claim)
             go()
@@ -253,28 +275,28 @@ class MemoryBudget:
         self._reading.discard(claim)
         claim.wait(need, go)
         self._waiting[claim.number] = claim
-        self._scan_soon()
+        self._resume_soon()
 
     def finish(self, claim: Claim) -> None:
-        """It is whole."""
+        """The claim is whole."""
         if not claim.is_whole:
             for pool in self._pools(claim):
                 pool.unfinished -= claim.bytes
-                pool.leave(claim)
+                pool.end_exemption(claim)
             claim.is_whole = True
-            self._scan_soon()
+            self._resume_soon()
 
     def forget(self, claim: Claim) -> None:
-        """It waits no more."""
+        """The claim waits no more, and is not read."""
         self._waiting.pop(claim.number, None)
         self._reading.discard(claim)
 
     def release(self, claim: Claim) -> None:
-        """Give back all of it."""
+        """Release all that is held of the claim."""
         was_waiting = claim.number in self._waiting
         self.forget(claim)
         for pool in self._pools(claim):
-            pool.drop(claim)
+            pool.remove(claim)
         if claim.pool is not None:
             claim.pool.claims -= 1
             if not claim.pool.claims:
@@ -283,22 +305,22 @@ class MemoryBudget:
         if was_waiting:
             # What still comes of it is thrown away.
             claim.go()
-        self._scan_soon()
+        self._resume_soon()
 
     def _pools(self, claim: Claim) -> list[_Pool]:
         return [self._all] if claim.pool is None else [self._all, claim.pool]
 
-    def _scan_soon(self) -> None:
-        if self._waiting and not self._scan_is_due:
-            self._scan_is_due = True
-            asyncio.get_running_loop().call_later(_SCAN_SECONDS, self._scan)
+    def _resume_soon(self) -> None:
+        if self._waiting and not self._resume_is_due:
+            self._resume_is_due = True
+            asyncio.get_running_loop().call_later(_RESUME_SECONDS, self._resume)
 
-    def _scan(self) -> None:
-        """Let those go on for whom there is room now: those of users within their share first, and then the oldest."""
-        self._scan_is_due = False
+    def _resume(self) -> None:
+        """Let those go on for whom there is room now, in the order of rule 4."""
+        self._resume_is_due = False
         promised = 0
         for claim in sorted(self._waiting.values(), key=_by_turn):
-            if promised and self._all.ahead is not claim and self._all.held + promised + claim.need > self._all.most:
+            if promised and self._all.exempt is not claim and self._all.held + promised + claim.need > self._all.most:
                 continue
             if self.lets_pass(claim, claim.need, first=True):
                 promised += claim.need
@@ -306,32 +328,32 @@ class MemoryBudget:
                 self._reading.add(claim)
                 claim.go()
         if promised:
-            self._scan_soon()
+            self._resume_soon()
 
     # ------------------------------------------------------------------------------------- connections and heads
 
     def opened(self, connection: Connection) -> None:
-        """There is one connection more. If these are too many one gives way, which may be this one."""
+        """There is one connection more; beyond the most one is closed, which may be this one (rule 7)."""
         self._connections += 1
         self.resting[connection] = None
         if self._connections > self._most_connections:
             next(iter(self._heads or self.resting)).give_way()
 
     def closed(self, connection: Connection) -> None:
-        """There is one less."""
+        """There is one connection less."""
         self._connections -= 1
         self.head_ended(connection)
         self.resting.pop(connection, None)
 
     def head_grew(self, connection: Connection, size: int) -> None:
-        """So many bytes have come of a head that is not there yet."""
+        """So many bytes have come, in all, of a head that is not whole (rule 6)."""
         self._head_bytes += size - self._heads.get(connection, 0)
         self._heads[connection] = size
         while self._head_bytes > self._most_head_bytes:
             next(iter(self._heads)).give_up_head()
 
     def head_ended(self, connection: Connection) -> None:
-        """It is there, or will not come."""
+        """The head is whole, or will not come."""
         self._head_bytes -= self._heads.pop(connection, 0)
 
 

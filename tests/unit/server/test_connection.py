@@ -198,3 +198,19 @@ async def test_http_1_0_gets_no_chunks(connection: tuple[HttpConnection, Transpo
     assert transport.written.endswith(b"connection: close\r\n\r\n")
     assert b"chunked" not in transport.written
     assert transport.is_closing()
+
+
+async def test_a_large_head_that_finds_the_memory_full_is_told(
+    connection: tuple[HttpConnection, Transport],
+) -> None:
+    """It is 503, as for a body; small ones pass."""
+    protocol, transport = connection
+    claim = protocol.memory.claim()
+    claim.took(protocol.memory.most_bytes)
+    await _answered(protocol, transport)
+    transport.answered.clear()
+    protocol.data_received(REQUEST[:-2] + b"x: %b\r\n\r\n" % (b"y" * 10_000))
+    async with asyncio.timeout(5):
+        await transport.answered.wait()
+    assert b"HTTP/1.1 503 " in transport.written
+    claim.release()
