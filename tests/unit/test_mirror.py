@@ -10,6 +10,7 @@ ABOUT_THE_CHECKOUT = {
     "test_contracts.py",
     "test_deploy.py",
     "test_docs.py",
+    "test_glossary.py",
     "test_mirror.py",
 }  # These look at the files around src/.
 
