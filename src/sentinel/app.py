@@ -224,7 +224,10 @@ def build(
                 close=lambda: outbox.stop(FLUSH_SECONDS),
                 loops={"heartbeat": outbox.beat, "outbox": outbox.run},
             ),
-            Service("leases", loops={"leases": leases.run}),
+            Service(
+                "leases",
+                loops={"leases": leases.run, "lost leases": lambda: leases.run_for_losses(lambda: store.connects)},
+            ),
             Service(
                 "exchanges",
                 close=lambda: _finish_exchanges(leases, exchange_tasks),

@@ -2,7 +2,8 @@
 
 One ticker for all requests of a process. A stream gets a checkpoint when it starts, and then whenever it has delivered
 CHECKPOINT_TOKENS more, at most once a second: should this process be killed, the caller is billed what the last one
-says. A lease is renewed when a third of it has passed.
+says. A lease is renewed when a third of it has passed, and when Redis has come back, which may have lost its last
+moments and with them what was reserved then (`appendfsync everysec` and a power cut, a failover).
 
 A process that was stopped for longer than a lease may find that others have what its streams held: these look at
 `Held.ends` before they deliver anything, and extend by 0 if it is over.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -29,6 +30,8 @@ CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_TOKENS = 50
 """A checkpoint costs as much as relaying four chunks; so it adds less than a tenth."""
 _AT_ONCE = 64
+_LOOK_SECONDS = 0.05
+"""Whether Redis has come back: until leases are renewed others may get what they hold."""
 
 PATIENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
@@ -117,9 +120,19 @@ class LeaseKeeper:
         """Tick for ever."""
         while True:
             await pause(min(CHECKPOINT_SECONDS, self._renew_seconds))
-            due = [held for held in self._open if self._due(held)]
-            for start in range(0, len(due), _AT_ONCE):
-                await asyncio.gather(*(self._note(held) for held in due[start : start + _AT_ONCE]))
+            await self._each(self._note, [held for held in self._open if self._due(held)])
+
+    async def run_for_losses(self, connects: Callable[[], int]) -> None:
+        """Renew all leases whenever Redis was connected to anew, for ever. connects: changes then."""
+        seen = connects()
+        while True:
+            await pause(_LOOK_SECONDS)
+            if seen != (seen := connects()):
+                await self._each(self._renew, list(self._open))
+
+    async def _each(self, work: Callable[[Held], Awaitable[None]], helds: list[Held]) -> None:
+        for start in range(0, len(helds), _AT_ONCE):
+            await asyncio.gather(*map(work, helds[start : start + _AT_ONCE]))
 
     def _due(self, held: Held) -> bool:
         return held.sent is not None or monotonic() - held.renewed >= self._renew_seconds
@@ -127,7 +140,11 @@ class LeaseKeeper:
     async def _note(self, held: Held) -> None:
         sent = -1 if held.sent is None else held.sent()
         moved = sent >= held.noted + CHECKPOINT_TOKENS or held.noted < 0 <= sent
-        if held in self._open and (moved or monotonic() - held.renewed >= self._renew_seconds):
+        if moved or monotonic() - held.renewed >= self._renew_seconds:
+            await self._renew(held)
+
+    async def _renew(self, held: Held) -> None:
+        if held in self._open:
             # While the ledger is away the next tick tries again.
             with contextlib.suppress(RedisUnavailable):
-                await self._extend(held, 0, sent)
+                await self._extend(held, 0, -1 if held.sent is None else held.sent())

@@ -207,6 +207,29 @@ async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeL
     assert await caller.bills(ledger) == [(1, 3, 100)]
 
 
+async def test_the_keeper_renews_what_a_redis_that_comes_back_has_lost(make_ledger: MakeLedger, caller: Caller) -> None:
+    """Nobody gets what is in flight, long before its renewal would be due."""
+    ledger = await make_ledger(policy_of())
+    await caller.known(ledger, Quota((2, -1, 1000)))
+    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=3600)
+    for ask in (caller.ask(3, 300), caller.ask(3, 300)):
+        keeper.hold(ask, await ledger.reserve(ask))
+    running = asyncio.create_task(keeper.run_for_losses(lambda: ledger.store.connects))
+    for key in (keys.account_keys(caller.name).account, keys.account_keys(caller.name).leases):
+        await ledger.store.command("DEL", key)
+    await caller.known(ledger, Quota((2, -1, 1000)))
+    await ledger.store.client.client_kill_filter(_type="normal", skipme=True)
+
+    async def are_there() -> bool:
+        return await ledger.store.client.hlen(keys.account_keys(caller.name).leases) == 2
+
+    await until(are_there, "the leases", 5)
+    refused = await ledger.reserve(caller.ask(3, 300))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert refused.blocker is not None
+
+
 @pytest.mark.parametrize("taken_up", [False, True])
 async def test_a_paused_process_settles_late(make_ledger: MakeLedger, caller: Caller, taken_up: bool) -> None:
     """Its bills together are what was spent, whether or not it renewed its lease before it settled."""
