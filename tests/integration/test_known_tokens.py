@@ -106,3 +106,17 @@ async def test_all_tokens_of_a_user_are_forgotten(books: Books) -> None:
         assert noted
     assert cache.remembered(tokens[0]) is not None
     await cache.close()
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"id":5}', b"\xff", None], ids=repr)
+async def test_what_cannot_be_read_is_asked_anew(books: Books, broken: bytes | None) -> None:
+    """Whatever stands in a token's place in Redis, also of another type (None): it keeps nobody out."""
+    user = books.simulator.add_user("odd@corp.test", external_id="odd")
+    token = books.simulator.token(user).encode()
+    digest = keys.token_digest(token)
+    for key in (keys.jwt(digest), keys.jwt_stale(digest)):
+        await (redis(books, "RPUSH", key, "x") if broken is None else redis(books, "SET", key, broken))
+    cache = cache_of(books, seconds=300)
+    assert (await cache.user(token)).id == "odd"
+    assert await redis(books, "GET", keys.jwt(digest)) is not None
+    await cache.close()

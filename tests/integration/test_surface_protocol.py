@@ -88,7 +88,7 @@ def test_a_malformed_chunk_ends_its_request(sentinel: SentinelProcess, token: st
         assert read_answer(connection).is_error(400, "invalid_json")
         assert is_closed(connection)
     outcomes = [line["outcome"] for line in sentinel.ended() if line["route"] == CHAT]
-    assert outcomes[-1] == "client_gone"
+    assert outcomes[-1] == "refused"
 
 
 def test_a_slow_head_is_408(sentinel: SentinelProcess) -> None:

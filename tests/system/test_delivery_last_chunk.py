@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentinel.proxy import relay
+from sentinel.proxy import billing
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
 from tests.support.surface import CHAT, COMPLETIONS, head
@@ -176,8 +176,8 @@ class TestThinkingUnseen:
         else:
             leaver.leaves(sentinel, event(text()), b": never\n\n", mark=mark, model="o3-mini")
         output = leaver.booked()[1]
-        assert output > 0.4 * relay.UNSEEN_TOKENS_PER_SECOND
-        assert output <= (time.monotonic() - started) * relay.UNSEEN_TOKENS_PER_SECOND
+        assert output > 0.4 * billing.UNSEEN_TOKENS_PER_SECOND
+        assert output <= (time.monotonic() - started) * billing.UNSEEN_TOKENS_PER_SECOND
 
     def test_but_not_for_more_than_was_reserved(
         self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider

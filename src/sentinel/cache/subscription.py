@@ -8,6 +8,7 @@ callers, one question at a time goes out for one token and for one user.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from importlib import resources
@@ -21,7 +22,7 @@ from sentinel.cache import keys
 from sentinel.cache.bulkhead import Bulkhead
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import monotonic
-from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisUnavailable, ZionUnavailable
+from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisRefused, RedisUnavailable, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Governance
 from sentinel.limits.policy import Quota, Triple
 from sentinel.observability.logs import log_name
@@ -163,11 +164,14 @@ class SubscriptionCache:
         _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))
 
     async def _stored_user(self, key: bytes) -> AuthenticatedUser | None:
-        stored = await self._read(key)
-        return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
+        return _user(await self._read(key))
 
     async def _read(self, key: bytes) -> bytes | None:
-        stored: bytes | None = await self._unless_optional(lambda: self._store.command("GET", key))
+        """What Redis has; None also where that is nothing of ours: then it is asked for, and written, anew."""
+        try:
+            stored: bytes | None = await self._unless_optional(lambda: self._store.command("GET", key))
+        except RedisRefused:
+            return None
         return stored
 
     async def _keep_user(self, digest: bytes, user: AuthenticatedUser) -> None:
@@ -308,9 +312,18 @@ async def known_email(store: Store, user: str) -> str | None:
     The governance tells it with a token alone.
     """
     for digest in await store.command("ZRANGE", keys.tokens(user), 0, -1, "REV"):
-        if stored := await store.command("GET", keys.jwt_stale(digest)):
-            return msgspec.json.decode(stored, type=AuthenticatedUser).email
+        with contextlib.suppress(RedisRefused):
+            if user := _user(await store.command("GET", keys.jwt_stale(digest))):
+                return user.email
     return None
+
+
+def _user(stored: bytes | None) -> AuthenticatedUser | None:
+    """The user of a stored value; None where there is none, or it cannot be read."""
+    try:
+        return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _packed(quota: Quota) -> bytes:
