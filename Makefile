@@ -23,7 +23,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench soak lock clean
+.PHONY: help install run test coverage check format bench soak lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ run: $(INSTALLED) ## Start Sentinel with simulators and an embedded store: no ac
 
 test: $(INSTALLED) ## Run the tests, three at a time (ARGS="-k window -n 0")
 	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
+
+coverage: $(INSTALLED) ## Unit tests of the rooms that decide, and the branches that none of them comes to
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q tests/unit --ignore tests/unit/dev --ignore tests/unit/server $(ARGS)
+	@$(BIN)/coverage report
 
 check: $(INSTALLED) ## Lint, formatting, types, direction of imports
 	@$(BIN)/ruff check .

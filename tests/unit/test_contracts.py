@@ -12,10 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
-_CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
-    "contracts"
-]
-CONTRACTS = {contract["id"]: contract for contract in _CONTRACTS}
+TOOLS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+CONTRACTS: dict[str, dict[str, Any]] = {contract["id"]: contract for contract in TOOLS["importlinter"]["contracts"]}
 PLACED = [name for layer in CONTRACTS["direction"]["layers"] for name in re.split(r"[ :|]+", layer)]
 
 
@@ -85,3 +83,10 @@ def test_what_decides_is_held_to_it() -> None:
 def test_kinds_are_those_that_are_explained(kind: str) -> None:
     """A room decides, touches, conducts, or assembles; the simulators are of no kind."""
     assert kind in {"", "assembles", "conducts", "decides", "touches"}
+
+
+def test_what_decides_is_measured() -> None:
+    """`make coverage` looks at the modules of contract `deciding`, and at no others."""
+    paths = [f"src/{name.replace('.', '/')}" for name in CONTRACTS["deciding"]["source_modules"]]
+    expected = [f"{path}/*" if (ROOT / path).is_dir() else f"{path}.py" for path in paths]
+    assert TOOLS["coverage"]["run"]["include"] == expected
