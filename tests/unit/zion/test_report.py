@@ -11,7 +11,11 @@ from sentinel.governance.port import Outcome, PlainAnswer, Report
 from sentinel.limits.policy import Triple
 from sentinel.zion.report import (
     ItemResult,
+    is_envelope,
+    is_increment_receipt,
+    is_receipt,
     outcome_of,
+    read_increment,
     read_results,
     report_of,
     results_by_item,
@@ -151,3 +155,65 @@ def test_a_failure_claims_nothing_and_may_say_when_to_come_again() -> None:
 def test_a_missing_call_for_batches_is_split(single: bool, outcome: Outcome) -> None:
     """Where even the call for one item is missing, it is the item that is not taken."""
     assert report_of(404, b"", ITEMS[:1], single=single) == Report(outcome, (), "status 404")
+
+
+@pytest.mark.parametrize(
+    ("body", "is_one"),
+    [
+        (FULL, True),
+        (answer({"processed": 3}), True),
+        (answer(None), True),
+        (answer({"processed": 2, "failed": 1, "results": [{"email": "A@X", "success": False}]}), True),
+        (answer({"processed": 2, "failed": 0, "results": [{"email": "a@x", "success": False}]}), False),
+        (answer({"results": [{"success": True}]}), False),
+        (answer({"failed": 2}), False),
+        (answer({"processed": 9}), False),
+        (answer({"results": "three"}), False),
+        (answer({"results": ["a@x"]}), False),
+        (answer({"results": [{"email": "stranger@x"}] * 3}), False),
+        (answer({"processed": 3}, success=None), False),
+        (b"[" * 100_000, False),
+        (b"\xff", False),
+    ],
+)
+def test_what_is_a_receipt(body: bytes, is_one: bool) -> None:
+    """Results of all items, or counts that agree with what was sent; never an answer about somebody else."""
+    assert is_receipt(body, [item.email for item in ITEMS]) is is_one
+
+
+@pytest.mark.parametrize(
+    ("body", "is_zion_s", "is_one"),
+    [
+        (answer({}), True, True),
+        (b'{"success":false}', True, False),
+        (b"{}", False, False),
+        (b"<html>", False, False),
+    ],
+)
+def test_the_envelope_gives_zion_away(body: bytes, is_zion_s: bool, is_one: bool) -> None:
+    """Whatever it says; a receipt for one item says yes."""
+    assert is_envelope(body) is is_zion_s
+    assert is_increment_receipt(body) is is_one
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"success":true}'])
+def test_a_single_receipt_without_numbers_has_no_result(body: bytes) -> None:
+    """It was taken, and nothing is known of what is booked now."""
+    assert read_increment(body) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "success", "error"),
+    [
+        ("yes", True, None),
+        ({"success": True, "aiRequests": "many"}, True, None),
+        ({"success": False, "error": "no", "aiRequests": "many"}, False, "no"),
+        ({"error": "no", "aiRequests": "many", "email": 7}, False, "no"),
+        ({"aiRequests": "many", "email": "a@x"}, True, None),
+    ],
+)
+def test_a_result_that_does_not_fit_is_read_as_far_as_it_goes(fields: Any, success: bool, error: str | None) -> None:
+    """A number that we do not understand must not undo the yes of its item."""
+    results = read_results(answer({"results": [fields]}))
+    assert results is not None
+    assert [(result.success, result.error) for result in results] == [(success, error)]
