@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.content_coding import MOST_CODINGS, Oversized, Undecodable, UnknownCoding, codings_of, decode
+from sentinel.proxy.content_coding import (
+    MOST_CODINGS,
+    Oversized,
+    StreamDecoder,
+    Undecodable,
+    UnknownCoding,
+    codings_of,
+    decode,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -178,3 +186,28 @@ def test_a_window_beyond_8_mb_is_undecodable() -> None:
     packed = compressor.compress(b"x" * 100) + compressor.flush()
     with pytest.raises(Undecodable):
         decode(packed, ("zstd",), MOST)
+
+
+@given(st.lists(st.integers(1, 40), max_size=6))
+def test_a_stream_is_decoded_wherever_it_is_cut(sizes: list[int]) -> None:
+    """Two codings, one around the other, piece by piece."""
+    coded, decoder, out = brotli.compress(gzip.compress(BODY)), StreamDecoder(("br", "gzip")), b""
+    for size in [*sizes, len(coded)]:
+        out += decoder.feed(coded[:size], MOST)
+        coded = coded[size:]
+    decoder.finish()
+    assert out == BODY
+
+
+def test_a_stream_is_bounded_piece_by_piece() -> None:
+    """A small piece that becomes a large one is refused before all of it is there."""
+    with pytest.raises(Oversized):
+        StreamDecoder(("gzip",)).feed(gzip.compress(bytes(MOST + 1)), MOST)
+
+
+def test_a_stream_that_was_cut_is_none() -> None:
+    """What is left of it would pass for all of it."""
+    decoder = StreamDecoder(("gzip",))
+    decoder.feed(gzip.compress(BODY)[:-4], MOST)
+    with pytest.raises(Undecodable):
+        decoder.finish()

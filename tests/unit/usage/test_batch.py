@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sentinel.usage.batch import MOST_ENTRIES, Items, Record, portions
+from sentinel.usage.batch import MOST_ENTRIES, Batch, Item, Items, Record, portions
 
 
 def record(user: str = "ana", model: str = "m", period: int = 0, at_ms: int = 5, entry: str = "1-0") -> Record:
@@ -22,6 +22,25 @@ def test_a_record_is_what_the_script_writes() -> None:
     assert read == Record(3, "1770000000123-4", "req_1", "ana", "ana@x.y", "gpt-4o", (1, 12, 7), 2, 1770000000123)
     fields[b"sum"] = struct.pack("<5d", 1, 12, 7, 2, 42)
     assert Record.read(3, b"1770000000123-4", fields).at_ms == 42
+
+
+@pytest.mark.parametrize(
+    "numbers", [(-1, 1, 1, 0, 5), (1, 2.0**60, 1, 0, 5), (1, 1, 1, -2, 5), (1, 1, 1, 0, -5), (1, 1, 1, 0, 1e300)]
+)
+def test_amounts_and_moments_that_cannot_be_are_no_record(numbers: tuple[float, ...]) -> None:
+    """Nobody has spent so much, no calendar has that moment."""
+    who = json.dumps(["req_1", "ana", "ana@x.y", "gpt-4o"]).encode()
+    with pytest.raises(ValueError, match=r"nobody spends|no calendar"):
+        Record.read(3, b"1-0", {b"who": who, b"sum": struct.pack("<5d", *numbers)})
+
+
+def test_a_batch_is_at_home_where_its_first_item_is() -> None:
+    """That partition's deliverer is in charge of it; an item without a record has no moment yet."""
+    items = Items()
+    items.add([record()])
+    assert Batch("key", items.items).home == 3
+    assert items.items[0].has_moment
+    assert not Item(3, "ana", "ana@x.y", "m", 0).has_moment
 
 
 @pytest.mark.parametrize("fields", [{}, {b"who": b"[]"}, {b"who": b"x", b"sum": b""}, {b"x": b"y"}])

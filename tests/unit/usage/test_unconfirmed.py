@@ -117,3 +117,27 @@ def test_metrics_that_are_not_in_the_subscription_say_nothing() -> None:
     found_out.tell("ana", (4, 0, 0), (True, False, False))
     assert found_out.taken() == [True, True, True]
     assert [answer and answer.used for answer in found_out.answers()] == [(4, -1, -1)] * 3
+
+
+def test_in_the_middle_the_user_nearest_to_it_is_asked() -> None:
+    """Where many users' last and first items tell nothing, halving finds the border."""
+    items = [Item(0, f"u{place}", "", "", 0, [], (1, 1, 1), before=(0, 0, 0)) for place in range(200)]
+    used: dict[str, Triple] = {item.user: (1, 1, 1) if place < 77 else (0, 0, 0) for place, item in enumerate(items)}
+    each, questions = found(items, used)
+    assert each == [True] * 77 + [False] * 123
+    assert 2 < questions <= MOST_QUESTIONS
+
+
+def test_an_item_of_nothing_shows_nowhere() -> None:
+    """It is neither taken nor not by the numbers of its user alone."""
+    items = [Item(0, "ana", "", "m", 0, [], (0, 0, 0), before=(3, 3, 3))]
+    assert found(items, {"ana": (3, 3, 3)})[0] == [None]
+
+
+def test_a_user_of_whom_nothing_is_said_stays_unknown() -> None:
+    """Zion does not know the address, or tells of no metric."""
+    items = [Item(0, "ana", "", "m", 0, [], (1, 1, 1), before=(3, 3, 3))]
+    for used, told in ((None, ALL), ((4, 4, 4), (False, False, False))):
+        found_out = UnconfirmedItems(items)
+        found_out.tell("ana", used, told)
+        assert found_out.taken() == [None]
