@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentinel.proxy import billing
+from sentinel.proxy import billing, relay
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
 from tests.support.surface import CHAT, COMPLETIONS, head

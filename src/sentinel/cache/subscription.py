@@ -313,8 +313,8 @@ async def known_email(store: Store, user: str) -> str | None:
     """
     for digest in await store.command("ZRANGE", keys.tokens(user), 0, -1, "REV"):
         with contextlib.suppress(RedisRefused):
-            if user := _user(await store.command("GET", keys.jwt_stale(digest))):
-                return user.email
+            if found := _user(await store.command("GET", keys.jwt_stale(digest))):
+                return found.email
     return None
 
 

@@ -323,6 +323,8 @@ class HttpConnection(asyncio.Protocol):
             # The application is at it, and writes the line when it learns that nothing more will come.
             context.status, context.error_code = error.status, error.code
             return context.id
+        if served is not None:
+            served.scope["refused"] = True
         context = refusal.context_of(error, self._reader.url, self._reader.headers, self.address["client"])
         tell: Callable[[RequestContext], None] | None = self.state.get("on_refused")
         if tell is not None:

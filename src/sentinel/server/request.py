@@ -108,7 +108,9 @@ class ServedRequest:
         """Have the application answer. What it leaves open is ended here."""
         self.scope["extensions"] = {"sentinel.connection": self}
         try:
-            await app(self.scope, self.receive, self.send)
+            # What broke off before it was begun has had its answer, and its line in the log.
+            if self._answer is not GONE or "refused" not in self.scope:
+                await app(self.scope, self.receive, self.send)
         except BaseException:
             # There is nobody else who would hear of it.
             log.exception("the application failed")
