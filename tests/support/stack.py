@@ -148,7 +148,9 @@ class Stack:
 
     def __init__(self, *, appendfsync: str = "everysec", **settings: str) -> None:
         self._exits = contextlib.ExitStack()
-        self.folder = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="sentinel-test-")))
+        # Workers die a moment after the parent that was killed, and may write meanwhile.
+        folder = tempfile.TemporaryDirectory(prefix="sentinel-test-", ignore_cleanup_errors=True)
+        self.folder = Path(self._exits.enter_context(folder))
         self.settings = settings
         self.store = EmbeddedStore(self.folder / "store", appendfsync=appendfsync)
         self.sentinels: list[SentinelProcess] = []
