@@ -9,8 +9,9 @@ Rules for bodies:
 1. A body is counted as it comes, if it has more than `UNCOUNTED_BYTES`.
 2. All claims together may have three quarters of the budget, and each user half of that. A body that would exceed one
    of the two is not read any further until something is given back (back-pressure).
-3. The last quarter is for claims of up to `SMALL_BYTES`, so that small requests pass where large ones wait. Where that
-   is gone, too, new requests are refused (`is_full`).
+3. The last quarter is for claims of up to `SMALL_BYTES`, if no more is declared, so that small requests pass where
+   large ones wait, also where an exempt one holds more than three quarters leave. Where small ones have used it up, new
+   requests are refused (`is_full`).
 4. Who waits goes on in this order: claims of users within their share, then the others; the oldest first.
 5. Nobody waits for ever. A body is held as far as it was read, so unfinished ones could wait for one another: where
    they alone fill a pool, the first in line becomes exempt until it is whole or released.
@@ -101,8 +102,9 @@ class _Pool:
 class Claim:
     """What is held of one request: `bytes`.
 
-    is_whole: it grows no more. is_over: it was released. waited: it had to wait at least once. need: the bytes that it
-    waits for. number: claims are numbered as they come. pool: the user's, once the user is known.
+    declared_bytes: so large it will be, as far as its client told. is_whole: it grows no more. is_over: it was
+    released. waited: it had to wait at least once. need: the bytes that it waits for. number: claims are numbered as
+    they come. pool: the user's, once the user is known.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class Claim:
         "_go",
         "_memory",
         "bytes",
+        "declared_bytes",
         "is_over",
         "is_whole",
         "need",
@@ -119,8 +122,9 @@ class Claim:
         "waited",
     )
 
-    def __init__(self, memory: MemoryBudget, number: int) -> None:
+    def __init__(self, memory: MemoryBudget, number: int, declared_bytes: int = 0) -> None:
         self.bytes = 0
+        self.declared_bytes = declared_bytes
         self.is_whole = self.is_over = self.waited = False
         self.number = number
         self.need = 0
@@ -129,6 +133,15 @@ class Claim:
         self._memory = memory
         self._connection: Connection | None = None
         self._go: Callable[[], None] | None = None
+
+    def is_small(self, more: int = 0) -> bool:
+        """Whether it may use the last quarter (rule 3), also with so many bytes more."""
+        return self.declared_bytes <= SMALL_BYTES and self.bytes + more <= SMALL_BYTES
+
+    @property
+    def small_part(self) -> int:
+        """What it counts as a small one."""
+        return self.bytes if self.is_small() else 0
 
     def took(self, count: int) -> None:
         """So many bytes have come; or, if negative, are held no longer."""
@@ -194,6 +207,7 @@ class MemoryBudget:
     def __init__(self, most_bytes: int = MOST_BYTES, most_connections: int = MOST_CONNECTIONS) -> None:
         self.most_bytes = most_bytes
         self._all = _Pool(most_bytes * 3 // 4)
+        self._most_small_bytes, self._small_bytes = most_bytes - self._all.most, 0
         self._user_most = self._all.most // 2
         self._users: dict[str, _Pool] = {}
         self._last_number = 0
@@ -224,17 +238,19 @@ class MemoryBudget:
 
     @property
     def is_full(self) -> bool:
-        """Whether new requests must be refused: the last quarter is used up, too."""
-        return self._all.held >= self.most_bytes
+        """Whether new requests must be refused: the last quarter is used up by small ones, too."""
+        return not self._has_room_for_small(1)
 
-    def claim(self) -> Claim:
-        """A new claim, for a request that has just come."""
+    def claim(self, declared_bytes: int = 0) -> Claim:
+        """A new claim, for a request that has just come. declared_bytes: of its body, 0 = not told."""
         self._last_number += 1
-        return Claim(self, self._last_number)
+        return Claim(self, self._last_number, declared_bytes)
 
     def add(self, claim: Claim, count: int) -> None:
         """So many bytes more are held of the claim; less, if negative. What no longer has room is paused."""
+        self._small_bytes -= claim.small_part
         claim.bytes += count
+        self._small_bytes += claim.small_part
         self._all.add(claim, count)
         if claim.pool is not None:
             claim.pool.add(claim, count)
@@ -262,8 +278,9 @@ class MemoryBudget:
             return True
         if claim.pool is not None and not claim.pool.lets_pass(claim, need, first=first):
             return False
-        is_small = claim.bytes + need <= SMALL_BYTES and self._all.held + need <= self.most_bytes
-        return is_small or self._all.lets_pass(claim, need, first=first)
+        if claim.is_small(need) and self._has_room_for_small(need):
+            return True
+        return self._all.lets_pass(claim, need, first=first)
 
     def ask(self, claim: Claim, need: int, go: Callable[[], None], stop: Callable[[], None]) -> None:
         """Call `go` once so many bytes more may be held: now, or after `stop` was called and there is room."""
@@ -301,11 +318,15 @@ class MemoryBudget:
             claim.pool.claims -= 1
             if not claim.pool.claims:
                 del self._users[claim.user]
+        self._small_bytes -= claim.small_part
         claim.bytes, claim.pool, claim.is_over = 0, None, True
         if was_waiting:
             # What still comes of it is thrown away.
             claim.go()
         self._resume_soon()
+
+    def _has_room_for_small(self, need: int) -> bool:
+        return self._all.held + need <= self.most_bytes or self._small_bytes + need <= self._most_small_bytes
 
     def _pools(self, claim: Claim) -> list[_Pool]:
         return [self._all] if claim.pool is None else [self._all, claim.pool]

@@ -19,7 +19,7 @@ class _Connection:
     """A client that sends its body as fast as it is read; stalls: but for the last byte."""
 
     def __init__(self, memory: MemoryBudget, user: str, size: int = BODY, *, stalls: bool = False) -> None:
-        self.memory, self.claim, self.left = memory, memory.claim(), size
+        self.memory, self.claim, self.left = memory, memory.claim(size), size
         self.size, self.stalls = size, stalls
         self.came = asyncio.Event()
         self.reading: asyncio.Handle | None = None
@@ -104,12 +104,35 @@ async def test_small_ones_pass_where_large_ones_wait(memory: MemoryBudget) -> No
     stalled = [asyncio.create_task(_Connection(memory, f"m{n}", stalls=True).receive()) for n in range(24)]
     await asyncio.sleep(0.1)
     assert memory.held_bytes >= MOST * 3 // 4 - STEP
-    assert not memory.is_full or memory.held_bytes >= MOST
     async with asyncio.timeout(5):
-        if not memory.is_full:
-            await _served(_Connection(memory, "ana", 100_000))
+        await _served(_Connection(memory, "ana", 100_000))
     for task in stalled:
         task.cancel()
+
+
+async def test_a_body_that_may_exceed_takes_nothing_from_small_ones(memory: MemoryBudget) -> None:
+    """One that is larger than the last quarter, while it comes and while its provider works."""
+    large = _Connection(memory, "eve", MOST)
+    await large.receive()
+    assert memory.held_bytes == MOST
+    small = [_Connection(memory, f"u{n}", MB // 2) for n in range(MOST // 4 * 2 // MB)]
+    for connection in small:
+        assert not memory.is_full
+        async with asyncio.timeout(5):
+            await connection.receive()
+    last = _Connection(memory, "ana", 400_000)
+    late = asyncio.create_task(last.receive())
+    await asyncio.sleep(0.05)
+    assert memory.is_full
+    assert not late.done()
+    for connection in small:
+        connection.claim.release()
+    assert not memory.is_full
+    async with asyncio.timeout(5):
+        await late
+    last.claim.release()
+    large.claim.release()
+    assert memory.held_bytes == 0
 
 
 async def test_a_whole_body_is_waited_for(memory: MemoryBudget) -> None:

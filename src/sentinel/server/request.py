@@ -152,7 +152,7 @@ class ServedRequest:
         """So many bytes have come of something large; what came of the body before is counted, too."""
         claim = self.claim
         if claim is None:
-            claim = self.claim = self._connection.memory.claim()
+            claim = self._claim_memory()
             more = max(more, self._size)
         claim.took(more)
 
@@ -160,9 +160,14 @@ class ServedRequest:
         """What is held of it, from now on as this user's."""
         claim = self.claim
         if claim is None:
-            claim = self.claim = self._connection.memory.claim()
+            claim = self._claim_memory()
             claim.took(self._size)
         claim.belongs_to(user)
+        return claim
+
+    def _claim_memory(self) -> Claim:
+        declared = next((value for name, value in self.scope["headers"] if name == b"content-length"), b"0")
+        claim = self.claim = self._connection.memory.claim(int(declared))
         return claim
 
     def let_go(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from sentinel.config import Settings
+from sentinel.memory_budget import SMALL_BYTES
 from sentinel.server.connection import MOST_WAITING, HttpConnection
 from sentinel.server.serve import config_for
 
@@ -205,12 +206,14 @@ async def test_a_large_head_that_finds_the_memory_full_is_told(
 ) -> None:
     """It is 503, as for a body; small ones pass."""
     protocol, transport = connection
-    claim = protocol.memory.claim()
-    claim.took(protocol.memory.most_bytes)
+    claims = [protocol.memory.claim() for _ in range(protocol.memory.most_bytes // SMALL_BYTES)]
+    for claim in claims:
+        claim.took(SMALL_BYTES)
     await _answered(protocol, transport)
     transport.answered.clear()
     protocol.data_received(REQUEST[:-2] + b"x: %b\r\n\r\n" % (b"y" * 10_000))
     async with asyncio.timeout(5):
         await transport.answered.wait()
     assert b"HTTP/1.1 503 " in transport.written
-    claim.release()
+    for claim in claims:
+        claim.release()
