@@ -252,7 +252,7 @@ def _first_asked(connections: list[socket.socket]) -> socket.socket:
                     return connection
         return None
 
-    asked: socket.socket = wait_until(found, 5, "a request")
+    asked: socket.socket = wait_until(found, what="a request")
     for connection in connections:
         connection.settimeout(5)
     return asked

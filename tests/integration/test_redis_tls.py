@@ -147,7 +147,7 @@ def sentinel(folder: Path, master_port: int) -> Iterator[int]:
         return False
 
     try:
-        wait_until(answers, 10, "Redis Sentinel")
+        wait_until(answers, what="Redis Sentinel")
         yield port
     finally:
         process.kill()

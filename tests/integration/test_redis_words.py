@@ -43,7 +43,7 @@ def test_no_log_line_has_what_redis_says_of_a_key(tmp_path: Path, how: str) -> N
         sentinel = stack.sentinel(REDIS_URL=url, ready=False)
         _, token = stack.user(EMAIL, external_id=EMAIL)
         assert post(sentinel, token, chat("[[tokens=3]]")).status == 503
-        wait_until(lambda: any(line["event"] == "redis refuses a command" for line in sentinel.log()), 5)
+        wait_until(lambda: any(line["event"] == "redis refuses a command" for line in sentinel.log()))
         report = send(sentinel, "GET", "/health").body
         sentinel.stop()
         told = (sentinel.folder / "stdout").read_bytes() + (sentinel.folder / "stderr").read_bytes() + report

@@ -303,7 +303,7 @@ def test_bad_events_are_counted(provider: ScriptedProvider, sentinel: SentinelPr
     before = sentinel.metric(name)
     provider.streams(delta("a"), b"data: {oops\n\n", b"data: [\n\n", DONE)
     assert post(sentinel, token, chat(stream=True)).status == 200
-    wait_until(lambda: sentinel.metric(name) == before + 2, 5, "two more")
+    wait_until(lambda: sentinel.metric(name) == before + 2, what="two more")
 
 
 def test_an_event_arrives_before_the_next_is_sent(

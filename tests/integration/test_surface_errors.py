@@ -480,7 +480,7 @@ def test_an_endless_body_is_refused_while_it_comes(strict: SentinelProcess, toke
         connection.sendall(chunk * 7)
         assert read_answer(connection, 1.5).is_error(413, "request_too_large")
         with pytest.raises(ConnectionError):
-            wait_until(lambda: connection.sendall(chunk), 5, "the end of the connection")
+            wait_until(lambda: connection.sendall(chunk), what="the end of the connection")
 
 
 def test_a_stranger_cannot_send_for_ever(strict: SentinelProcess) -> None:
@@ -490,7 +490,7 @@ def test_a_stranger_cannot_send_for_ever(strict: SentinelProcess) -> None:
         connection.sendall(head(headers=["transfer-encoding: chunked"]) + chunk)
         assert read_answer(connection, 1.5).is_error(401, "missing_api_key")
         with pytest.raises(ConnectionError):
-            wait_until(lambda: connection.sendall(chunk), 5, "the end of the connection")
+            wait_until(lambda: connection.sendall(chunk), what="the end of the connection")
 
 
 def test_a_slow_body_is_408(strict: SentinelProcess, token: str) -> None:
@@ -538,7 +538,7 @@ def test_zion_away_with_an_unknown_token_is_503(stack: Stack, sentinel: Sentinel
         assert int(answer.headers["retry-after"]) >= 1
         assert b"zion-db-7.internal" not in answer.body
     faults.clear()
-    wait_until(lambda: post(sentinel, token, chat()).status == 200, 5, "service after Zion is back")
+    wait_until(lambda: post(sentinel, token, chat()).status == 200, what="service after Zion is back")
 
 
 def test_zion_is_given_three_seconds_in_all(stack: Stack, sentinel: SentinelProcess) -> None:

@@ -100,10 +100,10 @@ class TestHalfClosed:
         seen = len(billed)
         with raw_connection(sentinel) as connection:
             connection.sendall(whole(token, f"[[{directive}]]", stream=stream))
-            wait_until(lambda: len(billed) > seen, 5, "the request at the provider")
+            wait_until(lambda: len(billed) > seen, what="the request at the provider")
             if half_first:
                 connection.shutdown(socket.SHUT_WR)
-                wait_until(lambda: billed[seen].state == "running", 1)
+                wait_until(lambda: billed[seen].state == "running")
             if stream and "first_delay" not in directive:
                 assert connection.recv(65536)
             end(connection)
@@ -201,6 +201,6 @@ def test_a_client_of_http_1_0_that_leaves_is_noticed(stack: Stack, sentinel: Sen
     seen, started = len(billed), time.monotonic()
     with raw_connection(sentinel) as connection:
         connection.sendall(whole(token, "[[first_delay=30]]").replace(b"HTTP/1.1", b"HTTP/1.0"))
-        wait_until(lambda: len(billed) > seen, 5, "the request at the provider")
+        wait_until(lambda: len(billed) > seen, what="the request at the provider")
     wait_until(lambda: billed[seen].state == "cancelled", GONE_SECONDS, "the end at the provider")
     assert time.monotonic() - started < 5

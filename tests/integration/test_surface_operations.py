@@ -108,19 +108,19 @@ def test_health_is_unhealthy_without_redis() -> None:
         sentinel = stack.sentinel()
         local = stack.sentinel(REDIS_DOWN="local", SPOOL_DIR=str(stack.folder / "spool-2"))
         stack.store.kill()
-        wait_until(lambda: send(sentinel, "GET", "/health").status == 503, 5)
+        wait_until(lambda: send(sentinel, "GET", "/health").status == 503)
         report = send(sentinel, "GET", "/health").json
         assert (report["status"], report["checks"]["redis"]["status"]) == ("unhealthy", "unhealthy")
         ready = send(sentinel, "GET", "/health/ready")
         assert (ready.status, ready.json) == (503, {"status": "unhealthy"})
         live = send(sentinel, "GET", "/health/live")
         assert (live.status, live.json) == (200, {"status": "healthy"})
-        wait_until(lambda: states(local)["redis"] == "unhealthy", 5)
+        wait_until(lambda: states(local)["redis"] == "unhealthy")
         assert (states(local)["code"], states(local)["status"]) == (200, "degraded")
         assert send(local, "GET", "/health/ready").status == 200
         assert send(sentinel, "GET", "/metrics").status == 200
         stack.store.start()
-        wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200, 5)
+        wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200)
         assert states(sentinel)["redis"] == "healthy"
 
 
@@ -154,7 +154,7 @@ def test_metrics_have_the_names_that_dashboards_know(sentinel: SentinelProcess, 
     def missing() -> set[str]:
         return expected - set(send(sentinel, "GET", "/metrics").body.decode().splitlines())
 
-    wait_until(lambda: not missing(), 5, "all samples")
+    wait_until(lambda: not missing(), what="all samples")
     text = send(sentinel, "GET", "/metrics").body.decode()
     assert re.search(r'sentinel_tokens_processed_total\{model="gpt-4o-mini",type="prompt"\} [1-9]', text)
     assert len(re.findall(r'sentinel_request_duration_seconds_bucket\{le="[0-9.]+",model="gpt-4o-mini"\}', text)) > 5
@@ -164,7 +164,7 @@ def test_the_model_label_is_bounded(sentinel: SentinelProcess, token: str) -> No
     """Names that the provider does not list share one label, however many clients invent."""
     for index in range(30):
         post(sentinel, token, chat(model=f"invented-{index}"))
-    wait_until(lambda: sentinel.metric('sentinel_requests_total{model="other",status="error"}') >= 30, 5, "30 errors")
+    wait_until(lambda: sentinel.metric('sentinel_requests_total{model="other",status="error"}') >= 30, what="30 errors")
     assert b"invented" not in send(sentinel, "GET", "/metrics").body
 
 
@@ -172,9 +172,9 @@ def test_gauges_tell_what_goes_on(sentinel: SentinelProcess, token: str) -> None
     """Requests in flight are counted while they are."""
     thread = threading.Thread(target=post, args=(sentinel, token, chat("[[tokens=1 first_delay=1.5]]")))
     thread.start()
-    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 1, 5, "one request in flight")
+    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 1, what="one request in flight")
     thread.join()
-    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 0, 5, "none in flight")
+    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 0, what="none in flight")
     for name in ("sentinel_outbox_depth ", "sentinel_outbox_age_seconds ", "sentinel_degraded "):
         assert any(line.startswith(name) for line in send(sentinel, "GET", "/metrics").body.decode().splitlines())
 
@@ -221,7 +221,7 @@ def line_of(sentinel: SentinelProcess, request_id: str) -> dict[str, Any]:
         assert len(lines) <= 1
         return lines[0] if lines else None
 
-    line: dict[str, Any] = wait_until(found, 5, "the log line")
+    line: dict[str, Any] = wait_until(found, what="the log line")
     return line
 
 

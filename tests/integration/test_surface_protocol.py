@@ -93,7 +93,7 @@ def test_a_malformed_chunk_ends_its_request(sentinel: SentinelProcess, token: st
         ended = [line for line in sentinel.ended(0) if line["user_agent"] == "malformed-chunk"]
         return [(line["status"], line["outcome"], line["error"]) for line in ended]
 
-    assert wait_until(told, 5, "its line") == [(400, "refused", "invalid_json")]
+    assert wait_until(told, what="its line") == [(400, "refused", "invalid_json")]
 
 
 def test_a_slow_head_is_408(sentinel: SentinelProcess) -> None:
@@ -121,7 +121,7 @@ def test_a_drip_does_not_reset_the_clock(sentinel: SentinelProcess) -> None:
             except TimeoutError:
                 return False
 
-        wait_until(refused, 3, "the refusal")
+        wait_until(refused, what="the refusal")
         assert time.monotonic() - started < 2
 
 
@@ -138,7 +138,7 @@ def test_a_connection_that_was_opened_ahead_is_kept(sentinel: SentinelProcess) -
     """The clock for heads starts with the first byte of one, however late that comes; then it runs."""
     with raw_connection(sentinel) as connection, raw_connection(sentinel) as slow:
         deadline = time.monotonic() + 1.2
-        wait_until(lambda: time.monotonic() >= deadline, 5)
+        wait_until(lambda: time.monotonic() >= deadline)
         connection.sendall(head("/health/live", "GET"))
         assert read_answer(connection).status == 200
         started = time.monotonic()
@@ -152,7 +152,7 @@ def test_a_connection_between_requests_is_kept(sentinel: SentinelProcess) -> Non
     connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=5)
     for pause in (0.0, 1.0):
         deadline = time.monotonic() + pause
-        wait_until(lambda: time.monotonic() >= deadline, 5)  # noqa: B023 (waited for at once)
+        wait_until(lambda: time.monotonic() >= deadline)  # noqa: B023 (waited for at once)
         connection.request("GET", "/health/live")
         answer = connection.getresponse()
         assert (answer.status, bool(answer.read())) == (200, True)
@@ -244,8 +244,8 @@ def test_a_client_that_leaves_is_noticed_after_a_body_of_any_size(
         connection.sendall(head(headers=lines))
         assert b" 100 " in connection.recv(65536)  # Now somebody waits for the body.
         connection.sendall(body)
-        wait_until(lambda: len(stack.simulators.openai.billed) > billed, 5, "the provider at work")
-    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", 3, "the end at the provider")
+        wait_until(lambda: len(stack.simulators.openai.billed) > billed, what="the provider at work")
+    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", what="the end at the provider")
 
 
 def test_an_upgrade_is_not_followed(sentinel: SentinelProcess) -> None:

@@ -172,7 +172,7 @@ def test_it_works_without_redis() -> None:
         refused = wait_until(lambda: found if (found := send(refusing, "GET", PATH, token)).status == 503 else None)
         assert refused.is_error(503, "service_unavailable", "server_error")
         stack.store.start()
-        wait_until(lambda: "x-sentinel-degraded" not in send(sentinel, "GET", PATH, token).headers, 20)
+        wait_until(lambda: "x-sentinel-degraded" not in send(sentinel, "GET", PATH, token).headers)
 
 
 @pytest.mark.parametrize("stream", [False, True])

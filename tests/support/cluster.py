@@ -64,12 +64,12 @@ class EmbeddedCluster:
             bus = self.ask(node, "CONFIG", "GET", "cluster-port")["cluster-port"]
             self.ask(self.nodes[0], "CLUSTER MEET", "127.0.0.1", node.port, bus)
         wait_until(
-            lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), 15, "the meeting of the nodes"
+            lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), what="the meeting of the nodes"
         )
         for number, node in enumerate(self.nodes[self.masters :]):
             self.ask(node, "CLUSTER REPLICATE", self.ask(self.nodes[number % self.masters], "CLUSTER MYID"))
-        wait_until(lambda: all(self._serves(node) for node in self.nodes), 15, "the cluster")
-        wait_until(lambda: all(self._follows(node) for node in self.nodes[self.masters :]), 15, "the replicas")
+        wait_until(lambda: all(self._serves(node) for node in self.nodes), what="the cluster")
+        wait_until(lambda: all(self._follows(node) for node in self.nodes[self.masters :]), what="the replicas")
         return self
 
     def _knows(self, node: EmbeddedStore) -> int:

@@ -72,7 +72,7 @@ async def crowd(sentinels: Sequence[SentinelProcess], token: str, bodies: Iterab
     return await asyncio.gather(*(post(sentinels[n % len(sentinels)], token, body) for n, body in enumerate(bodies)))
 
 
-async def until(condition: Callable[..., Any], what: str, seconds: float = 10.0) -> Any:
+async def until(condition: Callable[..., Any], what: str, seconds: float = 30.0) -> Any:
     """`wait_until` for tests that have an event loop; the condition may be a coroutine function."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:

@@ -95,14 +95,14 @@ class Books:
         """Records in the outboxes."""
         return (await self.outbox().depth())[0]
 
-    async def told(self, deliverer: Outbox, seconds: float = 10.0) -> None:
+    async def told(self, deliverer: Outbox, seconds: float = 30.0) -> None:
         """Let this deliverer work until Zion has been told all, and nothing is left behind."""
         await until(deliverer.flush, seconds)
         assert await self.waiting() == 0
         assert await self.store.command("HLEN", "sentinel:batches") == 0
 
 
-async def until(condition: Callable[[], Awaitable[T]], seconds: float = 10.0) -> T:
+async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
     """Look until the condition holds; return what it returned. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not (found := await condition()):  # noqa: ASYNC110 (Redis and other processes set no events)

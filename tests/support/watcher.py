@@ -25,7 +25,7 @@ def watcher(folder: Path, master: EmbeddedStore, replicas: int = 1) -> Iterator[
     )
     process = subprocess.Popen([_binary(), str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
     try:
-        wait_until(lambda: _replicas(port) == replicas, 15, "the watcher")
+        wait_until(lambda: _replicas(port) == replicas, what="the watcher")
         yield port
     finally:
         process.kill()

@@ -154,5 +154,5 @@ def test_what_is_forgotten_here_is_forgotten_everywhere(stack: Stack, cluster: E
     stack.simulators.zion.revoke(token)
     path = "/admin/users/forgotten/refresh"
     assert surface.send(here, "POST", path, Authorization="Bearer admin-key").status == 200
-    wait_until(lambda: surface.post(there, token, BODY).status == 401, 5, "the refusal")
+    wait_until(lambda: surface.post(there, token, BODY).status == 401, what="the refusal")
     assert surface.send(there, "GET", "/health").json["checks"]["tasks"]["failing"] == []

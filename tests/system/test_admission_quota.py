@@ -34,7 +34,7 @@ async def ask(sentinel: SentinelProcess, token: str, tokens: int = 5, **fields: 
     return await post(sentinel, token, say(f"[[tokens={tokens}]]", max_tokens=tokens, **fields))
 
 
-async def until_status(sentinel: SentinelProcess, token: str, status: int, seconds: float = 10.0) -> Answer:
+async def until_status(sentinel: SentinelProcess, token: str, status: int, seconds: float = 30.0) -> Answer:
     """Ask, as an impatient client does, until the answer has this status."""
 
     async def asked() -> Answer | None:

@@ -40,7 +40,7 @@ def sentinel(stack: Stack) -> Iterator[SentinelProcess]:
         except OSError:
             return False
 
-    wait_until(ready, 20, "granian")
+    wait_until(ready, what="granian")
     yield sentinel
     assert sentinel.stop() == 0
     assert [line["event"] for line in sentinel.log()][-1] == "sentinel has stopped"
@@ -106,5 +106,5 @@ def test_granian_tells_of_a_client_that_leaves(stack: Stack, sentinel: SentinelP
     assert answer.readline().startswith(b"data: ")
     answer.close()
     connection.close()
-    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", 5, "the end at the provider")
+    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", what="the end at the provider")
     assert stack.booked(1, "granian3@corp.test")["ai_output_tokens"] < 200

@@ -160,7 +160,7 @@ def test_redis_may_come_later(tmp_path: Path) -> None:
         assert answer.is_error(503, "service_unavailable", "server_error")
         assert int(answer.headers["retry-after"]) >= 1
         stack.store.start()
-        wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200, 5)
+        wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200)
         assert post(sentinel, token, chat()).status == 200
 
 
@@ -178,13 +178,13 @@ def test_a_redis_that_is_away_is_told_once(tmp_path: Path, redis_down: str, mean
         def told() -> list[tuple[str, str]]:
             return [(line["event"], line["level"]) for line in sentinel.log() if line.get("address") == address]
 
-        wait_until(lambda: len(sentinel.ended(20)) == 20 and told(), 5, "the lines of all requests")
+        wait_until(lambda: len(sentinel.ended(20)) == 20 and told(), what="the lines of all requests")
         assert told() == [("redis is away", "warning")]
         (line,) = [line for line in sentinel.log() if line["event"] == "redis is away"]
         assert "connection refused" in line["reason"]
         assert meanwhile in line["meanwhile"]
         stack.store.start()
-        wait_until(lambda: ("redis is there", "info") in told(), 10, "a word that it is back")
+        wait_until(lambda: ("redis is there", "info") in told(), what="a word that it is back")
         # Another reason, such as that it is still loading, is told, too.
         warnings = [(line["event"], line.get("reason")) for line in sentinel.log() if line.get("level") == "warning"]
         assert len(warnings) == len(set(warnings))
@@ -195,7 +195,7 @@ def test_a_redis_that_refuses_is_told_once(stack: Stack) -> None:
     sentinel = stack.sentinel(ready=False, REDIS_URL=f"redis://app:wrong-one@127.0.0.1:{stack.store.port}")
     for _ in range(20):
         assert send(sentinel, "GET", "/health/ready").status == 503
-    wait_until(lambda: any(line["event"] == "sentinel is ready" for line in sentinel.log()), 5, "the log")
+    wait_until(lambda: any(line["event"] == "sentinel is ready" for line in sentinel.log()), what="the log")
     (line,) = [line for line in sentinel.log() if line.get("level") == "warning"]
     assert line["event"] == "redis is away"
     assert "does not take our password" in line["reason"]
@@ -207,7 +207,7 @@ def test_without_redis_the_end_waits_for_nothing(tmp_path: Path) -> None:
     with Stack() as stack:
         sentinel = stack.sentinel()
         stack.store.kill()
-        wait_until(lambda: any(line["event"] == "redis is away" for line in sentinel.log()), 5, "a word")
+        wait_until(lambda: any(line["event"] == "redis is away" for line in sentinel.log()), what="a word")
         assert sentinel.stop(5) == 0
 
 
@@ -248,7 +248,7 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
     children = children_of(sentinel.pid)
     with open_stream(sentinel, token, "[[tokens=15 delay=0.1]]") as answer:
         sentinel.signal(number)
-        wait_until(lambda: refuses(sentinel), 5, "a closed port")
+        wait_until(lambda: refuses(sentinel), what="a closed port")
         assert events(b"data: " + answer.read().partition(b"data: ")[2])[-1] == "[DONE]"
     assert sentinel.process is not None
     assert sentinel.process.wait(15) == 0
@@ -256,7 +256,7 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
     assert [line["outcome"] for line in sentinel.ended()] == ["ok"]
     assert messages(sentinel)[-1] == "sentinel has stopped"
     assert "Traceback" not in (sentinel.folder / "stderr").read_text() + (sentinel.folder / "stdout").read_text()
-    wait_until(lambda: not any(is_running(child) for child in children), 5, "the end of every child")
+    wait_until(lambda: not any(is_running(child) for child in children), what="the end of every child")
 
 
 def test_a_stream_that_outlasts_the_grace_is_ended_and_billed(stack: Stack) -> None:
@@ -314,7 +314,7 @@ def test_a_reader_of_stdout_that_leaves_ends_nothing(stack: Stack) -> None:
         os.close(read)
         os.close(write)
         sentinel.process = process
-        wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200, 20)
+        wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200)
         _, token = stack.user("silent@corp.test")
         for _ in range(5):
             assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
@@ -346,7 +346,7 @@ def workers_of(sentinel: SentinelProcess) -> set[int]:
 def pair(stack: Stack) -> SentinelProcess:
     """Two workers."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, 20, "two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, what="two workers")
     return sentinel
 
 
@@ -356,7 +356,7 @@ def test_metrics_are_summed_over_workers(stack: Stack, pair: SentinelProcess) ->
     for _ in range(40):
         assert post(pair, token, chat("[[tokens=2]]")).status == 200
     success = 'sentinel_requests_total{model="gpt-4o-mini",status="success"}'
-    wait_until(lambda: pair.metric(success) == 40, 5, "the sum of both workers")
+    wait_until(lambda: pair.metric(success) == 40, what="the sum of both workers")
     tokens = 'sentinel_tokens_processed_total{model="gpt-4o-mini",type="completion"}'
     assert [pair.metric(tokens) for _ in range(6)] == [80] * 6
     assert pair.metric('sentinel_request_duration_seconds_bucket{le="+Inf",model="gpt-4o-mini"}') == 40
@@ -369,23 +369,23 @@ def test_a_killed_worker_is_replaced_and_its_gauges_go(stack: Stack, pair: Senti
     in_flight = "sentinel_requests_in_flight"
     before = workers_of(pair)
     with open_stream(pair, token, "[[tokens=900 delay=0.1]]"):
-        wait_until(lambda: pair.metric(in_flight) == 1, 5, "the request in flight")
+        wait_until(lambda: pair.metric(in_flight) == 1, what="the request in flight")
         for worker in before & set(children_of(pair.pid)):
             os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: len(workers_of(pair) - before) == 2, 20, "new workers")
-        wait_until(lambda: not refuses(pair) and pair.metric(in_flight) == 0, 10, "an honest gauge")
+        wait_until(lambda: len(workers_of(pair) - before) == 2, what="new workers")
+        wait_until(lambda: not refuses(pair) and pair.metric(in_flight) == 0, what="an honest gauge")
     assert post(pair, token, chat("[[tokens=1]]")).status == 200
 
 
 def test_no_worker_outlives_a_killed_supervisor(stack: Stack) -> None:
     """SIGKILL for the supervisor ends its workers in good order: streams finish and the port is free."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, 20, "two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, what="two workers")
     workers = workers_of(sentinel)
     _, token = stack.user("orphan@corp.test")
     with open_stream(sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
         sentinel.kill()
         assert answer.read().endswith(b"data: [DONE]\n\n")
-    wait_until(lambda: not any(is_running(worker) for worker in workers), 10, "the end of the workers")
+    wait_until(lambda: not any(is_running(worker) for worker in workers), what="the end of the workers")
     assert refuses(sentinel)
     assert stack.booked(1, "orphan@corp.test")["ai_output_tokens"] == 20

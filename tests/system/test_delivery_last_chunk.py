@@ -122,7 +122,7 @@ def test_at_shutdown_too(stack: Stack, provider: ScriptedProvider) -> None:
         short.signal(signal.SIGTERM)
         # Later than its grace ends, and it cuts all streams off.
         threading.Timer(1 + USAGE_SECONDS, leaver.gate.set).start()
-        wait_until(lambda: not short.running, 15, "the end")
+        wait_until(lambda: not short.running, what="the end")
 
     leaver.leaves(short, event(text()) + event(finish()), event(usage=USAGE) + DONE, at_mark=end)
     assert leaver.booked() == (11, 5000)

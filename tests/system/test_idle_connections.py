@@ -56,7 +56,7 @@ def idle_connections(sentinel: SentinelProcess, count: int) -> Iterator[list[soc
     connections: list[socket.socket] = []
     try:
         connections += (socket.create_connection(("127.0.0.1", sentinel.port), timeout=15) for _ in range(count))
-        wait_until(lambda: open_files(sentinel) >= before + count - SOME_FILES, 5, f"{count} accepted connections")
+        wait_until(lambda: open_files(sentinel) >= before + count - SOME_FILES, what=f"{count} accepted connections")
         for connection in connections:
             connection.sendall(b"POST /")
         yield connections
@@ -91,7 +91,7 @@ def test_ten_thousand_idle_connections() -> None:
         # What they had is there for the next ones, whoever closes first. The allocator keeps most of it for them.
         with soft_limit(count + SPARE_FILES), idle_connections(sentinel, count):
             assert rss_bytes(sentinel) - memory < held + NOISE_BYTES
-        wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, 5, "the end of what clients closed")
+        wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, what="the end of what clients closed")
         # Ten thousand that close in one moment can keep a busy machine from Redis' answer for its 250 ms.
-        wait_until(lambda: post(sentinel, token, chat("[[tokens=1]]")).status == 200, 5, "an answer")
+        wait_until(lambda: post(sentinel, token, chat("[[tokens=1]]")).status == 200, what="an answer")
         assert sentinel.stop() == 0

@@ -175,7 +175,7 @@ def test_a_coded_stream_after_the_head(
 
 def ended_with(sentinel: SentinelProcess, outcome: str) -> dict[str, Any]:
     """The log line of the last request that ended so."""
-    found = wait_until(lambda: [at for at in sentinel.ended() if at["outcome"] == outcome], 5, "the log line")
+    found = wait_until(lambda: [at for at in sentinel.ended() if at["outcome"] == outcome], what="the log line")
     line: dict[str, Any] = found[-1]
     return line
 
@@ -304,7 +304,7 @@ def test_a_kept_connection_that_dies_costs_nothing(stack: Stack, end: Any, strea
         booked = stack.booked(2, email)
         assert (booked["ai_requests"], booked["ai_input_tokens"], booked["ai_output_tokens"]) == (2, 42, 34)
         assert [line["outcome"] for line in sentinel.ended(2)] == ["ok", "ok"]
-        wait_until(lambda: sentinel.metric("sentinel_requests_in_flight") == 0, 5, "the end of all reservations")
+        wait_until(lambda: sentinel.metric("sentinel_requests_in_flight") == 0, what="the end of all reservations")
         sentinel.stop()
 
 
@@ -388,11 +388,11 @@ def test_small_answers_leave_at_once() -> None:
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners})
     thread.start()
     try:
-        wait_until(lambda: server.started, 10, "the server")
+        wait_until(lambda: server.started, what="the server")
         with socket.create_connection(("127.0.0.1", settings.sentinel_port), timeout=5) as client:
             port = client.getsockname()[1]
             # It is set right after the connection is accepted.
-            wait_until(lambda: nodelay_of_ends(port) == [1], 5, "TCP_NODELAY")
+            wait_until(lambda: nodelay_of_ends(port) == [1], what="TCP_NODELAY")
     finally:
         server.should_exit = True
         thread.join(10)

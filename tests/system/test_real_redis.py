@@ -62,7 +62,7 @@ def test_redis_6_is_refused_in_words(stack: Stack, real: EmbeddedStore) -> None:
     sentinel = stack.sentinel(REDIS_URL=real.url, ready=False)
     _, token = stack.user("six@corp.test")
     [line] = wait_until(
-        lambda: [line for line in sentinel.log() if line["event"] == "redis is not set up as it should be"], 3
+        lambda: [line for line in sentinel.log() if line["event"] == "redis is not set up as it should be"]
     )
     assert line["what"] == "version"
     assert line["found"].startswith("6.")

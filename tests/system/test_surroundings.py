@@ -100,7 +100,7 @@ def test_a_full_pipe_holds_up_nothing(stack: Stack, workers: str) -> None:
     """Log lines that nobody reads are dropped in the end; requests, the start and the end wait for none of them."""
     sentinel = stack.sentinel(start=False, SENTINEL_WORKERS=workers)
     with unread(sentinel):
-        wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200, 20)
+        wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200)
         _, token = stack.user(f"unread-{workers}@corp.test")
         for _ in range(5):
             assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
@@ -116,10 +116,10 @@ def test_a_full_disk_takes_log_lines_alone(stack: Stack) -> None:
         sentinel.process = subprocess.Popen(
             [COMMAND, "serve"], env=environment, cwd=sentinel.folder, stdout=full, stderr=full
         )
-    wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200, 20)
+    wait_until(lambda: not refuses(sentinel) and send(sentinel, "GET", "/health/ready").status == 200)
     _, token = stack.user("full@corp.test")
     for _ in range(5):
         assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
     assert stack.booked(5, "full@corp.test")["ai_output_tokens"] == 5
-    wait_until(lambda: sentinel.metric("sentinel_log_lines_dropped_total") >= 5, 5, "the count of lost lines")
+    wait_until(lambda: sentinel.metric("sentinel_log_lines_dropped_total") >= 5, what="the count of lost lines")
     assert sentinel.stop(20) == 0
