@@ -44,7 +44,7 @@ from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Parts
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
-from sentinel.routes.table import Routes
+from sentinel.routes.table import Routes, renderer_of
 from sentinel.server.open_files import most_connections
 from sentinel.server.process import FLUSH_SECONDS
 from sentinel.server.workers import die_with_parent
@@ -268,6 +268,7 @@ def build(
         "body_seconds": settings.request_body_timeout_seconds,
         "stall_seconds": settings.client_stall_timeout_seconds,
         "memory": requests,
+        "error_renderer": renderer_of,
     }
     state = AppState(settings, parts, catalog, metrics, probe, observers.request_ended)
     return Services(state, for_connections, life_cycle, outbox.name)

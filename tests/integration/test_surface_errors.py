@@ -44,6 +44,21 @@ def test_without_a_bearer_token_nobody_is_asked(
     assert (questions(stack), provider_calls(stack)) == before
 
 
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "x-goog-api-key"])
+def test_a_token_may_be_where_another_format_has_it(
+    stack: Stack, sentinel: SentinelProcess, token: str, name: str
+) -> None:
+    """It passes on every route, Authorization comes first, and the provider sees none of it."""
+    stack.simulators.openai.calls.clear()
+    assert send(sentinel, "POST", CHAT, body=chat(), **{name: token}).status == 200
+    assert send(sentinel, "GET", "/sentinel/quota", **{name: token}).status == 200
+    assert send(sentinel, "POST", CHAT, token, body=chat(), **{name: "forged"}).status == 200
+    assert send(sentinel, "POST", CHAT, "forged", body=chat(), **{name: token}).is_error(401, "invalid_api_key")
+    for call in stack.simulators.openai.calls:
+        assert name not in call.headers
+        assert token not in str(call.headers)
+
+
 @pytest.mark.parametrize("bad", ["x" * 20_000, "two words", "t\xf6ken", "tab\tinside"])
 def test_what_can_be_no_token_is_refused_without_asking_zion(stack: Stack, sentinel: SentinelProcess, bad: str) -> None:
     """A token that no header could carry to Zion, or that is absurdly long, gives 401 at once."""

@@ -237,7 +237,7 @@ class Link:
             self.connects += 1
             self.failure = None
             self._told.clear()
-            self.refusal = told = ""
+            told = ""
             self._attempted.set()
             log.info("redis is there", address=self._address.name)
             try:

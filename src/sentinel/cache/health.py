@@ -66,7 +66,7 @@ class StoreHealth:
         except RedisUnavailable as error:
             return reason_of(master.failure or error)
         if asyncio.get_running_loop().time() - master.failed_at < FAILED_SECONDS:
-            return f"refused a call lately ({master.refusal})"
+            return f"failed a call lately ({master.refusal})"
         return None
 
 

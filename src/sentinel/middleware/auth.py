@@ -1,4 +1,4 @@
-"""From the Authorization header to the caller."""
+"""From the header that has the token to the caller."""
 
 from __future__ import annotations
 
@@ -12,14 +12,34 @@ MOST_TOKEN_BYTES = 16 * 1024
 """A JWT is rarely over 2 KB; no header of this size is worth asking Zion about."""
 
 
-def bearer_token(value: bytes | None) -> bytes:
-    """The token of `Authorization: Bearer <token>`; the scheme in any case (RFC 9110, 11.1). None: no such header.
+_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+"""Where Anthropic's, Azure's and Google's clients put it."""
+
+
+def token_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The token of a request: of `Authorization: Bearer`, else of the header that another format has for it.
 
     Raises MissingApiKey, InvalidApiKey (for what can be no token).
     """
+    token = _of_scheme(headers.get(b"authorization"))
+    if token is None:
+        token = next((value for name in _KEY_HEADERS if (value := headers.get(name, b"").strip())), None)
+    return _checked(token)
+
+
+def bearer_token(value: bytes | None) -> bytes:
+    """The token of `Authorization: Bearer <token>` alone. None: no such header. Raises as `token_of` does."""
+    return _checked(_of_scheme(value))
+
+
+def _of_scheme(value: bytes | None) -> bytes | None:
+    """What follows `Bearer`, in any case (RFC 9110, 11.1)."""
     scheme, _, token = (value or b"").strip().partition(b" ")
-    token = token.strip()
-    if scheme.lower() != b"bearer" or not token:
+    return token.strip() or None if scheme.lower() == b"bearer" else None
+
+
+def _checked(token: bytes | None) -> bytes:
+    if token is None:
         raise MissingApiKey(
             "You didn't provide an API key: send your token in an Authorization header, as `Bearer <token>`."
         )
@@ -45,4 +65,4 @@ async def identify(
 
     Raises MissingApiKey, InvalidApiKey, AccessDenied, ZionUnavailable, RedisUnavailable.
     """
-    return await cache.user(bearer_token(headers.get(b"authorization")), client)
+    return await cache.user(token_of(headers), client)

@@ -91,15 +91,21 @@ def served_path(path: str) -> str:
     return path
 
 
+def renderer_of(path: str) -> Callable[[AppError], bytes] | None:
+    """What renders the errors of this path; None for one that has no format of its own."""
+    endpoint = ENDPOINTS.get(served_path(path))
+    return None if endpoint is None else endpoint.render
+
+
 def _render(request: Request, error: AppError, more: Iterable[Header] = ()) -> Response:
-    return _answer_of(error, request.scope["context"], more)
+    return _answer_of(error, request.scope["context"], request.scope["path"], more)
 
 
-def _answer_of(error: AppError, context: RequestContext, more: Iterable[Header] = ()) -> Response:
-    """The answer that an error is, noted in the context."""
+def _answer_of(error: AppError, context: RequestContext, path: str, more: Iterable[Header] = ()) -> Response:
+    """The answer that an error is, in the format of the path; noted in the context."""
     context.error_code = error.code
     context.outcome = outcome.of_error(error, "error", has_begun=False)
-    response = Response(body_of(error), error.status)
+    response = Response((renderer_of(path) or body_of)(error), error.status)
     response.raw_headers += [*headers_of(error), *more]
     return response
 
@@ -240,7 +246,7 @@ class Routes:
             # As in an exchange it ends here, with an answer where none has begun.
             if not context.status:
                 error = ServiceUnavailable("The server is shutting down.", retry_after_seconds=1)
-                await _answer_of(error, context)(scope, receive, answer)
+                await _answer_of(error, context, path)(scope, receive, answer)
             context.outcome = "shutdown"
         finally:
             self._on_end(context, "debug" if context.route in _QUIET else "info")

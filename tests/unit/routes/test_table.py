@@ -1,10 +1,10 @@
-"""CORS, as headers in and headers out."""
+"""CORS, as headers in and headers out; which errors a path has."""
 
 from __future__ import annotations
 
 import pytest
 
-from sentinel.routes.table import Cors
+from sentinel.routes.table import ENDPOINTS, Cors, renderer_of
 
 
 def headers(cors: Cors, origin: bytes | None) -> dict[bytes, bytes]:
@@ -41,3 +41,11 @@ def test_a_preflight_allows_what_was_asked() -> None:
     assert asked[b"access-control-allow-headers"] == b"authorization, x-a"
     assert dict(cors.preflight({}))[b"access-control-allow-headers"] == b"*"
     assert asked[b"content-length"] == b"0"
+
+
+def test_errors_have_the_format_of_their_path() -> None:
+    """Also of one that is misspelt, and before a request of it is there: the server asks by the path."""
+    for path, endpoint in ENDPOINTS.items():
+        assert renderer_of(path) == endpoint.render
+        assert renderer_of(f"/v1{path}/") == endpoint.render
+    assert renderer_of("/v1/models") is None
