@@ -21,12 +21,15 @@ class AppError(Exception):
 
     param: the request field at fault. details: more for a machine to read. headers: extra answer headers.
     retry_after_seconds: when a retry can help; rendered as `Retry-After`, rounded up, at least 1.
+    another_target: whether another target of the same model may serve the request, as long as the client has no byte of
+    an answer (DESIGN section 9).
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     side: ClassVar[Side] = "sentinel"
+    another_target: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -168,6 +171,11 @@ class UpstreamError(AppError):
 
     status, code = 502, "upstream_error"
     side: ClassVar[Side] = "provider"
+    another_target: ClassVar[bool] = True
+
+
+class UpstreamNotReached(UpstreamError):
+    """There was no connection, so the provider has never heard of the request."""
 
 
 class UpstreamTimeout(AppError):
@@ -175,6 +183,7 @@ class UpstreamTimeout(AppError):
 
     status, code = 504, "upstream_timeout"
     side: ClassVar[Side] = "provider"
+    another_target: ClassVar[bool] = True
 
 
 class ServiceUnavailable(AppError):

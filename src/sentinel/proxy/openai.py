@@ -7,13 +7,12 @@ events of a stream by the meter, which sees them whole.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 
 import structlog
 
 from sentinel.egress import DIRECT, Egress
-from sentinel.error import AppError, UpstreamError, UpstreamTimeout
+from sentinel.error import AppError, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
 from sentinel.proxy.provider import OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
@@ -27,19 +26,17 @@ from sentinel.proxy.transport.http1 import (
     IdleTimeout,
     Take,
 )
-from sentinel.tasks import pause
 from sentinel.tokens.counter import is_large
 
 log = structlog.get_logger()
 
 CONNECT_RETRIES = 2
-_RETRY_SECONDS = 0.05
 _GET_SECONDS = 10.0
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class OpenAIProvider:
-    """Sends requests to `{url}{path}` with our key. Connect errors are tried again."""
+    """Sends requests to `{url}{path}` with our key. What was never sent, for want of a connection, is tried again."""
 
     def __init__(
         self,
@@ -59,15 +56,13 @@ class OpenAIProvider:
             connect_seconds=connect_timeout_seconds,
             idle_seconds=idle_timeout_seconds,
             keep_seconds=keepalive_seconds,
+            connect_retries=CONNECT_RETRIES,
             egress=egress,
         )
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
-        try:
-            answer = await self._client.send(b"POST", request.path, request.lines, request.body, request)
-        except HttpError as error:
-            answer = await self._once_more(error, b"POST", request.path, request.lines, request.body, request)
+        answer = await self._send(request)
         if answer.status == 200:
             if not answer.ended:
                 await _pass_blanks(answer, on_blank, self._redactor)
@@ -88,7 +83,7 @@ class OpenAIProvider:
 
     async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
-        answer = await self._send(b"POST", request.path, request.lines, request.body, request)
+        answer = await self._send(request)
         stream = _Stream(answer, self._redactor, room)
         coding = stream.coding if stream.status == 200 else None
         return stream if coding is None else _DecodedStream(stream, coding)
@@ -98,7 +93,8 @@ class OpenAIProvider:
         try:
             async with asyncio.timeout(_GET_SECONDS):
                 lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
-                return await _whole(await self._send(b"GET", path.encode("ascii"), lines), self._redactor)
+                request = ProviderRequest(path.encode("ascii"), lines, b"", b"GET")
+                return await _whole(await self._send(request), self._redactor)
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error
 
@@ -106,40 +102,15 @@ class OpenAIProvider:
         """Close all connections."""
         await self._client.close()
 
-    async def _send(
-        self,
-        method: bytes,
-        path: bytes,
-        lines: bytes,
-        body: bytes = b"",
-        request: ProviderRequest | None = None,
-    ) -> Http1Answer:
+    async def _send(self, request: ProviderRequest) -> Http1Answer:
+        """The answer, whose head is there. Raises UpstreamError, UpstreamTimeout, and what a streamed body raises."""
+        body = request.body
         try:
-            return await self._client.send(method, path, lines, body, request)
+            if isinstance(body, bytes):
+                return await self._client.send(request.method, request.path, request.lines, body, request)
+            return await self._client.upload(request.method, request.path, request.lines, body, request)
         except HttpError as error:
-            return await self._once_more(error, method, path, lines, body, request)
-
-    async def _once_more(
-        self,
-        error: HttpError,
-        method: bytes,
-        path: bytes,
-        lines: bytes,
-        body: bytes,
-        request: ProviderRequest | None,
-    ) -> Http1Answer:
-        """Send again what was never sent, for no connection was there. Raises UpstreamError, UpstreamTimeout."""
-        for attempt in range(CONNECT_RETRIES):
-            if not isinstance(error, ConnectFailed):
-                break
-            # Jitter: callers that failed together must not come back together.
-            await pause(_RETRY_SECONDS * (attempt + 1) * (0.5 + random.random()))  # noqa: S311 (no secret)
-            try:
-                # A kept connection may have been dead, and none be had in its place; the next one is a fresh one.
-                return await self._client.send(method, path, lines, body, request, reuse=False)
-            except HttpError as again:
-                error = again
-        raise _ours(error) from error
+            raise _ours(error) from error
 
 
 _UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized)
@@ -303,4 +274,6 @@ def _ours(error: HttpError) -> AppError:
     log.warning("provider fails", reason=type(error).__name__, detail=str(error))
     if isinstance(error, IdleTimeout):
         return UpstreamTimeout("The model provider did not answer in time.")
+    if isinstance(error, ConnectFailed):
+        return UpstreamNotReached("The model provider is not available.")
     return UpstreamError("The model provider is not available or its answer broke.")

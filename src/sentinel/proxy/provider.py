@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -13,15 +13,26 @@ Room = Callable[[int], Awaitable[None]]
 """Waits until so many bytes more of an answer may be held; nobody is asked for small ones."""
 
 
+class StreamedBody(Protocol):
+    """A body that comes piece by piece, once. length: its bytes in all, None where they are not known before."""
+
+    length: int | None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its pieces. What is raised while they are waited for ends the request."""
+
+
 class ProviderRequest(msgspec.Struct):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
-    lines: headers as they go over the wire. sent: the provider may know of it from now on, and bill it.
+    lines: headers as they go over the wire. body: one that is streamed is sent once, and over a fresh connection.
+    sent: the provider may know of it from now on, and bill it.
     """
 
     path: bytes
     lines: bytes
-    body: bytes
+    body: bytes | StreamedBody
+    method: bytes = b"POST"
     sent: bool = False
 
 

@@ -4,8 +4,9 @@ Why not a library: relaying is what Sentinel is for, and the call to the provide
 request. pyreqwest, the fastest client found, hands each answer and each chunk from its own thread to ours; measured
 side by side that is 35 us for a whole answer and 29 us for a chunk, here 17 and 5 (docs/adr/0008).
 
-What it does: keep-alive, one request at a time on a connection, chunked and counted and endless bodies, a bound for
-what waits unread, an idle time-out, TLS. What it leaves out: HTTP/2, redirects, cookies, compression, trailers.
+What it does: keep-alive, one request at a time on a connection, chunked and counted and endless bodies, bodies that are
+sent as they come (upload.py), a bound for what waits unread, an idle time-out, TLS. What it leaves out: HTTP/2,
+redirects, cookies, compression, trailers.
 
 Providers close connections that rest (vLLM after 5 s, OpenAI and Anthropic after 15), and may do so just as we send a
 request. So a connection rests for a shorter time here; and a request whose kept connection dies before any byte of the
@@ -15,6 +16,7 @@ answer is sent once more, over a fresh one.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
@@ -24,7 +26,9 @@ import httptools
 import structlog
 
 from sentinel.egress import DIRECT, Egress
+from sentinel.proxy.provider import StreamedBody
 from sentinel.proxy.transport.dialer import Dialer, ProxyRefused
+from sentinel.proxy.transport.upload import Upload, WrongLength, framing_of
 from sentinel.tasks import Tasks, pause
 from sentinel.write_coalescer import write_coalescer
 
@@ -40,6 +44,8 @@ _MOST_COPIED_BYTES = 64 * 1024
 _WHITE_SPACE = b" \t\r\n"
 """Of JSON (RFC 8259, 2)."""
 _TICK_SECONDS = 0.25
+_RETRY_SECONDS = 0.05
+"""Before the second attempt to connect, about; before the third it is twice as long."""
 
 
 class HttpError(Exception):
@@ -75,8 +81,9 @@ class Note(Protocol):
 class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
-    keep_seconds: how long a connection is kept for the next request, 0 = not at all. lines: headers of every request,
-    as they go over the wire. egress: how the origin is reached.
+    keep_seconds: how long a connection is kept for the next request, 0 = not at all. connect_retries: how often it is
+    tried again to get one. lines: headers of every request, as they go over the wire. egress: how the origin is
+    reached.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Http1Client:
         connect_seconds: float,
         idle_seconds: float,
         keep_seconds: float,
+        connect_retries: int = 0,
         egress: Egress = DIRECT,
     ) -> None:
         parts = urlsplit(url)
@@ -98,6 +106,7 @@ class Http1Client:
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._keep_seconds = keep_seconds
+        self._connect_retries = connect_retries
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._tasks = Tasks()
@@ -110,15 +119,13 @@ class Http1Client:
         lines: bytes,
         body: bytes,
         note: Note | None = None,
-        *,
-        reuse: bool = True,
     ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
         lines: headers as they go over the wire, without host and content-length. note: is told once there is a
-        connection. reuse: whether a kept connection will do. The answer must be read to its end, or closed.
+        connection. The answer must be read to its end, or closed.
         """
-        connection = (self._reuse() if reuse else None) or await self._connect()
+        connection = self._reuse() or await self._connect()
         if note is not None:
             note.sent = True
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
@@ -140,6 +147,29 @@ class Http1Client:
             # A fresh one is never stale, so this happens once.
             connection = await self._connect()
 
+    async def upload(
+        self, method: bytes, path: bytes, lines: bytes, body: StreamedBody, note: Note | None = None
+    ) -> Http1Answer:
+        """`send` for a body that comes piece by piece. Raises HttpError, and what reading the body raises.
+
+        It cannot be sent twice, so a kept connection, which may be dead, will not do.
+        """
+        connection = await self._connect()
+        if note is not None:
+            note.sent = True
+        head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, framing_of(body))
+        self._busy.add(connection)
+        answer = Http1Answer(connection)
+        try:
+            connection.start(answer, head, b"")
+            connection.start_upload(self._tasks, body)
+            while answer.status == 0:
+                await connection.more()
+        except BaseException:
+            connection.abort()
+            raise
+        return answer
+
     def _reuse(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -149,9 +179,19 @@ class Http1Client:
         return None
 
     async def _connect(self) -> _Connection:
+        """A fresh connection. Raises ConnectFailed."""
         if not self._ticking:
             self._ticking = True
             self._tasks.start(self._tick(), "provider connections")
+        for attempt in range(1, self._connect_retries + 1):
+            try:
+                return await self._connect_once()
+            except ConnectFailed:
+                # Jitter: callers that failed together must not come back together.
+                await pause(_RETRY_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 (no secret)
+        return await self._connect_once()
+
+    async def _connect_once(self) -> _Connection:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 return await self._dialer.connect(lambda: _Connection(self))
@@ -336,6 +376,8 @@ class _Connection(asyncio.Protocol):
         self._is_kept = False
         self._surplus = False
         self._paused = False
+        self._upload: Upload | None = None
+        self._uploading: asyncio.Task[None] | None = None
         self.moved_at = self._loop.time()
 
     # --------------------------------------------------------------------------------------------- for the client
@@ -350,6 +392,26 @@ class _Connection(asyncio.Protocol):
         else:
             # As it is: put behind its head it would be in memory twice for as long as the provider takes to read it.
             self._transport.writelines((head, body))
+
+    def start_upload(self, tasks: Tasks, body: StreamedBody) -> None:
+        """Send the body of the request whose head was sent, as it comes."""
+        upload = self._upload = Upload(body, self._write)
+        self._uploading = tasks.start(self._send_all(upload), "upload to the provider")
+
+    async def _send_all(self, upload: Upload) -> None:
+        try:
+            await upload.run()
+        except WrongLength:
+            self.fail(HttpError("the body of the request has another length than it was said to have"))
+        except Exception as error:  # noqa: BLE001 (it is raised where the answer is read)
+            self.fail(error)
+        else:
+            self._upload = None
+
+    def _write(self, data: bytes) -> None:
+        self.moved_at = self._loop.time()
+        if self._transport is not None:
+            self._transport.write(data)
 
     def more(self) -> asyncio.Future[None]:
         """To wait until something has come. Raises HttpError when nothing will."""
@@ -388,6 +450,8 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._client._busy.discard(self)  # noqa: SLF001 (two halves of one thing)
+        if self._uploading is not None:
+            self._uploading.cancel()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -438,6 +502,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._uploading is not None:
+            self._uploading.cancel()
         # It knows our methods: what has ended goes at once so, and not when the garbage collector looks.
         del self._parser
         answer = self._answer
@@ -454,13 +520,22 @@ class _Connection(asyncio.Protocol):
         else:
             self.fail(HttpError("the connection was closed"))
 
+    def pause_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resume_writing(self) -> None:
+        if self._upload is not None:
+            self._upload.resume()
+
     def _finish(self) -> None:
         answer, self._answer = self._answer, None
         assert answer is not None
         answer.end()
         self.resume()
         self._is_kept = True
-        self._client.done(self, reusable=self._keep_alive and not self._surplus)
+        # What an early answer has not waited for would be taken for the next request.
+        self._client.done(self, reusable=self._keep_alive and not self._surplus and self._upload is None)
 
     # ------------------------------------------------------------------------------------------- for the parser
 

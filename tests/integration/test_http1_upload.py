@@ -1,0 +1,186 @@
+"""Bodies that the HTTP/1.1 client sends as they come: framed, no faster than they are taken, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.provider import ProviderRequest
+from sentinel.proxy.transport.http1 import Http1Client, HttpError
+from tests.integration.test_http1_kept import ANSWER, Peer, client_of
+
+PIECE = b"x" * 65_536
+
+
+class Body:
+    """A body of these pieces. asked: how many were wanted so far. ended: nobody will want more."""
+
+    def __init__(self, pieces: Sequence[bytes], length: int | None, error: Exception | None = None) -> None:
+        self.pieces, self.length, self.error = pieces, length, error
+        self.asked = 0
+        self.ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            for piece in self.pieces:
+                self.asked += 1
+                yield piece
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.ended.set()
+
+
+async def until_closed(connection: socket.socket) -> bytes:
+    """All that still comes over this connection."""
+
+    def read() -> bytes:
+        data = b""
+        while piece := connection.recv(1 << 20):
+            data += piece
+        return data
+
+    return await asyncio.to_thread(read)
+
+
+async def upload(client: Http1Client, body: Body) -> bytes:
+    answer = await client.upload(b"POST", b"/x", b"", body)
+    return await answer.read_all(1 << 20)
+
+
+async def test_a_body_of_a_known_length_is_counted() -> None:
+    """And the connection serves the next request."""
+    with Peer() as peer:
+        client = client_of(peer)
+        task = asyncio.create_task(upload(client, Body([b"ab", b"", b"cde"], 5)))
+        connection = await asyncio.to_thread(peer.accept)
+        assert await asyncio.to_thread(peer.asked, connection) == b"abcde"
+        connection.sendall(ANSWER)
+        assert await task == b"hello"
+        again = asyncio.create_task(client.send(b"POST", b"/x", b"", b"next"))
+        assert await asyncio.to_thread(peer.asked, connection) == b"next"
+        connection.sendall(ANSWER)
+        assert (await again).status == 200
+        await client.close()
+
+
+async def test_a_body_of_an_unknown_length_goes_in_chunks() -> None:
+    """Empty pieces would end it, so they are left out."""
+    with Peer() as peer:
+        client = client_of(peer)
+        task = asyncio.create_task(upload(client, Body([b"ab", b"", b"x" * 17], None)))
+        connection = await asyncio.to_thread(peer.accept)
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data += await asyncio.to_thread(connection.recv, 1000)
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head
+        assert b"content-length" not in head
+        assert body == b"2\r\nab\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
+        connection.sendall(ANSWER)
+        assert await task == b"hello"
+        await client.close()
+
+
+async def test_a_slow_provider_holds_up_the_client() -> None:
+    """Of 64 MB no more is asked for than buffers hold, until the provider reads."""
+    with Peer() as peer:
+        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        task = asyncio.create_task(upload(client, body))
+        connection = await asyncio.to_thread(peer.accept)
+        asked = -1
+        async with asyncio.timeout(10):
+            while body.asked == 0 or body.asked != asked:
+                asked = body.asked
+                await asyncio.sleep(0.2)
+        assert 0 < asked < 512
+        assert len(await asyncio.to_thread(peer.asked, connection)) == 1024 * len(PIECE)
+        connection.sendall(ANSWER)
+        assert await task == b"hello"
+        await client.close()
+
+
+async def test_an_early_answer_ends_the_upload() -> None:
+    """The client's body is wanted no more, and what is left of it is not taken for another request."""
+    with Peer() as peer:
+        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        task = asyncio.create_task(upload(client, body))
+        connection = await asyncio.to_thread(peer.accept)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        assert await task == b"big"
+        async with asyncio.timeout(5):
+            await body.ended.wait()
+        assert body.asked < 1024
+        assert len(client._idle) == 0
+        await client.close()
+
+
+@pytest.mark.parametrize("length", [4, 6])
+async def test_a_body_of_another_length_than_told_breaks_the_request(length: int) -> None:
+    """The provider must not take it for whole, nor what is too much of it for another request."""
+    with Peer() as peer:
+        client = client_of(peer)
+        task = asyncio.create_task(upload(client, Body([b"abc", b"de"], length)))
+        connection = await asyncio.to_thread(peer.accept)
+        with pytest.raises(HttpError, match="another length"):
+            await task
+        assert b"de" not in (await until_closed(connection)).partition(b"\r\n\r\n")[2] or length == 6
+        await client.close()
+
+
+class _Gone(Exception):
+    """What a client's side raises."""
+
+
+async def test_a_client_that_leaves_ends_the_request() -> None:
+    """What reading the body raised comes to the caller as it is; the provider sees a connection that breaks."""
+    with Peer() as peer:
+        client = client_of(peer)
+        task = asyncio.create_task(upload(client, Body([b"abc"], None, _Gone())))
+        connection = await asyncio.to_thread(peer.accept)
+        with pytest.raises(_Gone):
+            await task
+        assert not (await until_closed(connection)).endswith(b"0\r\n\r\n")
+        await client.close()
+
+
+async def test_a_provider_that_leaves_ends_the_upload() -> None:
+    """The request fails, and nobody waits for the rest of the body."""
+    with Peer() as peer:
+        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        task = asyncio.create_task(upload(client, body))
+        connection = await asyncio.to_thread(peer.accept)
+        connection.close()
+        with pytest.raises(HttpError):
+            await task
+        async with asyncio.timeout(5):
+            await body.ended.wait()
+        await client.close()
+
+
+async def test_a_provider_gets_a_streamed_body() -> None:
+    """Through the port, over a fresh connection, with our key."""
+    with Peer() as peer:
+        provider = OpenAIProvider(
+            f"http://127.0.0.1:{peer.port}/v1",
+            "sk-ours",
+            connect_timeout_seconds=5,
+            idle_timeout_seconds=10,
+            keepalive_seconds=60,
+        )
+        request = ProviderRequest(b"/files", b"content-type: text/plain\r\n", Body([b"ab", b"c"], 3))
+        task = asyncio.create_task(provider.stream(request, _no_room))
+        connection = await asyncio.to_thread(peer.accept)
+        assert await asyncio.to_thread(peer.asked, connection) == b"abc"
+        assert request.sent
+        connection.sendall(ANSWER)
+        assert (await (await task).whole()).body == b"hello"
+        await provider.close()
+
+
+async def _no_room(count: int) -> None:
+    raise AssertionError(count)
