@@ -25,7 +25,7 @@ from sentinel.config import parse_rate_limits
 from sentinel.error import InvalidApiKey
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
-from sentinel.limits.policy import Ask, Policy
+from sentinel.limits.policy import Policy, Reservation
 from sentinel.usage import recent_ids
 from sentinel.usage.batch import Item
 from sentinel.usage.pacer import Pacer
@@ -47,9 +47,9 @@ class Cache:
     bound: int
 
 
-def _ask(number: int) -> Ask:
+def _ask(number: int) -> Reservation:
     user = messages.user(number)
-    return Ask(f"req_{number:024x}", user, f"{user}@bench.test", messages.MODEL, 65, 68, 1, 0)
+    return Reservation(f"req_{number:024x}", user, f"{user}@bench.test", messages.MODEL, 65, 68, 1, 0)
 
 
 def _tokens() -> Cache:

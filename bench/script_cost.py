@@ -20,7 +20,7 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.dev.store import EmbeddedStore
-from sentinel.limits.policy import Ask, Policy, Quota
+from sentinel.limits.policy import Policy, Quota, Reservation
 
 RATES = {
     "default": "ai_requests=1000000/60s",
@@ -56,13 +56,13 @@ async def measure(store: EmbeddedStore, rates: str, users: list[str]) -> tuple[f
     ledger = RedisLedger(connection, policy)
     ids = count()
 
-    async def reserve(user: str) -> tuple[Ask, int]:
-        ask = Ask(f"req_{next(ids):024d}", user, "somebody@corp.test", "gpt-4o-mini", 400, 500)
+    async def reserve(user: str) -> tuple[Reservation, int]:
+        ask = Reservation(f"req_{next(ids):024d}", user, "somebody@corp.test", "gpt-4o-mini", 400, 500)
         verdict = await ledger.reserve(ask)
         assert verdict.admitted
         return ask, verdict.now_ms
 
-    held: list[tuple[Ask, int]] = []
+    held: list[tuple[Reservation, int]] = []
     for user in users:
         ledger.now_ms = START_MS
         await ledger.refresh(user, QUOTA, 0)

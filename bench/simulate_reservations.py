@@ -19,7 +19,7 @@ from typing import Protocol
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger
 from sentinel.limits.output_estimator import OutputEstimator
-from sentinel.limits.policy import Ask, Policy, Quota
+from sentinel.limits.policy import Policy, Quota, Reservation
 
 DEFAULT_TOKENS = 4096
 EXTENSION_TOKENS = 1024
@@ -128,7 +128,7 @@ def simulate(load: Load, estimate: Estimate, seed: int = 1) -> Result:
 def _step(stream: Stream, account: ledger.Account, policy: Policy, estimate: Estimate, result: Result) -> bool:
     """Admit, extend or settle a stream; whether it goes on."""
     now, wanted = stream.next_ms, stream.held or estimate.tokens("ana", stream.model)
-    ask = Ask(f"req_{stream.number}", "ana", "ana@corp.test", stream.model, 0, wanted)
+    ask = Reservation(f"req_{stream.number}", "ana", "ana@corp.test", stream.model, 0, wanted)
     if not stream.held:
         verdict = ledger.reserve(account, policy, ask, now)
         if not verdict.admitted:

@@ -41,7 +41,7 @@ from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.registry import Registry, Target
-from sentinel.proxy.state import Parts
+from sentinel.proxy.state import Dependencies
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
 from sentinel.routes.table import Routes, renderer_of
@@ -143,7 +143,7 @@ class Services:
 
     async def close(self) -> None:
         """The server has stopped accepting, and its time for open streams is over: settle, deliver, close."""
-        log.info("sentinel stops", in_flight=len(self.state.parts.leases))
+        log.info("sentinel stops", in_flight=len(self.state.deps.leases))
         await self.life_cycle.close()
         log.info("sentinel has stopped")
 
@@ -216,7 +216,7 @@ def build(
                 loops={
                     "lease expirer": lambda: lease_expirer.run(ledger, unreadable),
                     "reconciler": reconciler.run,
-                    "replay": lambda: tracker.run(store, ledger.lives),
+                    "replay": lambda: tracker.run(store, ledger.incarnations),
                 },
             ),
             Service(
@@ -236,7 +236,7 @@ def build(
         ],
         lambda name: metrics.task_failures.labels(name).inc(),
     )
-    parts = Parts(
+    deps = Dependencies(
         cache=cache,
         ledger=admission,
         counter=TokenCounter(),
@@ -270,7 +270,7 @@ def build(
         "memory": requests,
         "error_renderer": renderer_of,
     }
-    state = AppState(settings, parts, catalog, metrics, probe, observers.request_ended)
+    state = AppState(settings, deps, catalog, metrics, probe, observers.request_ended)
     return Services(state, for_connections, life_cycle, outbox.name)
 
 

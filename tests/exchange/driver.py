@@ -29,7 +29,7 @@ from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.proxy.registry import Registry, Target
-from sentinel.proxy.state import Parts
+from sentinel.proxy.state import Dependencies
 from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
@@ -269,7 +269,7 @@ class Stage:
         cache = _Cache(self.ledger)
         self.leases = LeaseKeeper(self.ledger, cache, 30)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
-        self.parts = Parts(
+        self.deps = Dependencies(
             cache=cache,  # type: ignore[arg-type]
             ledger=self.ledger,
             counter=TokenCounter(),
@@ -290,7 +290,7 @@ class Stage:
     def exchange(self, client: Client, endpoint: Endpoint[Any] = CHAT) -> Exchange:
         self._count += 1
         return Exchange(
-            self.parts, endpoint, client.side, RequestContext(f"req_{self._count}", endpoint.route, monotonic())
+            self.deps, endpoint, client.side, RequestContext(f"req_{self._count}", endpoint.route, monotonic())
         )
 
     async def limit(self, output: int) -> None:

@@ -333,7 +333,7 @@ async def test_a_slow_ledger_loses_nothing(store: Store, tmp_path: Path, monkeyp
     monkeypatch.setattr(stage.ledger, "settle", done_but_unanswered)
     await stage.exchange(client).run()
     assert client.complete
-    assert stage.parts.tracker.spooled == 1
+    assert stage.deps.tracker.spooled == 1
     monkeypatch.undo()
-    assert await stage.parts.tracker.replay() == 1
+    assert await stage.deps.tracker.replay() == 1
     assert await stage.settled() == {"req_1": (1, INPUT_TOKENS, 4)}

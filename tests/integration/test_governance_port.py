@@ -11,7 +11,7 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.error import InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Governance, Outcome
-from sentinel.limits.policy import Ask, Quota, Triple
+from sentinel.limits.policy import Quota, Reservation, Triple
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from tests.support.memory_governance import MemoryGovernance
@@ -35,7 +35,7 @@ class World:
 
     async def spend(self, user: str) -> None:
         self.spent += 1
-        ask = Ask(f"req_{self.spent}", user, f"{user}@corp.test", "gpt-4o-mini", 0, 0)
+        ask = Reservation(f"req_{self.spent}", user, f"{user}@corp.test", "gpt-4o-mini", 0, 0)
         assert await self.ledger.settle(ask, SPENT, 1)
 
 

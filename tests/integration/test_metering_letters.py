@@ -13,7 +13,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.governance.port import AuthenticatedUser
-from sentinel.limits.policy import Ask, Quota, Triple
+from sentinel.limits.policy import Quota, Reservation, Triple
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.reconciliation import Reconciler
 from tests.support.metering import Books, open_books, until
@@ -40,7 +40,7 @@ async def limited(books: Books, requests: int, used: int = 0, ends_ms: int = 0, 
 async def admitted(books: Books, most: int = 20) -> int:
     """How many requests of ana are admitted and settled, one after the other."""
     for count in range(most):
-        ask = Ask(f"req_l{next(_numbers)}", "ana", ANA, "gpt-4o-mini", 0, 0)
+        ask = Reservation(f"req_l{next(_numbers)}", "ana", ANA, "gpt-4o-mini", 0, 0)
         verdict = await books.ledger.reserve(ask)
         if not verdict.admitted:
             return count

@@ -18,7 +18,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.clock import now_ms
 from sentinel.dev.zion import ZionSimulator
-from sentinel.limits.policy import Ask
+from sentinel.limits.policy import Reservation
 from sentinel.middleware import lease_expirer
 from sentinel.tasks import Tasks
 from sentinel.usage import spool_files
@@ -280,7 +280,7 @@ async def test_a_lease(books: Books, seen: Seen, name: str) -> None:
     """A dead process had requests of ten users in flight; one of these cannot be read: nine get their tokens back."""
     ledger = books.ledger
     for user in USERS:
-        await ledger.reserve(Ask(f"req_{user}", user, f"{user}@corp.test", "m", 5, 50))
+        await ledger.reserve(Reservation(f"req_{user}", user, f"{user}@corp.test", "m", 5, 50))
     account = await broken(books, LEASES[name])
     ledger.now_ms = now_ms() + ledger.policy.lease_ms + 5000
     assert await lease_expirer.expire_due(ledger, seen) == 9
@@ -300,7 +300,7 @@ async def test_an_index_of_leases(books: Books, seen: Seen, how: str) -> None:
     ledger, index, client = books.ledger, keys.index(P), books.store.client
     others = [user for user in OTHERS if keys.partition_of(user) != P]
     for user in others if how == "type" else USERS:
-        await ledger.reserve(Ask(f"req_{user}", user, f"{user}@corp.test", "m", 5, 50))
+        await ledger.reserve(Reservation(f"req_{user}", user, f"{user}@corp.test", "m", 5, 50))
     match how:
         case "type":
             await client.set(index, "x")
@@ -324,7 +324,7 @@ async def test_the_life_of_a_partition(books: Books, tracker: BatchingUsageTrack
     """What tells an emptied partition is of a wrong type: the spool is replayed all the same."""
     await books.store.client.lpush(keys.life(P), "x")
     await spooled(books, tmp_path, USERS)
-    task = asyncio.create_task(tracker.run(books.store, books.ledger.lives))
+    task = asyncio.create_task(tracker.run(books.store, books.ledger.incarnations))
 
     async def is_replayed() -> bool:
         return await books.waiting() == 10

@@ -13,7 +13,7 @@ from sentinel import clock
 from sentinel.cache import keys
 from sentinel.dev.zion import ZionSimulator
 from sentinel.error import NotSent, RedisUnavailable
-from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Reservation, Triple
 from sentinel.tasks import Tasks
 from sentinel.usage import spool, spool_files, tracker
 from sentinel.usage.spool import Settlement, Spool
@@ -73,10 +73,10 @@ class Process:
     def _count_unsure(self) -> None:
         self.unsure += 1
 
-    def ask(self, email: str) -> Ask:
-        return Ask(f"req_{email}", email.partition("@")[0], email, "gpt-4o-mini", 12, 7)
+    def ask(self, email: str) -> Reservation:
+        return Reservation(f"req_{email}", email.partition("@")[0], email, "gpt-4o-mini", 12, 7)
 
-    async def serve(self, email: str) -> Ask:
+    async def serve(self, email: str) -> Reservation:
         """One request of this user, from its reservation to its settlement."""
         ask = self.ask(email)
         verdict = await self.books.ledger.reserve(ask)
@@ -87,7 +87,7 @@ class Process:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        task = self.tasks.start(self.tracker.run(self.books.store, self.books.ledger.lives), "replay")
+        task = self.tasks.start(self.tracker.run(self.books.store, self.books.ledger.incarnations), "replay")
         try:
             yield
         finally:
@@ -211,7 +211,7 @@ class Deaf:
         self.done = False
 
     async def settle(
-        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, ask: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         if self.failure is None or self.done:
             answer = await self.ledger.settle(ask, spent, started_ms, at_ms, unsure=unsure)
@@ -272,7 +272,7 @@ async def test_a_replay_that_was_broken_off_is_repeated_late(
         sent += 1
         failing = sent > 100
         if not failing or failure is RedisUnavailable:
-            await books.ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms)
+            await books.ledger.settle(line.reservation(), line.spent, line.started_ms, line.at_ms)
         if failing:
             raise failure("away")
 

@@ -275,7 +275,7 @@ REPLAYER = textwrap.dedent(
         await store.start()
         ledger = RedisLedger(store, Policy((), None, 30_000, 1000, 1000))
         spool = Spool(Path(folder))
-        await spool.replay(lambda line: ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms))
+        await spool.replay(lambda line: ledger.settle(line.reservation(), line.spent, line.started_ms, line.at_ms))
 
     asyncio.run(main(*sys.argv[1:]))
     """

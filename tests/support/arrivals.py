@@ -8,7 +8,7 @@ from typing import Protocol
 from hypothesis import strategies as st
 
 from sentinel.config import RateLimit, RateLimits
-from sentinel.limits.policy import Ask, Policy, Quota, Verdict
+from sentinel.limits.policy import Policy, Quota, Reservation, Verdict
 
 START_MS = 1_800_000_000_000
 USER = "ana"
@@ -23,9 +23,9 @@ def policy_of(*limits: tuple[str, int, int], concurrency: int | None = None, lea
     )
 
 
-def ask_of(number: int, inputs: int = 0, output: int = 0, *, least: int = 1, fair: int = 0) -> Ask:
+def ask_of(number: int, inputs: int = 0, output: int = 0, *, least: int = 1, fair: int = 0) -> Reservation:
     """The request of that number."""
-    return Ask(f"req_{number}", USER, "ana@corp.test", "gpt-4o-mini", inputs, output, least, fair)
+    return Reservation(f"req_{number}", USER, "ana@corp.test", "gpt-4o-mini", inputs, output, least, fair)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def stories(window_seconds: int) -> st.SearchStrategy[list[tuple[int, Step]]]:
 class Taken:
     """What one request took, and when: (moment, requests, input, output) with the newest last."""
 
-    ask: Ask
+    ask: Reservation
     verdict: Verdict
     parts: list[list[int]]
 
@@ -97,9 +97,9 @@ class Taken:
 class Windows(Protocol):
     """The ledger under test, at moments that the test gives."""
 
-    def reserve(self, ask: Ask, now_ms: int) -> Verdict: ...
-    def settle(self, ask: Ask, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object: ...
-    def extend(self, ask: Ask, held: int, more: int, started_ms: int, now_ms: int) -> int: ...
+    def reserve(self, ask: Reservation, now_ms: int) -> Verdict: ...
+    def settle(self, ask: Reservation, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object: ...
+    def extend(self, ask: Reservation, held: int, more: int, started_ms: int, now_ms: int) -> int: ...
 
 
 @dataclass

@@ -17,7 +17,7 @@ from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.account import Account
-from sentinel.limits.policy import NOT_LIMITED, Ask, Policy, Quota, Triple, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Policy, Quota, Reservation, Triple, Verdict, View
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class LocalLedger:
         self.policy = policy
         self._share = share
         self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._in_flight: dict[str, dict[str, tuple[Ask, int]]] = {}
+        self._in_flight: dict[str, dict[str, tuple[Reservation, int]]] = {}
 
     def _account(self, user: str) -> Account:
         account = self._accounts.get(user)
@@ -48,48 +48,48 @@ class LocalLedger:
             if len(self._accounts) >= MOST_ACCOUNTS:
                 self._accounts.popitem(last=False)
             account = self._accounts[user] = Account()
-            for ask, output in self._in_flight.get(user, {}).values():
-                rule.extend(account, self.policy, replace(ask, output_tokens=output), 0, -1, now_ms())
+            for reservation, output in self._in_flight.get(user, {}).values():
+                rule.extend(account, self.policy, replace(reservation, output_tokens=output), 0, -1, now_ms())
         self._accounts.move_to_end(user)
         return account
 
-    def admitted(self, ask: Ask, output: int) -> None:
+    def admitted(self, reservation: Reservation, output: int) -> None:
         """Redis has reserved so much output for a request of this process."""
-        self._in_flight.setdefault(ask.user, {})[ask.id] = (ask, output)
+        self._in_flight.setdefault(reservation.user, {})[reservation.id] = (reservation, output)
 
-    def extended(self, ask: Ask, output: int) -> None:
+    def extended(self, reservation: Reservation, output: int) -> None:
         """So much it holds now, if it is still in flight."""
-        if ask.id in self._in_flight.get(ask.user, ()):
-            self._in_flight[ask.user][ask.id] = (ask, output)
+        if reservation.id in self._in_flight.get(reservation.user, ()):
+            self._in_flight[reservation.user][reservation.id] = (reservation, output)
 
-    def _forget_request(self, ask: Ask) -> None:
-        requests = self._in_flight.get(ask.user)
-        if requests is not None and requests.pop(ask.id, None) is not None and not requests:
-            del self._in_flight[ask.user]
+    def _forget_request(self, reservation: Reservation) -> None:
+        requests = self._in_flight.get(reservation.user)
+        if requests is not None and requests.pop(reservation.id, None) is not None and not requests:
+            del self._in_flight[reservation.user]
 
-    def reserve(self, ask: Ask) -> Verdict:
+    def reserve(self, reservation: Reservation) -> Verdict:
         """As RedisLedger.reserve."""
-        return replace(rule.reserve(self._account(ask.user), self.policy, ask, now_ms()), degraded=True)
+        return replace(rule.reserve(self._account(reservation.user), self.policy, reservation, now_ms()), degraded=True)
 
     def view(self, user: str) -> View:
         """As RedisLedger.view."""
         account = self._accounts.get(user) or Account()
         return replace(rule.view(account, self.policy, now_ms()), degraded=True)
 
-    def extend(self, ask: Ask, held_output: int, more: int, sent: int) -> int | None:
+    def extend(self, reservation: Reservation, held_output: int, more: int, delivered: int) -> int | None:
         """As RedisLedger.extend: where no limits are known, nothing is added to what the request holds."""
-        held = replace(ask, output_tokens=held_output)
-        return rule.extend(self._account(ask.user), self.policy, held, more, sent, now_ms())
+        held = replace(reservation, output_tokens=held_output)
+        return rule.extend(self._account(reservation.user), self.policy, held, more, delivered, now_ms())
 
-    def settle(self, ask: Ask, spent: Triple, *, redis_knows: bool = False) -> None:
+    def settle(self, reservation: Reservation, spent: Triple, *, redis_knows: bool = False) -> None:
         """Replace the reservation by what was spent. The bill is the spool's affair.
 
         redis_knows: then only a reservation that is here has to be ended.
         """
-        account = self._accounts.get(ask.user) if redis_knows else self._account(ask.user)
-        self._forget_request(ask)
-        if account is not None and (ask.id in account.leases or not redis_knows):
-            rule.settle(account, self.policy, ask, spent, now_ms())
+        account = self._accounts.get(reservation.user) if redis_knows else self._account(reservation.user)
+        self._forget_request(reservation)
+        if account is not None and (reservation.id in account.leases or not redis_knows):
+            rule.settle(account, self.policy, reservation, spent, now_ms())
             # What was settled stays in `pend` until Redis is back; ids and bills would only grow.
             account.settled.clear()
             account.outbox.clear()
@@ -121,21 +121,21 @@ class FallbackLedger:
         self._away = False
         self._back_at = 0.0
 
-    async def reserve(self, ask: Ask) -> Verdict:
+    async def reserve(self, reservation: Reservation) -> Verdict:
         """Admit or refuse; a verdict from memory is `degraded`."""
         if self._away and self._is_catching_up():
-            return self._local.reserve(ask)
+            return self._local.reserve(reservation)
         try:
-            verdict = await self._redis.reserve(ask)
+            verdict = await self._redis.reserve(reservation)
         except RedisRefused:
             # One account that cannot be read; Redis is there for all others.
             raise
         except RedisUnavailable:
             self._lost()
-            return self._local.reserve(ask)
+            return self._local.reserve(reservation)
         self._found()
         if verdict.admitted:
-            self._local.admitted(ask, verdict.granted_output)
+            self._local.admitted(reservation, verdict.granted_output)
         return verdict
 
     async def view(self, user: str) -> View:
@@ -148,32 +148,34 @@ class FallbackLedger:
             self._lost()
             return self._local.view(user)
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
+    async def extend(
+        self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
+    ) -> int | None:
         """Keep the lease, reserve more."""
         try:
-            holds = await self._redis.extend(ask, held_output, more, sent, started_ms)
+            holds = await self._redis.extend(reservation, held_output, more, delivered, started_ms)
         except RedisRefused:
             raise
         except RedisUnavailable:
             self._lost()
-            return self._local.extend(ask, held_output, more, sent)
+            return self._local.extend(reservation, held_output, more, delivered)
         if holds is not None:
-            self._local.extended(ask, holds)
+            self._local.extended(reservation, holds)
         return holds
 
     async def settle(
-        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Settle in Redis. Raises RedisUnavailable, after memory has been settled: the caller spools it."""
         try:
-            settled = await self._redis.settle(ask, spent, started_ms, at_ms, unsure=unsure)
+            settled = await self._redis.settle(reservation, spent, started_ms, at_ms, unsure=unsure)
         except RedisUnavailable:
             # An error that Redis gave to this one call is no reason to do without it.
             if not self._redis.store.available:
                 self._lost()
-            self._local.settle(ask, spent, redis_knows=not self._away)
+            self._local.settle(reservation, spent, redis_knows=not self._away)
             raise
-        self._local.settle(ask, spent, redis_knows=True)
+        self._local.settle(reservation, spent, redis_knows=True)
         return settled
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:

@@ -7,6 +7,7 @@ of them is made so that calling it again is safe.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import struct
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from sentinel.cache.connection import Arg, Link
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
 from sentinel.error import RedisRefused
-from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, View, verdict_of, view_of
+from sentinel.limits.policy import Policy, Quota, Reservation, Triple, Verdict, View, verdict_of, view_of
 
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -56,7 +57,7 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
 class Letter:
     """What is kept of usage that Zion has refused for good. at_ms: when it was spent."""
 
-    of: Ask
+    of: Reservation
     at_ms: int
     reason: str
 
@@ -86,7 +87,7 @@ class RedisLedger:
         self.now_ms = 0
         self._verdict = struct.Struct(f"<{18 + 2 * len(policy.windows)}q")
         self._seen = struct.Struct(f"<{14 + 2 * len(policy.windows)}q")
-        library = Script.library(resources.files("sentinel.limits") / "lua", "ledger", policy.lua(), ("due", "view"))
+        library = Script.library(_LUA, "ledger", policy.lua(), ("due", "view"))
         self._reserve, self._settle, self._extend = library["reserve"], library["settle"], library["extend"]
         self._reserve_opening, self._settle_opening = self._reserve.opening(4, 3), self._settle.opening(5, 3)
         self._expire, self._due, self._view = library["expire"], library["due"], library["view"]
@@ -95,10 +96,16 @@ class RedisLedger:
         self._probe = library["probe"]
         self.doubtful: set[str] = set()
 
-    async def reserve(self, ask: Ask) -> Verdict:
+    async def reserve(self, reservation: Reservation) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
-        numbers = _five(self.now_ms, ask.input_tokens, ask.output_tokens, ask.least_output, ask.fair_output)
-        account, request_id = keys.account_keys(ask.user), ask.id.encode()
+        numbers = _five(
+            self.now_ms,
+            reservation.input_tokens,
+            reservation.output_tokens,
+            reservation.least_output,
+            reservation.fair_output,
+        )
+        account, request_id = keys.account_keys(reservation.user), reservation.id.encode()
         sized = len(request_id), request_id, len(account.name), account.name
         call = _RESERVE % (self._reserve_opening, account.packed, *sized, numbers)
         answer = await self.store.run(self._reserve, account.account, call)
@@ -114,28 +121,32 @@ class RedisLedger:
         answer = await self.store.script(self._view, keys.account_keys(user).all, self.now_ms)
         return view_of(self._seen.unpack(answer), self.policy)
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
-        """Keep the lease, note `sent` output tokens as delivered, reserve `more`; returns what it holds from now on.
+    async def extend(
+        self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
+    ) -> int | None:
+        """Keep the lease, note the output tokens delivered, reserve `more`; returns what it holds from now on.
 
         That is less than before if the lease had ended, and others have what it held; None if no usable limits are
         known: then nothing was added. held_output: what the reservation holds so far, should its lease have ended.
-        sent: -1 before the first byte. started_ms: the moment of the verdict.
+        delivered: -1 before the first byte. started_ms: the moment of the verdict.
         """
-        numbers = _five(self.now_ms, ask.input_tokens, held_output, more, sent)
-        touched = keys.account_keys(ask.user).settle(started_ms)
-        holds = int(await self.store.script(self._extend, touched, ask.id, ask.user, _who(ask), numbers))
+        numbers = _five(self.now_ms, reservation.input_tokens, held_output, more, delivered)
+        touched = keys.account_keys(reservation.user).settle(started_ms)
+        holds = int(
+            await self.store.script(self._extend, touched, reservation.id, reservation.user, _who(reservation), numbers)
+        )
         return None if holds < 0 else holds
 
     async def settle(
-        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent and append the usage record; False if that was done before.
 
         started_ms: the moment of the verdict. at_ms: when it was spent, 0 = now. unsure: it was tried so long ago that
         Redis may have forgotten; then None, and nothing is done, where no lease tells that it was not carried out.
         """
-        account, bucket = keys.account_keys(ask.user), keys.settled_bucket(started_ms)
-        settled, request_id, who = account.settled(bucket), ask.id.encode(), _who(ask)
+        account, bucket = keys.account_keys(reservation.user), keys.settled_bucket(started_ms)
+        settled, request_id, who = account.settled(bucket), reservation.id.encode(), _who(reservation)
         sized = len(settled), settled, len(request_id), request_id, len(who), who
         call = _SETTLE % (
             self._settle_opening,
@@ -145,13 +156,13 @@ class RedisLedger:
         )
         return _SETTLED[await self.store.run(self._settle, account.account, call)]
 
-    async def lives(self) -> list[bytes]:
+    async def incarnations(self) -> list[bytes]:
         """For each partition a name that is another one once Redis was emptied."""
         names = [keys.life(p) for p in range(keys.PARTITIONS)]
         await asyncio.gather(*(self.store.command("SET", name, secrets.token_hex(8), "NX") for name in names))
-        return await asyncio.gather(*map(self._life, names))
+        return await asyncio.gather(*map(self._incarnation, names))
 
-    async def _life(self, name: bytes) -> bytes:
+    async def _incarnation(self, name: bytes) -> bytes:
         try:
             return await self.store.command("GET", name) or b""
         except RedisRefused:
@@ -198,7 +209,7 @@ class RedisLedger:
             words += (_who(letter.of), letter.at_ms, letter.reason)
         return int(await self.store.script(self._acknowledge, touched, *words))
 
-    async def requeue(self, of: Ask, entry: str) -> str | None:
+    async def requeue(self, of: Reservation, entry: str) -> str | None:
         """Put a dead letter back into the outbox; returns its entry there, None if somebody did that before.
 
         of: whose it is; the e-mail may be another one than it was.
@@ -233,31 +244,47 @@ class RedisLedger:
         return [_used_of(account, now, self.policy.fresh_ms) for account in accounts]
 
 
-_HEAD = struct.Struct("<30d")
+_LUA = resources.files("sentinel.limits") / "lua"
+_LAYOUT = {
+    name: int(place)
+    for name, place in re.findall(r"^local ([A-Z]+) = (-?[0-9]+)", (_LUA / "ledger.lua").read_text(), re.MULTILINE)
+}
+"""What ledger.lua calls the places of an account: it is the one that defines them."""
+_HEAD = struct.Struct(f"<{_LAYOUT['COUNT'] - 2}d")
+"""The numbers before the windows. In Lua they begin at the second place, and are counted from 1."""
 _EXACT = 2**53
-_NARROW = 2**31
-"""A window whose sum is below has slices of four bytes (ledger.lua)."""
-_LETTERS = -1
-"""In place of a window's number: that is the sum of the dead letters."""
+
+
+def _place(name: str) -> int:
+    """Where the number of this name is in a row that was unpacked."""
+    return _LAYOUT[name] - 2
+
+
+def _places(name: str) -> slice:
+    """Where the three numbers of this name are; in Lua their place is that before the first."""
+    return slice(_LAYOUT[name] - 1, _LAYOUT[name] + 2)
+
+
+_AT, _ASK = _place("AT"), _place("ASK")
+_USED, _BLIND, _ENDS = _places("USED"), _places("BLIND"), _places("ENDS")
 
 
 def read_account(packed: bytes) -> dict[str, Any]:
     """An account as a table with the names of ledger.lua; of use to operators and tests."""
-    v = [int(number) for number in _HEAD.unpack_from(packed)]
-    names = ("last", "n", "seq", "ask", "open", "lease")
-    account: dict[str, Any] = dict(zip(names, v, strict=False))
-    triples = zip(("held", "pend", "blind", "rolled"), range(6, 18, 3), strict=True)
-    account |= {name: v[place : place + 3] for name, place in triples}
-    account["letters"] = [0, 0, 0]
-    account["q"] = {"at": v[18], "limit": v[19:22], "used": v[22:25], "ends": v[25:28]} if v[18] >= 0 else None
+    row = [int(number) for number in _HEAD.unpack_from(packed)]
+    account: dict[str, Any] = {name.lower(): row[_place(name)] for name in ("LAST", "N", "SEQ", "ASK", "OPEN", "LEASE")}
+    account |= {name.lower(): row[_places(name)] for name in ("HELD", "PEND", "BLIND", "ROLLED")}
+    account["letters"], account["q"] = [0, 0, 0], None
+    if row[_AT] >= 0:
+        account["q"] = {"at": row[_AT]} | {name.lower(): row[_places(name)] for name in ("LIMIT", "USED", "ENDS")}
     (count,) = struct.unpack_from("<d", packed, _HEAD.size)
     heads = [struct.unpack_from("<5d", packed, _HEAD.size + 8 + 40 * k) for k in range(int(count))]
     account["w"], at = {}, _HEAD.size + 8 + 40 * len(heads)
     for window, size, first, total, newest in heads:
-        form, each = ("I", 4) if total < _NARROW else ("d", 8)
+        form, each = ("I", 4) if total < _LAYOUT["NARROW"] else ("d", 8)
         older = struct.unpack_from(f"<{int(size) // each}{form}", packed, at)
         at += int(size)
-        if window == _LETTERS:
+        if window == _LAYOUT["LETTERS"]:
             account["letters"] = [int(first), int(total), int(newest)]
         elif total:
             account["w"][int(window)] = [int(first), *map(int, older), int(newest)]
@@ -270,19 +297,19 @@ def _with_letters(user: str) -> tuple[bytes, ...]:
     return (*account.all, keys.dead_letters(account.partition))
 
 
-def _who(ask: Ask) -> bytes:
+def _who(reservation: Reservation) -> bytes:
     """Whose a usage record is. The functions in Redis keep it as it is."""
-    return _json((ask.id, ask.user, ask.email, ask.model))
+    return _json((reservation.id, reservation.user, reservation.email, reservation.model))
 
 
 def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> Triple | None:
     if packed is None:
         return None
     try:
-        v = _HEAD.unpack_from(packed)
+        row = _HEAD.unpack_from(packed)
     except struct.error:
         return None
-    ask, at, used, blind, ends = v[3], v[18], v[22:25], v[12:15], v[25:28]
+    ask, at, used, blind, ends = row[_ASK], row[_AT], row[_USED], row[_BLIND], row[_ENDS]
     if at < 0 or any(0 < end <= now for end in ends) or (any(blind) and ask != at + fresh_ms):
         return None
     known = [used[d] + blind[d] for d in range(3)]

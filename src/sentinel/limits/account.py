@@ -28,7 +28,7 @@ def add(triple: list[int], other: list[int] | Triple, sign: int) -> None:
 class Lease:
     """A reservation in flight.
 
-    sent: output delivered at the last checkpoint, -1 before the first byte. billed: when an earlier lease ended.
+    delivered: output delivered at the last checkpoint, -1 before the first byte. billed: when an earlier lease ended.
     more: (moment, tokens) of each extension.
     """
 
@@ -38,7 +38,7 @@ class Lease:
     user: str
     email: str
     model: str
-    sent: int = -1
+    delivered: int = -1
     billed: Triple = (0, 0, 0)
     more: list[tuple[int, int]] = field(default_factory=list)
 

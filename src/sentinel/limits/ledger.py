@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sentinel.limits.account import NO_LIMIT, Account, Bill, Lease, Snapshot, add, zeros
-from sentinel.limits.policy import Ask, Policy, Quota, Triple, Verdict, View, Window, verdict_of, view_of
+from sentinel.limits.policy import Policy, Quota, Reservation, Triple, Verdict, View, Window, verdict_of, view_of
 
 CLAIM_MS = 5000
 EARLY_MS = 60_000
@@ -18,7 +18,7 @@ REMEMBER_EXPIRED_MS = 3_600_000
 RETURNS_MS = 1000
 
 
-def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
+def reserve(account: Account, policy: Policy, reservation: Reservation, now: int) -> Verdict:
     """Admit one request over all dimensions at once, or refuse it and change nothing (reserve.lua)."""
     account.load(policy, now)
     q = account.known(policy, now)
@@ -31,20 +31,20 @@ def reserve(account: Account, policy: Policy, ask: Ask, now: int) -> Verdict:
     expire(account, policy, now)
 
     totals = [sum(account.live(w, now).values()) for w in policy.windows]
-    granted, finite = ask.output_tokens, 0
+    granted, finite = reservation.output_tokens, 0
     room = _room(account, policy, totals)
     if room < NO_LIMIT:
         granted, finite = min(granted, int(room)), 1
-        if ask.fair_output > 0:
-            granted = min(granted, max(ask.fair_output, int(room) // 4))
+        if reservation.fair_output > 0:
+            granted = min(granted, max(reservation.fair_output, int(room) // 4))
     granted = max(0, granted)
-    cost = [1, ask.input_tokens, max(granted, ask.least_output)]
+    cost = [1, reservation.input_tokens, max(granted, reservation.least_output)]
 
     blocker = _blocker(account, policy, totals, cost, now)
     admitted = blocker[1] == 0
     if admitted:
         cost[2] = granted
-        _take(account, policy, ask, cost, now)
+        _take(account, policy, reservation, cost, now)
         totals = [total + cost[w.dimension] for w, total in zip(policy.windows, totals, strict=True)]
     answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
     answer += [_told(account.left(d)) for d in range(3)]
@@ -130,31 +130,37 @@ def _fits_at(slices: dict[int, int], window: Window, missing: int) -> int:
     return -1
 
 
-def _take(account: Account, policy: Policy, ask: Ask, cost: list[int], now: int) -> None:
+def _take(account: Account, policy: Policy, reservation: Reservation, cost: list[int], now: int) -> None:
     for w in policy.windows:
         _charge(account.windows[w.name], w.slice_of(now), cost[w.dimension])
     account.last = now
     ends = now + policy.lease_ms
-    lease = account.leases[ask.id] = Lease(ends, now, list(cost), ask.user, ask.email, ask.model)
+    lease = account.leases[reservation.id] = Lease(
+        ends, now, list(cost), reservation.user, reservation.email, reservation.model
+    )
     account.hold(lease, 1)
     account.lease = ends if account.lease == 0 else min(account.lease, ends)
 
 
-def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now: int) -> int | None:
+def extend(
+    account: Account, policy: Policy, reservation: Reservation, more: int, delivered: int, now: int
+) -> int | None:
     """Keep a lease alive, note what was delivered, and reserve `more` output; returns what it holds then (extend.lua).
 
     `ask` tells what the lease held so far, in case it had ended. None: no usable limits are known, nothing was added.
     """
-    if ask.id in account.settled:
-        return ask.output_tokens
+    if reservation.id in account.settled:
+        return reservation.output_tokens
     expire(account, policy, now)
     account.last = now
     known = account.known(policy, now) is not None
     totals = [sum(account.live(w, now).values()) for w in policy.windows]
     room = _room(account, policy, totals)
-    lease = account.leases.get(ask.id)
+    lease = account.leases.get(reservation.id)
     if lease is None:
-        lease = _taken_up(account, policy, ask, ask.output_tokens if not known else max(0, room), sent, now)
+        lease = _taken_up(
+            account, policy, reservation, reservation.output_tokens if not known else max(0, room), delivered, now
+        )
         room -= lease.holds[2]
 
     added = int(min(more, room)) if known else 0
@@ -165,17 +171,27 @@ def extend(account: Account, policy: Policy, ask: Ask, more: int, sent: int, now
         lease.more.append((now, added))
         lease.cost[2] += added
         account.held[2] += added
-    lease.sent, lease.ends = max(lease.sent, sent), now + policy.lease_ms
+    lease.delivered, lease.ends = max(lease.delivered, delivered), now + policy.lease_ms
     account.lease = lease.ends if account.lease == 0 else min(account.lease, lease.ends)
     return lease.cost[2] if known else None
 
 
-def _taken_up(account: Account, policy: Policy, ask: Ask, room: float, sent: int, now: int) -> Lease:
+def _taken_up(
+    account: Account, policy: Policy, reservation: Reservation, room: float, delivered: int, now: int
+) -> Lease:
     """A lease that had ended, with as much of its output as others have left, and at least what was delivered."""
-    _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
-    output = max(int(min(ask.output_tokens, billed[2] + room)), sent, billed[2])
-    lease = Lease(0, now, [1, ask.input_tokens, output], ask.user, ask.email, ask.model, billed=billed)
-    account.leases[ask.id] = lease
+    _, billed = account.expired.pop(reservation.id, (0, (0, 0, 0)))
+    output = max(int(min(reservation.output_tokens, billed[2] + room)), delivered, billed[2])
+    lease = Lease(
+        0,
+        now,
+        [1, reservation.input_tokens, output],
+        reservation.user,
+        reservation.email,
+        reservation.model,
+        billed=billed,
+    )
+    account.leases[reservation.id] = lease
     account.hold(lease, 1)
     given_back = replace(lease, cost=[1, *billed[1:]])
     _correct(account, policy, given_back, (1, lease.cost[1], lease.cost[2]), now)
@@ -183,27 +199,42 @@ def _taken_up(account: Account, policy: Policy, ask: Ask, room: float, sent: int
 
 
 def settle(
-    account: Account, policy: Policy, ask: Ask, spent: Triple, now: int, at: int = 0, *, unsure: bool = False
+    account: Account,
+    policy: Policy,
+    reservation: Reservation,
+    spent: Triple,
+    now: int,
+    at: int = 0,
+    *,
+    unsure: bool = False,
 ) -> bool | None:
     """Replace a reservation by the true cost and write the bill, once per id; False if it was settled (settle.lua).
 
     unsure: it was tried so long ago that this may have been forgotten; None where nothing tells that it was not done.
     """
-    if ask.id in account.settled:
+    if reservation.id in account.settled:
         return False
-    if unsure and ask.id not in account.leases and ask.id not in account.expired:
+    if unsure and reservation.id not in account.leases and reservation.id not in account.expired:
         return None
-    account.settled.add(ask.id)
+    account.settled.add(reservation.id)
     account.load(policy, now)
     account.last = now
-    lease = account.leases.pop(ask.id, None)
+    lease = account.leases.pop(reservation.id, None)
     if lease is not None:
         account.hold(lease, -1)
     else:
-        _, billed = account.expired.pop(ask.id, (0, (0, 0, 0)))
-        lease = Lease(0, now, [1, billed[1], billed[2]], ask.user, ask.email, ask.model, billed=billed)
+        _, billed = account.expired.pop(reservation.id, (0, (0, 0, 0)))
+        lease = Lease(
+            0, now, [1, billed[1], billed[2]], reservation.user, reservation.email, reservation.model, billed=billed
+        )
     _correct(account, policy, lease, (1, spent[1], spent[2]), now)
-    _bill(account, ask.id, replace(lease, user=ask.user, email=ask.email, model=ask.model), spent, at)
+    _bill(
+        account,
+        reservation.id,
+        replace(lease, user=reservation.user, email=reservation.email, model=reservation.model),
+        spent,
+        at,
+    )
     return True
 
 
@@ -225,11 +256,11 @@ def expire(account: Account, policy: Policy, now: int) -> int:
 
 
 def _expire_one(account: Account, policy: Policy, id_: str, lease: Lease, now: int) -> None:
-    spent = (1, 0, 0) if lease.sent < 0 else (1, lease.cost[1], lease.sent)
+    spent = (1, 0, 0) if lease.delivered < 0 else (1, lease.cost[1], lease.delivered)
     _correct(account, policy, lease, spent, now)
     account.hold(lease, -1)
     del account.leases[id_]
-    if lease.sent >= 0:
+    if lease.delivered >= 0:
         _bill(account, id_, lease, spent, 0)
         account.expired[id_] = (now + REMEMBER_EXPIRED_MS, spent)
 

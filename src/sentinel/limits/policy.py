@@ -148,7 +148,7 @@ class Quota:
     told: tuple[bool, bool, bool] = (True, True, True)
 
 
-class Ask(msgspec.Struct, frozen=True, gc=False):
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """One reservation: a request, its counted input, and as much output as it may want.
 
     least_output: with less than this granted the request is of no use (one token for each choice).
@@ -186,7 +186,7 @@ class Blocker:
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The answer to an Ask. With `quota_known` false nothing was decided: limits must be fetched first.
+    """The answer to a reservation. With `quota_known` false nothing was decided: limits must be fetched first.
 
     granted_output: tokens; output_is_limited: some limit on output exists, so the provider may have to be told.
     refresh: the caller should ask Zion for the limits, nobody else does; stale: they are past their time to live.

@@ -20,7 +20,7 @@ import structlog
 
 from sentinel.clock import monotonic
 from sentinel.error import RedisUnavailable, ServiceUnavailable
-from sentinel.limits.policy import Ask, Verdict
+from sentinel.limits.policy import Reservation, Verdict
 from sentinel.middleware.rate_limiter import Ledger, Limits, look
 from sentinel.tasks import pause
 
@@ -37,16 +37,16 @@ PATIENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
 
 
-class Held(msgspec.Struct, eq=False):
-    """An open reservation. output: tokens reserved for output. sent: tells the output delivered so far, exactly.
+class HeldLease(msgspec.Struct, eq=False):
+    """An open reservation. output: tokens reserved for output. delivered: tells the output delivered so far, exactly.
 
     renewed: when it was last (monotonic seconds); ends: from then on the ledger may have given it to others.
     """
 
-    ask: Ask
+    reservation: Reservation
     started_ms: int
     output: int
-    sent: Callable[[], int] | None = None
+    delivered: Callable[[], int] | None = None
     noted: int = -1
     renewed: float = 0.0
     ends: float = 0.0
@@ -60,26 +60,28 @@ class LeaseKeeper:
         self._limits = limits
         self._lease_seconds = lease_seconds
         self._renew_seconds = lease_seconds / 3
-        self._open: set[Held] = set()
+        self._open: set[HeldLease] = set()
 
     def __len__(self) -> int:
         """How many requests are in flight."""
         return len(self._open)
 
-    def hold(self, ask: Ask, verdict: Verdict) -> Held:
+    def hold(self, reservation: Reservation, verdict: Verdict) -> HeldLease:
         """Keep this reservation from now on."""
         now = monotonic()
-        held = Held(ask, verdict.now_ms, verdict.granted_output, renewed=now, ends=now + self._lease_seconds)
+        held = HeldLease(
+            reservation, verdict.now_ms, verdict.granted_output, renewed=now, ends=now + self._lease_seconds
+        )
         self._open.add(held)
         return held
 
-    def release(self, held: Held) -> None:
+    def release(self, held: HeldLease) -> None:
         """Let it go; its request is about to be settled."""
         self._open.discard(held)
         # A method of what knows this reservation: both go at once so, and not when the garbage collector looks.
-        held.sent = None
+        held.delivered = None
 
-    async def extend(self, held: Held, more: int, sent: int) -> int:
+    async def extend(self, held: HeldLease, more: int, delivered: int) -> int:
         """Reserve more output for it; returns what was added: 0 when nothing is left.
 
         Less than 0 if its lease had ended, and others have what it held. A stream that has tokens left must not end
@@ -89,9 +91,9 @@ class LeaseKeeper:
         while True:
             before = held.output
             try:
-                if not await self._extend(held, more, sent):
+                if not await self._extend(held, more, delivered):
                     await self._ask_limits(held)
-                    await self._extend(held, more, sent)
+                    await self._extend(held, more, delivered)
             except ServiceUnavailable:
                 if monotonic() > until:
                     raise
@@ -99,22 +101,24 @@ class LeaseKeeper:
                 return held.output - before
             await pause(_AGAIN_SECONDS)
 
-    async def _extend(self, held: Held, more: int, sent: int) -> bool:
+    async def _extend(self, held: HeldLease, more: int, delivered: int) -> bool:
         """Whether limits are known: nothing is added while they are not."""
         started = monotonic()
-        holds = await self._ledger.extend(held.ask, held.output, more, sent, held.started_ms)
-        held.noted, held.renewed, held.ends = sent, started, started + self._lease_seconds
+        holds = await self._ledger.extend(held.reservation, held.output, more, delivered, held.started_ms)
+        held.noted, held.renewed, held.ends = delivered, started, started + self._lease_seconds
         if holds is not None:
             # Not what was added: two extensions may be on their way at the same time.
             held.output = holds
         return holds is not None
 
-    async def _ask_limits(self, held: Held) -> None:
+    async def _ask_limits(self, held: HeldLease) -> None:
         """Have the ledger know the limits of this user, beside all that the user's requests hold here."""
-        others = [other for other in self._open if other.ask.user == held.ask.user and other is not held]
+        others = [
+            other for other in self._open if other.reservation.user == held.reservation.user and other is not held
+        ]
         for other in others:
-            await self._extend(other, 0, -1 if other.sent is None else other.sent())
-        await look(held.ask.user, self._ledger, self._limits)
+            await self._extend(other, 0, -1 if other.delivered is None else other.delivered())
+        await look(held.reservation.user, self._ledger, self._limits)
 
     async def run(self) -> None:
         """Tick for ever."""
@@ -130,21 +134,21 @@ class LeaseKeeper:
             if seen != (seen := connects()):
                 await self._each(self._renew, list(self._open))
 
-    async def _each(self, work: Callable[[Held], Awaitable[None]], helds: list[Held]) -> None:
+    async def _each(self, work: Callable[[HeldLease], Awaitable[None]], helds: list[HeldLease]) -> None:
         for start in range(0, len(helds), _AT_ONCE):
             await asyncio.gather(*map(work, helds[start : start + _AT_ONCE]))
 
-    def _due(self, held: Held) -> bool:
-        return held.sent is not None or monotonic() - held.renewed >= self._renew_seconds
+    def _due(self, held: HeldLease) -> bool:
+        return held.delivered is not None or monotonic() - held.renewed >= self._renew_seconds
 
-    async def _note(self, held: Held) -> None:
-        sent = -1 if held.sent is None else held.sent()
-        moved = sent >= held.noted + CHECKPOINT_TOKENS or held.noted < 0 <= sent
+    async def _note(self, held: HeldLease) -> None:
+        delivered = -1 if held.delivered is None else held.delivered()
+        moved = delivered >= held.noted + CHECKPOINT_TOKENS or held.noted < 0 <= delivered
         if moved or monotonic() - held.renewed >= self._renew_seconds:
             await self._renew(held)
 
-    async def _renew(self, held: Held) -> None:
+    async def _renew(self, held: HeldLease) -> None:
         if held in self._open:
             # While the ledger is away the next tick tries again.
             with contextlib.suppress(RedisUnavailable):
-                await self._extend(held, 0, -1 if held.sent is None else held.sent())
+                await self._extend(held, 0, -1 if held.delivered is None else held.delivered())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
@@ -15,7 +14,8 @@ from sentinel.error import (
     ServiceUnavailable,
     ZionUnavailable,
 )
-from sentinel.limits.policy import NOT_LIMITED, Ask, Triple, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Reservation, Triple, Verdict, View
+from sentinel.timestamp import rfc3339_seconds
 
 ZION_SECONDS = 2.8
 """So long we wait for Zion in all, for a token's user and limits: a 503 must come within 3 s (DESIGN section 9)."""
@@ -44,17 +44,19 @@ DEGRADED = b"x-sentinel-degraded: redis\r\n"
 class Ledger(Protocol):
     """Where reservations are kept: in Redis, or in memory while Redis is away."""
 
-    async def reserve(self, ask: Ask) -> Verdict:
+    async def reserve(self, reservation: Reservation) -> Verdict:
         """Admit one request over all dimensions at once, or refuse it and change nothing."""
 
     async def view(self, user: str) -> View:
         """What the user may spend and has spent; changes nothing."""
 
-    async def extend(self, ask: Ask, held_output: int, more: int, sent: int, started_ms: int) -> int | None:
+    async def extend(
+        self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
+    ) -> int | None:
         """Keep the lease, note what is delivered, reserve more; returns what it holds, None = limits not known."""
 
     async def settle(
-        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
@@ -69,33 +71,37 @@ class Limits(Protocol):
         """Ask Zion anew in the background."""
 
 
-async def reserve(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float = ZION_SECONDS) -> Verdict:
+async def reserve(
+    reservation: Reservation, ledger: Ledger, limits: Limits, patience_seconds: float = ZION_SECONDS
+) -> Verdict:
     """The verdict on this request; limits are fetched where none are known, and governance gets so long for them.
 
     Raises AccessDenied, ZionUnavailable, RedisUnavailable; a refusal is no error here.
     """
-    return await with_limits(await ledger.reserve(ask), ask, ledger, limits, patience_seconds)
+    return await with_limits(await ledger.reserve(reservation), reservation, ledger, limits, patience_seconds)
 
 
-async def with_limits(verdict: Verdict, ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float) -> Verdict:
+async def with_limits(
+    verdict: Verdict, reservation: Reservation, ledger: Ledger, limits: Limits, patience_seconds: float
+) -> Verdict:
     """The verdict itself where it was decided by known limits, else a new one once they are. Raises as `reserve`."""
     if not verdict.quota_known:
-        await _fetch(limits, ask.user, verdict.seq, patience_seconds)
-        verdict = await ledger.reserve(ask)
+        await _fetch(limits, reservation.user, verdict.seq, patience_seconds)
+        verdict = await ledger.reserve(reservation)
         if not verdict.quota_known:
             raise _no_limits()
     elif verdict.refresh:
-        limits.refresh_limits_soon(ask.user, verdict.seq)
+        limits.refresh_limits_soon(reservation.user, verdict.seq)
     return verdict
 
 
-async def peek(ask: Ask, ledger: Ledger, limits: Limits, patience_seconds: float) -> Verdict | None:
+async def peek(reservation: Reservation, ledger: Ledger, limits: Limits, patience_seconds: float) -> Verdict | None:
     """The verdict on the least of requests, where it may be a refusal; None where the user has something left of all.
 
     It is a reservation like any other where it admits: something has come back meanwhile. Raises as `reserve`.
     """
-    view = await look(ask.user, ledger, limits, patience_seconds)
-    return await reserve(ask, ledger, limits, patience_seconds) if _is_used_up(view) else None
+    view = await look(reservation.user, ledger, limits, patience_seconds)
+    return await reserve(reservation, ledger, limits, patience_seconds) if _is_used_up(view) else None
 
 
 def _is_used_up(view: View) -> bool:
@@ -149,7 +155,7 @@ def refusal_of(verdict: Verdict) -> AppError:
         "limit": blocker.limit,
         "used": blocker.used,
         "remaining": blocker.remaining,
-        "reset_at": rfc3339(blocker.reset_ms),
+        "reset_at": rfc3339_seconds(blocker.reset_ms),
     }
     if blocker.limit_type == "quota":
         return InsufficientQuota(
@@ -218,11 +224,3 @@ def _whole_seconds(seconds: int) -> bytes:
     if hours:
         return b"%dh%dm%ds" % (hours, minutes, seconds)
     return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
-
-
-def rfc3339(ms: int) -> str | None:
-    """A moment, rounded up to the second; None for never, and for what no calendar holds."""
-    try:
-        return datetime.fromtimestamp(-(-ms // 1000), UTC).isoformat() if ms else None
-    except (OverflowError, ValueError, OSError):
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from sentinel.limits.policy import Ask, Verdict
+from sentinel.limits.policy import Reservation, Verdict
 from sentinel.middleware import rate_limiter
 from sentinel.proxy import reservation
 from sentinel.proxy.billing import SPENT_NOTHING
@@ -12,33 +12,33 @@ from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.state import ExchangeState
 
 
-async def reserve(exchange: ExchangeState, ask: Ask) -> Verdict:
+async def reserve(exchange: ExchangeState, reservation: Reservation) -> Verdict:
     """The verdict that admits this request. Raises the refusal, AccessDenied, ZionUnavailable, RedisUnavailable."""
-    parts = exchange.parts
+    deps = exchange.deps
     try:
-        verdict = await parts.ledger.reserve(ask)
+        verdict = await deps.ledger.reserve(reservation)
         if verdict.refresh or not verdict.quota_known:
             patience = _patience(exchange.context)
-            verdict = await rate_limiter.with_limits(verdict, ask, parts.ledger, parts.cache, patience)
+            verdict = await rate_limiter.with_limits(verdict, reservation, deps.ledger, deps.cache, patience)
     except asyncio.CancelledError:
         # What was asked may yet be done.
-        parts.tracker.give_back(ask)
+        deps.tracker.withdraw(reservation)
         raise
     return _admitted(exchange, verdict)
 
 
 async def peek(exchange: ExchangeState) -> None:
     """Refuse a large request of a user who has nothing left before it is read, with the refusal it would get."""
-    parts, context = exchange.parts, exchange.context
+    deps, context = exchange.deps, exchange.context
     assert context.user is not None
     least = reservation.least(context.id, context.user)
     try:
-        verdict = await rate_limiter.peek(least, parts.ledger, parts.cache, _patience(context))
+        verdict = await rate_limiter.peek(least, deps.ledger, deps.cache, _patience(context))
     except asyncio.CancelledError:
-        parts.tracker.give_back(least)
+        deps.tracker.withdraw(least)
         raise
     if verdict is not None and verdict.admitted:
-        await parts.tracker.settle(least, SPENT_NOTHING.tokens, verdict.now_ms)
+        await deps.tracker.settle(least, SPENT_NOTHING.tokens, verdict.now_ms)
     elif verdict is not None:
         _admitted(exchange, verdict)
 

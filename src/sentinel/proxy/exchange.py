@@ -41,22 +41,22 @@ class Exchange(ExchangeState):
 
     async def run(self) -> None:
         """Take the request through its phases. Never raises."""
-        parts, client, context = self.parts, self.client, self.context
+        deps, client, context = self.deps, self.client, self.context
         try:
             # Nothing is read before we know who sends it: a stranger costs us no memory.
-            user = auth.remembered(client.headers, parts.cache)
+            user = auth.remembered(client.headers, deps.cache)
             if user is None:
-                user = await auth.identify(client.headers, parts.cache, context.client)
+                user = await auth.identify(client.headers, deps.cache, context.client)
             context.user, context.identified = user, monotonic()
-            small = client.take_small_body(parts.max_body_bytes)
+            small = client.take_small_body(deps.max_body_bytes)
             self.body = await receive(self) if small is None else small
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
             bound = self.bound = self.endpoint.bound(request)
-            self.ask = reservation.ask_for(
-                context.id, user, request.model, context.counted_input, bound, parts.estimator
+            self.reservation = reservation.of(
+                context.id, user, request.model, context.counted_input, bound, deps.estimator
             )
-            self.verdict = await reserve(self, self.ask)
+            self.verdict = await reserve(self, self.reservation)
             try:
                 answer = await forward(self)
                 relay = relay_whole(self, answer) if isinstance(answer, ProviderAnswer) else relay_stream(self, answer)
@@ -67,7 +67,7 @@ class Exchange(ExchangeState):
             finally:
                 spent = self._end()
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
-                await parts.tracker.settle(self.ask, spent.tokens, self.verdict.now_ms)
+                await deps.tracker.settle(self.reservation, spent.tokens, self.verdict.now_ms)
             if (rest := complete()) is not None:
                 await rest
         except AppError as error:
@@ -82,7 +82,7 @@ class Exchange(ExchangeState):
             await self._fail(InternalError("The server had an error while processing your request."))
         finally:
             self._release()
-            parts.on_end(context)
+            deps.on_end(context)
 
     def _abandon(self) -> None:
         """What was sent on for a client that left is charged with its input, unless the provider has refused it."""
@@ -93,7 +93,7 @@ class Exchange(ExchangeState):
     def _end(self) -> billing.Spent:
         """What the exchange has cost; its reservation is about to be settled."""
         context, spent = self.context, self.spent
-        self.parts.leases.release(self.lease)
+        self.deps.leases.release(self.lease)
         if self.watched is not None and not self.client.started:
             # No comment must commit it to a stream now: how it ends is decided.
             self._unwatch()
@@ -105,7 +105,7 @@ class Exchange(ExchangeState):
     def _unwatch(self) -> None:
         """No comments keep the client waiting from now on."""
         assert self.watched is not None
-        self.parts.keepalive.release(self.watched)
+        self.deps.keepalive.release(self.watched)
         # It knows this exchange: what has ended goes at once, and not when the garbage collector looks.
         self.watched = None
 

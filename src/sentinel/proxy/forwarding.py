@@ -22,20 +22,20 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
 
     From here on a client that leaves cancels the exchange. Raises ClientGone, UpstreamError, UpstreamTimeout.
     """
-    parts, client, context = exchange.parts, exchange.client, exchange.context
+    deps, client, context = exchange.deps, exchange.client, exchange.context
     request, endpoint = exchange.request, exchange.endpoint
-    exchange.lease = parts.leases.hold(exchange.ask, exchange.verdict)
-    client.watch(parts.tasks)
+    exchange.lease = deps.leases.hold(exchange.reservation, exchange.verdict)
+    client.watch(deps.tasks)
     if client.gone:
         raise ClientGone
     if request.stream:
-        exchange.watched = parts.keepalive.watch(client, partial(_early_head, exchange))
-    target = parts.registry.targets(endpoint.format, request.model)[0]
-    most = reservation.output_max(exchange.bound, exchange.ask, exchange.verdict)
+        exchange.watched = deps.keepalive.watch(client, partial(_early_head, exchange))
+    target = deps.registry.targets(endpoint.format, request.model)[0]
+    most = reservation.output_max(exchange.bound, exchange.reservation, exchange.verdict)
     wanted = endpoint.changes(request, exchange.bound, most)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
     answer: ProviderAnswer | ProviderStream
-    lines = passing.to_provider(client.headers, context.id.encode(), exchange.ask.user)
+    lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user)
     room = partial(_room, exchange)
     context.forwarded = monotonic()
     while True:
@@ -87,8 +87,8 @@ async def _changed(exchange: ExchangeState, changes: Changes) -> bytes:
 async def _room(exchange: ExchangeState, count: int) -> None:
     """Wait until so much more of an answer may be in memory."""
     if exchange.answer_claim is None:
-        exchange.answer_claim = exchange.parts.answers.claim()
-        exchange.answer_claim.belongs_to(exchange.ask.user)
+        exchange.answer_claim = exchange.deps.answers.claim()
+        exchange.answer_claim.belongs_to(exchange.reservation.user)
     await exchange.answer_claim.room(count)
 
 

@@ -25,9 +25,9 @@ async def receive(exchange: ExchangeState) -> bytes:
     Raises UnsupportedEncoding, InvalidJson, RequestTooLarge, RequestTimeout, ServiceUnavailable, ClientGone, and the
     refusal of a large one whose user has nothing left.
     """
-    client, context, parts = exchange.client, exchange.context, exchange.parts
+    client, context, deps = exchange.client, exchange.context, exchange.deps
     assert context.user is not None
-    user, most_bytes, seconds = context.user.id, parts.max_body_bytes, parts.body_timeout_seconds
+    user, most_bytes, seconds = context.user.id, deps.max_body_bytes, deps.body_timeout_seconds
     codings = codings_of(client.headers)
     if codings or client.is_sending_much:
         await peek(exchange)
@@ -45,15 +45,15 @@ async def receive(exchange: ExchangeState) -> bytes:
 
 async def _decoded(exchange: ExchangeState, body: bytes, codings: tuple[str, ...], most_bytes: int) -> bytes:
     """The body without its codings; nothing where more comes out, but not more than may. Raises what is wrong."""
-    parts, context = exchange.parts, exchange.context
+    deps, context = exchange.deps, exchange.context
     assert context.user is not None
     # What comes out is in memory twice: in pieces, and as one.
-    await exchange.client.make_room(2 * most_bytes, parts.body_timeout_seconds, context.user.id)
+    await exchange.client.make_room(2 * most_bytes, deps.body_timeout_seconds, context.user.id)
     try:
         # Whatever its size: a few bytes can hold megabytes.
-        return await parts.beside(decoded, body, codings, most_bytes)
+        return await deps.beside(decoded, body, codings, most_bytes)
     except RequestTooLarge:
-        if most_bytes == parts.max_body_bytes:
+        if most_bytes == deps.max_body_bytes:
             raise
         return b""
 
@@ -63,7 +63,7 @@ def parse(exchange: ExchangeState) -> Request:
     endpoint, context = exchange.endpoint, exchange.context
     request: Request = endpoint.read(exchange.body)
     context.model, context.streamed = request.model, bool(request.stream)
-    context.counted_input = endpoint.count(request, exchange.parts.counter)
+    context.counted_input = endpoint.count(request, exchange.deps.counter)
     return request
 
 
@@ -77,9 +77,9 @@ async def parse_large(exchange: ExchangeState) -> Request:
         return request
 
     if len(exchange.body) <= SMALL_BYTES:
-        return await exchange.parts.beside(parse_and_forget)
-    async with exchange.parts.large:
-        return await exchange.parts.beside(parse_and_forget)
+        return await exchange.deps.beside(parse_and_forget)
+    async with exchange.deps.large:
+        return await exchange.deps.beside(parse_and_forget)
 
 
 def codings_of(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:

@@ -162,14 +162,14 @@ class Relay:
 
     async def _aside(self, work: Callable[..., T], *block: bytes) -> T:
         """Do something with a large event beside the event loop; `sent` says meanwhile what it said before."""
-        self._capped = self.sent()
+        self._capped = self.delivered()
         result = await asyncio.get_running_loop().run_in_executor(self._counting, work, *block)
         self._capped = None
         return result
 
     async def _deliver(self, block: bytes) -> None:
         if block and self._room is not None and monotonic() > self._room.ends:
-            await self._extend(0, self.sent())
+            await self._extend(0, self.delivered())
         if len(block) + self.meter.waiting_bytes <= LARGE_EVENT_BYTES:
             await self._deliver_block(block)
             return
@@ -183,7 +183,7 @@ class Relay:
 
     async def _deliver_large(self, event: bytes) -> None:
         """Deliver an event that takes long to count: it is counted first, so a limit decides on all of it."""
-        before = self.sent()
+        before = self.delivered()
         try:
             after = await self._aside(self.meter.measure, event)
             room = self._room
@@ -213,16 +213,16 @@ class Relay:
 
     async def _make_room(self, tokens: int, room: Reserved) -> None:
         """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
-        sent = self.meter.count()
-        if self._plenty and sent + tokens > room.output:
-            await self._extended(max(EXTENSION_TOKENS, tokens), sent)
+        delivered = self.meter.count()
+        if self._plenty and delivered + tokens > room.output:
+            await self._extended(max(EXTENSION_TOKENS, tokens), delivered)
 
-    async def _extended(self, more: int, sent: int) -> None:
-        self._plenty = await self._extend(more, sent) == more
+    async def _extended(self, more: int, delivered: int) -> None:
+        self._plenty = await self._extend(more, delivered) == more
 
     async def _deliver_within(self, block: bytes, room: Reserved) -> None:
         """Deliver the part of the block that the reservation covers, extended where possible."""
-        start = self.sent()
+        start = self.delivered()
         try:
             fits = await self._fitting(block, room)
             if fits:
@@ -246,7 +246,7 @@ class Relay:
             fits.append(event)
         return b"".join(fits)
 
-    def sent(self) -> int:
+    def delivered(self) -> int:
         """Output tokens delivered so far, exactly; -1 before the provider has generated anything."""
         if self._capped is not None:
             return self._capped

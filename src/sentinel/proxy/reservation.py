@@ -5,19 +5,19 @@ from __future__ import annotations
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import OutputEstimator
-from sentinel.limits.policy import Ask, Verdict
+from sentinel.limits.policy import Reservation, Verdict
 from sentinel.proxy.billing import Spent
 from sentinel.tokens.output import is_known, output_ceiling
 
 
-def ask_for(
+def of(
     request_id: str,
     user: AuthenticatedUser,
     model: str,
     input_tokens: int,
     bound: OutputBound,
     estimator: OutputEstimator,
-) -> Ask:
+) -> Reservation:
     """How much to reserve. Output that the client does not bound depends on whether we can watch it (ADR 0005)."""
     n, most, fair = bound.choices, bound.client_max, 0
     if most is None:
@@ -28,15 +28,15 @@ def ask_for(
         output = estimator.tokens(user.id, model) * n
     else:
         output, fair = output_ceiling(model, input_tokens) * n, estimator.default_tokens * n
-    return Ask(request_id, user.id, user.email, model, input_tokens, output, n, fair)
+    return Reservation(request_id, user.id, user.email, model, input_tokens, output, n, fair)
 
 
-def least(request_id: str, user: AuthenticatedUser) -> Ask:
+def least(request_id: str, user: AuthenticatedUser) -> Reservation:
     """The least that a request can be, to learn whether its user has anything left at all."""
-    return Ask(f"{request_id}-peek", user.id, user.email, "", 1, 1)
+    return Reservation(f"{request_id}-peek", user.id, user.email, "", 1, 1)
 
 
-def output_max(bound: OutputBound, ask: Ask, verdict: Verdict) -> int | None:
+def output_max(bound: OutputBound, reservation: Reservation, verdict: Verdict) -> int | None:
     """The most output tokens of a choice that the provider must be told; None where it need not.
 
     It need where output is limited and could exceed what was granted: an answer of unknown length that is not watched
@@ -44,15 +44,19 @@ def output_max(bound: OutputBound, ask: Ask, verdict: Verdict) -> int | None:
     """
     if not verdict.output_is_limited:
         return None
-    is_open = bound.client_max is None and not bound.grows_in_sight and not is_known(ask.model)
-    return verdict.granted_output // bound.choices if is_open or verdict.granted_output < ask.output_tokens else None
+    is_open = bound.client_max is None and not bound.grows_in_sight and not is_known(reservation.model)
+    return (
+        verdict.granted_output // bound.choices
+        if is_open or verdict.granted_output < reservation.output_tokens
+        else None
+    )
 
 
-def has_open_end(bound: OutputBound, ask: Ask, verdict: Verdict) -> bool:
+def has_open_end(bound: OutputBound, reservation: Reservation, verdict: Verdict) -> bool:
     """Whether the provider knows no maximum: the stream is held by us alone."""
-    return bound.grows_in_sight and bound.client_max is None and verdict.granted_output == ask.output_tokens
+    return bound.grows_in_sight and bound.client_max is None and verdict.granted_output == reservation.output_tokens
 
 
-def learn(estimator: OutputEstimator, ask: Ask, spent: Spent) -> None:
+def learn(estimator: OutputEstimator, reservation: Reservation, spent: Spent) -> None:
     """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
-    estimator.note(ask.user, ask.model, spent.tokens[2] // max(1, ask.least_output))
+    estimator.note(reservation.user, reservation.model, spent.tokens[2] // max(1, reservation.least_output))

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.endpoints.endpoint import Endpoint, OutputBound, Request
 from sentinel.limits.output_estimator import OutputEstimator
-from sentinel.limits.policy import Ask, Verdict
+from sentinel.limits.policy import Reservation, Verdict
 from sentinel.memory_budget import Claim, MemoryBudget
-from sentinel.middleware.lease_keeper import Held, LeaseKeeper
+from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
@@ -33,7 +33,7 @@ _LARGE_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Dependencies:
     """What every exchange works with. threads: for whatever takes long to read, count or decode.
 
     max_body_bytes: also once a body is decoded; body_timeout_seconds: until it has come, and there is room for it.
@@ -72,18 +72,20 @@ class ExchangeState:
     """
 
     __slots__ = (
-        "answer_claim", "ask", "body", "bound", "client", "context", "endpoint", "is_refused", "lease", "parts",
-        "relay", "request", "spent", "stream", "upstream", "verdict", "watched",
+        "answer_claim", "body", "bound", "client", "context", "deps", "endpoint", "is_refused", "lease", "relay",
+        "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
     bound: OutputBound
-    ask: Ask  # reserve
+    reservation: Reservation  # reserve
     verdict: Verdict
-    lease: Held  # forward
+    lease: HeldLease  # forward
 
-    def __init__(self, parts: Parts, endpoint: Endpoint[Any], client: ClientSide, context: RequestContext) -> None:
-        self.parts = parts
+    def __init__(
+        self, deps: Dependencies, endpoint: Endpoint[Any], client: ClientSide, context: RequestContext
+    ) -> None:
+        self.deps = deps
         self.endpoint = endpoint
         self.client = client
         self.context = context

@@ -17,14 +17,14 @@ from sentinel.tokens.usage import Usage
 
 async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Complete:
     """Relay a stream up to its last event. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
-    parts, client, context, bound = exchange.parts, exchange.client, exchange.context, exchange.bound
+    deps, client, context, bound = exchange.deps, exchange.client, exchange.context, exchange.bound
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
-    exchange.answer_claim = parts.answers.claim()
+    exchange.answer_claim = deps.answers.claim()
     # Also where the provider was told a maximum: not all know the field.
     room = exchange.lease if exchange.verdict.output_is_limited and bound.shows_its_cost else None
-    extend = partial(parts.leases.extend, exchange.lease)
-    relay = exchange.relay = Relay(client, meter, room, extend, parts.threads, exchange.answer_claim)
-    exchange.lease.sent = relay.sent
+    extend = partial(deps.leases.extend, exchange.lease)
+    relay = exchange.relay = Relay(client, meter, room, extend, deps.threads, exchange.answer_claim)
+    exchange.lease.delivered = relay.delivered
     context.status = 200
     try:
         if not client.started:
@@ -38,21 +38,21 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     finally:
         exchange.spent = _spent(exchange, relay)
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
-    is_open = reservation.has_open_end(bound, exchange.ask, exchange.verdict)
+    is_open = reservation.has_open_end(bound, exchange.reservation, exchange.verdict)
     if context.outcome == "ok" and (is_open or exchange.spent.tokens[2] < exchange.verdict.granted_output):
-        reservation.learn(parts.estimator, exchange.ask, exchange.spent)
+        reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
     return partial(_complete, exchange, relay, stream)
 
 
 async def _drain(exchange: ExchangeState, relay: Relay, stream: ProviderStream) -> None:
     """Learn the usage of a stream that is relayed no more, where that is worth waiting for (ADR 0005)."""
-    drains, bound, meter = exchange.parts.drains, exchange.bound, relay.meter
+    drains, bound, meter = exchange.deps.drains, exchange.bound, relay.meter
     meter.count()
     seconds = drain_seconds(
         left=exchange.client.gone,
         has_finished=meter.has_finished(bound.shown_choices),
         hides_output=bound.hides_output,
-        drain_abandoned=exchange.parts.drain_abandoned,
+        drain_abandoned=exchange.deps.drain_abandoned,
     )
     if not seconds or drains.now >= MOST_DRAINS:
         return
@@ -65,7 +65,7 @@ async def _drain(exchange: ExchangeState, relay: Relay, stream: ProviderStream) 
 
 def _spent(exchange: ExchangeState, relay: Relay) -> billing.Spent:
     """What the stream has cost so far; notes in the context how it went."""
-    meter, context, delivered, left = relay.meter, exchange.context, relay.sent(), exchange.client.gone
+    meter, context, delivered, left = relay.meter, exchange.context, relay.delivered(), exchange.client.gone
     context.provider_seconds = monotonic() - context.forwarded
     context.malformed_events = meter.malformed
     context.finish_reason = "length" if relay.at_limit else meter.finish_reason

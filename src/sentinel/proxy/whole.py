@@ -24,7 +24,7 @@ Complete = Callable[[], Awaitable[None] | None]
 
 async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
     """Learn what a whole answer has cost. Raises UpstreamError for one that is no affair of the client's."""
-    context, parts, endpoint = exchange.context, exchange.parts, exchange.endpoint
+    context, deps, endpoint = exchange.context, exchange.deps, exchange.endpoint
     if answer.status != 200:
         context.outcome = "upstream_error"
         if not outcome.concerns_the_client(answer.status):
@@ -34,7 +34,7 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     body, read_answer = answer.body, endpoint.read_answer
     if exchange.answer_claim is not None:
         exchange.answer_claim.keep(len(body))
-    reading = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await parts.beside(read_answer, body)
+    reading = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await deps.beside(read_answer, body)
     if reading is None:
         raise UpstreamError("The model provider gave a broken answer.")
     # An error that comes with status 200 costs no tokens, nor does an answer that says nothing.
@@ -43,13 +43,13 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
         return partial(_complete, exchange, answer)
     counted = 0
     if reading.texts:
-        count = partial(parts.counter.count_generated, reading.texts, context.model)
-        counted = await parts.beside(count) if is_large(len(body)) else count()
+        count = partial(deps.counter.count_generated, reading.texts, context.model)
+        counted = await deps.beside(count) if is_large(len(body)) else count()
     exchange.spent = billing.spent(reading.usage, context.counted_input, counted)
     context.outcome = "ok"
     context.finish_reason = reading.finished[0][1] if reading.finished else None
     if exchange.spent.tokens[2] < exchange.verdict.granted_output:
-        reservation.learn(parts.estimator, exchange.ask, exchange.spent)
+        reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
     return partial(_complete, exchange, answer)
 
 

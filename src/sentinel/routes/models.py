@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sentinel.limits.policy import Ask
+from sentinel.limits.policy import Reservation
 from sentinel.middleware import auth, rate_limiter
 from sentinel.proxy.headers import by_name, pairs_of
 from sentinel.proxy.logging import RequestContext
@@ -32,15 +32,15 @@ async def model(request: Request) -> Response:
 
 
 async def _admit(request: Request) -> None:
-    parts = request.app.state.sentinel.parts
+    deps = request.app.state.sentinel.deps
     context: RequestContext = request.scope["context"]
-    user = context.user = await auth.identify(by_name(request.scope["headers"]), parts.cache, context.client)
+    user = context.user = await auth.identify(by_name(request.scope["headers"]), deps.cache, context.client)
     if request.method == "HEAD":
         # It asks whether there is something, and costs nothing: so it does not reach the provider either.
         return
-    ask = Ask(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
-    verdict = await rate_limiter.reserve(ask, parts.ledger, parts.cache)
+    reservation = Reservation(request.scope["request_id"], user.id, user.email, "", 0, 0, 0)
+    verdict = await rate_limiter.reserve(reservation, deps.ledger, deps.cache)
     request.scope["common"] += pairs_of(rate_limiter.lines_of(verdict))
     if not verdict.admitted:
         raise rate_limiter.refusal_of(verdict)
-    await parts.tracker.settle(ask, (0, 0, 0), verdict.now_ms)
+    await deps.tracker.settle(reservation, (0, 0, 0), verdict.now_ms)

@@ -56,9 +56,9 @@ async def refresh_user(request: Request) -> Response:
     if not hmac.compare_digest(token, key.get_secret_value().encode()):
         raise InvalidApiKey("Incorrect admin key provided.")
     user = request.path_params["user"]
-    await state.parts.cache.forget_user(user)
+    await state.deps.cache.forget_user(user)
     try:
-        await state.parts.cache.refresh_limits(user, -1)
+        await state.deps.cache.refresh_limits(user, -1)
     except AccessDenied as error:
         # For a caller that is a refusal; the operator is told what it is about.
         raise UserNotFound(f"No limits are known for the user '{user[:96]}'.") from error

@@ -14,14 +14,15 @@ from sentinel.middleware import auth, rate_limiter
 from sentinel.proxy.headers import by_name, pairs_of
 from sentinel.proxy.logging import RequestContext
 from sentinel.routes.state import AppState
+from sentinel.timestamp import rfc3339_seconds
 
 
 async def own_quota(request: Request) -> Response:
     """What the caller may spend and has spent."""
     state: AppState = request.app.state.sentinel
     context: RequestContext = request.scope["context"]
-    user = context.user = await auth.identify(by_name(request.scope["headers"]), state.parts.cache, context.client)
-    view = await rate_limiter.look(user.id, state.parts.ledger, state.parts.cache)
+    user = context.user = await auth.identify(by_name(request.scope["headers"]), state.deps.cache, context.client)
+    view = await rate_limiter.look(user.id, state.deps.ledger, state.deps.cache)
     if view.degraded:
         request.scope["common"] += pairs_of(rate_limiter.DEGRADED)
     body = msgspec.json.encode({"user": user.id, **told(view)})
@@ -37,7 +38,7 @@ def told(view: View) -> dict[str, Any]:
                 "limit": None if limit == NOT_LIMITED else limit,
                 "used": used,
                 "remaining": None if limit == NOT_LIMITED else max(0, limit - used),
-                "resets_at": rate_limiter.rfc3339(ends_ms),
+                "resets_at": rfc3339_seconds(ends_ms),
             }
             for metric, limit, used, ends_ms in zip(DIMENSIONS, view.limit, view.used, view.ends_ms, strict=True)
         },
@@ -47,7 +48,7 @@ def told(view: View) -> dict[str, Any]:
                 "limit": window.limit,
                 "window_seconds": window.window_ms // 1000,
                 "remaining": remaining,
-                "resets_at": rate_limiter.rfc3339(reset_ms),
+                "resets_at": rfc3339_seconds(reset_ms),
             }
             for window, remaining, reset_ms in zip(policy.windows, view.windows[::2], view.windows[1::2], strict=True)
         ],

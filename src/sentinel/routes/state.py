@@ -9,7 +9,7 @@ from sentinel.config import Settings
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.logging import Level, RequestContext
-from sentinel.proxy.state import Parts
+from sentinel.proxy.state import Dependencies
 from sentinel.routes.probe import Probe
 
 
@@ -18,7 +18,7 @@ class AppState:
     """The parts that handlers speak for. on_end: told of each request that was no exchange."""
 
     settings: Settings
-    parts: Parts
+    deps: Dependencies
     catalog: ModelCatalog
     metrics: Metrics
     probe: Probe

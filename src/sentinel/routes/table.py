@@ -123,7 +123,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         try:
             context: RequestContext = request.scope["context"]
             context.user = await auth.identify(
-                by_name(request.scope["headers"]), request.app.state.sentinel.parts.cache, context.client
+                by_name(request.scope["headers"]), request.app.state.sentinel.deps.cache, context.client
             )
         except AppError as refused:
             return _render(request, refused)
@@ -193,7 +193,7 @@ class Routes:
 
     def __init__(self, state: AppState) -> None:
         self._on_end = state.on_end
-        self._parts = state.parts
+        self._deps = state.deps
         app = rest(state)
         self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = app
         self._names = [(route.path_regex, route.path_format) for route in app.routes if isinstance(route, Route)]
@@ -220,7 +220,7 @@ class Routes:
         if endpoint is not None and scope["method"] == "POST":
             lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
             client_side = ClientSide(scope, receive, send, headers, lines)
-            return Exchange(self._parts, endpoint, client_side, context).run()
+            return Exchange(self._deps, endpoint, client_side, context).run()
         return self._beside(context, headers, scope, receive, send)
 
     async def _beside(

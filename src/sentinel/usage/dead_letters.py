@@ -11,7 +11,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken
 from sentinel.cache.subscription import known_email
 from sentinel.error import RedisRefused
-from sentinel.limits.policy import Ask
+from sentinel.limits.policy import Reservation
 from sentinel.observability.logs import log_name
 from sentinel.usage.batch import Item, Record
 from sentinel.usage.quarantine import Quarantine
@@ -46,7 +46,7 @@ class DeadLetters:
 
     async def bury(self, item: Item) -> int:
         """Move the records of a refused item to the dead letters, as one; returns how many there were."""
-        letter = Letter(Ask("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
+        letter = Letter(Reservation("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
         try:
             return await self._ledger.acknowledge([Taken(item.user, item.entries, item.spent, item.period)], letter)
         except RedisRefused:
@@ -97,7 +97,7 @@ class DeadLetters:
         if record is None:
             return None
         email = await known_email(self._store, record.user) or record.email
-        return await self._ledger.requeue(Ask(record.id, record.user, email, record.model, 0, 0), letter.entry)
+        return await self._ledger.requeue(Reservation(record.id, record.user, email, record.model, 0, 0), letter.entry)
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Delete a dead letter, which is not to be billed; False if somebody did that before."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from sentinel.limits.policy import Ask, Triple
+from sentinel.limits.policy import Reservation, Triple
 
 REMEMBER_SECONDS = 2.5
 MOST_REMEMBERED = 50_000
@@ -23,7 +23,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
     at: float
     at_ms: int
-    ask: Ask
+    reservation: Reservation
     spent: Triple
     started_ms: int
 
@@ -63,7 +63,7 @@ class RecentSettlements:
         """
         if self._seen is not None and connections != self._seen:
             since = self._seen_at - REMEMBER_SECONDS
-            self._at_risk |= {settled.ask.id: settled for settled in self._recent if settled.at >= since}
+            self._at_risk |= {settled.reservation.id: settled for settled in self._recent if settled.at >= since}
             for surplus in list(self._at_risk)[: max(0, len(self._at_risk) - MOST_REMEMBERED)]:
                 del self._at_risk[surplus]
         self._seen, self._seen_at = connections, now
@@ -71,10 +71,10 @@ class RecentSettlements:
     def settled_again(self, settled: Iterable[Settled]) -> None:
         """These are at risk no longer."""
         for one in settled:
-            self._at_risk.pop(one.ask.id, None)
+            self._at_risk.pop(one.reservation.id, None)
 
     def forget(self, concerns: Callable[[str], bool]) -> None:
         """Nothing of the users whom it concerns is settled anew: Redis has lost all that it knew of them."""
-        kept = (settled for settled in self._recent if not concerns(settled.ask.user))
+        kept = (settled for settled in self._recent if not concerns(settled.reservation.user))
         self._recent = deque(kept, maxlen=MOST_REMEMBERED)
-        self._at_risk = {id_: one for id_, one in self._at_risk.items() if not concerns(one.ask.user)}
+        self._at_risk = {id_: one for id_, one in self._at_risk.items() if not concerns(one.reservation.user)}

@@ -24,7 +24,7 @@ import structlog
 
 from sentinel.clock import now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
-from sentinel.limits.policy import Ask, Triple
+from sentinel.limits.policy import Reservation, Triple
 from sentinel.usage.spool_files import Later, Progress, append, create, open_if_nobody_has_it, read_lines, waits
 
 log = structlog.get_logger()
@@ -40,8 +40,8 @@ _Text = Annotated[str, msgspec.Meta(min_length=1)]
 class Settlement(msgspec.Struct, frozen=True):
     """One settlement: everything the ledger needs. started_ms and at_ms: when it was reserved, and spent.
 
-    tried_ms: when Redis was first told, and may have carried it out; 0 = it has never heard of it. life: of what Redis
-    remembered then (RedisLedger.lives), "" = not known.
+    tried_ms: when Redis was first told, and may have carried it out; 0 = it has never heard of it. incarnation: of what
+    Redis remembered then (RedisLedger.incarnations), "" = not known.
     """
 
     id: _Text
@@ -52,16 +52,29 @@ class Settlement(msgspec.Struct, frozen=True):
     started_ms: _Number
     at_ms: Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
     tried_ms: _Number = 0
-    life: str = ""
+    incarnation: str = msgspec.field(default="", name="life")
+    """By its first name in the file: what an older version has written is read, too."""
 
     @classmethod
-    def of(cls, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0, life: str = "") -> Settlement:
+    def of(
+        cls, reservation: Reservation, spent: Triple, started_ms: int, tried_ms: int = 0, incarnation: str = ""
+    ) -> Settlement:
         """The settlement of this request, spent now."""
-        return cls(ask.id, ask.user, ask.email, ask.model, spent, started_ms, now_ms(), tried_ms, life)
+        return cls(
+            reservation.id,
+            reservation.user,
+            reservation.email,
+            reservation.model,
+            spent,
+            started_ms,
+            now_ms(),
+            tried_ms,
+            incarnation,
+        )
 
-    def ask(self) -> Ask:
+    def reservation(self) -> Reservation:
         """The request it belongs to."""
-        return Ask(self.id, self.user, self.email, self.model, 0, 0)
+        return Reservation(self.id, self.user, self.email, self.model, 0, 0)
 
 
 class Unsure(Exception):

@@ -12,7 +12,7 @@ import structlog
 from sentinel.cache import keys
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
-from sentinel.limits.policy import REMEMBER_SETTLED_MS, Ask, Triple
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Reservation, Triple
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.recent_settlements import RecentSettlements, Settled
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _LOOK_SECONDS = 0.25
 _REPLAY_EVERY = 4
-_LIVES_EVERY = 240
+_INCARNATIONS_EVERY = 240
 _AT_ONCE = 64
 
 _SURE_MS = REMEMBER_SETTLED_MS - 60_000
@@ -33,7 +33,7 @@ class SettlingLedger(Protocol):
     """The part of a ledger that settles."""
 
     async def settle(
-        self, ask: Ask, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
@@ -76,7 +76,7 @@ class BatchingUsageTracker:
         self._on_lost = on_lost
         self._on_unsure = on_unsure
         self._recent = RecentSettlements()
-        self._lives: Sequence[bytes] | None = None
+        self._incarnations: Sequence[bytes] | None = None
         self._connects = -1
 
     @property
@@ -84,39 +84,41 @@ class BatchingUsageTracker:
         """Settlements that wait for Redis."""
         return self._spool.depth
 
-    async def settle(self, ask: Ask, spent: Triple, started_ms: int, tried_ms: int = 0) -> None:
+    async def settle(self, reservation: Reservation, spent: Triple, started_ms: int, tried_ms: int = 0) -> None:
         """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself.
 
         tried_ms: when it was tried before and perhaps carried out, 0 = never.
         """
         try:
-            await self._ledger.settle(ask, spent, started_ms)
-            self._recent.add(Settled(monotonic(), now_ms(), ask, spent, started_ms))
+            await self._ledger.settle(reservation, spent, started_ms)
+            self._recent.add(Settled(monotonic(), now_ms(), reservation, spent, started_ms))
         except (NotSent, RedisRefused):
-            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms))
+            await self._spool_it(Settlement.of(reservation, spent, started_ms, tried_ms))
         except RedisUnavailable:
-            await self._spool_it(Settlement.of(ask, spent, started_ms, tried_ms or now_ms(), self._life(ask.user)))
+            await self._spool_it(
+                Settlement.of(reservation, spent, started_ms, tried_ms or now_ms(), self._incarnation(reservation.user))
+            )
         except asyncio.CancelledError:
-            self._tasks.start(self.settle(ask, spent, started_ms, tried_ms or now_ms()), "settle")
+            self._tasks.start(self.settle(reservation, spent, started_ms, tried_ms or now_ms()), "settle")
             raise
 
-    def _life(self, user: str) -> str:
+    def _incarnation(self, user: str) -> str:
         """Of what Redis remembers of this user, as far as we know."""
-        return self._lives[keys.partition_of(user)].decode() if self._lives else ""
+        return self._incarnations[keys.partition_of(user)].decode() if self._incarnations else ""
 
     def watch(self, store: Connected) -> None:
         """See whether a connection was lost since the last look: then what was settled right before that is at risk."""
         self._recent.watch((store.whole, store.connects), monotonic())
 
-    async def settle_again(self, lives: Sequence[bytes] | None = None) -> None:
+    async def settle_again(self, incarnations: Sequence[bytes] | None = None) -> None:
         """Settle once more what is at risk; what Redis still knows of, it takes for what it is.
 
-        lives: RedisLedger.lives. A Redis that was emptied knows nothing, not even what Zion has taken: nothing is
-        settled again there.
+        incarnations: RedisLedger.incarnations. A Redis that was emptied knows nothing, not even what Zion has taken:
+        nothing is settled again there.
         """
-        before, self._lives = self._lives, lives
-        if before is not None and lives is not None:
-            self._forget({p for p, life in enumerate(lives) if life != before[p]})
+        before, self._incarnations = self._incarnations, incarnations
+        if before is not None and incarnations is not None:
+            self._forget({p for p, incarnation in enumerate(incarnations) if incarnation != before[p]})
         at_risk, done = self._recent.at_risk(), list[bool | None]()
         for start in range(0, len(at_risk), _AT_ONCE):
             some = at_risk[start : start + _AT_ONCE]
@@ -136,20 +138,22 @@ class BatchingUsageTracker:
     async def _settle_again(self, settled: Settled) -> bool | None:
         # A machine that sleeps stops the one clock, a clock that is set moves the other.
         age_ms = max(now_ms() - settled.at_ms, round((monotonic() - settled.at) * 1000))
-        ask, spent, started_ms, at_ms = settled.ask, settled.spent, settled.started_ms, settled.at_ms
+        reservation, spent, started_ms, at_ms = settled.reservation, settled.spent, settled.started_ms, settled.at_ms
         try:
-            done = await self._ledger.settle(ask, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
+            done = await self._ledger.settle(reservation, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
         except RedisRefused:
             # This account cannot be read, and others can. The spool tries it again and again.
-            await self._spool_it(Settlement.of(ask, spent, started_ms, at_ms, self._life(ask.user)))
+            await self._spool_it(
+                Settlement.of(reservation, spent, started_ms, at_ms, self._incarnation(reservation.user))
+            )
             return False
         if done is None and any(spent):
             self._on_unsure()
         return done
 
-    def give_back(self, ask: Ask) -> None:
+    def withdraw(self, reservation: Reservation) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
-        self._tasks.start(self.settle(ask, (0, 0, 0), now_ms()), "give back")
+        self._tasks.start(self.settle(reservation, (0, 0, 0), now_ms()), "withdraw")
 
     async def _spool_it(self, settlement: Settlement) -> None:
         if settlement.spent == (0, 0, 0):
@@ -172,9 +176,9 @@ class BatchingUsageTracker:
 
         async def settle(line: Settlement) -> None:
             long_ago = not 0 <= now_ms() - line.tried_ms < _SURE_MS
-            emptied = line.life != "" and line.life != self._life(line.user)
+            emptied = line.incarnation != "" and line.incarnation != self._incarnation(line.user)
             unsure = line.tried_ms > 0 and (long_ago or emptied)
-            done = await self._ledger.settle(line.ask(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
+            done = await self._ledger.settle(line.reservation(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
             if done is None:
                 self._on_unsure()
                 raise Unsure
@@ -184,19 +188,19 @@ class BatchingUsageTracker:
             log.info("spooled usage is replayed", settlements=taken)
         return taken
 
-    async def run(self, store: Connected, lives: Callable[[], Awaitable[Sequence[bytes]]]) -> None:
+    async def run(self, store: Connected, incarnations: Callable[[], Awaitable[Sequence[bytes]]]) -> None:
         """For ever: replay whenever the ledger is there and something waits; settle again when it has come back.
 
-        lives: RedisLedger.lives.
+        incarnations: RedisLedger.incarnations.
         """
         for turn in count():
             self.watch(store)
             try:
                 if store.whole and (
-                    self._recent.are_at_risk or self._connects != store.connects or turn % _LIVES_EVERY == 0
+                    self._recent.are_at_risk or self._connects != store.connects or turn % _INCARNATIONS_EVERY == 0
                 ):
                     connects = store.connects
-                    await self.settle_again(await lives())
+                    await self.settle_again(await incarnations())
                     self._connects = connects
                 if turn % _REPLAY_EVERY == 0 and store.available and self._spool.waiting_files():
                     await self.replay()

@@ -13,7 +13,7 @@ import pytest_asyncio
 from sentinel.cache import connection, keys
 from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
-from sentinel.limits.policy import Ask, Policy, Quota
+from sentinel.limits.policy import Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.cluster import EmbeddedCluster
 
@@ -65,9 +65,9 @@ class Caller:
 
     name: str
 
-    def ask(self, inputs: int = 0, output: int = 0, *, least: int = 1, fair: int = 0) -> Ask:
+    def ask(self, inputs: int = 0, output: int = 0, *, least: int = 1, fair: int = 0) -> Reservation:
         """Another request of this user."""
-        return Ask(
+        return Reservation(
             f"req_{next(_numbers)}", self.name, f"{self.name}@corp.test", "gpt-4o-mini", inputs, output, least, fair
         )
 

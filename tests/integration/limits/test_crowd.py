@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sentinel.config import parse_rate_limits
-from sentinel.limits.policy import Ask, Policy, Quota, Verdict
+from sentinel.limits.policy import Policy, Quota, Reservation, Verdict
 from tests.integration.limits.conftest import Caller, MakeLedger
 
 CROWD = 500
@@ -19,7 +19,7 @@ def policy_of(rates: str) -> Policy:
 
 
 async def crowd(
-    make_ledger: MakeLedger, policy: Policy, caller: Caller, quota: Quota, asks: list[Ask]
+    make_ledger: MakeLedger, policy: Policy, caller: Caller, quota: Quota, asks: list[Reservation]
 ) -> list[Verdict]:
     """All ask at once, over the connections of several processes."""
     ledgers = [await make_ledger(policy) for _ in range(PROCESSES)]

@@ -14,7 +14,7 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import Found, Letter, RedisLedger, Taken
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
-from sentinel.limits.policy import Ask, Policy, Quota
+from sentinel.limits.policy import Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.metering import patient_redis
 
@@ -70,8 +70,8 @@ async def ledger(store_url: str) -> AsyncIterator[RedisLedger]:
         await store.close()
 
 
-def ask(name: str, user: str = ANA) -> Ask:
-    return Ask(f"req_{user}_{name}", user, f"{user}@corp.test", "gpt-4o-mini", 10, 300)
+def ask(name: str, user: str = ANA) -> Reservation:
+    return Reservation(f"req_{user}_{name}", user, f"{user}@corp.test", "gpt-4o-mini", 10, 300)
 
 
 async def build(ledger: RedisLedger) -> None:

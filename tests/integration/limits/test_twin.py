@@ -17,7 +17,7 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
-from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Window
+from sentinel.limits.policy import SLICES, Policy, Quota, Reservation, Window
 
 USER = "ana"
 LETTERS = keys.dead_letters(keys.account_keys(USER).partition)
@@ -82,18 +82,18 @@ class Both:
     async def reserve(self, id_: str, inputs: int, outputs: int, least: int, fair: int) -> None:
         if id_ in self.account.leases or id_ in self.account.expired:
             return  # Ids are never used twice.
-        ask = Ask(id_, USER, "ana@corp.test", "m", inputs, outputs, least, fair)
+        ask = Reservation(id_, USER, "ana@corp.test", "m", inputs, outputs, least, fair)
         expected = twin.reserve(self.account, self.redis.policy, ask, self.now)
         assert await self.redis.reserve(ask) == expected
         self.held[id_] = expected.granted_output
 
     async def settle(self, id_: str, spent: tuple[int, int, int], unsure: bool = False) -> None:
-        ask = Ask(id_, USER, "ana@corp.test", "m", 0, 0)
+        ask = Reservation(id_, USER, "ana@corp.test", "m", 0, 0)
         expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now, unsure=unsure)
         assert await self.redis.settle(ask, spent, START, unsure=unsure) is expected
 
     async def extend(self, id_: str, more: int, sent: int) -> None:
-        ask = Ask(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
+        ask = Reservation(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
         expected = twin.extend(self.account, self.redis.policy, ask, more, sent, self.now)
         assert await self.redis.extend(ask, ask.output_tokens, more, sent, START) == expected
         self.held[id_] = ask.output_tokens if expected is None else expected
@@ -154,8 +154,8 @@ class Both:
             assert await self.redis.discard(USER, entry)
             assert not await self.redis.discard(USER, entry)
 
-    def asked(self, bill: twin.Bill) -> Ask:
-        return Ask(bill.id, USER, "ana@corp.test", "m", 0, 0)
+    def asked(self, bill: twin.Bill) -> Reservation:
+        return Reservation(bill.id, USER, "ana@corp.test", "m", 0, 0)
 
     async def view(self) -> None:
         """What a user may spend; asked for after each step, so that it is seen to change nothing."""
@@ -254,11 +254,11 @@ def test_nothing_is_granted_while_no_limits_are_known(
         both = Both(ledger)
         for wait, step in story:
             await both.step(wait, step)
-            ask = Ask("req_more", USER, "ana@corp.test", "m", 1, 1)
+            ask = Reservation("req_more", USER, "ana@corp.test", "m", 1, 1)
             assert not (await ledger.reserve(ask)).quota_known
             for id_, lease in both.account.leases.items():
                 # As much as the request said that it holds, or was delivered or billed before.
-                assert lease.cost[2] <= max(both.held.get(id_, 0), lease.sent, lease.billed[2])
+                assert lease.cost[2] <= max(both.held.get(id_, 0), lease.delivered, lease.billed[2])
             assert not (await ledger.view(USER)).known
 
     runner[0].run(play())

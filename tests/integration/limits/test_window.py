@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sentinel.cache import connection, keys
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
-from sentinel.limits.policy import Ask, Policy, Verdict
+from sentinel.limits.policy import Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, USER, Arrive, History, Step, ask_of, policy_of, stories
 
 LIMITS = {"ai_requests": 5, "ai_input_tokens": 100, "ai_output_tokens": 150}
@@ -34,8 +34,8 @@ class Live:
         self.ledger.now_ms = START_MS
         self.runner.run(self.ledger.refresh(self.user, NO_QUOTA, 0))
 
-    def mine(self, ask: Ask) -> Ask:
-        return Ask(
+    def mine(self, ask: Reservation) -> Reservation:
+        return Reservation(
             f"{self.user}-{ask.id}",
             self.user,
             ask.email,
@@ -45,15 +45,15 @@ class Live:
             ask.least_output,
         )
 
-    def reserve(self, ask: Ask, now_ms: int) -> Verdict:
+    def reserve(self, ask: Reservation, now_ms: int) -> Verdict:
         self.ledger.now_ms = now_ms
         return self.runner.run(self.ledger.reserve(self.mine(ask)))
 
-    def settle(self, ask: Ask, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
+    def settle(self, ask: Reservation, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
         self.ledger.now_ms = now_ms
         return self.runner.run(self.ledger.settle(self.mine(ask), spent, started_ms))
 
-    def extend(self, ask: Ask, held: int, more: int, started_ms: int, now_ms: int) -> int:
+    def extend(self, ask: Reservation, held: int, more: int, started_ms: int, now_ms: int) -> int:
         self.ledger.now_ms = now_ms
         holds = self.runner.run(self.ledger.extend(self.mine(ask), held, more, 0, started_ms))
         assert holds is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sentinel.cache.local_ledger import LocalLedger
-from sentinel.limits.policy import Ask, Policy, Quota
+from sentinel.limits.policy import Policy, Quota, Reservation
 
 POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
 
 
-def ask(number: int, output: int = 300) -> Ask:
-    return Ask(f"req_{number}", "ana", "ana@corp.test", "gpt-4o-mini", 10, output)
+def ask(number: int, output: int = 300) -> Reservation:
+    return Reservation(f"req_{number}", "ana", "ana@corp.test", "gpt-4o-mini", 10, output)
 
 
 def test_a_stream_keeps_what_it_holds_and_gets_no_more_without_limits() -> None:

@@ -30,11 +30,11 @@ class Answer:
         return msgspec.json.decode(self.raw)
 
 
-Ask = Callable[..., Answer]
+Reservation = Callable[..., Answer]
 
 
 @pytest.fixture
-def ask() -> Ask:
+def ask() -> Reservation:
     """One request on a connection of its own."""
 
     def ask(

@@ -30,10 +30,10 @@ class Leases:
         verdict = ledger.reserve(self.account, self.policy, ask_of(number, 10, output), START_MS + at)
         return verdict.granted_output if verdict.admitted else None
 
-    def extend(self, number: int, at: int, more: int = 0, sent: int = 0, held: int = 300) -> int | None:
+    def extend(self, number: int, at: int, more: int = 0, delivered: int = 0, held: int = 300) -> int | None:
         """What the request holds then."""
         ask = ask_of(number, 10, held)
-        return ledger.extend(self.account, self.policy, ask, more, sent, START_MS + at)
+        return ledger.extend(self.account, self.policy, ask, more, delivered, START_MS + at)
 
     def settle(self, number: int, at: int, output: int) -> bool:
         return ledger.settle(self.account, self.policy, ask_of(number), (1, 10, output), START_MS + at)
@@ -86,7 +86,7 @@ def test_a_stream_that_dies_is_billed_its_last_checkpoint() -> None:
     """What was delivered until then, with the input; the rest comes back."""
     leases = Leases()
     leases.reserve(1, 0)
-    leases.extend(1, 1000, sent=120)
+    leases.extend(1, 1000, delivered=120)
     leases.expire(1000 + LEASE_MS)
     assert leases.billed(1) == (1, 10, 120)
     assert leases.account.left(2) == 880
@@ -99,7 +99,7 @@ def test_a_settlement_after_the_end_still_bills(checkpoint: int | None) -> None:
     leases = Leases()
     leases.reserve(1, 0)
     if checkpoint:
-        leases.extend(1, 0, sent=checkpoint)
+        leases.extend(1, 0, delivered=checkpoint)
     leases.expire(LEASE_MS)
     assert leases.settle(1, LEASE_MS + 5000, 200)
     assert leases.billed(1) == (1, 10, 200)
@@ -115,9 +115,9 @@ def test_a_lease_that_ended_is_taken_up_again(checkpoint: int | None) -> None:
     leases = Leases()
     leases.reserve(1, 0)
     if checkpoint:
-        leases.extend(1, 0, sent=checkpoint)
+        leases.extend(1, 0, delivered=checkpoint)
     leases.expire(LEASE_MS)
-    assert leases.extend(1, LEASE_MS + 10, more=100, sent=150) == 400
+    assert leases.extend(1, LEASE_MS + 10, more=100, delivered=150) == 400
     assert leases.account.open == 1
     # What was billed at the last checkpoint is usage by now.
     assert leases.account.held == ([0, 0, 400 - checkpoint] if checkpoint else [1, 10, 400])
@@ -155,14 +155,14 @@ def test_a_lease_that_ended_is_taken_up_with_what_others_have_left(limit: str, o
     if limit == "quota":
         leases.policy = replace(leases.policy, windows=())
     leases.reserve(1, 0)
-    leases.extend(1, 0, sent=120 if limit == "quota" else 0)
+    leases.extend(1, 0, delivered=120 if limit == "quota" else 0)
     leases.expire(LEASE_MS)
     assert leases.reserve(2, LEASE_MS, others) == others
     at = LEASE_MS + 1000
     # Of the window nothing was billed: what was delivered counts although it is full.
-    holds = leases.extend(1, at, sent=120)
+    holds = leases.extend(1, at, delivered=120)
     assert holds == (keeps if limit == "quota" else max(120, min(300, 1000 - others)))
-    assert leases.extend(1, at, more=50, sent=120, held=holds) == holds + (50 if others == 300 else 0)
+    assert leases.extend(1, at, more=50, delivered=120, held=holds) == holds + (50 if others == 300 else 0)
 
 
 @pytest.mark.parametrize("known_before", [False, True])
@@ -175,10 +175,10 @@ def test_without_limits_nothing_is_added(known_before: bool) -> None:
         at = leases.policy.fresh_ms + leases.policy.stale_ms
     else:
         leases.account = ledger.Account()
-    assert leases.extend(1, at, more=100, sent=5) is None
+    assert leases.extend(1, at, more=100, delivered=5) is None
     assert leases.account.held == [1, 10, 300]
     ledger.refresh(leases.account, leases.policy, Quota((-1, -1, 350)), -1, START_MS + at)
-    assert leases.extend(1, at, more=100, sent=5) == 350
+    assert leases.extend(1, at, more=100, delivered=5) == 350
 
 
 def test_many_leases_that_end_one_by_one_cost_few_looks() -> None:
@@ -214,7 +214,7 @@ def test_every_token_is_billed_once(data: st.DataObject, ends: list[tuple[int, b
             leases.expire(now)
         else:
             sent[number] = data.draw(st.integers(sent[number], max(sent[number], ends[number][0])))
-            leases.extend(number, now, sent=sent[number])
+            leases.extend(number, now, delivered=sent[number])
     for number, (output, twice) in enumerate(ends):
         for _ in range(1 + twice):
             leases.settle(number, now, max(output, sent[number]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import Ask, Policy, Quota, Triple
+from sentinel.limits.policy import Policy, Quota, Reservation, Triple
 from tests.support.arrivals import START_MS, USER
 
 PERIOD_MS = 400_000
@@ -61,7 +61,7 @@ class Said:
 class Open:
     """A request in flight."""
 
-    ask: Ask
+    ask: Reservation
     cost: int
 
 
@@ -111,7 +111,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def use(self, share: float, phases: int) -> None:
         """A request that gets so far: admitted, settled, booked, acknowledged."""
         cost = max(1, round(self.zion.limit * share))
-        ask = Ask(f"req_{next(self.ids)}", USER, "ana@corp.test", "m", cost, 0, 0)
+        ask = Reservation(f"req_{next(self.ids)}", USER, "ana@corp.test", "m", cost, 0, 0)
         verdict = ledger.reserve(self.account, POLICY, ask, self.now)
         if verdict.refresh:
             self.asked.append(verdict.seq)
@@ -220,7 +220,7 @@ class QuotaMachine(RuleBasedStateMachine):
         for _ in range(2):
             self.wait(FRESH_MS)
             verdict = ledger.reserve(
-                self.account, POLICY, Ask(f"last_{next(self.ids)}", USER, "e", "m", 0, 0), self.now
+                self.account, POLICY, Reservation(f"last_{next(self.ids)}", USER, "e", "m", 0, 0), self.now
             )
             assert verdict.refresh
             self.hear(self.say(verdict.seq))

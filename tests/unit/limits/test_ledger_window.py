@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import SLICES, Ask, Policy, Verdict
+from sentinel.limits.policy import SLICES, Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
 
 WINDOWS_SECONDS = [1, 7, 60, 3600]
@@ -27,13 +27,13 @@ class Twin:
     def __post_init__(self) -> None:
         ledger.refresh(self.account, self.policy, NO_QUOTA, 0, 1)
 
-    def reserve(self, ask: Ask, now_ms: int) -> Verdict:
+    def reserve(self, ask: Reservation, now_ms: int) -> Verdict:
         return ledger.reserve(self.account, self.policy, ask, now_ms)
 
-    def settle(self, ask: Ask, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
+    def settle(self, ask: Reservation, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
         return ledger.settle(self.account, self.policy, ask, spent, now_ms)
 
-    def extend(self, ask: Ask, held: int, more: int, started_ms: int, now_ms: int) -> int:
+    def extend(self, ask: Reservation, held: int, more: int, started_ms: int, now_ms: int) -> int:
         holds = ledger.extend(self.account, self.policy, replace(ask, output_tokens=held), more, 0, now_ms)
         assert holds is not None
         return holds - held

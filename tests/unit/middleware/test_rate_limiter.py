@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sentinel.error import InsufficientQuota, RateLimitExceeded, headers_of
-from sentinel.limits.policy import Ask, Blocker, Policy, Verdict, View, Window
+from sentinel.limits.policy import Blocker, Policy, Reservation, Verdict, View, Window
 from sentinel.middleware import rate_limiter
 from sentinel.proxy.headers import pairs_of
 
@@ -162,7 +162,7 @@ class _Ledger:
     async def view(self, user: str) -> View:
         return self.seen
 
-    async def reserve(self, ask: Ask) -> Verdict:
+    async def reserve(self, ask: Reservation) -> Verdict:
         self.asked += 1
         return Verdict(True, NOW_MS)
 
@@ -181,6 +181,6 @@ class _Ledger:
 async def test_only_who_seems_to_have_nothing_left_is_judged(seen: dict[str, object], asked: int) -> None:
     """A look costs nothing; the verdict is a reservation, which may admit after all."""
     ledger = _Ledger(**seen)
-    verdict = await rate_limiter.peek(Ask("r", "ana", "", "", 1, 1), ledger, None, 1.0)  # type: ignore[arg-type]
+    verdict = await rate_limiter.peek(Reservation("r", "ana", "", "", 1, 1), ledger, None, 1.0)  # type: ignore[arg-type]
     assert ledger.asked == asked
     assert (verdict is not None and verdict.admitted) == bool(asked)

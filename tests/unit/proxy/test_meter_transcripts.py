@@ -176,7 +176,7 @@ def test_what_it_costs(name: str) -> None:
     """Each is counted exactly, and its usage is found wherever it is."""
     transcript = ALL[name]
     relay, _ = relayed(transcript.data())
-    assert relay.sent() == transcript.output_tokens
+    assert relay.delivered() == transcript.output_tokens
     usage = relay.meter.usage
     assert (usage.prompt_tokens, usage.output_tokens) == transcript.usage
     assert relay.meter.usage_is_final == (transcript.usage != (0, 0))
@@ -210,7 +210,7 @@ def test_nothing_goes_free(events: list[bytes]) -> None:
     relay, got = relayed(events)
     assert got + relay.meter.done == b"".join(events)
     found = sum(words_of_event(event) for event in events)
-    assert max(0, relay.sent()) >= found, b"".join(events).decode()
+    assert max(0, relay.delivered()) >= found, b"".join(events).decode()
 
 
 @given(damaged(), st.integers(1, 6))
@@ -221,7 +221,7 @@ def test_no_limit_is_passed(events: list[bytes], room: int) -> None:
     assert b"".join(events).startswith(got)
     delivered = [event for event in re.split(rb"(?<=\n\n)", got) if b"data:" in event]
     assert sum(map(words_of_event, delivered)) <= room
-    assert relay.sent() <= room
+    assert relay.delivered() <= room
 
 
 @given(damaged(), st.lists(st.integers(1, 80), max_size=30))
@@ -235,7 +235,7 @@ def test_cuts_do_not_matter(events: list[bytes], sizes: list[int]) -> None:
     pieces = [piece for piece in (*pieces, whole[start:]) if piece]
     (relay, got), (other, other_got) = relayed(events), relayed(pieces)
     assert got == other_got
-    assert relay.sent() == other.sent()
+    assert relay.delivered() == other.delivered()
     assert relay.meter.usage == other.meter.usage
 
 

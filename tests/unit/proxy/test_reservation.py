@@ -7,9 +7,9 @@ import pytest
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import ENOUGH, OutputEstimator
-from sentinel.limits.policy import Ask, Verdict
+from sentinel.limits.policy import Reservation, Verdict
 from sentinel.proxy.billing import Spent
-from sentinel.proxy.reservation import ask_for, has_open_end, learn, least, output_max
+from sentinel.proxy.reservation import has_open_end, learn, least, of, output_max
 
 USER = AuthenticatedUser("ana", "ana@x.y")
 DEFAULT = 1000
@@ -22,8 +22,8 @@ def bound(
     return OutputBound(choices, choices, client_max, default_max, in_sight, True, False)
 
 
-def ask(bound: OutputBound, model: str = KNOWN, estimator: OutputEstimator | None = None) -> Ask:
-    return ask_for("req_1", USER, model, 9, bound, estimator or OutputEstimator(DEFAULT))
+def ask(bound: OutputBound, model: str = KNOWN, estimator: OutputEstimator | None = None) -> Reservation:
+    return of("req_1", USER, model, 9, bound, estimator or OutputEstimator(DEFAULT))
 
 
 def granted(output: int, *, limited: bool = True) -> Verdict:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from sentinel.limits.policy import Ask
+from sentinel.limits.policy import Reservation
 from sentinel.usage.recent_settlements import REMEMBER_SECONDS, RecentSettlements, Settled
 
 
 def settled(number: int, at: float, user: str = "ana") -> Settled:
-    return Settled(at, round(at * 1000), Ask(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), (1, 2, 3), 1)
+    return Settled(at, round(at * 1000), Reservation(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), (1, 2, 3), 1)
 
 
 def ids(recent: RecentSettlements) -> list[str]:
-    return [one.ask.id for one in recent.at_risk()]
+    return [one.reservation.id for one in recent.at_risk()]
 
 
 def test_nothing_is_at_risk_while_connections_stand() -> None:

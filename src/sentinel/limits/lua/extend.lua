@@ -6,7 +6,7 @@
 -- others have left, and at least what was delivered; unless its request is settled: a renewal that comes after the end
 -- must not open it anew.
 local id, user, who = ARGV[1], ARGV[2], ARGV[3]
-local now, input, output, more, sent = unpack_from('<ddddd', ARGV[4])
+local now, input, output, more, delivered = unpack_from('<ddddd', ARGV[4])
 if redis.call('SISMEMBER', KEYS[5], id) == 1 then return output end
 now = clock(now)
 local a = load(KEYS, now)
@@ -30,7 +30,7 @@ else
   -- Its windows have given back all but what was billed, and its quota counts that as usage.
   local b = billed_before(KEYS, id)
   local held = known and min(output, b[3] + max(0, room)) or output
-  held = max(held, sent, b[3])
+  held = max(held, delivered, b[3])
   l = { 0, now, 1, input, held, -1, b[1], b[2], b[3], 0 }
   hold(a, 1, l)
   correct(a, { 0, now, 1, b[2], b[3], -1, 0, 0, 0, 0 }, nil, { 1, input, held }, now)
@@ -49,7 +49,7 @@ if more > 0 then
   end
   l[COST + 3], a[HELD + 3] = l[COST + 3] + more, a[HELD + 3] + more
 end
-l[SENT], l[L_ENDS] = max(l[SENT], sent), now + policy.lease
+l[DELIVERED], l[L_ENDS] = max(l[DELIVERED], delivered), now + policy.lease
 save_lease(KEYS, id, l, taken, who)
 if packed then undoing('HSET', KEYS[2], id, packed) else undoing('HDEL', KEYS[2], id) end
 index(a, KEYS, user, a[LEASE] == 0 and l[L_ENDS] or min(a[LEASE], l[L_ENDS]))

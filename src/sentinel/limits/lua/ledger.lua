@@ -40,7 +40,7 @@ local NARROW = 2147483648
 -- begun), what was billed when an earlier lease of the same request ended, how many doubles follow: {moment, tokens}
 -- of each extension. Then, once its stream has begun, whose it is, which no script looks into. A note 'x:<id>' has when it
 -- ends, and a bill.
-local L_ENDS, L_AT, COST, SENT, BILLED, L_MORE, L_REST = 1, 2, 2, 6, 6, 10, 11
+local L_ENDS, L_AT, COST, DELIVERED, BILLED, L_MORE, L_REST = 1, 2, 2, 6, 6, 10, 11
 
 local SLICES = 60
 local CLAIM_MS = 5000
@@ -483,10 +483,10 @@ end
 -- request turn out to live. Returns when that note ends.
 local function expire_one(a, keys, id, packed, now)
   local l, more, who = read_lease(packed)
-  local spent = l[SENT] < 0 and { 1, 0, 0 } or { 1, l[COST + 2], l[SENT] }
+  local spent = l[DELIVERED] < 0 and { 1, 0, 0 } or { 1, l[COST + 2], l[DELIVERED] }
   correct(a, l, more, spent, now)
   drop(keys, id, packed)
-  if l[SENT] < 0 then return nil end
+  if l[DELIVERED] < 0 then return nil end
   bill(a, keys, who, spent, l, BILLED, 0)
   local ends = now + REMEMBER_EXPIRED_MS
   redis.call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))

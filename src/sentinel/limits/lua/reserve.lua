@@ -1,6 +1,6 @@
 -- Units: see ledger.lua. Admit one request over all dimensions at once, or refuse it and change nothing.
 -- KEYS: account, leases, lease index, outbox. ARGV: id, user, and as doubles: now (0 = this Redis' clock), input, output,
--- least and fair output (policy.py, Ask).
+-- least and fair output (policy.py, Reservation).
 -- Answer, as a row of 64-bit integers (a table would take 5 us more): code, now, granted, finite, refresh, stale, seq, wait, kind,
 -- which, limit, used, left, reset, then what is left of the quota of each dimension or -1, then remaining and reset for each
 -- window, then remaining concurrency or -1
