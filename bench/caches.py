@@ -25,7 +25,7 @@ from sentinel.config import parse_rate_limits
 from sentinel.error import InvalidApiKey
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
-from sentinel.limits.policy import Policy, Reservation
+from sentinel.limits.policy import Cost, Policy, Reservation
 from sentinel.usage import recent_ids
 from sentinel.usage.batch import Item
 from sentinel.usage.pacer import Pacer
@@ -100,7 +100,7 @@ def _local_accounts() -> Cache:
     def feed(number: int) -> None:
         ask = _ask(number)
         ledger.reserve(ask)
-        ledger.settle(ask, (1, 65, 68))
+        ledger.settle(ask, Cost(1, 65, 68))
 
     return Cache(feed, lambda: len(ledger._accounts), local_ledger.MOST_ACCOUNTS)
 
@@ -108,7 +108,7 @@ def _local_accounts() -> Cache:
 def _settled_lately() -> Cache:
     recent = RecentSettlements()
     return Cache(
-        lambda number: recent.add(Settled(0.0, 1_764_000_000_000 + number, _ask(number), (1, 65, 68), 0)),
+        lambda number: recent.add(Settled(0.0, 1_764_000_000_000 + number, _ask(number), Cost(1, 65, 68), 0)),
         lambda: len(recent),
         MOST_REMEMBERED,
     )

@@ -20,7 +20,7 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.dev.store import EmbeddedStore
-from sentinel.limits.policy import Policy, Quota, Reservation
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 
 RATES = {
     "default": "ai_requests=1000000/60s",
@@ -80,7 +80,7 @@ async def measure(store: EmbeddedStore, rates: str, users: list[str]) -> tuple[f
 
     async def give(n: int) -> None:
         ask, started_ms = held[n]
-        await ledger.settle(ask, (1, 400, 123), started_ms)
+        await ledger.settle(ask, Cost(1, 400, 123), started_ms)
 
     costs = await cost_us(store.pid, take), await cost_us(store.pid, give)
     await connection.close()

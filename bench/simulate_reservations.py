@@ -19,7 +19,7 @@ from typing import Protocol
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger
 from sentinel.limits.output_estimator import OutputEstimator
-from sentinel.limits.policy import Policy, Quota, Reservation
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 
 DEFAULT_TOKENS = 4096
 EXTENSION_TOKENS = 1024
@@ -143,7 +143,7 @@ def _step(stream: Stream, account: ledger.Account, policy: Policy, estimate: Est
             stream.length = stream.sent
         stream.held += more
     if stream.sent == stream.length:
-        ledger.settle(account, policy, ask, (1, 0, stream.length), now)
+        ledger.settle(account, policy, ask, Cost(1, 0, stream.length), now)
         estimate.note("ana", stream.model, stream.length)
         return False
     to = min(stream.length, stream.held)

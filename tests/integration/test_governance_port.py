@@ -11,14 +11,14 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.error import InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Governance, Outcome
-from sentinel.limits.policy import Quota, Reservation, Triple
+from sentinel.limits.policy import Cost, Quota, Reservation
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from tests.support.memory_governance import MemoryGovernance
 from tests.support.metering import POLICY, QUICK, empty_store, until
 
 ANA, BO, CY = "ana", "bo", "cy"
-SPENT: Triple = (1, 12, 7)
+SPENT: Cost = Cost(1, 12, 7)
 
 
 @dataclass

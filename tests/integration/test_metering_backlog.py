@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from sentinel.dev.zion import BATCH, ZionSimulator
+from sentinel.limits.policy import Cost
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
 from tests.support.metering import Books, open_books, until
@@ -41,7 +42,9 @@ async def test_a_long_outage(books: Books) -> None:
     await outbox.flush()
     before = await redis_bytes(books)
     for start in range(0, REQUESTS, 500):
-        await asyncio.gather(*(books.spend(emails[n % USERS], (1, 12, n % 90 + 1)) for n in range(start, start + 500)))
+        await asyncio.gather(
+            *(books.spend(emails[n % USERS], Cost(1, 12, n % 90 + 1)) for n in range(start, start + 500))
+        )
         if start % 5000 == 0:
             outbox._scheduler.pause_until = 0.0
             await outbox.flush()

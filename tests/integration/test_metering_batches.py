@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
+from sentinel.limits.policy import Cost
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.zion.client import ZionClient
 from tests.support.metering import Books, open_books, other_zion, scripted, until
@@ -35,11 +36,11 @@ def keys_of(books: Books) -> list[str]:
 
 async def test_usage_is_summed_up_by_caller_and_model(books: Books) -> None:
     """One item for each e-mail and model, with the earliest moment, without metrics that are zero."""
-    await books.spend(ANA, (1, 12, 7), at_ms=1_770_000_001_500)
-    await books.spend(BO, (1, 5, 0), at_ms=1_770_000_002_000)
-    await books.spend(ANA, (1, 30, 2), at_ms=1_770_000_000_250)
-    await books.spend(ANA, (1, 1, 1), "gpt-4o", at_ms=1_770_000_003_000)
-    await books.spend(CY, (0, 0, 9), at_ms=1_770_000_004_000)
+    await books.spend(ANA, Cost(1, 12, 7), at_ms=1_770_000_001_500)
+    await books.spend(BO, Cost(1, 5, 0), at_ms=1_770_000_002_000)
+    await books.spend(ANA, Cost(1, 30, 2), at_ms=1_770_000_000_250)
+    await books.spend(ANA, Cost(1, 1, 1), "gpt-4o", at_ms=1_770_000_003_000)
+    await books.spend(CY, Cost(0, 0, 9), at_ms=1_770_000_004_000)
     await books.told(books.outbox())
     (items,) = batches(books)
     stamp = "2026-02-02T02:40:0"
@@ -59,7 +60,7 @@ async def test_usage_is_summed_up_by_caller_and_model(books: Books) -> None:
 
 async def test_what_cost_nothing_is_not_told(books: Books) -> None:
     """A request that cost nothing is no item, and an empty list is never sent."""
-    await books.spend(ANA, (0, 0, 0))
+    await books.spend(ANA, Cost(0, 0, 0))
     await books.told(books.outbox())
     assert books.reports() == []
 
@@ -96,7 +97,7 @@ async def test_a_retry_is_the_same_batch_under_the_same_key(books: Books, fault:
     outbox = books.outbox()
     books.simulator.faults.set(**fault, times=2, path_prefix=BATCH)
     assert not await outbox.flush()
-    await books.spend(ANA, (1, 100, 50))
+    await books.spend(ANA, Cost(1, 100, 50))
     await books.told(outbox)
     first, *later = batches(books)
     assert [items for items in later if items[0] == first[0]] == [first] * 2
@@ -204,7 +205,7 @@ async def test_only_the_refused_item_is_told_again(books: Books, simulator: Zion
         return 200, {"success": True, "data": {"processed": 3, "failed": 1, "results": results}}
 
     await books.spend(ANA)
-    await books.spend(ANA, (1, 40, 4), "gpt-4o")
+    await books.spend(ANA, Cost(1, 40, 4), "gpt-4o")
     await books.spend(BO)
     with other_zion(scripted(answer, simulator)) as url:
         books.zion = ZionClient(url, simulator.api_key)
@@ -247,7 +248,7 @@ async def test_poison_blocks_nobody(books: Books, simulator: ZionSimulator, how:
         simulator.refused_emails.add(CY)
     if how == "unknown":
         del simulator._users[CY]
-    await books.spend(CY, (1, 3, 4))
+    await books.spend(CY, Cost(1, 3, 4))
     del books.owed[f"{CY} ai_requests"], books.owed[f"{CY} ai_input_tokens"], books.owed[f"{CY} ai_output_tokens"]
     with other_zion(scripted(answer, simulator)) as url:
         books.zion = ZionClient(url, simulator.api_key)

@@ -13,7 +13,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.governance.port import AuthenticatedUser
-from sentinel.limits.policy import Quota, Reservation, Triple
+from sentinel.limits.policy import ByDimension, Cost, Quota, Reservation
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.reconciliation import Reconciler
 from tests.support.metering import Books, open_books, until
@@ -44,7 +44,7 @@ async def admitted(books: Books, most: int = 20) -> int:
         verdict = await books.ledger.reserve(ask)
         if not verdict.admitted:
             return count
-        await books.ledger.settle(ask, (1, 0, 0), verdict.now_ms)
+        await books.ledger.settle(ask, Cost(1, 0, 0), verdict.now_ms)
     return most
 
 
@@ -66,7 +66,7 @@ async def only_letter(books: Books) -> DeadLetter:
     return letter
 
 
-async def account(books: Books, name: str = "ana") -> dict[str, Triple]:
+async def account(books: Books, name: str = "ana") -> dict[str, ByDimension]:
     packed = await books.store.command("GET", keys.account_keys(name).account)
     found = read_account(packed) if packed else {"pend": [0, 0, 0], "letters": [0, 0, 0]}
     return {name: tuple(found[name]) for name in ("pend", "letters")}
@@ -300,7 +300,7 @@ async def test_what_happens_meanwhile_is_not_lost(books: Books, step: int) -> No
         if words[0] == "XRANGE":
             count += 1
             if count == step:
-                await books.spend(ANA, (1, 0, 0))
+                await books.spend(ANA, Cost(1, 0, 0))
             elif count == step + 1:
                 await outbox.flush()
         return answer

@@ -18,7 +18,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.clock import now_ms
 from sentinel.dev.zion import ZionSimulator
-from sentinel.limits.policy import Reservation
+from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import lease_expirer
 from sentinel.tasks import Tasks
 from sentinel.usage import spool_files
@@ -168,7 +168,7 @@ async def test_an_outbox(books: Books, seen: Seen) -> None:
 
 def batch(**fields: Any) -> dict[str, Any]:
     """A batch as it is written down, with a field of its item changed."""
-    item = Item(P, VICTIM, f"{VICTIM}@corp.test", "m", 0, ["1-1"], (1, 2, 3), now_ms(), (0, 0, 0))
+    item = Item(P, VICTIM, f"{VICTIM}@corp.test", "m", 0, ["1-1"], Cost(1, 2, 3), now_ms(), Cost(0, 0, 0))
     built: dict[str, Any] = msgspec.to_builtins(Batch("poison", [item]))
     built["items"][0] |= fields
     return built
@@ -397,7 +397,7 @@ async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
 
 def line(**fields: Any) -> bytes:
     """A line of the spool with some fields changed."""
-    settlement = Settlement("req_poison", VICTIM, f"{VICTIM}@corp.test", "m", (1, 2, 3), 1, now_ms())
+    settlement = Settlement("req_poison", VICTIM, f"{VICTIM}@corp.test", "m", Cost(1, 2, 3), 1, now_ms())
     return msgspec.json.encode(msgspec.to_builtins(settlement) | fields)
 
 
@@ -432,7 +432,7 @@ async def spooled(books: Books, folder: Path, users: list[str]) -> None:
     """A dead process has left a settlement of each of these."""
     spool = Spool(folder)
     for user in users:
-        await spool.append(Settlement(f"req_{user}", user, f"{user}@corp.test", "m", (1, 2, 3), 1, now_ms()))
+        await spool.append(Settlement(f"req_{user}", user, f"{user}@corp.test", "m", Cost(1, 2, 3), 1, now_ms()))
     spool._let_go()
 
 

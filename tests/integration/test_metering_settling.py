@@ -13,7 +13,7 @@ from sentinel import clock
 from sentinel.cache import keys
 from sentinel.dev.zion import ZionSimulator
 from sentinel.error import NotSent, RedisUnavailable
-from sentinel.limits.policy import REMEMBER_SETTLED_MS, Reservation, Triple
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.tasks import Tasks
 from sentinel.usage import spool, spool_files, tracker
 from sentinel.usage.spool import Settlement, Spool
@@ -21,7 +21,7 @@ from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
 from tests.support.metering import Books, open_books, until
 
 EMAILS = [f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed")]
-SPENT: Triple = (1, 12, 7)
+SPENT: Cost = Cost(1, 12, 7)
 LONG_SECONDS = 17 * 60
 
 
@@ -211,7 +211,7 @@ class Deaf:
         self.done = False
 
     async def settle(
-        self, ask: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, ask: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         if self.failure is None or self.done:
             answer = await self.ledger.settle(ask, spent, started_ms, at_ms, unsure=unsure)

@@ -16,6 +16,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.error import RedisRefused, RedisUnavailable
+from sentinel.limits.policy import Cost
 from sentinel.usage import spool as spool_module
 from sentinel.usage import spool_files
 from sentinel.usage.spool import Settlement, Spool
@@ -60,7 +61,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def settlement(number: int) -> Settlement:
-    return Settlement(f"req_{number}", "ana", "ana@corp.test", "gpt-4o", (1, 2, 3), 1, 1_770_000_000_000 + number)
+    return Settlement(f"req_{number}", "ana", "ana@corp.test", "gpt-4o", Cost(1, 2, 3), 1, 1_770_000_000_000 + number)
 
 
 class Taker:

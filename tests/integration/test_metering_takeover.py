@@ -14,6 +14,7 @@ import redis
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.error import RedisUnavailable
+from sentinel.limits.policy import Cost
 from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
 from tests.support.metering import Books, Stepped, open_books, until
@@ -51,7 +52,7 @@ async def test_killed_at_every_step(books: Books, refused: bool) -> None:
     """Wherever a process dies while it delivers, its successor tells the rest, and nothing twice."""
     for step in itertools.count(1):
         for email, model in itertools.product((ANA, BO, CY), ("gpt-4o", "gpt-4o-mini")):
-            await books.spend(email, (1, 10 + step, step), model)
+            await books.spend(email, Cost(1, 10 + step, step), model)
         if refused and step % 2:
             books.simulator.refused_emails.add(BO)
         victim = doomed(books)
@@ -72,7 +73,7 @@ async def test_killed_twice(books: Books) -> None:
     """A successor that dies while it takes over leaves nothing behind either."""
     for step in itertools.count(1):
         for email in (ANA, BO, CY):
-            await books.spend(email, (1, 10 + step, step))
+            await books.spend(email, Cost(1, 10 + step, step))
         await Stepped(doomed(books).flush(), 9).run()
         stepped = Stepped(doomed(books).flush(), step)
         await stepped.run()
@@ -267,7 +268,7 @@ async def test_a_redis_that_lost_its_last_moments_at_every_step(books: Books, st
 
         for number in range(2):
             for email, model in itertools.product((ANA, BO), ("gpt-4o", "gpt-4o-mini")):
-                await books.spend(email, (1, 10 + number, 1), model)
+                await books.spend(email, Cost(1, 10 + number, 1), model)
             if number == 0:
                 _go_wrong(books, what)
             await Stepped(_told_with_one_refusal(books, outbox), take_picture).run()

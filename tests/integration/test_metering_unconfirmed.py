@@ -12,6 +12,7 @@ import pytest
 
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, LIMITS, ZionSimulator
+from sentinel.limits.policy import Cost
 from sentinel.usage.outbox import Outbox
 from sentinel.zion.client import ZionClient
 from tests.support.metering import QUICK, Books, open_books, other_zion, scripted, until
@@ -26,7 +27,7 @@ async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> Asyn
     async with open_books(store_url, zion_url, simulator, timings, timedelta(seconds=0.3)) as books:
         for email in EMAILS:
             await books.user(email, used={"ai_requests": 3, "ai_input_tokens": 500})
-            await books.spend(email, (1, 12, 7))
+            await books.spend(email, Cost(1, 12, 7))
         yield books
 
 
@@ -101,7 +102,7 @@ async def test_what_zion_took_without_a_word_is_in_its_next_word(books: Books, s
 
     async def tell(some: list[str]) -> None:
         for email in some:
-            await books.spend(email, (1, 20, 3))
+            await books.spend(email, Cost(1, 20, 3))
         await books.told(outbox)
         assert books.booked() == books.owed
 
@@ -219,7 +220,7 @@ async def test_each_caller_spends_on_while_one_batch_is_in_doubt(books: Books) -
     outbox = books.outbox()
     await outbox.flush()
     for email in EMAILS:
-        await books.spend(email, (1, 12, 7))
+        await books.spend(email, Cost(1, 12, 7))
     await books.told(outbox)
     assert books.booked() == books.owed
     assert outbox.delivered.ambiguous == 0

@@ -16,7 +16,7 @@ import pytest
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Outcome, PlainAnswer, Report
-from sentinel.limits.policy import Quota, Triple
+from sentinel.limits.policy import Cost, Quota
 from sentinel.zion.client import ZionClient
 from tests.support.memory_governance import plain
 from tests.support.strangers import stranger
@@ -49,7 +49,7 @@ class Item:
     user: str
     email: str
     model: str
-    spent: Triple
+    spent: Cost
     at_ms: int
 
 
@@ -65,9 +65,9 @@ def _sections() -> dict[str, tuple[str, list[str]]]:
 SECTIONS = _sections()
 
 MOMENT_MS = 1_770_114_030_456
-ANA = Item("ext-7", "ana@corp.test", "gpt-4o-mini", (2, 62, 14), MOMENT_MS)
-BO = Item("ext-8", "bo@corp.test", "", (1, 0, 0), MOMENT_MS + 546)
-ONE = Item("ext-7", "ana@corp.test", "gpt-4o-mini", (1, 31, 7), MOMENT_MS)
+ANA = Item("ext-7", "ana@corp.test", "gpt-4o-mini", Cost(2, 62, 14), MOMENT_MS)
+BO = Item("ext-8", "bo@corp.test", "", Cost(1, 0, 0), MOMENT_MS + 546)
+ONE = Item("ext-7", "ana@corp.test", "gpt-4o-mini", Cost(1, 31, 7), MOMENT_MS)
 
 
 async def _report_one(zion: ZionClient) -> Report:

@@ -8,7 +8,7 @@ from typing import Protocol
 from hypothesis import strategies as st
 
 from sentinel.config import RateLimit, RateLimits
-from sentinel.limits.policy import Policy, Quota, Reservation, Verdict
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation, Verdict
 
 START_MS = 1_800_000_000_000
 USER = "ana"
@@ -145,7 +145,7 @@ class History:
     def settle(self, entry: Taken, step: Settle) -> None:
         """One fewer."""
         inputs, output = int(entry.parts[0][2] * step.inputs), int(entry.output * step.output)
-        self.ledger.settle(entry.ask, (1, inputs, output), entry.verdict.now_ms, self.clock_ms)
+        self.ledger.settle(entry.ask, Cost(1, inputs, output), entry.verdict.now_ms, self.clock_ms)
         entry.shrink(inputs, output)
         self.open.remove(entry)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Fault, Outcome, PlainAnswer, Report, UsageItem
-from sentinel.limits.policy import Quota, Triple
+from sentinel.limits.policy import ByDimension, Quota
 
 
 @dataclass
@@ -20,7 +20,7 @@ class MemoryGovernance:
     """
 
     tokens: dict[str, AuthenticatedUser] = field(default_factory=dict)
-    granted: dict[str, Triple] = field(default_factory=dict)
+    granted: dict[str, ByDimension] = field(default_factory=dict)
     booked: Counter[tuple[str, int]] = field(default_factory=Counter)
     outcomes: list[Outcome] = field(default_factory=list)
     applied_when_unknown: int = 0
@@ -29,14 +29,14 @@ class MemoryGovernance:
     away: bool = False
     reports: list[tuple[str, list[str]]] = field(default_factory=list)
 
-    def add(self, user: str, limit: Triple = (-1, -1, -1)) -> str:
+    def add(self, user: str, limit: ByDimension = (-1, -1, -1)) -> str:
         """A user; returns the token."""
         token = f"token-of-{user}"
         self.tokens[token] = AuthenticatedUser(user, f"{user}@corp.test")
         self.granted[user] = limit
         return token
 
-    def used(self, user: str) -> Triple:
+    def used(self, user: str) -> ByDimension:
         """What is booked for a user."""
         return self.booked[user, 0], self.booked[user, 1], self.booked[user, 2]
 

@@ -17,7 +17,7 @@ from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.account import Account
-from sentinel.limits.policy import NOT_LIMITED, Policy, Quota, Reservation, Triple, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Cost, Policy, Quota, Reservation, Verdict, View
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class LocalLedger:
         held = replace(reservation, output_tokens=held_output)
         return rule.extend(self._account(reservation.user), self.policy, held, more, delivered, now_ms())
 
-    def settle(self, reservation: Reservation, spent: Triple, *, redis_knows: bool = False) -> None:
+    def settle(self, reservation: Reservation, spent: Cost, *, redis_knows: bool = False) -> None:
         """Replace the reservation by what was spent. The bill is the spool's affair.
 
         redis_knows: then only a reservation that is here has to be ended.
@@ -164,7 +164,7 @@ class FallbackLedger:
         return holds
 
     async def settle(
-        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Settle in Redis. Raises RedisUnavailable, after memory has been settled: the caller spools it."""
         try:

@@ -23,7 +23,7 @@ from sentinel.cache.connection import Arg, Link
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
 from sentinel.error import RedisRefused
-from sentinel.limits.policy import Policy, Quota, Reservation, Triple, Verdict, View, verdict_of, view_of
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation, Verdict, View, verdict_of, view_of
 
 _msgpack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -47,10 +47,10 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
 
     user: str
     entries: Sequence[str]
-    spent: Triple
+    spent: Cost
     period: int
-    new: Triple = (-1, -1, -1)
-    limit: Triple = (-2, -2, -2)
+    new: ByDimension = (-1, -1, -1)
+    limit: ByDimension = (-2, -2, -2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class RedisLedger:
         return None if holds < 0 else holds
 
     async def settle(
-        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent and append the usage record; False if that was done before.
 
@@ -233,7 +233,7 @@ class RedisLedger:
         corrected = int(await self.store.script(self._reconcile, _with_letters(user), *words))
         return None if corrected < 0 else corrected == 1
 
-    async def known_used(self, users: Sequence[str]) -> list[Triple | None]:
+    async def known_used(self, users: Sequence[str]) -> list[ByDimension | None]:
         """What Zion has booked for each of these users of one partition: its last word, and what it took since.
 
         None where it has not spoken yet, or of a period that is over, or where it is unclear whether its last word
@@ -302,7 +302,7 @@ def _who(reservation: Reservation) -> bytes:
     return _json((reservation.id, reservation.user, reservation.email, reservation.model))
 
 
-def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> Triple | None:
+def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> ByDimension | None:
     if packed is None:
         return None
     try:

@@ -24,7 +24,7 @@ from sentinel.cache.redis import Script, Store
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisRefused, RedisUnavailable, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Governance
-from sentinel.limits.policy import Quota, Triple
+from sentinel.limits.policy import ByDimension, Quota
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
 
@@ -330,7 +330,7 @@ def _packed(quota: Quota) -> bytes:
     return msgspec.json.encode((quota.limit, quota.used, quota.ends_ms, quota.told))
 
 
-_unpacked = msgspec.json.Decoder(tuple[Triple, Triple, Triple, tuple[bool, bool, bool]]).decode
+_unpacked = msgspec.json.Decoder(tuple[ByDimension, ByDimension, ByDimension, tuple[bool, bool, bool]]).decode
 
 
 def _quota(stored: bytes | None) -> Quota | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from sentinel.limits.policy import Quota, Triple
+from sentinel.limits.policy import ByDimension, Cost, Quota
 
 
 class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False):
@@ -39,7 +39,7 @@ class UsageItem(Protocol):
         """The model; empty where it is not known."""
 
     @property
-    def spent(self) -> Triple:
+    def spent(self) -> Cost:
         """How much."""
 
     @property
@@ -74,11 +74,11 @@ class ItemAnswer(Protocol):
         """Why it is not."""
 
     @property
-    def used(self) -> Triple:
+    def used(self) -> ByDimension:
         """What is booked for its user afterwards, -1 = not told."""
 
     @property
-    def limits(self) -> Triple:
+    def limits(self) -> ByDimension:
         """The user's limits, -1 = none, -2 = not told."""
 
 
@@ -87,8 +87,8 @@ class PlainAnswer(msgspec.Struct, frozen=True, gc=False):
 
     accepted: bool
     reason: str = ""
-    used: Triple = (-1, -1, -1)
-    limits: Triple = (-2, -2, -2)
+    used: ByDimension = (-1, -1, -1)
+    limits: ByDimension = (-2, -2, -2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from sentinel.limits.policy import SLICES, Policy, Triple, Window
+from sentinel.limits.policy import FREE, SLICES, ByDimension, Cost, Policy, Window
 
 NO_LIMIT: Final = float("inf")
 
@@ -18,7 +18,7 @@ def zeros() -> list[int]:
     return [0, 0, 0]
 
 
-def add(triple: list[int], other: list[int] | Triple, sign: int) -> None:
+def add(triple: list[int], other: list[int] | ByDimension, sign: int) -> None:
     """Add a triple to one of an account, or take it off; never below zero."""
     for d in range(3):
         triple[d] = max(0, triple[d] + sign * other[d])
@@ -39,14 +39,13 @@ class Lease:
     email: str
     model: str
     delivered: int = -1
-    billed: Triple = (0, 0, 0)
+    billed: Cost = FREE
     more: list[tuple[int, int]] = field(default_factory=list)
 
     @property
-    def holds(self) -> Triple:
+    def holds(self) -> Cost:
         """What is reserved by it, less what was billed before: that is usage by now."""
-        r, i, o = (max(0, cost - billed) for cost, billed in zip(self.cost, self.billed, strict=True))
-        return r, i, o
+        return Cost(*self.cost).beyond(self.billed)
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Bill:
     user: str
     email: str
     model: str
-    spent: Triple
+    spent: Cost
     period: int
     at: int
 
@@ -90,7 +89,7 @@ class Account:
     lease: int = 0
     last: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
-    expired: dict[str, tuple[int, Triple]] = field(default_factory=dict)
+    expired: dict[str, tuple[int, Cost]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     outbox: list[Bill] = field(default_factory=list)
 

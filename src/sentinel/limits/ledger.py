@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sentinel.limits.account import NO_LIMIT, Account, Bill, Lease, Snapshot, add, zeros
-from sentinel.limits.policy import Policy, Quota, Reservation, Triple, Verdict, View, Window, verdict_of, view_of
+from sentinel.limits.policy import (
+    FREE,
+    ByDimension,
+    Cost,
+    Policy,
+    Quota,
+    Reservation,
+    Verdict,
+    View,
+    Window,
+    verdict_of,
+    view_of,
+)
 
 CLAIM_MS = 5000
 EARLY_MS = 60_000
@@ -180,7 +192,7 @@ def _taken_up(
     account: Account, policy: Policy, reservation: Reservation, room: float, delivered: int, now: int
 ) -> Lease:
     """A lease that had ended, with as much of its output as others have left, and at least what was delivered."""
-    _, billed = account.expired.pop(reservation.id, (0, (0, 0, 0)))
+    _, billed = account.expired.pop(reservation.id, (0, FREE))
     output = max(int(min(reservation.output_tokens, billed[2] + room)), delivered, billed[2])
     lease = Lease(
         0,
@@ -194,7 +206,7 @@ def _taken_up(
     account.leases[reservation.id] = lease
     account.hold(lease, 1)
     given_back = replace(lease, cost=[1, *billed[1:]])
-    _correct(account, policy, given_back, (1, lease.cost[1], lease.cost[2]), now)
+    _correct(account, policy, given_back, Cost(1, lease.cost[1], lease.cost[2]), now)
     return lease
 
 
@@ -202,7 +214,7 @@ def settle(
     account: Account,
     policy: Policy,
     reservation: Reservation,
-    spent: Triple,
+    spent: Cost,
     now: int,
     at: int = 0,
     *,
@@ -223,11 +235,11 @@ def settle(
     if lease is not None:
         account.hold(lease, -1)
     else:
-        _, billed = account.expired.pop(reservation.id, (0, (0, 0, 0)))
+        _, billed = account.expired.pop(reservation.id, (0, FREE))
         lease = Lease(
             0, now, [1, billed[1], billed[2]], reservation.user, reservation.email, reservation.model, billed=billed
         )
-    _correct(account, policy, lease, (1, spent[1], spent[2]), now)
+    _correct(account, policy, lease, Cost(1, spent.input, spent.output), now)
     _bill(
         account,
         reservation.id,
@@ -256,7 +268,7 @@ def expire(account: Account, policy: Policy, now: int) -> int:
 
 
 def _expire_one(account: Account, policy: Policy, id_: str, lease: Lease, now: int) -> None:
-    spent = (1, 0, 0) if lease.delivered < 0 else (1, lease.cost[1], lease.delivered)
+    spent = Cost(1, 0, 0) if lease.delivered < 0 else Cost(1, lease.cost[1], lease.delivered)
     _correct(account, policy, lease, spent, now)
     account.hold(lease, -1)
     del account.leases[id_]
@@ -291,7 +303,7 @@ def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) 
 
 
 def acknowledge(
-    account: Account, policy: Policy, spent: Triple, period: int, new: Triple, limit: Triple, now: int
+    account: Account, policy: Policy, spent: Cost, period: int, new: ByDimension, limit: ByDimension, now: int
 ) -> None:
     """Zion has taken usage: move it from pending to used (acknowledge.lua). new: -1, limit: -2 where not told."""
     account.load(policy, now)
@@ -350,7 +362,7 @@ def _charge(slices: dict[int, int], slice_: int, amount: int) -> None:
             del slices[slice_]
 
 
-def _correct(account: Account, policy: Policy, lease: Lease, spent: Triple, now: int) -> None:
+def _correct(account: Account, policy: Policy, lease: Lease, spent: Cost, now: int) -> None:
     for w in policy.windows:
         excess = spent[w.dimension] - lease.cost[w.dimension]
         if excess == 0:
@@ -363,9 +375,8 @@ def _correct(account: Account, policy: Policy, lease: Lease, spent: Triple, now:
         _charge(slices, w.slice_of(lease.at if excess < 0 else now), excess)
 
 
-def _bill(account: Account, id_: str, lease: Lease, total: Triple, at: int) -> None:
-    r, i, o = (max(0, t - b) for t, b in zip(total, lease.billed, strict=True))
-    spent = (r, i, o)
+def _bill(account: Account, id_: str, lease: Lease, total: Cost, at: int) -> None:
+    spent = total.beyond(lease.billed)
     if any(spent):
         add(account.pend, spent, 1)
         account.outbox.append(Bill(id_, lease.user, lease.email, lease.model, spent, account.n, at))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -13,13 +13,36 @@ from sentinel.config import DIMENSIONS, RateLimits
 SLICES = 60
 """A window is cut into this many slices; a partly overlapped oldest one counts whole (docs/adr/0003)."""
 
-Triple = tuple[int, int, int]
-"""Requests, input tokens, output tokens."""
-
-NOT_LIMITED = -1
-
 EXACT = 2**53
 """Redis' scripts compute in doubles, exact up to here; a limit beyond it is as good as none."""
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
+"""What may be summed up: where it is read from a file or from Redis, it is checked."""
+
+ByDimension = tuple[int, int, int]
+"""A number for each of DIMENSIONS: requests, input tokens, output tokens."""
+
+
+class Cost(NamedTuple):
+    """What was, or may be, spent; input and output are tokens. In the order of DIMENSIONS, as ByDimension."""
+
+    requests: Amount
+    input: Amount
+    output: Amount
+
+    def plus(self, other: Cost) -> Cost:
+        """The sum."""
+        return Cost(self[0] + other[0], self[1] + other[1], self[2] + other[2])
+
+    def beyond(self, other: Cost) -> Cost:
+        """What it has more than the other; never below zero."""
+        return Cost(max(0, self[0] - other[0]), max(0, self[1] - other[1]), max(0, self[2] - other[2]))
+
+
+FREE = Cost(0, 0, 0)
+
+
+NOT_LIMITED = -1
 
 ACCOUNT_MS = 7 * 86_400_000
 """An account is forgotten this long after its user's last request, or when its longest window has passed, if that is
@@ -142,9 +165,9 @@ class Quota:
     told: whether Zion says how much is used; of a metric that is not in the subscription it says nothing.
     """
 
-    limit: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
-    used: Triple = (0, 0, 0)
-    ends_ms: Triple = (0, 0, 0)
+    limit: ByDimension = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
+    used: ByDimension = (0, 0, 0)
+    ends_ms: ByDimension = (0, 0, 0)
     told: tuple[bool, bool, bool] = (True, True, True)
 
 
@@ -207,7 +230,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     policy: Policy | None = None
     windows: tuple[int, ...] = ()
     concurrency_remaining: int = NOT_LIMITED
-    quota_remaining: Triple = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
+    quota_remaining: ByDimension = (NOT_LIMITED, NOT_LIMITED, NOT_LIMITED)
     degraded: bool = False
 
 
@@ -222,9 +245,9 @@ class View(msgspec.Struct, frozen=True, gc=False):
     now_ms: int
     refresh: bool
     seq: int
-    limit: Triple
-    used: Triple
-    ends_ms: Triple
+    limit: ByDimension
+    used: ByDimension
+    ends_ms: ByDimension
     windows: tuple[int, ...]
     in_flight: int
     policy: Policy

@@ -14,7 +14,7 @@ from sentinel.error import (
     ServiceUnavailable,
     ZionUnavailable,
 )
-from sentinel.limits.policy import NOT_LIMITED, Reservation, Triple, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Cost, Reservation, Verdict, View
 from sentinel.timestamp import rfc3339_seconds
 
 ZION_SECONDS = 2.8
@@ -56,7 +56,7 @@ class Ledger(Protocol):
         """Keep the lease, note what is delivered, reserve more; returns what it holds, None = limits not known."""
 
     async def settle(
-        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 

@@ -38,7 +38,7 @@ async def peek(exchange: ExchangeState) -> None:
         deps.tracker.withdraw(least)
         raise
     if verdict is not None and verdict.admitted:
-        await deps.tracker.settle(least, SPENT_NOTHING.tokens, verdict.now_ms)
+        await deps.tracker.settle(least, SPENT_NOTHING.cost, verdict.now_ms)
     elif verdict is not None:
         _admitted(exchange, verdict)
 

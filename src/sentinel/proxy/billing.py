@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from sentinel.limits.policy import Triple
+from sentinel.limits.policy import FREE, Cost
 from sentinel.tokens.usage import NOTHING, Usage
 
 UNSEEN_TOKENS_PER_SECOND = 400
@@ -26,12 +26,12 @@ UNSEEN_TOKENS_PER_SECOND = 400
 
 
 class Spent(Struct, frozen=True, gc=False):
-    """What an exchange cost. tokens: requests, input, output. source: `provider`, `count`, or `none` for nothing.
+    """What an exchange cost. source: `provider`, `count`, or `none` for nothing.
 
     cached_tokens, reasoning_tokens: as the provider tells them, parts of input and output.
     """
 
-    tokens: Triple = (0, 0, 0)
+    cost: Cost = FREE
     source: str = "none"
     cached_tokens: int = 0
     reasoning_tokens: int = 0
@@ -45,8 +45,8 @@ def spent(usage: Usage, counted_input: int, counted_output: int, *, final: bool 
     told = usage.output_tokens
     output = told if told and final else max(told, counted_output)
     source = "provider" if usage.prompt_tokens and output == told else "count"
-    tokens = (1, usage.prompt_tokens or counted_input, output)
-    return Spent(tokens, source, usage.cached_tokens, usage.reasoning_tokens)
+    cost = Cost(1, usage.prompt_tokens or counted_input, output)
+    return Spent(cost, source, usage.cached_tokens, usage.reasoning_tokens)
 
 
 def abandoned(counted_input: int, unseen: int) -> Spent:

@@ -67,7 +67,7 @@ class Exchange(ExchangeState):
             finally:
                 spent = self._end()
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
-                await deps.tracker.settle(self.reservation, spent.tokens, self.verdict.now_ms)
+                await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
             if (rest := complete()) is not None:
                 await rest
         except AppError as error:
@@ -99,7 +99,7 @@ class Exchange(ExchangeState):
             self._unwatch()
         if context.forwarded and not context.first_byte:
             context.provider_seconds = monotonic() - context.forwarded
-        context.has_spent(spent.tokens, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
         return spent
 
     def _unwatch(self) -> None:

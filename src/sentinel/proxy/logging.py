@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from sentinel.governance.port import AuthenticatedUser
-from sentinel.limits.policy import Triple, Verdict
+from sentinel.limits.policy import Cost, Verdict
 from sentinel.observability.logs import log_name
 from sentinel.proxy.outcome import Outcome
 
@@ -145,9 +145,9 @@ class RequestContext(msgspec.Struct):
         self.provider_seconds = now - self.forwarded
         self.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
-    def has_spent(self, tokens: Triple, source: str, cached_tokens: int, reasoning_tokens: int) -> None:
+    def has_spent(self, cost: Cost, source: str, cached_tokens: int, reasoning_tokens: int) -> None:
         """Note what it has cost."""
-        _, self.input_tokens, self.output_tokens = tokens
+        _, self.input_tokens, self.output_tokens = cost
         self.tokens_from = source
         self.cached_tokens, self.reasoning_tokens = cached_tokens, reasoning_tokens
 

@@ -59,4 +59,4 @@ def has_open_end(bound: OutputBound, reservation: Reservation, verdict: Verdict)
 
 def learn(estimator: OutputEstimator, reservation: Reservation, spent: Spent) -> None:
     """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
-    estimator.note(reservation.user, reservation.model, spent.tokens[2] // max(1, reservation.least_output))
+    estimator.note(reservation.user, reservation.model, spent.cost.output // max(1, reservation.least_output))

@@ -39,7 +39,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         exchange.spent = _spent(exchange, relay)
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
     is_open = reservation.has_open_end(bound, exchange.reservation, exchange.verdict)
-    if context.outcome == "ok" and (is_open or exchange.spent.tokens[2] < exchange.verdict.granted_output):
+    if context.outcome == "ok" and (is_open or exchange.spent.cost.output < exchange.verdict.granted_output):
         reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
     return partial(_complete, exchange, relay, stream)
 
@@ -93,7 +93,7 @@ def unseen(exchange: ExchangeState) -> int:
 async def _complete(exchange: ExchangeState, relay: Relay, stream: ProviderStream) -> None:
     last = relay.meter.done
     if relay.at_limit:
-        _, prompt, completion = exchange.spent.tokens
+        _, prompt, completion = exchange.spent.cost
         last = exchange.endpoint.ending(exchange.request, relay.meter, Usage(prompt, completion))
     # All is done for this client: if it leaves from here on, it leaves content.
     exchange.client.unwatch()

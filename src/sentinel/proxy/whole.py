@@ -48,7 +48,7 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     exchange.spent = billing.spent(reading.usage, context.counted_input, counted)
     context.outcome = "ok"
     context.finish_reason = reading.finished[0][1] if reading.finished else None
-    if exchange.spent.tokens[2] < exchange.verdict.granted_output:
+    if exchange.spent.cost.output < exchange.verdict.granted_output:
         reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
     return partial(_complete, exchange, answer)
 

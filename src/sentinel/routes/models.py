@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sentinel.limits.policy import Reservation
+from sentinel.limits.policy import FREE, Reservation
 from sentinel.middleware import auth, rate_limiter
 from sentinel.proxy.headers import by_name, pairs_of
 from sentinel.proxy.logging import RequestContext
@@ -43,4 +43,4 @@ async def _admit(request: Request) -> None:
     request.scope["common"] += pairs_of(rate_limiter.lines_of(verdict))
     if not verdict.admitted:
         raise rate_limiter.refusal_of(verdict)
-    await deps.tracker.settle(reservation, (0, 0, 0), verdict.now_ms)
+    await deps.tracker.settle(reservation, FREE, verdict.now_ms)

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentinel.limits.policy import EXACT, Triple
+from sentinel.limits.policy import EXACT, FREE, ByDimension, Cost
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ _FOREVER = 2**63
 _END_OF_TIME_MS = 253_402_300_800_000
 """The year 10000, which no timestamp can name."""
 
-Amount = Annotated[int, msgspec.Meta(ge=0, le=EXACT)]
 Entry = Annotated[str, msgspec.Meta(pattern=r"^\d{1,20}-\d{1,20}$")]
 Entries = Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MOST_ENTRIES)]
 """Held against what Redis gives out: one number that no command takes would stop all others."""
@@ -45,7 +44,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     user: str
     email: str
     model: str
-    spent: Triple
+    spent: Cost
     period: int
     at_ms: int
 
@@ -62,7 +61,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         at = at or int(entry.partition(b"-")[0])
         if not 0 <= at < _END_OF_TIME_MS:
             raise ValueError("a moment that no calendar has")
-        spent, at_ms = (int(requests), int(inputs), int(outputs)), int(at)
+        spent, at_ms = Cost(int(requests), int(inputs), int(outputs)), int(at)
         return cls(partition, entry.decode(), id_, user, email, model, spent, int(period), at_ms)
 
 
@@ -79,16 +78,16 @@ class Item(msgspec.Struct, omit_defaults=True):
     model: str
     period: Annotated[int, msgspec.Meta(ge=-1, le=EXACT)]
     entries: Entries = msgspec.field(default_factory=list)
-    spent: tuple[Amount, Amount, Amount] = (0, 0, 0)
+    spent: Cost = FREE
     at_ms: int = _FOREVER
-    before: Triple | None = None
+    before: ByDimension | None = None
     refusals: int = 0
     reason: str = ""
 
     def add(self, record: Record) -> None:
         """Sum up one record more; the moment of an item is its earliest record's."""
         self.entries.append(record.entry)
-        self.spent = plus(self.spent, record.spent)
+        self.spent = self.spent.plus(record.spent)
         self.at_ms = min(self.at_ms, record.at_ms)
 
     @property
@@ -106,7 +105,7 @@ class Item(msgspec.Struct, omit_defaults=True):
         if len(self.entries) + len(other.entries) > MOST_ENTRIES:
             return False
         self.entries += other.entries
-        self.spent = plus(self.spent, other.spent)
+        self.spent = self.spent.plus(other.spent)
         self.at_ms = min(self.at_ms, other.at_ms)
         return True
 
@@ -121,11 +120,6 @@ class Batch(msgspec.Struct):
     def home(self) -> int:
         """The partition whose deliverer is in charge of this batch."""
         return self.items[0].partition
-
-
-def plus(a: Triple, b: Triple) -> Triple:
-    """The sum of two triples."""
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 class Items:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from sentinel.limits.policy import Reservation, Triple
+from sentinel.limits.policy import Cost, Reservation
 
 REMEMBER_SECONDS = 2.5
 MOST_REMEMBERED = 50_000
@@ -24,7 +24,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     at: float
     at_ms: int
     reservation: Reservation
-    spent: Triple
+    spent: Cost
     started_ms: int
 
 

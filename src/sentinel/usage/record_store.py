@@ -21,6 +21,7 @@ from sentinel.cache.redis import Script
 from sentinel.cache.redis_ledger import RedisLedger, Taken
 from sentinel.error import RedisRefused
 from sentinel.governance.port import ItemAnswer
+from sentinel.limits.policy import FREE
 from sentinel.observability.logs import log_name
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS, Item, Items, Record, portions
@@ -219,5 +220,5 @@ def _pieces(item: Item, answer: ItemAnswer | None) -> Iterator[Taken]:
     """An item, in pieces where it sums up too many records; the first of them has the sum."""
     told = (answer.used, answer.limits) if answer else ()
     for first in range(0, len(item.entries), _RECORDS_DROPPED):
-        spent = (0, 0, 0) if first else item.spent
+        spent = FREE if first else item.spent
         yield Taken(item.user, item.entries[first : first + _RECORDS_DROPPED], spent, item.period, *told)

@@ -24,7 +24,7 @@ import structlog
 
 from sentinel.clock import now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
-from sentinel.limits.policy import Reservation, Triple
+from sentinel.limits.policy import Cost, Reservation
 from sentinel.usage.spool_files import Later, Progress, append, create, open_if_nobody_has_it, read_lines, waits
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Settlement(msgspec.Struct, frozen=True):
     user: _Text
     email: str
     model: str
-    spent: tuple[_Number, _Number, _Number]
+    spent: Cost
     started_ms: _Number
     at_ms: Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
     tried_ms: _Number = 0
@@ -57,7 +57,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(
-        cls, reservation: Reservation, spent: Triple, started_ms: int, tried_ms: int = 0, incarnation: str = ""
+        cls, reservation: Reservation, spent: Cost, started_ms: int, tried_ms: int = 0, incarnation: str = ""
     ) -> Settlement:
         """The settlement of this request, spent now."""
         return cls(

@@ -12,7 +12,7 @@ import structlog
 from sentinel.cache import keys
 from sentinel.clock import monotonic, now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
-from sentinel.limits.policy import REMEMBER_SETTLED_MS, Reservation, Triple
+from sentinel.limits.policy import FREE, REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.recent_settlements import RecentSettlements, Settled
@@ -33,7 +33,7 @@ class SettlingLedger(Protocol):
     """The part of a ledger that settles."""
 
     async def settle(
-        self, reservation: Reservation, spent: Triple, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
@@ -84,7 +84,7 @@ class BatchingUsageTracker:
         """Settlements that wait for Redis."""
         return self._spool.depth
 
-    async def settle(self, reservation: Reservation, spent: Triple, started_ms: int, tried_ms: int = 0) -> None:
+    async def settle(self, reservation: Reservation, spent: Cost, started_ms: int, tried_ms: int = 0) -> None:
         """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself.
 
         tried_ms: when it was tried before and perhaps carried out, 0 = never.
@@ -153,10 +153,10 @@ class BatchingUsageTracker:
 
     def withdraw(self, reservation: Reservation) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
-        self._tasks.start(self.settle(reservation, (0, 0, 0), now_ms()), "withdraw")
+        self._tasks.start(self.settle(reservation, FREE, now_ms()), "withdraw")
 
     async def _spool_it(self, settlement: Settlement) -> None:
-        if settlement.spent == (0, 0, 0):
+        if settlement.spent == FREE:
             return
         try:
             await asyncio.shield(self._tasks.start(self._spool.append(settlement), "spool"))

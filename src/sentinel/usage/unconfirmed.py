@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sentinel.governance.port import PlainAnswer
-from sentinel.limits.policy import Triple
-from sentinel.usage.batch import Item, plus
+from sentinel.limits.policy import FREE, ByDimension
+from sentinel.usage.batch import Item
 
 MOST_QUESTIONS = 24
 """A batch of so many users is asked for in full: then items that were refused one by one show, too. Halving 1,000
@@ -25,7 +25,7 @@ class UnconfirmedItems:
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
         self._told: list[bool | None] = [None] * len(items)
-        self._used: dict[str, Triple] = {}
+        self._used: dict[str, ByDimension] = {}
         self._questions = MOST_QUESTIONS
         self._places: dict[str, list[int]] = {}
         for place, item in enumerate(items):
@@ -69,7 +69,7 @@ class UnconfirmedItems:
         middle = (start + end - 1) / 2
         return self._askable[min(places, key=lambda place: abs(place - middle))]
 
-    def tell(self, user: str, used: Triple | None, told: Sequence[bool] = (True, True, True)) -> None:
+    def tell(self, user: str, used: ByDimension | None, told: Sequence[bool] = (True, True, True)) -> None:
         """Take what the user is said to have used now, of the metrics that are told; None = nothing is said."""
         self._questions -= 1
         places = self._places[user]
@@ -85,9 +85,9 @@ class UnconfirmedItems:
         if min(growth) < 0:
             # The period has ended, or somebody has corrected the numbers.
             return
-        total: Triple = (0, 0, 0)
+        total = FREE
         for number, place in enumerate(places):
-            total = plus(total, self._items[place].spent)
+            total = total.plus(self._items[place].spent)
             needed = [total[d] for d in known]
             if not any(self._items[place].spent[d] for d in known):
                 # It would not show.

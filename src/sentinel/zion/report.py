@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sentinel.governance.port import Outcome, Report, UsageItem
-from sentinel.limits.policy import EXACT, Triple
+from sentinel.limits.policy import EXACT, ByDimension
 
 
 class MetricResult(msgspec.Struct, rename="camel"):
@@ -45,13 +45,13 @@ class ItemResult(msgspec.Struct, rename="camel"):
         return self.error or ""
 
     @property
-    def used(self) -> Triple:
+    def used(self) -> ByDimension:
         """Zion's value of each metric afterwards, -1 where not told."""
         r, i, o = (_known(m.new_value if m.new_value is not None else m.used) if m else -1 for m in self._metrics())
         return r, i, o
 
     @property
-    def limits(self) -> Triple:
+    def limits(self) -> ByDimension:
         """Zion's limit of each metric, -2 where not told."""
         r, i, o = (_told(m.limit) if m else -2 for m in self._metrics())
         return r, i, o

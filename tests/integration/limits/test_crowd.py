@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sentinel.config import parse_rate_limits
-from sentinel.limits.policy import Policy, Quota, Reservation, Verdict
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation, Verdict
 from tests.integration.limits.conftest import Caller, MakeLedger
 
 CROWD = 500
@@ -101,7 +101,7 @@ async def test_a_crowd_that_settles_is_admitted_up_to_what_it_spends(make_ledger
             if verdict.admitted:
                 used = min(3, verdict.granted_output)
                 spent += used
-                await ledger.settle(ask, (1, 0, used), verdict.now_ms)
+                await ledger.settle(ask, Cost(1, 0, used), verdict.now_ms)
 
     await asyncio.gather(*(work(number) for number in range(40)))
     assert spent == 600
@@ -115,6 +115,6 @@ async def test_a_repeated_settlement_bills_once(make_ledger: MakeLedger, caller:
     await caller.known(ledgers[0])
     ask = caller.ask(7, 5)
     verdict = await ledgers[0].reserve(ask)
-    answers = await asyncio.gather(*(ledgers[n % 2].settle(ask, (1, 7, 3), verdict.now_ms) for n in range(calls)))
+    answers = await asyncio.gather(*(ledgers[n % 2].settle(ask, Cost(1, 7, 3), verdict.now_ms) for n in range(calls)))
     assert sorted(answers) == [False] * (calls - 1) + [True]
     assert await caller.bills(ledgers[0]) == [(1, 7, 3)]

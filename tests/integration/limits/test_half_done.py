@@ -14,7 +14,7 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import Found, Letter, RedisLedger, Taken
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
-from sentinel.limits.policy import Policy, Quota, Reservation
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.metering import patient_redis
 
@@ -81,11 +81,11 @@ async def build(ledger: RedisLedger) -> None:
     ledger.now_ms = START_MS - 2 * LEASE_MS
     for user in (ANA, BO):
         await ledger.refresh(user, Quota((500, 50_000, 50_000), (1, 1, 1), (0, START_MS + 10**7, 0)), 0)
-        await ledger.settle(ask("old", user), (1, 10, 70), ledger.now_ms)
+        await ledger.settle(ask("old", user), Cost(1, 10, 70), ledger.now_ms)
     await started(ledger, "late", 40)
     ledger.now_ms = START_MS - LEASE_MS
     # The lease of `late` has ended: it leaves a note.
-    await ledger.settle(ask("buried"), (1, 10, 90), ledger.now_ms)
+    await ledger.settle(ask("buried"), Cost(1, 10, 90), ledger.now_ms)
     await started(ledger, "due", 60)
     ledger.now_ms = START_MS - 1000
     await started(ledger, "streaming", 80)
@@ -136,7 +136,7 @@ async def books(store: Store) -> dict[str, Any]:
 
 async def acknowledge(ledger: RedisLedger) -> Call:
     found = [await records(ledger.store, "old", user) for user in (ANA, BO)]
-    items = [Taken(r.user, [r.entry], r.spent, r.period, (9, 99, 999)) for r in found]
+    items = [Taken(r.user, [r.entry], r.spent, r.period, Cost(9, 99, 999)) for r in found]
     return lambda: ledger.acknowledge(items)
 
 
@@ -175,9 +175,12 @@ def plain(call: Callable[[RedisLedger], Awaitable[object]]) -> Prepare:
 CALLS: dict[str, tuple[int, Prepare]] = {
     "reserve": (START_MS, plain(lambda ledger: ledger.reserve(ask("new")))),
     "reserve when leases are due": (LATER_MS, plain(lambda ledger: ledger.reserve(ask("new")))),
-    "settle": (START_MS, plain(lambda ledger: ledger.settle(ask("streaming"), (1, 10, 200), START_MS))),
-    "settle what is noted": (START_MS, plain(lambda ledger: ledger.settle(ask("late"), (1, 10, 200), START_MS))),
-    "settle what nobody knows": (START_MS, plain(lambda ledger: ledger.settle(ask("lost"), (1, 10, 200), START_MS))),
+    "settle": (START_MS, plain(lambda ledger: ledger.settle(ask("streaming"), Cost(1, 10, 200), START_MS))),
+    "settle what is noted": (START_MS, plain(lambda ledger: ledger.settle(ask("late"), Cost(1, 10, 200), START_MS))),
+    "settle what nobody knows": (
+        START_MS,
+        plain(lambda ledger: ledger.settle(ask("lost"), Cost(1, 10, 200), START_MS)),
+    ),
     "extend": (START_MS, plain(lambda ledger: ledger.extend(ask("streaming"), 350, 100, 120, START_MS))),
     "extend what is noted": (START_MS, plain(lambda ledger: ledger.extend(ask("late"), 300, 100, 120, START_MS))),
     "extend when leases are due": (LATER_MS, plain(lambda ledger: ledger.extend(ask("due"), 300, 9, 70, START_MS))),
@@ -231,8 +234,8 @@ async def test_a_key_of_another_type_costs_no_usage(ledger: RedisLedger, broken:
     await client.rename(broken, "aside")
     await client.set(broken, "something else")
     with pytest.raises(RedisUnavailable):
-        await ledger.settle(ask("streaming"), (1, 10, 200), START_MS)
+        await ledger.settle(ask("streaming"), Cost(1, 10, 200), START_MS)
     await client.rename("aside", broken)
     assert await books(ledger.store) == untouched
-    assert await ledger.settle(ask("streaming"), (1, 10, 200), START_MS)
+    assert await ledger.settle(ask("streaming"), Cost(1, 10, 200), START_MS)
     assert (await records(ledger.store, "streaming")).spent == (1, 10, 200)

@@ -11,7 +11,7 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
-from sentinel.limits.policy import REMEMBER_SETTLED_MS, Policy, Quota
+from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Policy, Quota
 from sentinel.middleware import lease_expirer, lease_keeper
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from tests.integration.limits.conftest import Caller, MakeLedger
@@ -79,7 +79,7 @@ async def test_the_index_forgets_users_without_leases(make_ledger: MakeLedger, c
     await caller.known(ledger)
     ask = caller.ask()
     verdict = await ledger.reserve(ask)
-    await ledger.settle(ask, (1, 0, 0), verdict.now_ms)
+    await ledger.settle(ask, Cost(1, 0, 0), verdict.now_ms)
     assert await indexed(ledger, caller)
     at(LEASE_MS, ledger)
     await lease_expirer.expire_due(ledger)
@@ -166,7 +166,7 @@ async def test_a_forgotten_account_holds_what_its_leases_hold(make_ledger: MakeL
     refused = await ledger.reserve(caller.ask(3, 300))
     assert refused.blocker is not None
     assert refused.blocker.metric == "concurrency"
-    await ledger.settle(asks[0], (1, 3, 300), verdicts[0].now_ms)
+    await ledger.settle(asks[0], Cost(1, 3, 300), verdicts[0].now_ms)
     assert (await ledger.reserve(caller.ask(3, 1000))).granted_output == 400
     at(LEASE_MS, ledger)
     assert await ledger.expire(caller.name) == 2
@@ -243,8 +243,8 @@ async def test_a_paused_process_settles_late(make_ledger: MakeLedger, caller: Ca
     assert await ledger.expire(caller.name) == 1
     if taken_up:
         await ledger.extend(ask, 300, 0, 60, verdict.now_ms)
-    assert await ledger.settle(ask, (1, 9, 200), verdict.now_ms)
-    assert not await ledger.settle(ask, (1, 9, 200), verdict.now_ms)
+    assert await ledger.settle(ask, Cost(1, 9, 200), verdict.now_ms)
+    assert not await ledger.settle(ask, Cost(1, 9, 200), verdict.now_ms)
     assert await caller.bills(ledger) == [(1, 9, 50), (0, 0, 150)]
     assert (await ledger.reserve(caller.ask(0, 1000))).granted_output == 800
 
@@ -259,7 +259,7 @@ async def test_a_settlement_is_remembered_long_after_the_last_one(make_ledger: M
     client, left_ms = ledger.store.client, []
     for ask, later_ms in zip(asks, (0, 50_000, 61_000), strict=True):
         ledger.now_ms = started_ms + later_ms
-        await ledger.settle(ask, (1, 0, 0), started_ms)
+        await ledger.settle(ask, Cost(1, 0, 0), started_ms)
         left_ms.append(await client.pttl(bucket))
         await client.pexpire(bucket, REMEMBER_SETTLED_MS)
     told, quiet, again = left_ms
@@ -279,7 +279,7 @@ async def test_replicas_with_other_windows_leave_ours_alone(make_ledger: MakeLed
         at(moment * 1100, ledger)
         ask = caller.ask(10, 3)
         verdict = await ledger.reserve(ask)
-        await ledger.settle(ask, (1, 10, 3), verdict.now_ms)
+        await ledger.settle(ask, Cost(1, 10, 3), verdict.now_ms)
         left.append(verdict.windows[::2])
     assert left[:5] == [(99, 990), (497, 1980), (), (98, 970), (494, 1960)]
     # The input tokens of the first ten seconds have left their window, those of the hour have not.
@@ -300,7 +300,7 @@ async def test_a_redis_that_restarted_empty_bills_what_comes(make_ledger: MakeLe
     """A settlement whose reservation nobody remembers is billed in full, and counts in the windows."""
     ledger = await make_ledger(policy_of("ai_input_tokens=100/60s"))
     ask = caller.ask(30)
-    assert await ledger.settle(ask, (1, 30, 5), 1_800_000_000_000)
+    assert await ledger.settle(ask, Cost(1, 30, 5), 1_800_000_000_000)
     await caller.known(ledger)
     assert (await ledger.reserve(caller.ask(0))).windows[0] == 70
     assert await caller.bills(ledger) == [(1, 30, 5)]

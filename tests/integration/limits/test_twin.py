@@ -17,7 +17,7 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
-from sentinel.limits.policy import SLICES, Policy, Quota, Reservation, Window
+from sentinel.limits.policy import SLICES, Cost, Policy, Quota, Reservation, Window
 
 USER = "ana"
 LETTERS = keys.dead_letters(keys.account_keys(USER).partition)
@@ -28,10 +28,11 @@ ids = st.sampled_from([f"req_{n}" for n in range(12)])
 tokens = st.integers(0, 200)
 huge = st.sampled_from([0, 1, 5_000, 2**31 - 1, 2**31, 2**32 - 1, 2**32 + 7])
 triples = st.tuples(st.integers(0, 3), tokens, tokens)
+costs = triples.map(lambda numbers: Cost(*numbers))
 unknown = st.integers(-1, 600)
 steps = st.one_of(
     st.tuples(st.just("reserve"), ids, tokens, st.integers(0, 400), st.integers(0, 3), st.sampled_from([0, 20])),
-    st.tuples(st.just("settle"), ids, triples, st.booleans()),
+    st.tuples(st.just("settle"), ids, costs, st.booleans()),
     st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
     st.tuples(st.just("expire")),
     st.tuples(st.just("view")),
@@ -87,7 +88,7 @@ class Both:
         assert await self.redis.reserve(ask) == expected
         self.held[id_] = expected.granted_output
 
-    async def settle(self, id_: str, spent: tuple[int, int, int], unsure: bool = False) -> None:
+    async def settle(self, id_: str, spent: Cost, unsure: bool = False) -> None:
         ask = Reservation(id_, USER, "ana@corp.test", "m", 0, 0)
         expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now, unsure=unsure)
         assert await self.redis.settle(ask, spent, START, unsure=unsure) is expected
@@ -233,7 +234,11 @@ def test_they_agree_on_sums_that_need_wider_slices(
         both = Both(ledger)
         await both.refresh((-1, -1, -1), (0, 0, 0), (0, 0, 0), 0)
         for wait, (kind, id_, amount) in story:
-            step = ("reserve", id_, amount, amount // 3, 1, 0) if kind == "reserve" else ("settle", id_, (1, amount, 1))
+            step = (
+                ("reserve", id_, amount, amount // 3, 1, 0)
+                if kind == "reserve"
+                else ("settle", id_, Cost(1, amount, 1))
+            )
             await both.step(wait, step)
             await both.compare()
 

@@ -6,7 +6,7 @@ import pytest
 
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
-from sentinel.limits.policy import Policy, Quota
+from sentinel.limits.policy import Cost, Policy, Quota
 from tests.integration.limits.conftest import Caller, MakeLedger
 
 RATES = "ai_requests=5/60s,ai_output_tokens=100/1h,concurrency=3"
@@ -23,7 +23,7 @@ async def test_a_view_has_what_is_spent_reserved_and_waiting(make_ledger: MakeLe
     await caller.known(ledger, Quota((10, -1, 1000), (2, 50, 300), (START_MS + 90_000, 0, START_MS + 90_000)))
     settled, held = caller.ask(7, 20), caller.ask(9, 30)
     await ledger.reserve(settled)
-    await ledger.settle(settled, (1, 7, 11), START_MS)
+    await ledger.settle(settled, Cost(1, 7, 11), START_MS)
     await ledger.reserve(held)
     stored = await caller.stored(ledger)
     view = await ledger.view(caller.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentinel.cache.local_ledger import LocalLedger
-from sentinel.limits.policy import Policy, Quota, Reservation
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 
 POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
 
@@ -31,7 +31,7 @@ def test_what_other_streams_of_this_process_hold_counts() -> None:
     local.refresh("ana", Quota((-1, -1, 1000)), -1)
     assert local.extend(ask(1), 300, 100, 250) == 350
     assert local.extend(ask(1), 350, 100, 350) == 350
-    local.settle(ask(2), (1, 10, 600))
+    local.settle(ask(2), Cost(1, 10, 600))
     assert local.extend(ask(1), 350, 100, 350) == 400
 
 
@@ -39,7 +39,7 @@ def test_what_was_settled_before_anybody_asked_counts() -> None:
     """The first request during the outage finds what ended in it."""
     local = LocalLedger(POLICY, 1)
     local.admitted(ask(1), 300)
-    local.settle(ask(1), (1, 10, 280))
+    local.settle(ask(1), Cost(1, 10, 280))
     local.refresh("ana", Quota((-1, -1, 1000)), -1)
     assert local.reserve(ask(2, 1000)).granted_output == 720
 
@@ -49,7 +49,7 @@ def test_what_redis_knows_is_not_counted_here() -> None:
     local = LocalLedger(POLICY, 1)
     for number in range(100):
         local.admitted(ask(number), 300)
-        local.settle(ask(number), (1, 10, 280), redis_knows=True)
+        local.settle(ask(number), Cost(1, 10, 280), redis_knows=True)
     local.refresh("ana", Quota((-1, -1, 1000)), -1)
     assert local.reserve(ask(2, 1000)).granted_output == 1000
 

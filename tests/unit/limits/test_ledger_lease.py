@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import Policy, Quota, Triple
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota
 from tests.support.arrivals import START_MS, ask_of, policy_of
 
 LEASE_MS = 30_000
@@ -18,7 +18,7 @@ LEASE_MS = 30_000
 class Leases:
     """One account with short leases. Moments are milliseconds after START_MS."""
 
-    def __init__(self, quota: Triple = (-1, -1, 1000)) -> None:
+    def __init__(self, quota: ByDimension = (-1, -1, 1000)) -> None:
         self.policy: Policy = policy_of(
             ("ai_requests", 100, 60), ("ai_output_tokens", 1000, 60), concurrency=3, lease_seconds=LEASE_MS / 1000
         )
@@ -36,7 +36,7 @@ class Leases:
         return ledger.extend(self.account, self.policy, ask, more, delivered, START_MS + at)
 
     def settle(self, number: int, at: int, output: int) -> bool:
-        return ledger.settle(self.account, self.policy, ask_of(number), (1, 10, output), START_MS + at)
+        return ledger.settle(self.account, self.policy, ask_of(number), Cost(1, 10, output), START_MS + at)
 
     def expire(self, at: int) -> int:
         return ledger.expire(self.account, self.policy, START_MS + at)
@@ -45,7 +45,7 @@ class Leases:
         """Output tokens in the window."""
         return sum(self.account.live(self.policy.windows[1], START_MS + at).values())
 
-    def billed(self, number: int) -> Triple:
+    def billed(self, number: int) -> Cost:
         """All bills of one request together."""
         bills = [bill.spent for bill in self.account.outbox if bill.id == f"req_{number}"]
         return sum(b[0] for b in bills), sum(b[1] for b in bills), sum(b[2] for b in bills)

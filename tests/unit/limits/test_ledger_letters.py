@@ -8,11 +8,11 @@ import pytest
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account
-from sentinel.limits.policy import Quota
+from sentinel.limits.policy import Cost, Quota
 from tests.support.arrivals import START_MS, ask_of, policy_of
 
 POLICY = policy_of(lease_seconds=30)
-SPENT = (1, 10, 50)
+SPENT = Cost(1, 10, 50)
 
 
 @pytest.fixture

@@ -5,26 +5,28 @@ from __future__ import annotations
 import pytest
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import Policy, Quota, Triple, Verdict
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Verdict
 from tests.support.arrivals import START_MS, ask_of
 
 HOUR_MS = 3_600_000
 FRESH_MS = 300_000
 POLICY = Policy((), None, lease_ms=30_000, fresh_ms=FRESH_MS, stale_ms=HOUR_MS)
-NONE: Triple = (0, 0, 0)
-UNTOLD: Triple = (-1, -1, -1)
-NO_LIMIT_TOLD: Triple = (-2, -2, -2)
+NONE: ByDimension = (0, 0, 0)
+UNTOLD: ByDimension = (-1, -1, -1)
+NO_LIMIT_TOLD: ByDimension = (-2, -2, -2)
 
 
 class Story:
     """One account, step by step, in milliseconds after START_MS."""
 
-    def __init__(self, limit: Triple, used: Triple = NONE, ends: Triple = NONE) -> None:
+    def __init__(self, limit: ByDimension, used: ByDimension = NONE, ends: ByDimension = NONE) -> None:
         self.account = ledger.Account()
         self.number = 0
         self.refresh(0, limit, used, ends)
 
-    def refresh(self, at: int, limit: Triple, used: Triple = NONE, ends: Triple = NONE, seq: int | None = None) -> None:
+    def refresh(
+        self, at: int, limit: ByDimension, used: ByDimension = NONE, ends: ByDimension = NONE, seq: int | None = None
+    ) -> None:
         r, i, o = (end and START_MS + end for end in ends)
         seq = self.account.seq if seq is None else seq
         ledger.refresh(self.account, POLICY, Quota(limit, used, (r, i, o)), seq, START_MS + at)
@@ -36,10 +38,12 @@ class Story:
     def spend(self, at: int, inputs: int) -> ledger.Bill:
         """Reserve and settle; the bill is on its way to Zion."""
         assert self.reserve(at, inputs).admitted
-        ledger.settle(self.account, POLICY, ask_of(self.number), (1, inputs, 0), START_MS + at)
+        ledger.settle(self.account, POLICY, ask_of(self.number), Cost(1, inputs, 0), START_MS + at)
         return self.account.outbox[-1]
 
-    def acknowledge(self, at: int, bill: ledger.Bill, new: Triple = UNTOLD, limit: Triple = NO_LIMIT_TOLD) -> None:
+    def acknowledge(
+        self, at: int, bill: ledger.Bill, new: ByDimension = UNTOLD, limit: ByDimension = NO_LIMIT_TOLD
+    ) -> None:
         ledger.acknowledge(self.account, POLICY, bill.spent, bill.period, new, limit, START_MS + at)
 
     def left(self, dimension: int = 1) -> float | None:
@@ -51,7 +55,7 @@ def test_usage_counts_once_on_its_way_from_reservation_to_zion() -> None:
     story = Story((-1, 1000, -1), (0, 100, 0))
     assert story.reserve(0, 50).admitted
     assert story.left() == 850
-    ledger.settle(story.account, POLICY, ask_of(1), (1, 50, 0), START_MS)
+    ledger.settle(story.account, POLICY, ask_of(1), Cost(1, 50, 0), START_MS)
     assert story.left() == 850
     story.acknowledge(0, story.account.outbox[0], (1, 150, 0))
     assert story.left() == 850

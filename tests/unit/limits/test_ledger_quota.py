@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import Policy, Quota, Reservation, Triple
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation
 from tests.support.arrivals import START_MS, USER
 
 PERIOD_MS = 400_000
@@ -135,7 +135,7 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 50), share=st.sampled_from([0.0, 0.5, 1.0]))
     def settle(self, which: int, share: float) -> None:
         entry = self.open.pop(which % len(self.open))
-        ledger.settle(self.account, POLICY, entry.ask, (1, round(entry.cost * share), 0), self.now)
+        ledger.settle(self.account, POLICY, entry.ask, Cost(1, round(entry.cost * share), 0), self.now)
 
     @precondition(lambda self: self.account.outbox)
     @rule(which=st.integers(0, 50))
@@ -152,8 +152,8 @@ class QuotaMachine(RuleBasedStateMachine):
         said = self.booked.pop(0)
         assert said.bill is not None
         tells = self.zion.tells and self.now - said.at <= REPORT_TIMEOUT_MS
-        new: Triple = (-1, said.zion.used if tells else -1, -1)
-        limit: Triple = (-2, said.zion.limit if tells else -2, -2)
+        new: ByDimension = (-1, said.zion.used if tells else -1, -1)
+        limit: ByDimension = (-2, said.zion.limit if tells else -2, -2)
         ledger.acknowledge(self.account, POLICY, said.bill.spent, said.bill.period, new, limit, self.now)
         ends = self.account.quota.ends[1] if self.account.quota else 0
         close = 0 < ends < self.now + ledger.EARLY_MS
@@ -208,7 +208,7 @@ class QuotaMachine(RuleBasedStateMachine):
         if not hasattr(self, "account"):
             return
         for entry in self.open:
-            ledger.settle(self.account, POLICY, entry.ask, (1, entry.cost, 0), self.now)
+            ledger.settle(self.account, POLICY, entry.ask, Cost(1, entry.cost, 0), self.now)
         while self.account.outbox:
             self.zion_books(0)
         while self.booked:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import SLICES, Policy, Reservation, Verdict
+from sentinel.limits.policy import SLICES, Cost, Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
 
 WINDOWS_SECONDS = [1, 7, 60, 3600]
@@ -173,7 +173,7 @@ def test_concurrency_is_given_back() -> None:
     refused = twin.reserve(ask_of(3), START_MS)
     assert refused.blocker is not None
     assert (refused.blocker.metric, refused.blocker.used, refused.blocker.limit) == ("concurrency", 2, 2)
-    twin.settle(ask_of(1), (0, 0, 0), START_MS, START_MS)
+    twin.settle(ask_of(1), Cost(0, 0, 0), START_MS, START_MS)
     assert twin.reserve(ask_of(3), START_MS).admitted
 
 
@@ -183,9 +183,9 @@ def test_what_a_stream_did_not_use_comes_back_where_it_was_taken() -> None:
     assert twin.reserve(ask_of(1, 0, 100), START_MS).granted_output == 100
     assert twin.reserve(ask_of(2, 0, 300), START_MS).granted_output == 300
     assert twin.extend(ask_of(1), 100, 500, START_MS, START_MS + 30_000) == 500
-    twin.settle(ask_of(1), (1, 0, 150), START_MS, START_MS + 40_000)
+    twin.settle(ask_of(1), Cost(1, 0, 150), START_MS, START_MS + 40_000)
     probe = twin.reserve(ask_of(3, 0, 1000), START_MS + 40_000)
     assert probe.granted_output == 1000 - 300 - 150
-    twin.settle(ask_of(3), (0, 0, 0), START_MS, START_MS + 40_000)
+    twin.settle(ask_of(3), Cost(0, 0, 0), START_MS, START_MS + 40_000)
     # 400 of the first slice have gone by now, the 50 of the extension have not.
     assert twin.reserve(ask_of(4, 0, 1000), START_MS + 61_000).granted_output == 950

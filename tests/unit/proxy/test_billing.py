@@ -13,7 +13,7 @@ TOLD = Usage(prompt_tokens=12, completion_tokens=40, cached_tokens=8, reasoning_
 def test_a_whole_answer_costs_what_is_told() -> None:
     """Whatever we have counted; cached and reasoning tokens are parts of it."""
     found = spent(TOLD, 10, 99)
-    assert (found.tokens, found.source) == ((1, 12, 40), "provider")
+    assert (found.cost, found.source) == ((1, 12, 40), "provider")
     assert (found.cached_tokens, found.reasoning_tokens) == (8, 30)
 
 
@@ -25,13 +25,13 @@ def test_a_whole_answer_costs_what_is_told() -> None:
 def test_what_is_not_told_is_counted(usage: Usage, tokens: tuple[int, int, int]) -> None:
     """Each by itself, and the source says that it is not the provider's word."""
     found = spent(usage, 10, 99)
-    assert (found.tokens, found.source) == (tokens, "count")
+    assert (found.cost, found.source) == (tokens, "count")
 
 
 def test_a_client_that_left_before_the_answer_pays_for_its_input() -> None:
     """It was sent on; and for what may have been thought meanwhile."""
-    assert abandoned(10, 0).tokens == (1, 10, 0)
-    assert abandoned(10, 7).tokens == (1, 10, 7)
+    assert abandoned(10, 0).cost == (1, 10, 0)
+    assert abandoned(10, 7).cost == (1, 10, 7)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_stream_costs_the_largest_of_what_may_be_true(
 ) -> None:
     """Usage that comes last is the last word; else nothing that was delivered, or thought, goes free."""
     found = streamed(TOLD, 10, delivered, is_final=is_final, ended_well=ended_well, left=left, unseen=unseen_tokens)
-    assert found.tokens == (1, 12, output)
+    assert found.cost == (1, 12, output)
 
 
 def test_a_stream_that_breaks_before_anything_was_generated_costs_nothing() -> None:
@@ -62,8 +62,8 @@ def test_a_stream_that_breaks_before_anything_was_generated_costs_nothing() -> N
 
 def test_a_stream_that_ends_at_a_limit_costs_what_was_delivered() -> None:
     """Its input is told or counted; what the provider went on to generate is not the client's."""
-    assert at_limit(TOLD, 10, 5).tokens == (1, 12, 5)
-    assert at_limit(NOTHING, 10, 5).tokens == (1, 10, 5)
+    assert at_limit(TOLD, 10, 5).cost == (1, 12, 5)
+    assert at_limit(NOTHING, 10, 5).cost == (1, 10, 5)
 
 
 def test_nobody_thinks_more_than_is_reserved() -> None:

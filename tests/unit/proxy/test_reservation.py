@@ -7,7 +7,7 @@ import pytest
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import ENOUGH, OutputEstimator
-from sentinel.limits.policy import Reservation, Verdict
+from sentinel.limits.policy import Cost, Reservation, Verdict
 from sentinel.proxy.billing import Spent
 from sentinel.proxy.reservation import has_open_end, learn, least, of, output_max
 
@@ -95,5 +95,5 @@ def test_answers_teach_what_one_choice_needs() -> None:
     """Next time a stream without a maximum reserves that."""
     estimator, streamed = OutputEstimator(DEFAULT), bound(in_sight=True, choices=2)
     for _ in range(ENOUGH):
-        learn(estimator, ask(streamed), Spent((1, 9, 80)))
+        learn(estimator, ask(streamed), Spent(Cost(1, 9, 80)))
     assert ask(streamed, estimator=estimator).output_tokens == 80

@@ -7,11 +7,12 @@ import struct
 
 import pytest
 
+from sentinel.limits.policy import Cost
 from sentinel.usage.batch import MOST_ENTRIES, Batch, Item, Items, Record, portions
 
 
 def record(user: str = "ana", model: str = "m", period: int = 0, at_ms: int = 5, entry: str = "1-0") -> Record:
-    return Record(3, entry, "req_1", user, f"{user}@x.y", model, (1, 10, 5), period, at_ms)
+    return Record(3, entry, "req_1", user, f"{user}@x.y", model, Cost(1, 10, 5), period, at_ms)
 
 
 def test_a_record_is_what_the_script_writes() -> None:
@@ -19,7 +20,7 @@ def test_a_record_is_what_the_script_writes() -> None:
     who = json.dumps(["req_1", "ana", "ana@x.y", "gpt-4o"]).encode()
     fields = {b"who": who, b"sum": struct.pack("<5d", 1, 12, 7, 2, 0)}
     read = Record.read(3, b"1770000000123-4", fields)
-    assert read == Record(3, "1770000000123-4", "req_1", "ana", "ana@x.y", "gpt-4o", (1, 12, 7), 2, 1770000000123)
+    assert read == Record(3, "1770000000123-4", "req_1", "ana", "ana@x.y", "gpt-4o", Cost(1, 12, 7), 2, 1770000000123)
     fields[b"sum"] = struct.pack("<5d", 1, 12, 7, 2, 42)
     assert Record.read(3, b"1770000000123-4", fields).at_ms == 42
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sentinel.limits.policy import Reservation
+from sentinel.limits.policy import Cost, Reservation
 from sentinel.usage.recent_settlements import REMEMBER_SECONDS, RecentSettlements, Settled
 
 
 def settled(number: int, at: float, user: str = "ana") -> Settled:
-    return Settled(at, round(at * 1000), Reservation(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), (1, 2, 3), 1)
+    return Settled(at, round(at * 1000), Reservation(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), Cost(1, 2, 3), 1)
 
 
 def ids(recent: RecentSettlements) -> list[str]:

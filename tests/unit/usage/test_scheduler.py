@@ -7,12 +7,13 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentinel.limits.policy import Cost
 from sentinel.usage.batch import Item
 from sentinel.usage.scheduler import GIVE_UP_AFTER, MOST_FAILING, HeldBatch, Scheduler, backoff_seconds
 
 
 def item(user: str = "ana", model: str = "m", entries: int = 1) -> Item:
-    return Item(0, user, f"{user}@x.y", model, 0, [f"{n}-0" for n in range(entries)], (entries, 1, 1), 5)
+    return Item(0, user, f"{user}@x.y", model, 0, [f"{n}-0" for n in range(entries)], Cost(entries, 1, 1), 5)
 
 
 def queue(*items: Item) -> Scheduler:

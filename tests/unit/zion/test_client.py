@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.error import InvalidApiKey
+from sentinel.limits.policy import Cost
 from sentinel.timestamp import rfc3339
 from sentinel.usage.batch import Item
 from sentinel.zion.client import ZionClient, increment_of
@@ -24,7 +25,7 @@ async def test_a_token_that_no_header_can_hold_is_invalid(token: str) -> None:
 
 def test_an_item_is_told_by_email_and_moment() -> None:
     """Zion books under the e-mail address, at the moment when the first of it was spent."""
-    item = Item(3, "ana", "a@x", "m", 0, ["1-0"], (1, 10, 5), 1_770_114_030_456)
+    item = Item(3, "ana", "a@x", "m", 0, ["1-0"], Cost(1, 10, 5), 1_770_114_030_456)
     assert increment_of(item) == Increment("a@x", 10, 5, 1, "m", "2026-02-03T10:20:30.456Z")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sentinel.governance.port import Outcome, PlainAnswer, Report
-from sentinel.limits.policy import Triple
+from sentinel.limits.policy import Cost
 from sentinel.zion.report import (
     ItemResult,
     is_envelope,
@@ -29,7 +29,7 @@ class Item(NamedTuple):
     user: str
     email: str
     model: str
-    spent: Triple = (1, 10, 5)
+    spent: Cost = Cost(1, 10, 5)
     at_ms: int = 1_770_114_030_456
 
 
