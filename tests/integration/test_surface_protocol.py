@@ -66,10 +66,11 @@ def test_a_head_below_the_bound_passes(sentinel: SentinelProcess) -> None:
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %b2\r\n\r\n{}" % (b"0" * 5000),
         b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n",
         b"GET http:// HTTP/1.1\r\nhost: a\r\n\r\n",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_what_is_no_http_gets_a_400(sentinel: SentinelProcess, data: bytes) -> None:
     """Malformed and ambiguous requests are told so in OpenAI's shape, with a request id."""

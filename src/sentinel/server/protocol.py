@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sentinel.server.connection import HttpConnection
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
+_MOST_DIGITS = 20
+"""Of a content-length. No body has more; the parser takes any number of zeros, and Python reads no more than 4,300."""
 
 
 class RequestReader:
@@ -161,9 +163,9 @@ class RequestReader:
             raise Refusal(HeadersTooLarge("The request line and headers are too large."))
         version = parser.get_http_version()
         named = dict(headers)
-        host = named.get(b"host")
-        if host is None or host != self._host or len(named) < len(headers):
-            self._look_at_host(version)
+        host, length = named.get(b"host"), named.get(b"content-length", b"")
+        if host is None or host != self._host or len(named) < len(headers) or len(length) > _MOST_DIGITS:
+            self._look_closer(length, version)
         if came > UNCOUNTED_BYTES and connection.memory.is_full:
             raise Refusal(_no_room())
         if self._target[0] != self.url:
@@ -193,9 +195,9 @@ class RequestReader:
             else:
                 self._without_upgrade = upgrade.framing_of(headers)
 
-    def _look_at_host(self, version: str) -> None:
+    def _look_closer(self, length: bytes, version: str) -> None:
         hosts = [value for name, value in self.headers if name == b"host"]
-        if not head.names_one_host(hosts, version):
+        if not head.names_one_host(hosts, version) or len(length) > _MOST_DIGITS:
             raise Refusal(_malformed())
         self._host = hosts[0] if hosts else None
 
