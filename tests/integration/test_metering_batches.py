@@ -147,6 +147,16 @@ async def test_retry_after_is_obeyed(books: Books, value: str) -> None:
     assert books.booked() == books.owed
 
 
+async def test_a_retry_after_that_is_no_ascii_is_none(books: Books) -> None:
+    """A gateway's odd header is no exception to what a refusal means."""
+    books.simulator.faults.set(status=503, retry_after="\xff", times=1, path_prefix=BATCH)
+    await books.spend(ANA)
+    outbox = books.outbox()
+    await outbox.flush()
+    await books.told(outbox)
+    assert books.booked() == books.owed
+
+
 async def test_failures_are_spaced_out(books: Books) -> None:
     """While Zion fails the pauses grow."""
     books.simulator.faults.set(status=503, path_prefix=BATCH)

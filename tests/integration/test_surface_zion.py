@@ -73,6 +73,18 @@ def test_what_is_no_word_on_the_token_is_503(stack: Stack, sentinel: SentinelPro
     assert post(sentinel, token, chat()).status == 200
 
 
+@pytest.mark.parametrize("retry_after", ["soon", "\xff", "9" * 5000])
+def test_a_retry_after_that_is_odd_is_503_all_the_same(
+    stack: Stack, sentinel: SentinelProcess, retry_after: str
+) -> None:
+    """Whatever a gateway before Zion puts there, the client hears when to come back."""
+    _, token = stack.user(f"odd{len(retry_after)}@corp.test")
+    stack.simulators.zion.faults.set(status=503, retry_after=retry_after, path_prefix="/api/v1/users/me")
+    answer = post(sentinel, token, chat())
+    assert answer.is_error(503, "service_unavailable", "server_error")
+    assert 1 <= int(answer.headers["retry-after"]) <= 3600
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_zion_that_refuses_our_key_is_unwell(stack: Stack, status: int) -> None:
     """That is about us: 503 for all, and /health says so."""

@@ -18,6 +18,7 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PyreqwestError
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
+from pyreqwest.response import Response
 
 from sentinel.clock import monotonic, now_ms
 from sentinel.config import ConfigError
@@ -143,7 +144,7 @@ class ZionClient:
         except PyreqwestError as error:
             log.warning("a usage report has no answer", reason=type(error).__name__)
             return Report(Outcome.LATER if _never_sent(error) else Outcome.UNKNOWN, reason="no answer")
-        retry_after = retry_after_seconds(response.get_header("retry-after"))
+        retry_after = _retry_after(response)
         report = report_of(response.status, answer, items, single=single, retry_after_seconds=retry_after)
         if report.outcome is Outcome.SPLIT:
             self._single_until = monotonic() + _SINGLE_SECONDS
@@ -205,7 +206,7 @@ class ZionClient:
         self._unanswered = 0
         if response.status in (200, 401, 403) or response.status in _ABOUT_THE_QUESTION:
             return response.status, body
-        retry_after = retry_after_seconds(response.get_header("retry-after"))
+        retry_after = _retry_after(response)
         if response.status != 429:
             self._failed(f"status {response.status}")
         raise ZionUnavailable(_AWAY, retry_after_seconds=retry_after or _RETRY_SECONDS)
@@ -267,6 +268,14 @@ def _never_sent(error: PyreqwestError) -> bool:
     """Whether it failed to connect. The class does not tell: many a ConnectError came after sending."""
     causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
     return any("(Connect)" in cause["message"] for cause in causes or ())
+
+
+def _retry_after(response: Response) -> float | None:
+    try:
+        return retry_after_seconds(response.get_header("retry-after"))
+    except ValueError:
+        # Not ASCII.
+        return None
 
 
 def retry_after_seconds(value: str | None) -> float | None:
