@@ -13,6 +13,7 @@ from sentinel.proxy.transport.http1 import MOST_UNREAD_BYTES, ConnectFailed, Htt
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+PADDED = CHUNKED.replace(b"2\r\n", b"2;a=b\r\n").replace(b"3\r\n", b"3  \r\n").replace(b"0\r\n", b"0 ;a\r\n")
 ENDLESS = b"HTTP/1.1 200 OK\r\n\r\nhello"
 CONTINUED = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + COUNTED
 
@@ -76,7 +77,9 @@ def always(answer: bytes, *, close: bool = False) -> Serve:
     return serve
 
 
-@pytest.mark.parametrize("answer", [COUNTED, CHUNKED, CONTINUED], ids=["counted", "chunked", "continued"])
+@pytest.mark.parametrize(
+    "answer", [COUNTED, CHUNKED, PADDED, CONTINUED], ids=["counted", "chunked", "padded", "continued"]
+)
 async def test_any_cut_gives_the_same_answer(answer: bytes) -> None:
     """An answer in two writes, cut at every byte in turn, over one kept connection, is the same answer."""
     cuts = iter(range(1, len(answer)))

@@ -367,6 +367,8 @@ class _Connection(asyncio.Protocol):
         # The parser calls this for each header; a provider sends more than twenty, of which few are of interest.
         self.on_header = self._headers.__setitem__
         self._parser = httptools.HttpResponseParser(self)
+        # Some servers pad the size of a chunk, and what SDKs use takes that: h11, Node, Go.
+        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         self._answer: Http1Answer | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
