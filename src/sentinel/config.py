@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
@@ -210,7 +211,8 @@ class Settings(BaseSettings):
     jwt_cache_ttl_seconds: Seconds = 300
     cache_stale_seconds: float = Field(default=3600, ge=0, le=31 * 86400)
     redis_down: Annotated[Literal["refuse", "local"], AnyCase] = "refuse"
-    spool_dir: str = "spool"
+    # An empty one would be the working directory, of which other programs' *.jsonl are no spool.
+    spool_dir: str = Field(default="spool", min_length=1)
 
     usage_flush_seconds: Seconds = 1
     zion_calls_per_second: float = Field(default=20, gt=0, le=10_000)
@@ -354,9 +356,22 @@ def _in_environment() -> dict[str, str]:
 
 def _in_env_file() -> dict[str, str]:
     try:
+        if mistakes := _faulty_lines(Path(".env")):
+            raise ConfigError(mistakes)
         return {name.upper(): value or "" for name, value in DotEnvSettingsSource(Settings).env_vars.items()}
     except (OSError, UnicodeDecodeError):
         raise ConfigError([_UNREADABLE]) from None
+
+
+def _faulty_lines(path: Path) -> list[str]:
+    """What its reader would skip: a setting may have been meant, and would be without effect."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig") as file:
+        faulty = [statement.original for statement in parse_stream(file) if statement.error]
+    # A statement begins behind the one before, so blank lines before it are part of it.
+    blank = [part.string[: len(part.string) - len(part.string.lstrip())].count("\n") for part in faulty]
+    return [f".env: line {part.line + before} is no NAME=VALUE" for part, before in zip(faulty, blank, strict=True)]
 
 
 def _proxies_in_lower_case() -> dict[str, str]:

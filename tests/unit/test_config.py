@@ -296,6 +296,22 @@ def test_kubernetes_service_links_are_explained(monkeypatch: pytest.MonkeyPatch)
     assert "enableServiceLinks: false" in mistake
 
 
+def test_a_line_of_the_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    """It may have been meant to be a setting; where it is is told, and nothing of what it says."""
+    lines = ["\ufeff# ours", "", "RATE_LIMITS ai_requests=5/1s", "export OTHER=info", "", 'ADMIN_KEY="s3cret', "OTHER"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**REQUIRED)
+    assert caught.value.mistakes == [".env: line 3 is no NAME=VALUE", ".env: line 6 is no NAME=VALUE"]
+
+
+def test_no_folder_is_not_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SPOOL_DIR=` is a mistake: what ends in .jsonl there would be set aside as lines that cannot be read."""
+    monkeypatch.setenv("SPOOL_DIR", "")
+    with pytest.raises(ConfigError, match="SPOOL_DIR"):
+        load_settings(**REQUIRED)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
