@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sentinel.proxy.redaction import NO_SECRET, Redactor
-from sentinel.proxy.sse import EventBuffer, data_of, last_end, split_events
+from sentinel.proxy.sse import EventBuffer, bytes_outside, data_of, last_end, split_events
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.usage import NOTHING
@@ -265,19 +265,19 @@ class StreamMeter:
             self._read_bytes += len(event)
             if self._too_long:
                 self._too_long = False
-                self._charge_bytes(event)
+                self._charge_bytes(len(event))
             else:
                 self._read(event)
         rest = block[end:]
         if len(rest) > MOST_READ_BYTES or (rest and self._too_long):
             self._read_bytes += len(rest)
             self._too_long = True
-            self._charge_bytes(rest)
+            self._charge_bytes(len(rest))
             rest = b""
         self._pending, self._pending_bytes = [rest] if rest else [], len(rest)
 
-    def _charge_bytes(self, unread: bytes) -> None:
-        self._delivered.feed_unread(len(unread))
+    def _charge_bytes(self, unread: int) -> None:
+        self._delivered.feed_unread(unread)
         self._text_at = self._read_bytes
 
     def _read(self, event: bytes) -> None:
@@ -289,6 +289,9 @@ class StreamMeter:
             # It may be a whole answer to who asked for a stream.
             read, data = self._format.read_answer, event.strip(_WHITE_SPACE)
             if not data.startswith(b"{"):
+                if not is_error and (unread := bytes_outside(event)):
+                    self.malformed += 1
+                    self._charge_bytes(unread)
                 return
         elif data.startswith(self._last_data):
             return
@@ -296,7 +299,7 @@ class StreamMeter:
         if reading is None:
             self.malformed += 1
             if not is_error:
-                self._charge_bytes(data)
+                self._charge_bytes(len(data))
             return
         if reading.texts:
             self._delivered.feed(reading.texts)

@@ -18,6 +18,7 @@ may be half of one."""
 _MOST_BEFORE = 3
 """Bytes of a blank line that may have come before its last one."""
 _BOM = b"\xef\xbb\xbf"
+_FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 class EventBuffer:
@@ -107,3 +108,9 @@ def data_of(event: bytes) -> bytes | None:
         return event[5:].strip()
     lines = [line[5:].removeprefix(b" ") for line in event.removeprefix(_BOM).splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines).strip() if lines else None
+
+
+def bytes_outside(event: bytes) -> int:
+    """How many bytes stand in lines that are no comment and no field of an event: nobody knows what they are."""
+    lines = event.removeprefix(_BOM).splitlines()
+    return sum(len(line) for line in lines if not line.startswith(_FIELDS))
