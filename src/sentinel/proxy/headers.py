@@ -7,7 +7,9 @@ the client go what describes the body and the provider's timing; its organisatio
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
+from operator import itemgetter
 
 from sentinel.error import Header
 
@@ -70,32 +72,28 @@ def _own_key(key: bytes, user: str) -> bytes:
     return hashlib.sha256(hashlib.sha256(user.encode()).digest() + key).hexdigest().encode()
 
 
-_MOST_SPELLINGS = 1024
-_ID = b"%b"
-_form_of: dict[bytes, bytes] = {}
-"""By the name of a provider's header, as it was spelled: the form of its line here, `_ID`, or nothing if it stays."""
+_MOST_HEADS = 128
+"""Heads of answers of which is remembered what passes, 64 KB each at most. A provider's have a few forms."""
 
 
-def _learn_form(spelled: bytes) -> bytes:
-    name = spelled.lower()
-    form = b"%b: %%b\r\n" % name if name in TO_CLIENT else _ID if name == UPSTREAM_ID else b""
-    if len(_form_of) < _MOST_SPELLINGS:
-        _form_of[spelled] = form
-    return form
+@lru_cache(maxsize=_MOST_HEADS)
+def _passing(names: tuple[bytes, ...]) -> tuple[bytes, Callable[[Mapping[bytes, bytes]], object], bytes | None]:
+    """Of a head with these names: the form of the lines that pass, what picks their values, the name of the id."""
+    passing = [name for name in names if name.lower() in TO_CLIENT]
+    form = b"".join(b"%b: %%b\r\n" % name.lower() for name in passing)
+    ids = [name for name in names if name.lower() == UPSTREAM_ID]
+    return form, itemgetter(*passing) if passing else _nothing, ids[-1] if ids else None
+
+
+def _nothing(_: Mapping[bytes, bytes]) -> tuple[()]:
+    return ()
 
 
 def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
     """The provider's headers that accompany its answer, and its `x-request-id`. Names may be in any case."""
-    lines, upstream_id, known = b"", None, _form_of.get
-    for name, value in headers.items():
-        form = known(name)
-        if form is None:
-            form = _learn_form(name)
-        if form is _ID:
-            upstream_id = value
-        elif form:
-            lines += form % value
-    return lines, upstream_id
+    # Which of them pass is the same for all heads with the same names.
+    form, values, name_of_id = _passing(tuple(headers))
+    return form % values(headers), None if name_of_id is None else headers[name_of_id]
 
 
 def lines_of(headers: Iterable[Header]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.headers import by_name, pairs_of, to_client, to_provider
+from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID, by_name, pairs_of, to_client, to_provider
 
 PASSED = {b"accept", b"user-agent", b"openai-beta"}
 names = st.sampled_from(
@@ -26,6 +26,9 @@ names = st.sampled_from(
         b"content-encoding",
         *PASSED,
     ]
+)
+spelled = st.sampled_from(
+    [b"Content-Type", b"content-type", b"X-Request-Id", b"x-request-id", b"Retry-After", b"CF-Ray"],
 )
 
 
@@ -53,6 +56,16 @@ def test_only_named_headers_reach_the_client() -> None:
     """However they are spelled; the provider's own id comes apart."""
     headers = {b"Content-Type": b"text/json", b"Set-Cookie": b"a=1", b"X-Request-ID": b"req_9", b"retry-after": b"3"}
     assert to_client(headers) == (b"content-type: text/json\r\nretry-after: 3\r\n", b"req_9")
+
+
+@given(st.lists(st.dictionaries(spelled, st.sampled_from([b"a", b"%b", b""]), max_size=6), max_size=4))
+def test_heads_with_the_same_names_have_their_own_values(heads: list[dict[bytes, bytes]]) -> None:
+    """Whatever heads came before: each passes the allowed ones, in its own order and with its own values."""
+    for headers in heads:
+        lines, upstream_id = to_client(headers)
+        assert pairs_of(lines) == [(n.lower(), v) for n, v in headers.items() if n.lower() in TO_CLIENT]
+        ids = [value for name, value in headers.items() if name.lower() == UPSTREAM_ID]
+        assert upstream_id == (ids[-1] if ids else None)
 
 
 def test_headers_of_one_name_are_one_list() -> None:
