@@ -202,7 +202,10 @@ class HttpConnection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read on, unless requests wait that were sent without waiting for their turn, or much of what may be none."""
-        if not self._waiting and len(self._held) <= UNCOUNTED_BYTES and not self.transport.is_closing():
+        # Nearly always nothing has paused it.
+        if not self.flow.read_paused or self._waiting or len(self._held) > UNCOUNTED_BYTES:
+            return
+        if not self.transport.is_closing():
             self.flow.resume_reading()
 
     def pause_reading(self) -> None:
