@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger
+from sentinel.limits.account import Account
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 
@@ -112,7 +113,7 @@ def simulate(load: Load, estimate: Estimate, seed: int = 1) -> Result:
     policy = Policy.of(
         parse_rate_limits(f"ai_output_tokens={limit}/60s"), lease_seconds=1e6, fresh_seconds=1e9, stale_seconds=1e9
     )
-    account, result, queue = ledger.Account(), Result(), list[Stream]()
+    account, result, queue = Account(), Result(), list[Stream]()
     ledger.refresh(account, policy, Quota(), 0, START_MS)
     moment = float(START_MS)
     for number, (model, length) in enumerate(lengths):
@@ -125,7 +126,7 @@ def simulate(load: Load, estimate: Estimate, seed: int = 1) -> Result:
     return result
 
 
-def _step(stream: Stream, account: ledger.Account, policy: Policy, estimate: Estimate, result: Result) -> bool:
+def _step(stream: Stream, account: Account, policy: Policy, estimate: Estimate, result: Result) -> bool:
     """Admit, extend or settle a stream; whether it goes on."""
     now, wanted = stream.next_ms, stream.held or estimate.tokens("ana", stream.model)
     ask = Reservation(f"req_{stream.number}", "ana", "ana@corp.test", stream.model, 0, wanted)

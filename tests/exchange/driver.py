@@ -34,6 +34,7 @@ from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
+from tests.support.streams import entries
 
 USER = AuthenticatedUser("ana", "ana@corp.test")
 PROMPT = "Say hello"
@@ -229,6 +230,10 @@ class Client:
     async def _never(self, *_: Any) -> Any:
         raise AssertionError("with a connection nothing is sent or received as a message")
 
+    def told(self) -> tuple[int | None, bytes]:
+        """Status and bytes so far."""
+        return self.status, self.got
+
     @property
     def text(self) -> str:
         """The text of the stream's chunks that came."""
@@ -305,7 +310,7 @@ class Stage:
     async def records(self) -> dict[str, tuple[int, int, int]]:
         """The usage records by request id. Fails if a request has two."""
         found: dict[str, tuple[int, int, int]] = {}
-        for _, fields in await self.ledger.store.client.xrange(keys.account_keys(USER.id).outbox):
+        for _, fields in await entries(self.ledger.store, keys.account_keys(USER.id).outbox):
             name = json.loads(fields[b"who"])[0]
             assert name not in found
             n, i, o, _, _ = struct.unpack("<5d", fields[b"sum"])

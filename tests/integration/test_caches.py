@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from bench.caches import CACHES
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.openai import OpenAIRequest
 from sentinel.error import InvalidType
 
 
@@ -23,7 +25,7 @@ async def test_a_cache_keeps_its_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize("read", [CHAT.read, COMPLETIONS.read])
-def test_names_of_models_are_bounded(read) -> None:
+def test_names_of_models_are_bounded(read: Callable[[bytes], OpenAIRequest]) -> None:
     """Whatever is kept by model cannot be made large by its name."""
     body = {"messages": [], "prompt": "x"}
     assert read(json.dumps({**body, "model": "m" * 256}).encode()).model == "m" * 256

@@ -305,7 +305,7 @@ async def test_what_happens_meanwhile_is_not_lost(books: Books, step: int) -> No
                 await outbox.flush()
         return answer
 
-    books.store.command = command  # type: ignore[method-assign,assignment]
+    books.store.command = command  # type: ignore[method-assign]  # To have something happen between two steps.
     await Reconciler(books.ledger).reconcile()
     books.store.command = real  # type: ignore[method-assign]
     waiting = await books.waiting()

@@ -28,6 +28,7 @@ from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker
 from tests.support.metering import Books, open_books, until
+from tests.support.streams import append, entries
 
 USERS = [f"u{number}" for number in range(10)]
 EMAILS = [f"{user}@corp.test" for user in USERS]
@@ -70,23 +71,23 @@ async def told(books: Books, outbox: Outbox) -> None:
     await until(is_told)
 
 
-def record(user: str = VICTIM, **fields: Any) -> dict[bytes, bytes]:
+def record(user: str = VICTIM, numbers: dict[str, float] | None = None) -> dict[bytes, bytes]:
     """A usage record as bill() in ledger.lua writes it, with some numbers changed."""
-    numbers = {"requests": 1.0, "inputs": 12.0, "outputs": 7.0, "period": 0.0, "at": 0.0} | fields
+    all_numbers = {"requests": 1.0, "inputs": 12.0, "outputs": 7.0, "period": 0.0, "at": 0.0} | (numbers or {})
     who = msgspec.json.encode(["req_poison", user, f"{user}@corp.test", "gpt-4o"])
-    return {b"who": who, b"sum": struct.pack("<5d", *numbers.values())}
+    return {b"who": who, b"sum": struct.pack("<5d", *all_numbers.values())}
 
 
 ELSEWHERE = next(f"x{n}" for n in range(1000) if keys.partition_of(f"x{n}") != P)
 GOOD = record()
 RECORDS: dict[str, dict[bytes, bytes]] = {
-    **{f"at {at}": record(at=at) for at in (math.inf, -math.inf, math.nan, 1e30, -1.0, FAR)},
+    **{f"at {at}": record(numbers={"at": at}) for at in (math.inf, -math.inf, math.nan, 1e30, -1.0, FAR)},
     **{
-        f"{field} {amount}": record(**{field: amount})
+        f"{field} {amount}": record(numbers={field: amount})
         for field in ("requests", "outputs")
         for amount in (math.nan, math.inf, -1.0, 2.0**60)
     },
-    **{f"period {period}": record(period=period) for period in (math.nan, -7.0, 1e300)},
+    **{f"period {period}": record(numbers={"period": period}) for period in (math.nan, -7.0, 1e300)},
     "no fields": {b"x": b"y"},
     "a short sum": GOOD | {b"sum": b"123"},
     "no sum": {b"who": GOOD[b"who"]},
@@ -105,7 +106,7 @@ RECORDS: dict[str, dict[bytes, bytes]] = {
 async def test_a_record(books: Books, seen: Seen, name: str, read: bool) -> None:
     """A record of the outbox, before the good ones of its partition."""
     stream, client = keys.outbox(P), books.store.client
-    entry = await client.xadd(stream, RECORDS[name])
+    entry = await append(books.store, stream, RECORDS[name])
     for email in EMAILS:
         await books.spend(email)
     if read:
@@ -113,7 +114,7 @@ async def test_a_record(books: Books, seen: Seen, name: str, read: bool) -> None
         await client.xreadgroup(keys.GROUP, "deliverer", {stream: ">"})
     await told(books, outbox_of(books, seen))
     assert seen == {"outbox": 1}
-    ((_, aside),) = await client.xrange(keys.unreadable(P))
+    ((_, aside),) = await entries(books.store, keys.unreadable(P))
     assert aside[b"entry"] == entry
 
 
@@ -122,7 +123,7 @@ async def test_pages_of_records(books: Books, seen: Seen, read: bool) -> None:
     """More of them than are read at once, before the good ones."""
     stream, client = keys.outbox(P), books.store.client
     for _ in range(600):
-        await client.xadd(stream, RECORDS["at inf"])
+        await append(books.store, stream, RECORDS["at inf"])
     for email in EMAILS:
         await books.spend(email)
     if read:
@@ -135,7 +136,7 @@ async def test_pages_of_records(books: Books, seen: Seen, read: bool) -> None:
 async def test_a_record_that_somebody_deleted(books: Books, seen: Seen) -> None:
     """An entry that was read before and is gone (XTRIM, XDEL) leaves its name, and is not read for ever."""
     stream, client = keys.outbox(P), books.store.client
-    entry = await client.xadd(stream, record())
+    entry = await append(books.store, stream, record())
     await client.xgroup_create(stream, keys.GROUP, "0")
     await client.xreadgroup(keys.GROUP, "deliverer", {stream: ">"})
     await client.xdel(stream, entry)
@@ -224,7 +225,8 @@ async def test_an_answer(books: Books, seen: Seen, answer: bytes) -> None:
     victim = outbox_of(books, seen)
     await victim.flush()
     await victim._ownership.release(idle=True)
-    (key,) = [key for key in await books.store.client.hkeys(keys.batches()) if not key.endswith(b":answer")]
+    names: list[bytes] = await books.store.command("HKEYS", keys.batches())
+    (key,) = [name for name in names if not name.endswith(b":answer")]
     await books.store.command("HSET", keys.batches(), key + b":answer", answer)
     successor = outbox_of(books, seen)
     await told(books, successor)
@@ -342,8 +344,8 @@ async def test_a_dead_letter(books: Books, fields: dict[bytes, bytes]) -> None:
     """Nine of ten dead letters are shown and go back; the tenth is shown as what it is."""
     dead = DeadLetters(books.ledger)
     for user in OTHERS:
-        await books.store.client.xadd(keys.dead_letters(keys.partition_of(user)), record(user) | {b"reason": b"no"})
-    await books.store.client.xadd(keys.dead_letters(P), fields)
+        await append(books.store, keys.dead_letters(keys.partition_of(user)), record(user) | {b"reason": b"no"})
+    await append(books.store, keys.dead_letters(P), fields)
     letters = [letter async for letter in dead.all()]
     assert len(letters) == 10
     good = [letter for letter in letters if letter.record is not None]
@@ -356,7 +358,7 @@ async def test_dead_letters_of_a_partition(books: Books, seen: Seen) -> None:
     await books.store.client.set(keys.dead_letters(P), "x")
     others = [user for user in OTHERS if keys.partition_of(user) != P]
     for user in others:
-        await books.store.client.xadd(keys.dead_letters(keys.partition_of(user)), record(user))
+        await append(books.store, keys.dead_letters(keys.partition_of(user)), record(user))
     letters = [letter async for letter in DeadLetters(books.ledger, on_unreadable=seen).all()]
     assert len(letters) == len(others)
     assert seen == {"dead_letters": 1}
@@ -365,19 +367,19 @@ async def test_dead_letters_of_a_partition(books: Books, seen: Seen) -> None:
 async def test_thousands_of_dead_letters_come_in_pages(books: Books) -> None:
     """Letters of now are listed once each, in order, while others come and go."""
     stream, client = keys.dead_letters(P), books.store.client
-    entries = [(await client.xadd(stream, record())).decode() for _ in range(1000)]
+    written = [(await append(books.store, stream, record())).decode() for _ in range(1000)]
     found = []
     async for letter in DeadLetters(books.ledger).all():
         found.append(letter.entry)
-        await client.xadd(stream, record())
+        await append(books.store, stream, record())
         await client.xdel(stream, letter.entry)
-    assert found == entries
+    assert found == written
 
 
 @pytest.mark.parametrize("name", ["no name of ours", "|", "a|b", "\N{SNOWMAN}||", b"\xff\xfe"])
 async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
     """Among those that deliver is a name that no process of ours has; its partitions are taken when it is silent."""
-    await books.store.client.zadd("sentinel:{delivery}:members", {name: now_ms()})
+    await books.store.command("ZADD", "sentinel:{delivery}:members", now_ms(), name)
     await books.store.client.hset("sentinel:{delivery}:owners", mapping={"seen": "x", "since": "y"})
     for email in EMAILS:
         await books.spend(email)

@@ -152,6 +152,7 @@ async def test_a_redis_that_was_away_for_long(books: Books, tmp_path: Path, time
     ask = process.ask(EMAILS[0])
     verdict = await books.ledger.reserve(ask)
     before = await books.store.client.dump(keys.account_keys("ana").leases)
+    assert before is not None
     process.tracker.watch(books.store)
     await process.tracker.settle(ask, SPENT, verdict.now_ms)
     await forget_notes(books)

@@ -296,10 +296,11 @@ async def test_killed_while_replaying(tmp_path: Path, store: Store, store_url: s
     outbox = keys.account_keys("ana").outbox
 
     async def grown() -> bool:
-        return await store.command("XLEN", outbox) > before
+        length: int = await store.command("XLEN", outbox)
+        return length > before
 
     for _ in range(3):
-        before = await store.command("XLEN", outbox)
+        before: int = await store.command("XLEN", outbox)
         process = replayer(store_url, tmp_path)
         await until(grown, 20)
         process.kill()

@@ -18,6 +18,7 @@ from sentinel.limits.policy import Cost
 from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
 from tests.support.metering import Books, Stepped, open_books, until
+from tests.support.streams import append, entries
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 NOBODY = 99_999_999
@@ -156,7 +157,7 @@ async def test_a_process_that_was_stopped_right_before_a_call(books: Books, shor
     """Who goes on after a silence that was too long does not send what it was about to send."""
     victim, successor = books.outbox("far"), books.outbox("near")
     awake = asyncio.Event()
-    victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign]
+    victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign,assignment]
     await books.spend(ANA)
     working = asyncio.create_task(victim.flush())
     await until(lambda: _sent(books), 5)
@@ -208,7 +209,7 @@ async def test_a_redis_that_lost_its_last_moments(books: Books, read: bool) -> N
     # As a power cut leaves it: the record is back, under its old name; for the group it is new, or was read before.
     stream, entry, fields = record
     await books.store.client.delete(stream)
-    await books.store.client.xadd(stream, fields, id=entry)
+    await append(books.store, stream, fields, entry)
     await books.store.client.xgroup_create(stream, "zion", "0")
     if read:
         await books.store.client.xreadgroup("zion", "deliverer", {stream: ">"})
@@ -227,7 +228,7 @@ async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Book
         await books.store.client.delete(keys.batches())
         raise RedisUnavailable("away")
 
-    outbox._batches.note_answer = cut_off  # type: ignore[method-assign]
+    outbox._batches.note_answer = cut_off  # type: ignore[method-assign,assignment]
     with pytest.raises(RedisUnavailable):
         await outbox.flush()
     outbox._batches.note_answer = note  # type: ignore[method-assign]
@@ -307,7 +308,7 @@ async def _entries(books: Books) -> list[tuple[bytes, bytes, dict[bytes, bytes]]
     return [
         (key, entry, fields)
         async for key in books.store.client.scan_iter("sentinel:{*}:outbox")
-        for entry, fields in await books.store.client.xrange(key)
+        for entry, fields in await entries(books.store, key)
     ]
 
 
@@ -354,7 +355,7 @@ async def _told_by(outbox: Outbox) -> bool:
 
 
 async def _sent(books: Books) -> bool:
-    return await books.store.command("HLEN", "sentinel:batches") > 0
+    return int(await books.store.command("HLEN", "sentinel:batches")) > 0
 
 
 async def _called(books: Books) -> bool:

@@ -48,7 +48,7 @@ schema = schemathesis.openapi.from_dict(
 )
 
 
-def our_errors_are_in_the_readme(ctx: CheckContext, response: Response, case: schemathesis.Case) -> None:
+def our_errors_are_in_the_readme(ctx: CheckContext, response: Response, case: schemathesis.Case[Any]) -> None:
     """What the provider had no part in has a code of the table, whatever else the page allows the provider."""
     if response.status_code >= 400 and "x-upstream-request-id" not in response.headers and "/health" not in case.path:
         assert (response.status_code, response.json()["error"]["code"]) in CODES
@@ -88,7 +88,7 @@ def please_the_provider(body: dict[str, Any], model: str) -> None:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-def whatever_is_sent(case: schemathesis.Case, sentinel: SentinelProcess, token: str) -> None:
+def whatever_is_sent(case: schemathesis.Case[Any], sentinel: SentinelProcess, token: str) -> None:
     """No 5xx; status, type, body and headers are on the page; what the page forbids is refused."""
     if isinstance(case.body, dict):
         please_the_provider(case.body, MODELS[case.path == COMPLETIONS])

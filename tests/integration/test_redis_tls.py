@@ -46,7 +46,7 @@ async def works(url: str) -> bool:
         ours = store.available and await store.command("GET", "nothing") is None
         try:
             store.client.set_retry(Retry(NoBackoff(), 0))
-            theirs = bool(await store.client.ping())  # type: ignore[misc]
+            theirs = bool(await store.client.ping())
         except (RedisError, RedisClusterException, OSError):
             theirs = False
         assert ours == theirs

@@ -264,7 +264,7 @@ def test_a_stream_passes_byte_for_byte(
 ) -> None:
     """Wherever writes are cut, and whatever stands between events, the client gets the provider's bytes."""
     provider.streams(*writes)
-    options = {"stream_options": {"include_usage": True}} if asked else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
     answer = post(sentinel, token, chat(stream=True, **options))
     assert answer.status == 200
     assert answer.body == b"".join(writes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +16,12 @@ import pytest
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer
-from tests.unit.proxy.test_content_coding import ENCODERS, zstd
+from tests.unit.proxy.test_content_coding import ENCODERS
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ACCEPTED = "gzip, deflate, br, zstd"
 MEGABYTE = 1 << 20

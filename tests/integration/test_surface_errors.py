@@ -37,7 +37,8 @@ def test_without_a_bearer_token_nobody_is_asked(
     """No token gives 401 missing_api_key with a challenge, and neither Zion nor the provider hears of it."""
     before = questions(stack), provider_calls(stack)
     method = "POST" if path in (CHAT, COMPLETIONS) else "GET"
-    answer = send(sentinel, method, path, **({} if header is None else {"Authorization": header}))
+    headers: dict[str, Any] = {} if header is None else {"Authorization": header}
+    answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert not any(name.startswith("x-ratelimit") for name in answer.headers)
@@ -194,7 +195,7 @@ def test_what_is_no_json_gives_invalid_json(
     ids=str,
 )
 def test_a_wrong_type_names_its_field(
-    sentinel: SentinelProcess, token: str, fields: dict[str, object], param: str
+    sentinel: SentinelProcess, token: str, fields: dict[str, Any], param: str
 ) -> None:
     """A field of a wrong type or an impossible value gives 400 invalid_type with the path of the field."""
     answer = post(sentinel, token, chat(**fields))
@@ -543,7 +544,8 @@ def test_a_provider_that_sends_slowly_but_steadily_is_not_cut(strict: SentinelPr
 def test_zion_away_with_an_unknown_token_is_503(stack: Stack, sentinel: SentinelProcess) -> None:
     """503 within 3 s, with Retry-After, and nothing of what Zion said."""
     faults = stack.simulators.zion.faults
-    for index, fault in enumerate([{"hang": True}, {"status": 500}, {"drop": True}, {"body": b"{"}]):
+    every: list[dict[str, Any]] = [{"hang": True}, {"status": 500}, {"drop": True}, {"body": b"{"}]
+    for index, fault in enumerate(every):
         _, token = stack.user(f"early{index}@corp.test")
         faults.set(path_prefix="/api/v1/users/me", **fault)
         started = time.monotonic()

@@ -85,8 +85,8 @@ CALLS: dict[str, Call] = {
 }
 
 
-def _ms(*date: int) -> int:
-    return round(datetime(*date, tzinfo=UTC).timestamp() * 1000)  # type: ignore[misc]
+def _ms(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
+    return round(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp() * 1000)
 
 
 async def _error(asked: Coroutine[Any, Any, Any]) -> tuple[type[Exception], float | None]:

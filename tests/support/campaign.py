@@ -301,10 +301,8 @@ class Campaign:
     def _is_quiet(self, client: redis.Redis) -> bool:
         waiting = sum(client.xlen(keys.outbox(p)) for p in range(keys.PARTITIONS)) + client.hlen(keys.batches())
         leases = sum(client.hlen(name) for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000))
-        notes = sum(
-            sum(field.startswith(b"x:") for field in client.hkeys(name))
-            for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000)
-        )
+        fields: list[Any] = [client.hkeys(name) for name in client.scan_iter("sentinel:{*}:leases4:*", count=1000)]
+        notes = sum(field.startswith(b"x:") for found in fields for field in found)
         spooled = any((self._stack.folder / "spool").glob("*.jsonl"))
         return waiting == 0 and leases == notes and not spooled
 

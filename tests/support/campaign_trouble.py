@@ -103,9 +103,9 @@ class Trouble:
         amounts = self._random.choice([(1, 2, 3, 0, float("inf")), (float("nan"), 2, 3, 0, 0), (1, -5, 3, 0, 0)])
         record = {"who": '["r","u","e","m"]', "sum": struct.pack("<5d", *amounts)}
         with self._client() as client:
-            client.xadd(keys.outbox(p), record)  # type: ignore[arg-type]
+            client.xadd(keys.outbox(p), record)
             client.xadd(keys.outbox(p), {"x": "y"})
-            client.hset(keys.batches(), os.urandom(8).hex(), b'{"items":')  # type: ignore[arg-type]
+            client.hset(keys.batches(), os.urandom(8).hex(), b'{"items":')
             client.zadd(keys.index(p), {b"\xff\xfe": 1})
             client.zadd("sentinel:{delivery}:members", {b"no name of ours": 0})
         folder = self._stack.folder / "spool"

@@ -87,6 +87,6 @@ async def until(condition: Callable[..., Any], what: str, seconds: float = 30.0)
 
 def start_all(stack: Stack, count: int, **settings: str) -> list[SentinelProcess]:
     """So many Sentinels with the same settings, started side by side."""
-    sentinels = [stack.sentinel(start=False, **settings) for _ in range(count)]
+    sentinels = [stack.sentinel(settings, start=False) for _ in range(count)]
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(SentinelProcess.start, sentinels))

@@ -206,8 +206,8 @@ class Stepped:
 
     def __init__(self, work: Coroutine[Any, Any, Any], cancel_at: int | Callable[[], bool]) -> None:
         self._work = work
-        self._is_due = cancel_at if callable(cancel_at) else lambda: self.steps >= cancel_at
         self.steps = 0
+        self._is_due = cancel_at if callable(cancel_at) else lambda: self.steps >= cancel_at
         self.cancelled = False
 
     async def run(self, before: Callable[[], None] = lambda: None) -> None:

@@ -78,7 +78,7 @@ def unit_sandbox(state: Path, **changes: Any) -> Sandbox:
 def locked_up(stack: Stack, sandbox: Sandbox, *command: str, **settings: str) -> SentinelProcess:
     """A Sentinel in this sandbox, ready. command: another than `sentinel serve`."""
     needs_sandbox()
-    sentinel = stack.sentinel(start=False, ADMIN_KEY=ADMIN_KEY, **settings)
+    sentinel = stack.sentinel(settings, start=False, ADMIN_KEY=ADMIN_KEY)
     sentinel.command = sandbox.command(*(command or sentinel.command))
     return sentinel.start()
 

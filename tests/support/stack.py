@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -184,7 +184,9 @@ class Stack:
             self.store.resume()
         self.store.kill()
 
-    def sentinel(self, *, start: bool = True, ready: bool = True, **settings: str) -> SentinelProcess:
+    def sentinel(
+        self, settings: Mapping[str, str] | None = None, /, *, start: bool = True, ready: bool = True, **more: str
+    ) -> SentinelProcess:
         """Another Sentinel, with settings of its own on top of the stack's."""
         self._made += 1
         folder = self.folder / f"sentinel-{self._made}"
@@ -200,7 +202,8 @@ class Stack:
             "USAGE_FLUSH_SECONDS": "0.1",
             "SPOOL_DIR": str(self.folder / "spool"),
             **self.settings,
-            **settings,
+            **(settings or {}),
+            **more,
         }
         process = SentinelProcess(environment, folder)
         self.sentinels.append(process)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from asyncio import Handle, selector_events
+from asyncio import events, selector_events
 from typing import Any
 
 import uvicorn
@@ -38,9 +38,12 @@ def main(file: str) -> int:
 
 
 def _watch(lines: Any) -> None:
-    run = Handle._run
+    # What is private to asyncio has no types.
+    handles: Any = events.Handle
+    transports: Any = vars(selector_events)["_SelectorSocketTransport"]
+    run = handles._run
 
-    def timed(handle: Handle) -> None:
+    def timed(handle: Any) -> None:
         callback = handle._callback
         before = time.thread_time()
         run(handle)
@@ -48,15 +51,15 @@ def _watch(lines: Any) -> None:
         if spent_ms > LONG_MS:
             lines.write(json.dumps({"at": time.monotonic(), "ms": spent_ms, "what": repr(callback)[:300]}) + "\n")
 
-    Handle._run = timed
+    handles._run = timed
 
-    lost = selector_events._SelectorSocketTransport._call_connection_lost
+    lost = transports._call_connection_lost
 
     def freed(transport: Any, error: Any) -> None:
         lost(transport, error)
         transport._read_ready_cb = transport._write_ready = None
 
-    selector_events._SelectorSocketTransport._call_connection_lost = freed
+    transports._call_connection_lost = freed
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ async def delivered(
     """A stream of a user with so much output left, and faults in its middle: whose it is, its words, how it ended."""
     email = f"forgotten{next(_numbers)}@corp.test"
     _, token = stack.user(email, limits={"ai_output_tokens": limit})
-    texts, finish = [], None
+    texts: list[str] = []
+    finish: str | None = None
     gate = provider.script.gate
     assert gate is not None
 

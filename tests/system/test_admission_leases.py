@@ -58,7 +58,8 @@ async def streaming(sentinel: SentinelProcess, token: str, prompt: str) -> Async
 
 def noted(client: redis.Redis, leases: bytes) -> int:
     """The output that the one open request has delivered by its last checkpoint."""
-    return next((int(struct.unpack_from("<10d", packed)[5]) for packed in client.hgetall(leases).values()), -1)
+    found: dict[bytes, bytes] = client.hgetall(leases)  # type: ignore[assignment]  # Decoding is off.
+    return next((int(struct.unpack_from("<10d", packed)[5]) for packed in found.values()), -1)
 
 
 async def small(sentinel: SentinelProcess, token: str) -> Answer:

@@ -222,7 +222,8 @@ def test_connections_are_bounded(stack: Stack) -> None:
     sentinel.start()
     _, token = stack.user("late@corp.test")
     with ExitStack() as connections:
-        dawdling, resting = [], []
+        dawdling: list[socket.socket] = []
+        resting: list[socket.socket] = []
         for number in range(700):
             connection = connections.enter_context(raw_connection(sentinel))
             if number < 300:

@@ -29,9 +29,9 @@ def jumping(who: str, folder: Path, **settings: str) -> Iterator[tuple[Stack, Se
     if who != "sentinel":
         with clock.for_children():
             stack.store.start()
-        stack.store.start = lambda: stack.store  # type: ignore[method-assign]
+        stack.store.start = lambda *_: stack.store  # type: ignore[method-assign]  # It runs.
     with stack:
-        yield stack, stack.sentinel(**(clock.environment if who != "redis" else {})), clock
+        yield stack, stack.sentinel(clock.environment if who != "redis" else {}), clock
 
 
 @pytest.mark.parametrize("who", ["sentinel", "redis", "both"])

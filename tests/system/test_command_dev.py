@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -217,7 +218,7 @@ def test_a_wrong_setting_is_told_as_by_serve(tmp_path: Path) -> None:
 def test_what_is_given_replaces_its_stand_in(stack: Stack, tmp_path: Path, given: set[str]) -> None:
     """Each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY, in the environment or .env, replaces a simulator."""
     real = stack.simulators
-    settings = {}
+    settings: dict[str, Any] = {}
     if "REDIS_URL" in given:
         settings["REDIS_URL"] = stack.store.url
     if given & {"ZION_API_URL", ".env"}:

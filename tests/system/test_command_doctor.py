@@ -362,7 +362,7 @@ def test_dead_letters_are_listed_sent_again_and_deleted(stack: Stack, settings: 
         for number in range(3):
             who = json.dumps(["", f"gone{number}", f"gone{number}@corp.test", "gpt-4o-mini"])
             letter = {"who": who, "sum": struct.pack("<5d", 1, 5, 7, 0, 1_770_000_000_000), "reason": "user unknown"}
-            client.xadd(keys.dead_letters(keys.account_keys(f"gone{number}").partition), letter)  # type: ignore[arg-type]
+            client.xadd(keys.dead_letters(keys.account_keys(f"gone{number}").partition), letter)
 
     def run(*arguments: str) -> tuple[int, list[str]]:
         done = subprocess.run(

@@ -43,7 +43,7 @@ class Job:
 
 @contextlib.contextmanager
 def job(stack: Stack, *, ready: bool = True, **settings: str) -> Iterator[Job]:
-    sentinel = stack.sentinel(start=False, USAGE_FLUSH_SECONDS="60", **settings)
+    sentinel = stack.sentinel(settings, start=False, USAGE_FLUSH_SECONDS="60")
     with (sentinel.folder / "stdout").open("ab") as out, (sentinel.folder / "stderr").open("ab") as err:
         process = subprocess.Popen(
             [COMMAND, "serve"],

@@ -51,7 +51,7 @@ def behind(stack: Stack, proxy: ForwardProxy, certificates: Certificates, **sett
         "http_proxy": address,
         **settings,
     }
-    return stack.sentinel(**all_settings)
+    return stack.sentinel(all_settings)
 
 
 def test_all_goes_through_proxies(stack: Stack, certificates: Certificates, proxy: ForwardProxy) -> None:

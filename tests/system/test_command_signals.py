@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def maps(pid: int) -> str:
         return ""
 
 
-MOMENTS = {
+MOMENTS: dict[str, Callable[[SentinelProcess, int], bool]] = {
     "its first line": lambda sentinel, pid: True,
     "settings are being loaded": lambda sentinel, pid: "pydantic_core" in maps(pid),
     "the server is being loaded": lambda sentinel, pid: "uvloop" in maps(pid),

@@ -36,7 +36,7 @@ def finish(index: int = 0, reason: str = "stop") -> dict[str, Any]:
 
 
 CALL = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
-ENDINGS = {
+ENDINGS: dict[str, tuple[str, dict[str, Any], list[bytes]]] = {
     "chat": (CHAT, {}, [event(text()), event(finish())]),
     "one event": (CHAT, {}, [event({**text(), "finish_reason": "length"})]),
     "two choices": (CHAT, {"n": 2}, [event(text()), event(text(1)), event(finish()), event(finish(1))]),
@@ -184,6 +184,6 @@ class TestThinkingUnseen:
     ) -> None:
         """The provider was told that maximum."""
         leaver = Leaver(stack, provider, "bounded")
-        fields = {"model": "o3-mini", "max_completion_tokens": 50}
+        fields: dict[str, Any] = {"model": "o3-mini", "max_completion_tokens": 50}
         leaver.leaves(sentinel, event(text()), b": never\n\n", mark=b'"one two"', **fields)
         assert leaver.booked()[1] == 50

@@ -41,7 +41,11 @@ def _calm(stack: Stack) -> Iterator[None]:
             server.start()
     for process in stack.sentinels:
         if process.running:
-            wait_until(lambda process=process: process.get("/health/ready")[0] == 200, what="readiness")
+            wait_until_ready(process)
+
+
+def wait_until_ready(sentinel: SentinelProcess) -> None:
+    wait_until(lambda: sentinel.get("/health/ready")[0] == 200, what="readiness")
 
 
 @pytest.fixture(scope="module")

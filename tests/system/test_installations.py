@@ -48,7 +48,7 @@ def token_of(stack: Stack) -> str:
 
 def serve(stack: Stack, **settings: str) -> SentinelProcess:
     """A Sentinel of it that has served its user, and told Zion."""
-    sentinel, token = stack.sentinel(**settings), token_of(stack)
+    sentinel, token = stack.sentinel(settings), token_of(stack)
     before = stack.used()["ai_requests"]
     assert post(sentinel, token, BODY).status == 200
     stack.booked(before + 1)
@@ -70,7 +70,7 @@ def ask(url: str, *command: str) -> Any:
 
 def refusal(stack: Stack, **settings: str) -> str:
     """What a `sentinel serve` says that must not start."""
-    sentinel = stack.sentinel(start=False, **settings)
+    sentinel = stack.sentinel(settings, start=False)
     done = subprocess.run(
         sentinel.command,
         env={"PATH": os.environ["PATH"], **sentinel.environment},

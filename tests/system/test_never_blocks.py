@@ -45,7 +45,7 @@ class Watched:
 
     def __init__(self, stack: Stack, **settings: str) -> None:
         windows = "ai_output_tokens=1000000000/60s"
-        self.sentinel: SentinelProcess = stack.sentinel(start=False, RATE_LIMITS=windows, **settings)
+        self.sentinel: SentinelProcess = stack.sentinel(settings, start=False, RATE_LIMITS=windows)
         self._file = self.sentinel.folder / "callbacks"
         self._file.touch()
         self.sentinel.command = [sys.executable, str(Path(stopwatch.__file__)), str(self._file)]

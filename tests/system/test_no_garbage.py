@@ -6,7 +6,7 @@ import gzip
 import http.client
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Collected:
 
 
 @pytest.fixture(scope="module")
-def collected(stack: Stack) -> Iterator[Collected]:
+def collected(stack: Stack) -> Collected:
     return Collected(stack)
 
 

@@ -45,7 +45,7 @@ def served(stack: Stack, sentinel: SentinelProcess, email: str) -> None:
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_odd_surroundings_change_nothing(stack: Stack, name: str) -> None:
     """What is in the environment beside our settings decides nothing."""
-    sentinel = stack.sentinel(**SURROUNDINGS[name])
+    sentinel = stack.sentinel(SURROUNDINGS[name])
     served(stack, sentinel, f"{name.replace(' ', '-').replace(',', '')}@corp.test")
     assert (sentinel.folder / "stderr").read_text() == ""
     assert sentinel.stop() == 0

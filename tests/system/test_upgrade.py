@@ -41,7 +41,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> str:
 def pair(stack: Stack, earlier: str, **settings: str) -> tuple[SentinelProcess, SentinelProcess]:
     """One process of either."""
     settings = {"LEASE_SECONDS": "2", **settings}
-    return stack.sentinel(PYTHONPATH=earlier, **settings), stack.sentinel(**settings)
+    return stack.sentinel(settings, PYTHONPATH=earlier), stack.sentinel(settings)
 
 
 @pytest.mark.parametrize("limit", ["window", "quota", "concurrency"])

@@ -119,7 +119,7 @@ def test_settings_do_not_show_their_secrets() -> None:
 def test_settings_cannot_be_changed() -> None:
     """One frozen value for the life of the process."""
     with pytest.raises(ValueError, match="frozen"):
-        load_settings(**REQUIRED).sentinel_port = 1
+        load_settings(**REQUIRED).sentinel_port = 1  # type: ignore[misc]  # That is the test.
 
 
 @pytest.mark.parametrize("url", ["http://z", "https://z:8443/base/", "http://[::1]:80", "http://10.0.0.1"])

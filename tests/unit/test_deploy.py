@@ -87,7 +87,7 @@ def test_env_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
     whole, least = tmp_path / "whole.env", tmp_path / "least.env"
     whole.write_text("".join(f"{name}={value}\n" for name, value in given.items() if value))
     least.write_text("")
-    filled_in = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
+    filled_in: dict[str, Any] = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
     assert Settings(_env_file=whole, **filled_in) == Settings(_env_file=least, **filled_in)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Story:
 
         return tell
 
-    def loop(self, word: str) -> Callable[[], Awaitable[None]]:
+    def loop(self, word: str) -> Callable[[], Coroutine[Any, Any, None]]:
         async def run() -> None:
             self.told.append(f"{word} runs")
             self.reached.set()

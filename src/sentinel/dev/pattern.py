@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from typing import Any
 
 # There is no public way to a pattern's parts. Should these modules go, only simulated patterns go with them.
-from re import _constants as op  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
-from typing import Any
+op: Any = import_module("re._constants")
+_parser: Any = import_module("re._parser")
 
 _CATEGORIES = {
     op.CATEGORY_DIGIT: "7",

@@ -137,6 +137,11 @@ class Server:
         return f"http://{host}:{self._port}"
 
     @property
+    def is_answering(self) -> bool:
+        """Whether there is a request that has not been answered to its end."""
+        return self._uvicorn is not None and bool(self._uvicorn.server_state.tasks)
+
+    @property
     def running(self) -> bool:
         """Whether it is between start and stop."""
         return self._thread is not None

@@ -16,6 +16,7 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.cluster import EmbeddedCluster
+from tests.support.streams import entries
 
 _numbers = count(1)
 
@@ -87,9 +88,9 @@ class Caller:
 
     async def bills(self, ledger: RedisLedger) -> list[tuple[int, int, int]]:
         """What was written to the outbox for this user, oldest first."""
-        entries = await ledger.store.client.xrange(keys.account_keys(self.name).outbox)
+        found = await entries(ledger.store, keys.account_keys(self.name).outbox)
         # Other tests have put other things into this stream.
-        records = [Record.read(0, entry, fields) for entry, fields in entries if b"who" in fields]
+        records = [Record.read(0, entry, fields) for entry, fields in found if b"who" in fields]
         return [record.spent for record in records if record.user == self.name]
 
 

@@ -17,6 +17,7 @@ from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.metering import patient_redis
+from tests.support.streams import entries
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 30_000
@@ -106,12 +107,12 @@ async def started(ledger: RedisLedger, name: str, sent: int) -> None:
 
 async def records(store: Store, name: str, user: str = ANA) -> Record:
     """The record of this request."""
-    found = [Record.read(PARTITION, entry, fields) for entry, fields in await store.client.xrange(OUTBOX)]
+    found = [Record.read(PARTITION, entry, fields) for entry, fields in await entries(store, OUTBOX)]
     return next(record for record in found if record.id == f"req_{user}_{name}")
 
 
 async def letter_entry(store: Store) -> str:
-    ((entry, _),) = await store.client.xrange(LETTERS)
+    ((entry, _),) = await entries(store, LETTERS)
     return str(entry, "ascii")
 
 
@@ -129,7 +130,7 @@ async def books(store: Store) -> dict[str, Any]:
             case b"set":
                 found[key] = await client.smembers(key)
             case b"stream":
-                found[key] = sorted(str(fields) for _, fields in await client.xrange(key))
+                found[key] = sorted(str(fields) for _, fields in await entries(store, key))
     found["read"] = (await client.xpending(OUTBOX, keys.GROUP))["pending"]
     return {str(key): value for key, value in found.items() if value}
 
@@ -157,7 +158,7 @@ async def discard(ledger: RedisLedger) -> Call:
 
 
 async def reconcile(ledger: RedisLedger) -> Call:
-    waiting = await ledger.store.client.xrange(OUTBOX)
+    waiting = await entries(ledger.store, OUTBOX)
     nothing_of_hers = Found(len(waiting), str(waiting[-1][0], "ascii"), [])
     letters = Found(1, await letter_entry(ledger.store), [])
     return lambda: ledger.reconcile(ANA, nothing_of_hers, letters)

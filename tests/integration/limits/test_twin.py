@@ -17,7 +17,9 @@ from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
-from sentinel.limits.policy import SLICES, Cost, Policy, Quota, Reservation, Window
+from sentinel.limits.account import Account, Bill
+from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Window
+from tests.support.streams import entries, read_one
 
 USER = "ana"
 LETTERS = keys.dead_letters(keys.account_keys(USER).partition)
@@ -66,11 +68,11 @@ class Both:
 
     def __init__(self, ledger: RedisLedger) -> None:
         self.redis = ledger
-        self.account = twin.Account()
+        self.account = Account()
         self.now = START
         self.redis.now_ms = START
         self.held: dict[str, int] = {}
-        self.letters: list[tuple[str, twin.Bill]] = []
+        self.letters: list[tuple[str, Bill]] = []
 
     async def step(self, wait: int, step: tuple[Any, ...]) -> None:
         self.now += wait
@@ -109,15 +111,13 @@ class Both:
         twin.refresh(self.account, self.redis.policy, quota, seq, self.now)
         await self.redis.refresh(USER, quota, seq)
 
-    async def taken(self) -> tuple[str, twin.Bill] | None:
+    async def taken(self) -> tuple[str, Bill] | None:
         """A record of the outbox, on both sides; None where there is none."""
-        client = self.redis.store.client
-        outbox = keys.account_keys(USER).outbox
-        taken = await client.xreadgroup(keys.GROUP, "test", {outbox: ">"}, count=1)
-        if not taken:
+        taken = await read_one(self.redis.store, keys.account_keys(USER).outbox, keys.GROUP)
+        if taken is None:
             assert not self.account.outbox
             return None
-        entry, fields = taken[0][1][0]
+        entry, fields = taken
         # Leases that end in the same moment are billed in any order.
         bill = next(bill for bill in self.account.outbox if bill.id == record_of(fields)[0])
         self.account.outbox.remove(bill)
@@ -137,8 +137,8 @@ class Both:
             twin.bury(self.account, self.redis.policy, bill, self.now)
             letter = Letter(self.asked(bill), bill.at, "refused")
             assert await self.redis.acknowledge([Taken(USER, [entry], bill.spent, bill.period)], letter) == 1
-            (found,) = await self.redis.store.client.xrevrange(LETTERS, count=1)
-            self.letters.append((found[0].decode(), bill))
+            newest, _ = (await entries(self.redis.store, LETTERS))[-1]
+            self.letters.append((newest.decode(), bill))
 
     async def requeue(self, which: int) -> None:
         if self.letters:
@@ -155,8 +155,8 @@ class Both:
             assert await self.redis.discard(USER, entry)
             assert not await self.redis.discard(USER, entry)
 
-    def asked(self, bill: twin.Bill) -> Reservation:
-        return Reservation(bill.id, USER, "ana@corp.test", "m", 0, 0)
+    def asked(self, bill: Bill) -> Ask:
+        return Ask(bill.id, USER, "ana@corp.test", "m", 0, 0)
 
     async def view(self) -> None:
         """What a user may spend; asked for after each step, so that it is seen to change nothing."""

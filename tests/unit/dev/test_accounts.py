@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sentinel.dev.accounts import SimUser, calendar_period, limits_one, limits_three
+from sentinel.dev.accounts import ResetPeriod, SimUser, calendar_period, limits_one, limits_three
 
 NOW = datetime(2026, 2, 18, 10, 20, 30, tzinfo=UTC)  # A Wednesday.
 
@@ -20,20 +20,20 @@ NOW = datetime(2026, 2, 18, 10, 20, 30, tzinfo=UTC)  # A Wednesday.
         ("NEVER", None, None),
     ],
 )
-def test_periods(reset, start, end):
+def test_periods(reset: ResetPeriod | None, start: datetime | None, end: datetime | None) -> None:
     """Periods follow the calendar in UTC."""
     period = calendar_period(reset, NOW)
     assert (period.start, period.end) == (start, end)
 
 
-def test_december_ends_with_the_year():
+def test_december_ends_with_the_year() -> None:
     """The month after December is January."""
     assert calendar_period("MONTHLY", datetime(2026, 12, 31, tzinfo=UTC)).end == datetime(
         2026, 12, 31, 23, 59, 59, tzinfo=UTC
     )
 
 
-def test_a_new_period_starts_at_zero():
+def test_a_new_period_starts_at_zero() -> None:
     """Usage is forgotten when its period is over, and not before."""
     user = SimUser("u", "a@b", used={"ai_requests": 5, "ai_input_tokens": 1, "ai_output_tokens": 1})
     user.start_period(NOW)
@@ -44,7 +44,7 @@ def test_a_new_period_starts_at_zero():
     assert user.period_start == datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def test_shapes():
+def test_shapes() -> None:
     """Both shapes tell the same numbers; remaining may be negative, unlimited is null, an unknown metric is absent."""
     user = SimUser("u", "a@b", limits={"ai_requests": 10, "ai_input_tokens": None}, reset_period="MONTHLY")
     user.used["ai_requests"] = 13

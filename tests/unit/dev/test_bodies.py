@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,11 +22,11 @@ TOOL = {
 }
 
 
-def chunks(*args):
+def chunks(*args: Any) -> list[Any]:
     return [msgspec.json.decode(event.data.removeprefix(b"data: ")) for event in events(*args)]
 
 
-def test_a_whole_chat_answer_has_every_field():
+def test_a_whole_chat_answer_has_every_field() -> None:
     """The fields that OpenAI sends are all there, those that clients forget included."""
     reply = say(NONE, 0, None)
     body = msgspec.json.decode(whole(CHAT, [reply], usage(10, 13)))
@@ -41,12 +42,12 @@ def test_a_whole_chat_answer_has_every_field():
     assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
 
 
-def test_usage_can_be_left_out():
+def test_usage_can_be_left_out() -> None:
     """An answer without usage has no such field."""
     assert "usage" not in msgspec.json.decode(whole(CHAT, [say(NONE, 0, None)], None))
 
 
-def test_the_chunks_of_a_chat():
+def test_the_chunks_of_a_chat() -> None:
     """Role first, then a word each, then the reason; `usage: null` only if usage was asked for."""
     first, *middle, last = chunks(CHAT, [say(NONE, 0, None)], NONE)
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
@@ -59,14 +60,14 @@ def test_the_chunks_of_a_chat():
     assert (final["choices"], final["usage"]["total_tokens"]) == ([], 3)
 
 
-def test_choices_take_turns():
+def test_choices_take_turns() -> None:
     """Chunks of several choices are interleaved."""
     replies = [say(Directive(tokens=2), 0, None), say(Directive(tokens=2), 1, None)]
     indexes = [chunk["choices"][0]["index"] for chunk in chunks(CHAT, replies, NONE)]
     assert indexes == [0, 1] * 4
 
 
-def test_a_streamed_tool_call():
+def test_a_streamed_tool_call() -> None:
     """Id and name come first, the arguments in fragments that join to the whole."""
     reply = call_tool(encoding_of("gpt-4o"), TOOL, None)
     _, opening, *fragments, last = chunks(CHAT, [reply], NONE)
@@ -81,7 +82,7 @@ def test_a_streamed_tool_call():
     assert (whole_call["id"], whole_call["function"]["arguments"]) == (call["id"], reply.text)
 
 
-def test_legacy_completions():
+def test_legacy_completions() -> None:
     """Text instead of messages and deltas."""
     reply = say(Directive(tokens=3), 0, None)
     body = msgspec.json.decode(whole(TEXT, [reply], None))
@@ -91,7 +92,7 @@ def test_legacy_completions():
     assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "stop")
 
 
-def test_logprobs():
+def test_logprobs() -> None:
     """Asked-for log probabilities come with each token."""
     asked = replace(CHAT, logprobs=True)
     body = msgspec.json.decode(whole(asked, [say(NONE, 0, None)], None))
@@ -99,7 +100,7 @@ def test_logprobs():
     assert chunks(asked, [say(NONE, 0, None)], NONE)[1]["choices"][0]["logprobs"]["content"][0]["bytes"] == [*b"Hello"]
 
 
-def test_interludes_cost_nothing():
+def test_interludes_cost_nothing() -> None:
     """A padded event and a malformed line carry no tokens and change no text."""
     orders = Directive(tokens=4, big_event=70_000, bad_line=True)
     plain, odd = ([*events(CHAT, [say(orders, 0, None)], d)] for d in (NONE, orders))
@@ -111,7 +112,7 @@ def test_interludes_cost_nothing():
         msgspec.json.decode(extra[1].data.removeprefix(b"data: "))
 
 
-def test_where_events_are_cut():
+def test_where_events_are_cut() -> None:
     """Inside the line, or inside a character; an event without such a character is not cut."""
     assert 0 < cut_in_two(b"data: {}\n\n", "line") < 8
     data = "data: né\n\n".encode()

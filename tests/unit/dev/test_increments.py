@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sentinel.dev.increments import BadIncrement, Increment, read_batch, read_increment
@@ -16,12 +18,12 @@ GOOD = {
 }
 
 
-def test_a_full_item():
+def test_a_full_item() -> None:
     """All six fields are read."""
     assert read_increment(GOOD) == Increment("ana@corp.test", 31, 7, 1, "gpt-4o", "2026-02-03T10:20:30.456Z")
 
 
-def test_a_small_item():
+def test_a_small_item() -> None:
     """Metrics, model and timestamp may be left out."""
     assert read_increment({"email": "a@b", "aiRequests": 1}) == Increment("a@b", 0, 0, 1, None, None)
 
@@ -48,7 +50,7 @@ def test_a_small_item():
         ({"amount": 1}, "amount"),
     ],
 )
-def test_what_is_refused(change, named):
+def test_what_is_refused(change: dict[str, Any], named: str) -> None:
     """Every deviation from the contract is refused by name."""
     with pytest.raises(BadIncrement, match=rf"increments\[1\].*{named}"):
         read_batch({"increments": [GOOD, {**GOOD, **change}]})
@@ -57,13 +59,13 @@ def test_what_is_refused(change, named):
 @pytest.mark.parametrize(
     "body", [None, [], {}, {"increments": []}, {"increments": {}}, {"increments": [1]}, {"increments": [GOOD], "x": 1}]
 )
-def test_bad_batches(body):
+def test_bad_batches(body: Any) -> None:
     """A batch is one list with something in it."""
     with pytest.raises(BadIncrement):
         read_batch(body)
 
 
-def test_an_item_that_reports_nothing():
+def test_an_item_that_reports_nothing() -> None:
     """An item without metrics is a mistake of the sender."""
     with pytest.raises(BadIncrement, match="nothing"):
         read_increment({"email": "a@b"})

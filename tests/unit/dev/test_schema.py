@@ -86,7 +86,7 @@ def arrays(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 def objects(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> dict[str, Any]:
     """With and without fields that must be there, fields beside these, and bounds of their number."""
     properties = draw(st.dictionaries(NAMES, inner, max_size=3))
-    schema = {
+    schema: dict[str, Any] = {
         "type": draw(st.sampled_from(["object", ["object", "null"]])),
         "properties": properties,
         "required": draw(st.lists(st.sampled_from(sorted(properties)), unique=True)) if properties else [],

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from sentinel.dev.store import EmbeddedStore
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def client(store):
+def client(store: EmbeddedStore) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(store.url, socket_timeout=2, retry=None) as client:
         yield client
 
@@ -28,15 +31,16 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_evicts_nothing(client):
+def test_evicts_nothing(client: redis.Redis) -> None:
     """A full store refuses writes; it never forgets."""
     assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert client.config_get("appendonly") == {"appendonly": "yes"}
 
 
-def test_survives_restarts_and_kills_with_its_data(store, client):
+def test_survives_restarts_and_kills_with_its_data(store: EmbeddedStore, client: redis.Redis) -> None:
     """Port and data stay, whatever ends the process."""
-    url, pids = store.url, set()
+    url = store.url
+    pids: set[int] = set()
     for round_number, end in enumerate((store.stop, store.kill, store.stop, store.kill)):
         client.set(f"key{round_number}", round_number)
         pids.add(store.pid)
@@ -50,7 +54,7 @@ def test_survives_restarts_and_kills_with_its_data(store, client):
     assert not any(alive(pid) for pid in pids)
 
 
-def test_pause_and_resume(store, client):
+def test_pause_and_resume(store: EmbeddedStore, client: redis.Redis) -> None:
     """A paused store does not answer, a resumed one goes on."""
     store.pause()
     with redis.Redis.from_url(store.url, socket_timeout=0.1, retry=None) as hasty, pytest.raises(redis.TimeoutError):
@@ -60,7 +64,7 @@ def test_pause_and_resume(store, client):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_paused_store_can_be_ended(store, end):
+def test_a_paused_store_can_be_ended(store: EmbeddedStore, end: str) -> None:
     """Stop and kill work on a paused process, and it does not stay paused."""
     store.pause()
     getattr(store, end)()
@@ -69,7 +73,7 @@ def test_a_paused_store_can_be_ended(store, end):
         assert client.ping()
 
 
-def test_ending_twice_is_no_mistake(store):
+def test_ending_twice_is_no_mistake(store: EmbeddedStore) -> None:
     """Stop and kill are idempotent; asking a stopped store for its pid is a mistake."""
     store.kill()
     store.kill()
@@ -78,14 +82,14 @@ def test_ending_twice_is_no_mistake(store):
         _ = store.pid
 
 
-def test_a_bad_setting_is_told(tmp_path):
+def test_a_bad_setting_is_told(tmp_path: Path) -> None:
     """A server that dies while starting says why."""
     with pytest.raises(RuntimeError, match="died while starting"):
         EmbeddedStore(tmp_path, extra={"maxmemory-policy": "sometimes"}).start()
 
 
 @pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "pass", "raise SystemExit(3)"])
-def test_leaves_no_process_behind(tmp_path, ending, until):
+def test_leaves_no_process_behind(tmp_path: Path, ending: str) -> None:
     """However the parent ends, also killed, and even if a short-lived thread started it, the server ends with it."""
     script = f"""
         import os, threading
@@ -102,4 +106,4 @@ def test_leaves_no_process_behind(tmp_path, ending, until):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=30, check=False)
     assert done.returncode in {0, 3, -signal.SIGKILL}, done.stderr
-    until(lambda: not alive(int(done.stdout)))
+    wait_until(lambda: not alive(int(done.stdout)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -11,7 +13,7 @@ MODELS = frozenset({"gpt-4o"})
 GOOD = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def check(body):
+def check(body: Any) -> None:
     check_common(body, MODELS)
     check_chat(body)
 
@@ -29,7 +31,7 @@ def check(body):
         {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
     ],
 )
-def test_what_is_accepted(change):
+def test_what_is_accepted(change: dict[str, Any]) -> None:
     """Whatever OpenAI takes passes, unknown fields included."""
     check({**GOOD, **change})
 
@@ -73,7 +75,7 @@ def test_what_is_accepted(change):
         ),
     ],
 )
-def test_what_is_refused(change, status, param, code):
+def test_what_is_refused(change: dict[str, Any], status: int, param: str | None, code: str | None) -> None:
     """Every refusal names the parameter."""
     with pytest.raises(Refused) as refused:
         check({**GOOD, **change})
@@ -83,20 +85,20 @@ def test_what_is_refused(change, status, param, code):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"nul"])
-def test_bodies_that_are_no_object(raw):
+def test_bodies_that_are_no_object(raw: bytes) -> None:
     """Only a JSON object is a request."""
     with pytest.raises(Refused):
         decode_body(raw)
 
 
 @pytest.mark.parametrize("prompt", [None, 4, {}])
-def test_prompts(prompt):
+def test_prompts(prompt: Any) -> None:
     """A legacy completion needs a prompt."""
     with pytest.raises(Refused):
         check_completion({"prompt": prompt})
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
-def test_every_status_has_a_body(status):
+def test_every_status_has_a_body(status: int) -> None:
     """Each error is in OpenAI's shape."""
     assert set(msgspec.json.decode(status_body(status))["error"]) == {"message", "type", "param", "code"}

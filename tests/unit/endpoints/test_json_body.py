@@ -25,8 +25,8 @@ values = st.recursive(
 )
 bounds = st.none() | st.integers(0, 2**31 - 1)
 options = st.none() | st.dictionaries(st.sampled_from(["include_usage", "x"]), st.booleans() | st.none(), max_size=2)
-extras = st.dictionaries(st.text(max_size=6).filter(lambda name: name not in KNOWN), values, max_size=4)
 KNOWN = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+extras = st.dictionaries(st.text(max_size=6).filter(lambda name: name not in KNOWN), values, max_size=4)
 spaces = st.sampled_from(["", " ", "\n", "\r\n\t "])
 
 

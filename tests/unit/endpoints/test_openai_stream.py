@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from sentinel.endpoints.openai_stream import FORMAT, ending
 from sentinel.proxy.meter import StreamMeter
@@ -23,7 +24,7 @@ def test_the_ending_at_a_limit() -> None:
         meter, kind="chat.completion.chunk", empty_choice={"delta": {}}, choices=3, usage=Usage(9, 1)
     ).split(b"\n\n")[:-1]
     head = {"id": "c1", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f"}
-    ends = [{"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2)]
+    ends: list[dict[str, Any]] = [{"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2)]
     assert [json.loads(event[6:]) for event in events] == [
         {**head, "choices": ends},
         {**head, "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}},

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import ByDimension, Cost, Policy, Quota
+from sentinel.limits.account import Account
+from sentinel.limits.policy import Policy, Quota, Triple
 from tests.support.arrivals import START_MS, ask_of, policy_of
 
 LEASE_MS = 30_000
@@ -22,7 +23,7 @@ class Leases:
         self.policy: Policy = policy_of(
             ("ai_requests", 100, 60), ("ai_output_tokens", 1000, 60), concurrency=3, lease_seconds=LEASE_MS / 1000
         )
-        self.account = ledger.Account()
+        self.account = Account()
         ledger.refresh(self.account, self.policy, Quota(quota), 0, START_MS)
 
     def reserve(self, number: int, at: int, output: int = 300) -> int | None:
@@ -35,8 +36,8 @@ class Leases:
         ask = ask_of(number, 10, held)
         return ledger.extend(self.account, self.policy, ask, more, delivered, START_MS + at)
 
-    def settle(self, number: int, at: int, output: int) -> bool:
-        return ledger.settle(self.account, self.policy, ask_of(number), Cost(1, 10, output), START_MS + at)
+    def settle(self, number: int, at: int, output: int) -> bool | None:
+        return ledger.settle(self.account, self.policy, ask_of(number), (1, 10, output), START_MS + at)
 
     def expire(self, at: int) -> int:
         return ledger.expire(self.account, self.policy, START_MS + at)
@@ -174,8 +175,8 @@ def test_without_limits_nothing_is_added(known_before: bool) -> None:
         leases.reserve(1, 0)
         at = leases.policy.fresh_ms + leases.policy.stale_ms
     else:
-        leases.account = ledger.Account()
-    assert leases.extend(1, at, more=100, delivered=5) is None
+        leases.account = Account()
+    assert leases.extend(1, at, more=100, sent=5) is None
     assert leases.account.held == [1, 10, 300]
     ledger.refresh(leases.account, leases.policy, Quota((-1, -1, 350)), -1, START_MS + at)
     assert leases.extend(1, at, more=100, delivered=5) == 350

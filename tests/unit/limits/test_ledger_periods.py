@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Verdict
+from sentinel.limits.account import Account, Bill
+from sentinel.limits.policy import Policy, Quota, Triple, Verdict
 from tests.support.arrivals import START_MS, ask_of
 
 HOUR_MS = 3_600_000
@@ -19,8 +20,8 @@ NO_LIMIT_TOLD: ByDimension = (-2, -2, -2)
 class Story:
     """One account, step by step, in milliseconds after START_MS."""
 
-    def __init__(self, limit: ByDimension, used: ByDimension = NONE, ends: ByDimension = NONE) -> None:
-        self.account = ledger.Account()
+    def __init__(self, limit: Triple, used: Triple = NONE, ends: Triple = NONE) -> None:
+        self.account = Account()
         self.number = 0
         self.refresh(0, limit, used, ends)
 
@@ -35,15 +36,13 @@ class Story:
         self.number += 1
         return ledger.reserve(self.account, POLICY, ask_of(self.number, inputs, output, least=0), START_MS + at)
 
-    def spend(self, at: int, inputs: int) -> ledger.Bill:
+    def spend(self, at: int, inputs: int) -> Bill:
         """Reserve and settle; the bill is on its way to Zion."""
         assert self.reserve(at, inputs).admitted
         ledger.settle(self.account, POLICY, ask_of(self.number), Cost(1, inputs, 0), START_MS + at)
         return self.account.outbox[-1]
 
-    def acknowledge(
-        self, at: int, bill: ledger.Bill, new: ByDimension = UNTOLD, limit: ByDimension = NO_LIMIT_TOLD
-    ) -> None:
+    def acknowledge(self, at: int, bill: Bill, new: Triple = UNTOLD, limit: Triple = NO_LIMIT_TOLD) -> None:
         ledger.acknowledge(self.account, POLICY, bill.spent, bill.period, new, limit, START_MS + at)
 
     def left(self, dimension: int = 1) -> float | None:
@@ -261,7 +260,7 @@ def test_limits_serve_beyond_their_time_to_live_but_not_for_ever() -> None:
 
 def test_an_unknown_account_asks_for_limits() -> None:
     """Nothing is decided before Zion has said something."""
-    verdict = ledger.reserve(ledger.Account(), POLICY, ask_of(1), START_MS)
+    verdict = ledger.reserve(Account(), POLICY, ask_of(1), START_MS)
     assert (verdict.admitted, verdict.quota_known, verdict.refresh) == (False, False, True)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation
+from sentinel.limits.account import Account, Bill
+from sentinel.limits.policy import Ask, Policy, Quota, Triple
 from tests.support.arrivals import START_MS, USER
 
 PERIOD_MS = 400_000
@@ -54,7 +55,7 @@ class Said:
     zion: Zion
     at: int
     seq: int = 0
-    bill: ledger.Bill | None = None
+    bill: Bill | None = None
 
 
 @dataclass
@@ -72,7 +73,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def begin(self, limit: int, skew: int, tells: bool) -> None:
         self.now = START_MS
         self.zion = Zion(limit, START_MS + PERIOD_MS, skew, tells)
-        self.account = ledger.Account()
+        self.account = Account()
         self.ids = count()
         self.open: list[Open] = []
         self.booked: list[Said] = []

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sentinel.limits import ledger
-from sentinel.limits.policy import SLICES, Cost, Policy, Reservation, Verdict
+from sentinel.limits.account import Account
+from sentinel.limits.policy import SLICES, Ask, Policy, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
 
 WINDOWS_SECONDS = [1, 7, 60, 3600]
@@ -22,7 +23,7 @@ class Twin:
     """The rule in Python as the ledger of a History."""
 
     policy: Policy
-    account: ledger.Account = field(default_factory=ledger.Account)
+    account: Account = field(default_factory=Account)
 
     def __post_init__(self) -> None:
         ledger.refresh(self.account, self.policy, NO_QUOTA, 0, 1)

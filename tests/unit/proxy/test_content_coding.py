@@ -181,7 +181,10 @@ def test_a_frame_may_be_one_to_skip() -> None:
 
 def test_a_window_beyond_8_mb_is_undecodable() -> None:
     """RFC 9659: who decodes zstd in HTTP need not hold more."""
-    options = {zstd.CompressionParameter.window_log: 24, zstd.CompressionParameter.content_size_flag: 0}
+    options: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 24,
+        zstd.CompressionParameter.content_size_flag: 0,
+    }
     compressor = zstd.ZstdCompressor(options=options)
     packed = compressor.compress(b"x" * 100) + compressor.flush()
     with pytest.raises(Undecodable):

@@ -43,8 +43,10 @@ def test_a_crowd_is_accepted_in_few_turns_of_the_loop() -> None:
         for _ in range(TURNS):
             await asyncio.sleep(0)
         came = len(accepted)
-        for open_end in (*clients, *servers):
-            open_end.close()
+        for client in clients:
+            client.close()
+        for server in servers:
+            server.close()
         return came
 
     assert uvloop.run(crowd()) == CROWD

@@ -60,7 +60,12 @@ def test_counting_releases_the_gil() -> None:
     """The event loop goes on while a thread counts a large text."""
     count, done = count_in("o200k_base"), threading.Event()
     turns = 0
-    thread = threading.Thread(target=lambda: (count(BIG * 4), done.set()))
+
+    def work() -> None:
+        count(BIG * 4)
+        done.set()
+
+    thread = threading.Thread(target=work)
     thread.start()
     while not done.is_set():
         turns += 1

@@ -63,9 +63,9 @@ def test_it_finds_out(each: list[Cost], data: st.DataObject) -> None:
     """Where each user's numbers are known and nobody else spends, two dozen questions settle a thousand items."""
     items = [Item(0, f"u{place}", "", "", 0, [], spent, before=(5, 5, 5)) for place, spent in enumerate(each)]
     taken = data.draw(st.integers(0, len(items)))
-    used = {item.user: Cost(5, 5, 5).plus(item.spent if place < taken else FREE) for place, item in enumerate(items)}
-    each, questions = found(items, used)
-    assert each == [True] * taken + [False] * (len(items) - taken)
+    used = {item.user: plus((5, 5, 5), item.spent if place < taken else (0, 0, 0)) for place, item in enumerate(items)}
+    answers, questions = found(items, used)
+    assert answers == [True] * taken + [False] * (len(items) - taken)
     assert questions <= MOST_QUESTIONS
 
 
