@@ -432,3 +432,45 @@ def test_a_proxy_that_would_be_used_must_be_right(monkeypatch: pytest.MonkeyPatc
     assert "hidden" not in mistake
     # Nothing on this machine is reached through a proxy.
     load_settings(**{**REQUIRED, "zion_api_url": "http://127.0.0.1", "openai_api_url": "https://localhost/v1"})
+
+
+@pytest.mark.parametrize("prefix", ["a{b}", "a:b", "x" * 33, "sentinel", "jwt", "limits"])
+def test_a_prefix_that_would_mix_keys_up_is_a_mistake(prefix: str) -> None:
+    """Braces move keys to other nodes of a cluster, and some words begin keys without a prefix."""
+    assert load_settings(**REQUIRED, redis_prefix="team-a_1.x").redis_prefix == "team-a_1.x"
+    with pytest.raises(ConfigError, match="REDIS_PREFIX: must be at most 32 letters"):
+        load_settings(**REQUIRED, redis_prefix=prefix)
+
+
+@pytest.mark.parametrize("origins", ["app.example.org", "https://app.example.org/", "https://a.test https://b.test"])
+def test_what_is_no_origin_is_a_mistake(origins: str) -> None:
+    """A path, or no scheme: no browser sends such an origin, so nobody would be let in."""
+    with pytest.raises(ConfigError, match=r"CORS_ORIGINS: must be \* or origins"):
+        load_settings(**REQUIRED, cors_origins=f"https://good.test, {origins}")
+
+
+def test_files_that_are_of_no_use_are_mistakes(tmp_path: Path) -> None:
+    """Authorities without a certificate, and a client's certificate that is none."""
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**REQUIRED, zion_ca_file=str(empty), upstream_client_cert_file=str(empty))
+    assert sorted(mistake.partition(":")[0] for mistake in caught.value.mistakes) == [
+        "UPSTREAM_CLIENT_CERT_FILE",
+        "ZION_CA_FILE",
+    ]
+
+
+def test_a_misspelt_name_alone_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it believes that it has an effect."""
+    monkeypatch.setenv("RATE_LIMIT", "ai_requests=1/1m")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**REQUIRED)
+    assert caught.value.mistakes == ["RATE_LIMIT is not a setting of Sentinel; did you mean RATE_LIMITS?"]
+
+
+def test_an_env_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
+    """It would be as if its settings were not there."""
+    (tmp_path / ".env").write_bytes(b"ADMIN_KEY=\xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"\.env"):
+        load_settings(**REQUIRED)

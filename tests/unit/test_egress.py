@@ -146,3 +146,13 @@ def test_authorities_add_to_the_systems(files: Path) -> None:
     bundle = files / "bundle.pem"
     bundle.write_bytes(b"# comment\n" + (files / "ca.pem").read_bytes() * 2)
     assert len(TlsFiles(str(bundle)).authorities()) == 2
+
+
+def test_an_identity_is_a_certificate_and_its_key(tmp_path: Path) -> None:
+    """In one text; a file that has both is enough, and without one there is no identity."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_text("the certificate")
+    key.write_text("the key")
+    assert TlsFiles(cert_file=str(cert), key_file=str(key)).identity() == b"the certificate\nthe key"
+    assert TlsFiles(cert_file=str(cert)).identity() == b"the certificate"
+    assert TlsFiles().identity() is None

@@ -151,3 +151,8 @@ def test_keys_are_no_placeholders(text: str) -> None:
 def test_hosts_of_examples_are_known(url: str, *, example: bool) -> None:
     """RFC 2606, and what stands in angle brackets."""
     assert is_example_host(url) == example
+
+
+def test_what_is_no_url_is_on_no_example_host() -> None:
+    """What is wrong with it is said elsewhere."""
+    assert not is_example_host("http://[::1")

@@ -7,6 +7,7 @@ Moments are milliseconds since the Unix epoch and arrive as arguments.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 
 from sentinel.limits.account import NO_LIMIT, Account, Bill, Lease, Snapshot, add, zeros
 from sentinel.limits.policy import (
@@ -134,12 +135,10 @@ def _longer(found: list[int], other: list[int]) -> list[int]:
 
 
 def _fits_at(slices: dict[int, int], window: Window, missing: int) -> int:
-    freed = 0
-    for slice_ in sorted(slices):
-        freed += slices[slice_]
-        if freed >= missing:
-            return window.gone_ms(slice_)
-    return -1
+    """The first moment at which so much has left a window that holds at least as much."""
+    order = sorted(slices)
+    freed = accumulate(slices[slice_] for slice_ in order)
+    return window.gone_ms(next(slice_ for slice_, total in zip(order, freed, strict=True) if total >= missing))
 
 
 def _take(account: Account, policy: Policy, reservation: Reservation, cost: list[int], now: int) -> None:

@@ -7,6 +7,7 @@ tiktoken" (105 tokens on gpt-4, 101 on gpt-4o). The cookbook's own `num_tokens_f
 we follow hmarr. tests/unit/tokens/test_tools.py holds them all.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -53,8 +54,12 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def _as_it_is(raw: msgspec.Raw) -> str:
-    """Return JSON untouched, but without white space unless it is too large for that, too."""
-    return bytes(raw if len(raw) > MOST_BYTES else msgspec.json.format(raw, indent=-1)).decode()
+    """Return JSON untouched, but without white space unless it is too large or too deep for that, too."""
+    text = bytes(raw)
+    if len(text) <= MOST_BYTES:
+        with contextlib.suppress(RecursionError):
+            text = msgspec.json.format(text, indent=-1)
+    return text.decode()
 
 
 def _custom_text(raw: msgspec.Raw) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
+from sentinel.endpoints.strict_json import MOST_DIGITS
 from sentinel.error import InvalidJson, InvalidType, MissingParameter
 
 read_chat, read_completion = CHAT.read, COMPLETIONS.read
@@ -191,3 +192,23 @@ def test_a_forgotten_prompt_changes_no_decision() -> None:
     CHAT.forget_prompt(request)
     assert (request.messages, request.tools) == ([], None)
     assert decided() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"model":"m","messages":[],"model":"n"}', "model"),
+        (b'{"model":"m","messages":[{"role":"user","role":"system"}]}', "messages[0].role"),
+    ],
+)
+def test_a_key_that_comes_twice_is_named_by_its_path(body: bytes, param: str) -> None:
+    """We would judge one of the two, and the provider might obey the other."""
+    with pytest.raises(InvalidJson, match="twice") as caught:
+        read_chat(body)
+    assert caught.value.param == param
+
+
+def test_a_number_without_end_is_refused() -> None:
+    """Some read it and some do not."""
+    with pytest.raises(InvalidJson, match=f"more than {MOST_DIGITS} digits"):
+        read_chat(b'{"model":"m","messages":[],"x":%b}' % (b"1" * (MOST_DIGITS + 1)))

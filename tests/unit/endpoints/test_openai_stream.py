@@ -41,3 +41,22 @@ def test_the_ending_of_a_completion() -> None:
     assert json.loads(last[6:])["choices"] == [
         {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"},
     ]
+
+
+def test_the_ending_of_a_stream_that_had_nothing_to_say() -> None:
+    """Without an event that has choices there is no envelope to take; the model is that of the request."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    (last, _) = ending(meter, kind="chat.completion.chunk", empty_choice={}, choices=1, usage=None).split(b"\n\n")[:-1]
+    assert json.loads(last[6:]) == {
+        "object": "chat.completion.chunk",
+        "model": MODEL,
+        "choices": [{"index": 0, "finish_reason": "length"}],
+    }
+
+
+def test_an_envelope_is_that_of_the_first_event_with_choices() -> None:
+    """What comes before it in the same piece, such as Azure's word on the prompt, has none."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    meter.delivered(meter.feed(b'data: {"id":"","choices":[]}\n\n' + event("one", id="c7", model="m")))
+    (last, _) = ending(meter, kind="chat.completion.chunk", empty_choice={}, choices=1, usage=None).split(b"\n\n")[:-1]
+    assert json.loads(last[6:])["id"] == "c7"

@@ -113,6 +113,15 @@ def test_the_last_of_many_items_is_looked_at(count: int) -> None:
     assert caught.value.path == f"a[{count - 1}]"
 
 
+def test_groups_in_which_nothing_comes_twice_are_passed_over() -> None:
+    """The item that has the equal keys is found all the same, and named by its place among all."""
+    items = [b'{"b": 1}'] * 100
+    items[70] = b'{"b": 1, "b": 2}'
+    with pytest.raises(EqualKeys) as caught:
+        refuse_equal_keys(b'{"a": [%b]}' % b", ".join(items), SHAPE)
+    assert caught.value.path == "a[70]"
+
+
 def test_only_size_hides_what_is_not_decided_on() -> None:
     """What jiter refuses for its depth is read otherwise; what is too large to be taken apart, nobody decides on."""
     deep = b"[" * 300 + b"]" * 300
@@ -131,3 +140,20 @@ def test_endless_numbers_are_found_and_digits_in_texts_are_not(before: str, digi
         body = f'{{{space}"{before}":["{number}",{value},"{number}"]}}'.encode()
         assert has_endless_number(body) is (digits > MOST_DIGITS)
     assert not has_endless_number(f'{{{space}"{before}":["\\"{number}", "{number}\\\\" ]}}'.encode())
+
+
+def test_depth_is_no_equal_key() -> None:
+    """What is nested deeper than the quick look goes is looked at by another, and passes."""
+    deep = b'{"a":{"b":1,"c":2,"d":' + b"[" * 400 + b"]" * 400 + b"}}"
+    refuse_equal_keys(deep, {"a": None})
+    with pytest.raises(EqualKeys):
+        refuse_equal_keys(deep.replace(b'"c"', b'"b"'), {"a": None})
+
+
+@pytest.mark.parametrize(
+    ("body", "endless"),
+    [(b"1" * MOST_DIGITS, False), (b"1" * (MOST_DIGITS + 1), True), (b"[%b]" % b",".join([b"12"] * 9_000), False)],
+)
+def test_the_longest_number_that_all_can_read(body: bytes, endless: bool) -> None:
+    """Neither a short body nor a long one of short numbers can have a longer one."""
+    assert has_endless_number(body) is endless

@@ -222,3 +222,19 @@ def test_every_token_is_billed_once(data: st.DataObject, ends: list[tuple[int, b
     leases.expire(now + LEASE_MS)
     assert [leases.billed(n) for n in sent] == [(1, 10, max(output, sent[n])) for n, (output, _) in enumerate(ends)]
     assert (leases.account.open, leases.account.held) == (0, [0, 0, 0])
+
+
+def test_an_old_settlement_is_done_only_where_something_tells_that_it_was_not() -> None:
+    """It may have been done, and forgotten since: nobody is charged twice."""
+    leases = Leases()
+    leases.reserve(1, 0)
+
+    def unsure(number: int) -> bool | None:
+        spent, now = (1, 10, 50), START_MS + 60_000
+        return ledger.settle(leases.account, leases.policy, ask_of(number), spent, now, unsure=True)
+
+    assert unsure(2) is None
+    assert not leases.account.outbox
+    assert unsure(1) is True
+    assert unsure(1) is False
+    assert leases.billed(1) == (1, 10, 50)

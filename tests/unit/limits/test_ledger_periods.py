@@ -287,3 +287,10 @@ def test_an_open_end_takes_a_fair_share() -> None:
     assert [verdict.granted_output for verdict in grants] == [25_000, 18_750, 14_062, 10_547]
     small = Story((-1, -1, 5000))
     assert ledger.reserve(small.account, POLICY, ask_of(1, 0, 128_000, fair=4096), START_MS).granted_output == 4096
+
+
+def test_limits_that_were_asked_for_before_an_account_was_known_are_taken() -> None:
+    """There is nothing yet that could be newer."""
+    account = Account()
+    ledger.refresh(account, POLICY, Quota((-1, 1000, -1), (0, 100, 0)), 7, START_MS)
+    assert account.left(1) == 900

@@ -190,3 +190,14 @@ def test_what_a_stream_did_not_use_comes_back_where_it_was_taken() -> None:
     twin.settle(ask_of(3), Cost(0, 0, 0), START_MS, START_MS + 40_000)
     # 400 of the first slice have gone by now, the 50 of the extension have not.
     assert twin.reserve(ask_of(4, 0, 1000), START_MS + 61_000).granted_output == 950
+
+
+def test_a_view_tells_what_remains_of_each_window_and_changes_nothing() -> None:
+    """And when the last of what it holds will have left; an empty one is free at once."""
+    twin = Twin(policy_of(("ai_requests", 5, 60), ("ai_output_tokens", 150, 60)))
+    empty = ledger.view(twin.account, twin.policy, START_MS)
+    assert empty.windows == (5, START_MS, 150, START_MS)
+    twin.reserve(ask_of(1, 0, 100), START_MS)
+    gone_ms = twin.policy.windows[0].gone_ms(twin.policy.windows[0].slice_of(START_MS))
+    for _ in range(2):
+        assert ledger.view(twin.account, twin.policy, START_MS + 1).windows == (4, gone_ms, 50, gone_ms)

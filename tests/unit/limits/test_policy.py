@@ -65,3 +65,9 @@ def test_a_refusal_names_its_blocker() -> None:
         ("concurrency", "concurrency", 1000),
         ("quota", "ai_output_tokens", None),
     ]
+
+
+def test_a_window_is_known_by_its_dimension_and_length() -> None:
+    """A limit may change while an account lives; what was spent in the window stays spent."""
+    ids = [policy(rates).windows[0].id for rates in ("ai_requests=1/60s", "ai_requests=9/1m", "ai_requests=1/61s")]
+    assert ids[0] == ids[1] != ids[2]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.endpoints.openai_stream import FORMAT
-from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
+from sentinel.proxy.meter import MOST_PENDING_BYTES, MOST_READ_BYTES, StreamMeter
 from sentinel.proxy.redaction import BLOT, Redactor
 from sentinel.proxy.sse import MOST_HELD_BYTES
 from sentinel.tokens.bpe import count_for
@@ -144,3 +144,66 @@ def test_little_is_kept() -> None:
         meter.delivered(event(" word" * 20))
         assert meter._pending_bytes <= MOST_PENDING_BYTES
     assert meter.count() == 40_000
+
+
+def test_a_stream_that_breaks_off_inside_of_an_event_in_pieces() -> None:
+    """Its beginning has left, so it is ended by a blank line; nothing of it could be read."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    meter.delivered(meter.feed(event("one")))
+    begun = b'data: {"choices":[{"delta":{"content":"' + b"x" * (MOST_HELD_BYTES + 100)
+    assert begun.startswith(meter.feed(begun))
+    assert meter.is_inside
+    assert (meter.rest(), meter.broke_off) == (b"\n\n", True)
+
+
+def test_a_key_is_taken_out_of_whole_events() -> None:
+    """Wherever in the event it stands."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True, redactor=Redactor(KEY))
+    data = event(f"your key is {KEY}, is it?")
+    assert meter.feed(data) == data.replace(KEY.encode(), BLOT)
+
+
+def test_all_choices_must_have_ended() -> None:
+    """Only then nothing but usage can follow."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    ends = [{"index": index, "delta": {"content": "a"}, "finish_reason": "stop"} for index in range(2)]
+    for index, end in enumerate(ends):
+        assert meter.measure(b"data: " + json.dumps({"choices": [end]}).encode() + b"\n\n") == index + 1
+        assert [meter.has_finished(count) for count in (1, 2)] == [True, index == 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_broken"),
+    [
+        (b"", True),
+        (b": ping\n\n", True),
+        (b"event: error\ndata: no json\n\n", True),
+        (b'data: {"error":{"message":"no"}}\n\n', True),
+        (DONE, False),
+        (event("one"), False),
+        (event(usage=usage(7)), False),
+    ],
+)
+def test_a_stream_that_told_of_an_error_or_of_nothing_is_broken(data: bytes, is_broken: bool) -> None:
+    """An error in whatever form; and it costs nothing."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    through(meter, data, [])
+    assert (meter.count() == 0) == (event("one") != data)
+    assert meter.is_broken is is_broken
+
+
+@pytest.mark.parametrize("sizes", [[], [MOST_READ_BYTES + 2 * MOST_HELD_BYTES]])
+def test_an_event_that_is_too_long_to_be_read_is_charged_by_its_bytes(sizes: list[int]) -> None:
+    """Whether it comes at once or in pieces; and what comes behind it is read again."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    large = event("x" * (MOST_READ_BYTES + 3 * MOST_HELD_BYTES))
+    assert through(meter, large + event(" two") + DONE, sizes) == large + event(" two") + DONE
+    tokens = meter.count()
+    assert tokens == (len(large) + 1 if sizes else count("x" * (MOST_READ_BYTES + 3 * MOST_HELD_BYTES)) + 1)
+
+
+def test_the_last_event_costs_nothing() -> None:
+    """It is no JSON either, and not malformed."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    assert meter.measure(event("one") + DONE) == 1
+    assert meter.malformed == 0

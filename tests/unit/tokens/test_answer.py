@@ -285,3 +285,22 @@ def test_a_whole_answer_whose_output_is_not_told(usage: Any) -> None:
     reading = read_answer(json.dumps({"choices": [{"text": "a"}], "usage": usage}).encode())
     assert reading is not None
     assert reading.texts == [Text(0, Kind.CONTENT, 0, "a")]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"text": "a", "finish_reason": None},
+        {"text": "a", "finish_reason": "error"},
+        {"text": "a", "finish_reason": "stop", "usage": {"completion_tokens": 20}},
+        {"text": "a", "finish_reason": "stop", "error": {"message": "no"}},
+    ],
+)
+def test_a_choice_that_says_more_is_looked_into(choice: dict[str, Any]) -> None:
+    """One that has not ended, or not well, or tells a usage of its own, beside one that is read at a glance."""
+    body = {"choices": [{"text": "b", "finish_reason": "stop"}, choice], "usage": USAGE}
+    reading = read_answer(json.dumps(body).encode())
+    assert reading is not None
+    assert reading.usage.output_tokens == (20 if "usage" in choice else 17)
+    assert reading.finished == [(0, "stop")] + [(1, choice["finish_reason"])] * bool(choice["finish_reason"])
+    assert reading.failed == ("error" in (*choice, choice["finish_reason"]))

@@ -16,6 +16,7 @@ FRAME = b"\xff\xc2\x00\x11\x08" + (480).to_bytes(2, "big") + (640).to_bytes(2, "
 EXIF = b"\xff\xe1\xff\xff" + bytes(0xFFFD)
 IMAGES = {
     "png": PNG, "gif": GIF, "vp8x": VP8X, "vp8l": VP8L, "vp8": VP8, "jpeg": b"\xff\xd8" + FRAME,
+    "jpeg with a mark": b"\xff\xd8\xff\xd0" + FRAME,
     "jpeg with tables": b"\xff\xd8\xff\xc4\x00\x04AA\xff" + FRAME, "jpeg with metadata": b"\xff\xd8" + EXIF * 3 + FRAME,
 }  # fmt: skip
 
@@ -58,3 +59,19 @@ def test_a_huge_image_costs_only_its_head() -> None:
     started = time.perf_counter()
     assert inline_size(huge) == Size(640, 480)
     assert time.perf_counter() - started < 0.05
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8no marker", b"RIFF....WEBPVP9 " + bytes(30)])
+def test_an_image_of_another_kind_has_no_size(data: bytes) -> None:
+    """It begins like one that we know."""
+    assert size_of(data) is None
+
+
+def test_a_size_behind_a_megabyte_is_not_looked_for() -> None:
+    """So much metadata no camera writes."""
+    assert inline_size(url(b"\xff\xd8" + EXIF * 20 + FRAME)) is None
+
+
+def test_what_is_no_base64_has_no_size() -> None:
+    """A provider will refuse it."""
+    assert inline_size("data:image/png;base64,A===B" + "=" * 100) is None

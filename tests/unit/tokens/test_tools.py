@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.request import ChatRequest, Function
-from sentinel.tokens.tools import definitions_text
+from sentinel.tokens.tools import _as_json, definitions_text
 
 STRING: dict[str, Any] = {"type": "string"}
 HELLO = [{"role": "user", "content": "hello"}]
@@ -219,3 +219,65 @@ def test_what_is_too_large_is_counted_as_the_json_it_is() -> None:
             b'{"model":"gpt-4o","messages":[],%b}' % (body % spaced.encode()), type=ChatRequest
         )
         assert 0 <= TokenCounter().count_chat(request, "gpt-4o") - count(spaced) < 50
+
+
+def test_any_depth_is_counted_somehow() -> None:
+    """Up to the end of what can be read at all, and beyond."""
+    for depth in [*range(10, 1_100, 7), 10_000]:
+        raw = msgspec.Raw(b'{"properties":{"a":' + b'{"items":' * depth + b"1" + b"}" * depth + b"}}")
+        assert definitions_text([Function(name="f", parameters=raw)])
+
+
+@pytest.mark.parametrize("key", ["anyOf", "oneOf"])
+def test_a_choice_of_types_is_written_as_one(key: str) -> None:
+    """As TypeScript writes unions."""
+    text = definitions_text([_function({"a": {key: [STRING, {"type": "number"}, {"type": "null"}]}})])
+    assert "a?: string | number | null,\n" in text
+
+
+def test_what_a_choice_costs() -> None:
+    """Nothing, unless it is known to: one token for none, four and its name for a function, in both forms."""
+    tools = [{"type": "function", "function": BILLS[0][2]}]
+    plain = bill("gpt-4o", HELLO, tools=tools)
+
+    def cost(**choice: Any) -> int:
+        return bill("gpt-4o", HELLO, tools=tools, **choice) - plain
+
+    named = {"type": "function", "function": {"name": "get_current_weather"}}
+    name = count_for("gpt-4o")("get_current_weather")
+    assert cost(tool_choice="auto") == 0
+    assert cost(tool_choice="none") == 1
+    assert cost(tool_choice=named) == 4 + name
+    assert cost(function_call={"name": "get_current_weather"}) == 4 + name
+    assert cost(tool_choice={"type": "allowed_tools"}) == 0
+    assert cost(tool_choice={"function": 7}) == 0
+    assert cost(tool_choice="x" * 200_000) == 0
+
+
+def test_a_tool_of_a_kind_that_we_do_not_know_costs_nothing() -> None:
+    """Nor does a choice among such tools: it is not known what the model is shown of them."""
+    assert bill("gpt-4o", HELLO, tools=[{"type": "web_search"}], tool_choice="none") == bill("gpt-4o", HELLO)
+
+
+def test_calls_cost_their_names_and_arguments() -> None:
+    """Of functions and of custom tools alike; several in one message have a frame of their own."""
+    count = count_for("gpt-4o")
+
+    def cost(*calls: dict[str, Any]) -> int:
+        history = [{"role": "assistant", "content": None, "tool_calls": list(calls)}]
+        return bill("gpt-4o", history) - bill("gpt-4o", [{"role": "assistant", "content": None}])
+
+    function_call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"x"}'}}
+    custom_call = {"id": "c2", "type": "custom", "custom": {"name": "look", "input": '{"at":"x"}'}}
+    frame = cost({"id": "c3", "type": "function"})
+    words = count("look") + count('{"at":"x"}')
+    assert cost(function_call) == cost(custom_call) == frame + words
+    assert cost(function_call, custom_call) > 2 * words + 2 * frame
+
+
+def test_what_cannot_be_written_costs_nothing() -> None:
+    """JSON that was read just so may be nested too deeply to be written."""
+    value: Any = {}
+    for _ in range(200_000):
+        value = {"a": value}
+    assert _as_json(value) == ""

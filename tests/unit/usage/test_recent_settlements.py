@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sentinel.limits.policy import Cost, Reservation
-from sentinel.usage.recent_settlements import REMEMBER_SECONDS, RecentSettlements, Settled
+from sentinel.limits.policy import Ask
+from sentinel.usage.recent_settlements import MOST_REMEMBERED, REMEMBER_SECONDS, RecentSettlements, Settled
 
 
 def settled(number: int, at: float, user: str = "ana") -> Settled:
@@ -54,3 +54,14 @@ def test_what_redis_has_lost_for_good_is_not_settled_again() -> None:
     assert ids(recent) == ["req_2"]
     recent.watch((True, 3), 10.3)
     assert ids(recent) == ["req_2"]
+
+
+def test_what_is_remembered_has_a_bound() -> None:
+    """Losses that follow one another put no more at risk than that; the oldest are forgotten first."""
+    recent = RecentSettlements()
+    recent.watch((True, 1), 10.0)
+    for loss in range(2):
+        for number in range(MOST_REMEMBERED):
+            recent.add(settled(loss * MOST_REMEMBERED + number, 10.0 + loss))
+        recent.watch((True, 2 + loss), 10.5 + loss)
+    assert ids(recent) == [f"req_{MOST_REMEMBERED + number}" for number in range(MOST_REMEMBERED)]

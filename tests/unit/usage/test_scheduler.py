@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from sentinel.limits.policy import Cost
 from sentinel.usage.batch import Item
-from sentinel.usage.scheduler import GIVE_UP_AFTER, MOST_FAILING, HeldBatch, Scheduler, backoff_seconds
+from sentinel.usage.scheduler import (
+    GIVE_UP_AFTER,
+    ISOLATION_SECONDS,
+    MOST_FAILING,
+    MOST_ISOLATED,
+    HeldBatch,
+    Scheduler,
+    backoff_seconds,
+)
 
 
 def item(user: str = "ana", model: str = "m", entries: int = 1) -> Item:
@@ -178,3 +186,39 @@ def test_pauses_grow_up_to_a_bound(attempts: int, jitter: float) -> None:
     """Half a second to fifteen, never the same for two callers."""
     assert 0.25 <= backoff_seconds(attempts, jitter) <= 15
     assert backoff_seconds(attempts + 1, jitter) >= backoff_seconds(attempts, jitter)
+
+
+def test_what_is_cleared_is_to_be_read_again() -> None:
+    """Nothing is held then, and nothing loose."""
+    made = queue(item("ana"))
+    assert made.next(0.0) is not None
+    made.add([item("bo")], 0.0)
+    left = made.empty
+    made.clear()
+    assert (left, made.empty, made.next(0.0)) == (False, True, None)
+
+
+def test_who_is_isolated_is_taken_out_of_what_is_held() -> None:
+    """Each of their items is alone, others stay together; a batch without them, or that was sent, stays as it is."""
+    made = queue()
+    mixed = made.hold([item("ana", "m1"), item("bo"), item("ana", "m2")])
+    only = made.hold([item("ana", "m3"), item("ana", "m4")])
+    made.hold([item("bo"), item("cy")])
+    made.hold([item("ana")])
+    sent = made.hold([item("ana"), item("bo")])
+    fail(made, sent, unconfirmed=True)
+    spoilt = made.isolate("ana", 0.0)
+    assert [(held, [[one.model for one in part] for part in parts]) for held, parts in spoilt] == [
+        (mixed, [["m1"], ["m2"], ["m"]]),
+        (only, [["m3"], ["m4"]]),
+    ]
+
+
+def test_only_so_many_are_isolated_at_once() -> None:
+    """Were there more, it would not be about users; one whose time is over makes room."""
+    made = queue()
+    for number in range(MOST_ISOLATED):
+        made.isolate(f"u{number}", 0.0)
+    held = made.hold([item("ana"), item("bo")])
+    assert made.isolate("ana", 0.0) == []
+    assert [found for found, _ in made.isolate("ana", ISOLATION_SECONDS)] == [held]
