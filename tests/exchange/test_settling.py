@@ -1,4 +1,8 @@
-"""However a request ends, it is settled once: nothing stays reserved, and what was delivered is charged, exactly."""
+"""However a request ends, it is settled once: nothing stays reserved, and what was delivered is charged, exactly.
+
+About: `proxy/admission.py`, `proxy/exchange.py`, `proxy/forwarding.py`, `proxy/registry.py`, `proxy/relay.py`,
+`proxy/state.py`, `proxy/streaming.py`, `proxy/whole.py`.
+"""
 
 from __future__ import annotations
 

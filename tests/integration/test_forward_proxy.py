@@ -1,4 +1,7 @@
-"""Forward proxies and certificates towards the provider and Zion, over real sockets."""
+"""Forward proxies and certificates towards the provider and Zion, over real sockets.
+
+About: `proxy/transport/dialer.py`.
+"""
 
 from __future__ import annotations
 

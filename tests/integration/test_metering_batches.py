@@ -1,4 +1,7 @@
-"""Records become batches, and every answer of Zion is understood: nothing told twice, nothing forgotten."""
+"""Records become batches, and every answer of Zion is understood: nothing told twice, nothing forgotten.
+
+About: `usage/delivery.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Usage that Zion refuses stays spent until somebody decides, and what is counted is what there are records of."""
+"""Usage that Zion refuses stays spent until somebody decides, and what is counted is what there are records of.
+
+About: `usage/fault_isolation.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One of N things in a queue cannot be read: the N-1 others pass, and the one is set aside, counted and kept."""
+"""One of N things in a queue cannot be read: the N-1 others pass, and the one is set aside, counted and kept.
+
+About: `usage/quarantine.py`, `usage/streams.py`.
+"""
 
 from __future__ import annotations
 

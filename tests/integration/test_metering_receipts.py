@@ -1,4 +1,7 @@
-"""A 2xx is a receipt only if it says so: anything else is looked into, and nothing is billed twice or forgotten."""
+"""A 2xx is a receipt only if it says so: anything else is looked into, and nothing is billed twice or forgotten.
+
+About: `usage/batch_store.py`, `usage/receipts.py`.
+"""
 
 from __future__ import annotations
 

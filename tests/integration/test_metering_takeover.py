@@ -1,4 +1,7 @@
-"""Several deliverers on one Redis: none tells what another has told, and what a dead one leaves behind is told once."""
+"""Several deliverers on one Redis: none tells what another has told, and what a dead one leaves behind is told once.
+
+About: `usage/record_store.py`, `usage/recovery.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Batches whose answer did not come: Zion's own numbers tell whether it took them."""
+"""Batches whose answer did not come: Zion's own numbers tell whether it took them.
+
+About: `usage/confirmation.py`.
+"""
 
 from __future__ import annotations
 

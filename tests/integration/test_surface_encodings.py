@@ -1,4 +1,7 @@
-"""Request bodies in a content coding: decoded, counted and sent on as they were before; bounded; refused by name."""
+"""Request bodies in a content coding: decoded, counted and sent on as they were before; bounded; refused by name.
+
+About: `proxy/receive.py`.
+"""
 
 from __future__ import annotations
 

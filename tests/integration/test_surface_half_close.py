@@ -1,4 +1,7 @@
-"""Clients that say all they have to say and then only read, or send more than one request before they read."""
+"""Clients that say all they have to say and then only read, or send more than one request before they read.
+
+About: `server/half_close.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What operators see: health, metrics, the log line of a request; and the list of models."""
+"""What operators see: health, metrics, the log line of a request; and the list of models.
+
+About: `proxy/catalog.py`, `routes/models.py`, `routes/operations.py`, `routes/probe.py`, `routes/state.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The caller's own view: GET /sentinel/quota, and what is left of the subscription on every answer."""
+"""The caller's own view: GET /sentinel/quota, and what is left of the subscription on every answer.
+
+About: `routes/quota.py`.
+"""
 
 from __future__ import annotations
 

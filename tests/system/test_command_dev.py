@@ -1,4 +1,7 @@
-"""`sentinel dev` as a developer has it: started, its snippets pasted, ended with Ctrl-C."""
+"""`sentinel dev` as a developer has it: started, its snippets pasted, ended with Ctrl-C.
+
+About: `dev/command.py`, `dev/greeting.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`sentinel doctor`: one line for each check, a remedy beside what is wrong, and a status for scripts."""
+"""`sentinel doctor`: one line for each check, a remedy beside what is wrong, and a status for scripts.
+
+About: `doctor.py`.
+"""
 
 from __future__ import annotations
 

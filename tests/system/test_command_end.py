@@ -1,4 +1,7 @@
-"""How `sentinel serve` ends by Ctrl-C: what it says, what it waits for, and that a second one waits for nothing."""
+"""How `sentinel serve` ends by Ctrl-C: what it says, what it waits for, and that a second one waits for nothing.
+
+About: `server/process.py`.
+"""
 
 from __future__ import annotations
 

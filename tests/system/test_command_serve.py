@@ -1,4 +1,7 @@
-"""`sentinel serve` as a process: how it starts, how it ends, and how several workers act as one."""
+"""`sentinel serve` as a process: how it starts, how it ends, and how several workers act as one.
+
+About: `__main__.py`, `app.py`, `server/workers.py`.
+"""
 
 from __future__ import annotations
 

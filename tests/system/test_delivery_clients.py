@@ -1,4 +1,7 @@
-"""Clients that leave, stall or are cut off: each is charged its input and exactly what was delivered."""
+"""Clients that leave, stall or are cut off: each is charged its input and exactly what was delivered.
+
+About: `proxy/client.py`.
+"""
 
 from __future__ import annotations
 

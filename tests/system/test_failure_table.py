@@ -1,4 +1,7 @@
-"""Each row of DESIGN section 9, with real processes: what happens when something is away, and that it comes back."""
+"""Each row of DESIGN section 9, with real processes: what happens when something is away, and that it comes back.
+
+About: `observability/gauges.py`.
+"""
 
 from __future__ import annotations
 

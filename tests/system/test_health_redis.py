@@ -1,4 +1,7 @@
-"""Health tells what requests meet at Redis, and what is wrong with the set-up of that."""
+"""Health tells what requests meet at Redis, and what is wrong with the set-up of that.
+
+About: `cache/health.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,20 @@
-"""The tree of unit tests mirrors src/, so that whoever opens a file knows where its tests are."""
+"""The tree of unit tests mirrors src/, so that whoever opens a file knows where its tests are.
 
+What is tested elsewhere has a line in tests/covered_by.toml.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 UNIT = Path(__file__).parent
-SOURCE = UNIT.parents[1] / "src" / "sentinel"
+ROOT = UNIT.parents[1]
+SOURCE = ROOT / "src" / "sentinel"
+COVERED_BY: dict[str, str] = tomllib.loads((ROOT / "tests/covered_by.toml").read_text())
 ABOUT_THE_CHECKOUT = {
     "test_contracts.py",
     "test_deploy.py",
@@ -15,13 +24,52 @@ ABOUT_THE_CHECKOUT = {
 }  # These look at the files around src/.
 
 
-@pytest.mark.parametrize("test", sorted(UNIT.rglob("test_*.py")), ids=lambda path: str(path.relative_to(UNIT)))
+def module_of(test: Path) -> str | None:
+    """The module, such as `limits/ledger.py`, or room that a unit test is about by its name; None: there is none."""
+    room = test.parent.relative_to(UNIT)
+    words = test.stem.removeprefix("test_").split("_")
+    for count in range(len(words), 0, -1):
+        module = room / f"{'_'.join(words[:count])}.py"
+        if (SOURCE / module).is_file() or (SOURCE / module.with_suffix("") / "__init__.py").is_file():
+            return str(module)
+    return None
+
+
+def unit_tests() -> list[Path]:
+    return [test for test in sorted(UNIT.rglob("test_*.py")) if test.name not in ABOUT_THE_CHECKOUT]
+
+
+def has_code(module: Path) -> bool:
+    """Whether there is anything in it that could be tested; most `__init__.py` only explain their room."""
+    imports = re.search(r"^(?:from|import) (?!__future__)", module.read_text(), re.MULTILINE)
+    return module.name != "__init__.py" or imports is not None
+
+
+def names(test: str, module: str) -> bool:
+    """Whether the text of a test names a module: by its path, or by an import."""
+    room, _, name = f"sentinel/{module}".removesuffix(".py").removesuffix("/__init__").rpartition("/")
+    package = re.escape(room.replace("/", ".") or "sentinel")
+    imported = rf"\b{package}\.{name}\b|^from {package} import .*\b{name}\b" if room else r"^from sentinel import "
+    return f"`{module}`" in test or re.search(imported, test, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("test", unit_tests(), ids=lambda path: str(path.relative_to(UNIT)))
 def test_each_unit_test_sits_where_its_module_does(test: Path) -> None:
     """tests/unit/limits/test_ledger.py, or test_ledger_<aspect>.py, is about src/sentinel/limits/ledger.py."""
-    if test.parent == UNIT and test.name in ABOUT_THE_CHECKOUT:
-        return
-    room = SOURCE / test.parent.relative_to(UNIT)
-    words = test.stem.removeprefix("test_").split("_")
-    candidates = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
-    found = [name for name in candidates if (room / f"{name}.py").is_file() or (room / name / "__init__.py").is_file()]
-    assert found, f"no module {' or '.join(candidates)} in {room}"
+    assert module_of(test) is not None, "no module of this name in the room of src/sentinel that this folder mirrors"
+
+
+def test_each_module_has_a_test() -> None:
+    """A unit test of its name, or a line that says what tests it; and no line is left of what has, or is no more."""
+    modules = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if has_code(path)}
+    elsewhere = modules - {module_of(test) for test in unit_tests()}
+    assert sorted(elsewhere - COVERED_BY.keys()) == [], "add a unit test, or a line to tests/covered_by.toml"
+    assert sorted(COVERED_BY.keys() - elsewhere) == [], "these need no line in tests/covered_by.toml"
+
+
+@pytest.mark.parametrize("module", COVERED_BY)
+def test_what_covers_a_module_names_it(module: str) -> None:
+    """So that who reads the test finds the module as well."""
+    test = ROOT / COVERED_BY[module]
+    assert test.name.startswith("test_")
+    assert names(test.read_text(), module), f"{COVERED_BY[module]} neither imports {module} nor has `{module}` in it"

@@ -1,4 +1,7 @@
-"""OpenAI's API, over real sockets: seen by the official SDK, and byte by byte."""
+"""OpenAI's API, over real sockets: seen by the official SDK, and byte by byte.
+
+About: `dev/clock.py`, `dev/control.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the simulator makes up fits the schema that it was asked for, as an independent validator judges."""
+"""What the simulator makes up fits the schema that it was asked for, as an independent validator judges.
+
+About: `dev/pattern.py`.
+"""
 
 from __future__ import annotations
 

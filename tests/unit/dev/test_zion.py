@@ -1,4 +1,7 @@
-"""Zion's API, over real sockets."""
+"""Zion's API, over real sockets.
+
+About: `dev/tiers.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the server does by the clock, on a connection that is none."""
+"""What the server does by the clock, on a connection that is none.
+
+About: `server/protocol.py`.
+"""
 
 from __future__ import annotations
 
