@@ -112,7 +112,7 @@ class Provider:
                 await on_blank(ProviderAnswer(200, b"content-type: application/json\r\n", b"up_1", blank))
         return ProviderAnswer(status, b"content-type: application/json\r\n", b"up_1", body)
 
-    async def stream(self, request: ProviderRequest, room: Any) -> _Answer:
+    async def stream(self, request: ProviderRequest, room: Any) -> _Stream:
         await asyncio.sleep(0)  # As a connection is made.
         self.requests.append(copy(request))
         request.sent = True
@@ -122,7 +122,7 @@ class Provider:
         if self.failure is not None:
             raise self.failure
         self.opened += 1
-        return _Answer(self, *self.refuses.pop(0)) if self.refuses else _Answer(self, self.status, self.body)
+        return _Stream(self, *self.refuses.pop(0)) if self.refuses else _Stream(self, self.status, self.body)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         raise AssertionError
@@ -131,7 +131,7 @@ class Provider:
         return
 
 
-class _Answer:
+class _Stream:
     redactor = NO_SECRET
 
     def __init__(self, provider: Provider, status: int, body: bytes) -> None:

@@ -17,6 +17,7 @@ from sentinel.proxy.client import ClientSide
 from sentinel.proxy.keepalive import COMMENT, StreamKeepAlive
 from sentinel.tasks import Tasks
 from tests.exchange.driver import DONE, INPUT_TOKENS, KEEP_ALIVE_SECONDS, Client, Gate, Stage, event, usage
+from tests.support.waiting import PATIENCE_SECONDS
 
 HELLO, WORLD = event("Hello"), event(" world")
 WHOLE = json.dumps(
@@ -43,7 +44,7 @@ class Scene:
         """Run until then."""
         if self.task is None:
             self.task = asyncio.create_task(self.stage.exchange(self.client).run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await reached.wait()
         self._now = max(self._now, monotonic())
         self.passes(0)
@@ -56,7 +57,7 @@ class Scene:
     async def to_the_end(self) -> tuple[int, int, int] | None:
         """Run to the end; what was charged."""
         assert self.task is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self.task
         before = self.client.got
         self.passes(10 * KEEP_ALIVE_SECONDS)

@@ -15,7 +15,8 @@ from sentinel.limits.policy import Cost, Quota, Reservation
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from tests.support.memory_governance import MemoryGovernance
-from tests.support.metering import POLICY, QUICK, empty_store, until
+from tests.support.metering import POLICY, QUICK, empty_store
+from tests.support.waiting import until
 
 ANA, BO, CY = "ana", "bo", "cy"
 SPENT: Cost = Cost(1, 12, 7)

@@ -20,7 +20,7 @@ from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
 from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client, HttpError
 from tests.support.sockets import close, nodelay_of_ends, reset
-from tests.support.stack import wait_until
+from tests.support.waiting import until, wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
@@ -252,7 +252,7 @@ def _first_asked(connections: list[socket.socket]) -> socket.socket:
                     return connection
         return None
 
-    asked: socket.socket = wait_until(found, what="a request")
+    asked: socket.socket = wait_until(found, "a request")
     for connection in connections:
         connection.settimeout(5)
     return asked
@@ -270,9 +270,7 @@ async def test_giving_up_between_two_tries_and_in_the_second() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            async with asyncio.timeout(5):
-                while nodelay_of_ends(peer.port):  # noqa: ASYNC110 (the kernel sets no event)
-                    await asyncio.sleep(0)
+            await until(lambda: not nodelay_of_ends(peer.port), "the end of its connections")
             await client.close()
 
 

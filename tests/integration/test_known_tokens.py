@@ -11,7 +11,8 @@ import pytest
 from sentinel.cache import keys, subscription
 from sentinel.cache.subscription import MOST_TOKENS_OF_A_USER, SubscriptionCache
 from sentinel.dev.zion import ZionSimulator
-from tests.support.metering import Books, open_books, until
+from tests.support.metering import Books, open_books
+from tests.support.waiting import until
 
 TOKENS = 500
 AT_ONCE = 50

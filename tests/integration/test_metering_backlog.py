@@ -13,7 +13,8 @@ from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.limits.policy import Cost
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
-from tests.support.metering import Books, open_books, until
+from tests.support.metering import Books, open_books
+from tests.support.waiting import until
 
 USERS, REQUESTS = 250, 25_000
 RECORD_BYTES = 300
@@ -58,7 +59,7 @@ async def test_a_long_outage(books: Books) -> None:
     outbox._scheduler.pause_until = 0.0
     for held in outbox._scheduler.held:
         held.due = 0.0
-    await until(outbox.flush, 30)
+    await until(outbox.flush)
     assert books.booked() == books.owed
     calls = books.reports()
     assert len(calls) <= 20

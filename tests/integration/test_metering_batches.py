@@ -16,7 +16,8 @@ from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.limits.policy import Cost
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.zion.client import ZionClient
-from tests.support.metering import Books, open_books, other_zion, scripted, until
+from tests.support.metering import Books, open_books, other_zion, scripted
+from tests.support.waiting import until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 
@@ -73,7 +74,7 @@ async def test_a_batch_has_a_thousand_items_at_most(books: Books) -> None:
     for number in range(2100):
         books.simulator.add_user(f"u{number}@corp.test", external_id=f"u{number}")
         await books.spend(f"u{number}@corp.test")
-    await books.told(books.outbox(), 20)
+    await books.told(books.outbox())
     sizes = [len(items) for items in batches(books)]
     assert max(sizes) <= 1000
     assert len(sizes) <= 4
@@ -170,12 +171,12 @@ async def test_failures_are_spaced_out(books: Books) -> None:
         await outbox.flush()
         return len(books.reports()) >= times
 
-    await until(lambda: tried(4), 15)
+    await until(lambda: tried(4))
     gaps = [b.at - a.at for a, b in zip(books.reports(), books.reports()[1:], strict=False)]
     assert gaps[0] >= 0.025
     assert gaps[2] >= 0.1
     books.simulator.faults.clear()
-    await books.told(outbox, 15)
+    await books.told(outbox)
     assert books.booked() == books.owed
 
 
@@ -274,8 +275,8 @@ async def test_poison_blocks_nobody(books: Books, simulator: ZionSimulator, how:
             await outbox.flush()
             return outbox.delivered.dead == 1
 
-        await until(buried, 30)
-        await books.told(outbox, 20)
+        await until(buried)
+        await books.told(outbox)
     assert books.booked() == books.owed
     (letter,) = [letter async for letter in DeadLetters(books.ledger).all()]
     assert letter.record is not None
@@ -302,11 +303,11 @@ async def test_poison_that_keeps_coming_blocks_nobody(books: Books, simulator: Z
             await outbox.flush()
             return len(simulator.applied) >= rounds * len(emails) and outbox.delivered.dead >= dead
 
-        await until(lambda: told(1), 20)
+        await until(lambda: told(1))
         started, before = time.monotonic(), len(simulator.applied)
-        await until(lambda: told(before // len(emails) + 10), 20)
+        await until(lambda: told(before // len(emails) + 10))
         assert time.monotonic() - started < 10
-        await until(lambda: told(0, dead=1), 20)
+        await until(lambda: told(0, dead=1))
         for metric in ("ai_requests", "ai_input_tokens", "ai_output_tokens"):
             del books.owed[f"{CY} {metric}"]
 
@@ -314,7 +315,7 @@ async def test_poison_that_keeps_coming_blocks_nobody(books: Books, simulator: Z
             await outbox.flush()
             return books.booked() == books.owed
 
-        await until(all_told, 20)
+        await until(all_told)
     assert len(outbox._scheduler.held) < 20
 
 
@@ -330,10 +331,10 @@ async def test_a_zion_that_takes_no_usage_at_all_buries_nobody(books: Books) -> 
         await outbox.flush()
         return outbox.delivered.failures >= times
 
-    await until(lambda: failed(8), 20)
+    await until(lambda: failed(8))
     assert outbox.delivered.dead == 0
     books.simulator.faults.clear()
-    await books.told(outbox, 15)
+    await books.told(outbox)
     assert books.booked() == books.owed
     assert len(books.reports()) < 30
 
@@ -345,7 +346,7 @@ async def test_zion_is_not_flooded(books: Books) -> None:
         await books.user(f"f{number}@corp.test")
         await books.spend(f"f{number}@corp.test")
     started = time.monotonic()
-    await books.told(books.outbox(calls_per_second=20), 20)
+    await books.told(books.outbox(calls_per_second=20))
     calls = books.reports()
     assert time.monotonic() - started >= 1.4
     for number in range(len(calls) - 20):
@@ -357,5 +358,5 @@ async def test_something_else_in_the_stream_stops_nobody(books: Books) -> None:
     await books.store.command("XADD", "sentinel:{3}:outbox", "*", "x", "y")
     await books.spend(ANA)
     outbox = books.outbox()
-    await until(outbox.flush, 5)
+    await until(outbox.flush)
     assert books.booked() == books.owed

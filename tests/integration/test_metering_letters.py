@@ -19,7 +19,8 @@ from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import ByDimension, Cost, Quota, Reservation
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.reconciliation import Reconciler
-from tests.support.metering import Books, open_books, until
+from tests.support.metering import Books, open_books
+from tests.support.waiting import until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 HOUR_MS = 3_600_000
@@ -59,7 +60,7 @@ async def buried(books: Books, count: int) -> None:
         await outbox.flush()
         return await DeadLetters(books.ledger).count() == count and await books.waiting() == 0
 
-    await until(dead, 20)
+    await until(dead)
     # Another one in the same process may go on at once.
     await outbox.stop(1)
 
@@ -214,14 +215,14 @@ async def test_a_zion_that_refuses_everybody_buries_nobody(books: Books, simulat
         await outbox.flush()
         return len(books.reports()) >= times
 
-    await until(lambda: tried(40 if how == "results" else 12), 30)
+    await until(lambda: tried(40 if how == "results" else 12))
     assert outbox.delivered.dead == 0
     if how != "results":
         # Nothing is taken apart any more once two are refused.
         assert len({len(call.body["increments"]) for call in books.reports()[-3:]}) <= 3
     simulator.faults.clear()
     simulator.refused_emails.clear()
-    await books.told(outbox, 20)
+    await books.told(outbox)
     assert books.booked() == books.owed
     # After an hour of it they are letters all the same.
     simulator.refused_emails |= {ANA, BO}

@@ -30,8 +30,9 @@ from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker
-from tests.support.metering import Books, open_books, until
+from tests.support.metering import Books, open_books
 from tests.support.streams import append, entries
+from tests.support.waiting import until
 
 USERS = [f"u{number}" for number in range(10)]
 EMAILS = [f"{user}@corp.test" for user in USERS]
@@ -274,7 +275,7 @@ async def test_an_account_while_usage_is_told(books: Books, seen: Seen, name: st
         await outbox.flush()
         return outbox.delivered.dead == 1 and (await outbox.depth())[0] == 0
 
-    await until(is_told, 20)
+    await until(is_told)
     assert sum(amount for name, amount in books.booked().items() if "ai_requests" in name) == 9
     assert seen["accounts"] == 1
     assert await books.store.command("XLEN", keys.unreadable(P)) == 1
@@ -394,7 +395,7 @@ async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
         await outbox.flush()
         return books.booked() == books.owed
 
-    await until(is_told, 20)
+    await until(is_told)
 
 
 # ------------------------------------------------------------------------------------------------------------ spool

@@ -15,7 +15,8 @@ import pytest
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
 from sentinel.zion.client import ZionClient
-from tests.support.metering import Books, open_books, other_zion, scripted, until
+from tests.support.metering import Books, open_books, other_zion, scripted
+from tests.support.waiting import until
 
 ANA, BO = "ana@corp.test", "bo@corp.test"
 
@@ -149,10 +150,10 @@ async def test_a_page_for_everything_is_waited_out(books: Books) -> None:
         await outbox.flush()
         return len(books.simulator.calls) >= times
 
-    await until(lambda: asked(12), 20)
+    await until(lambda: asked(12))
     assert await books.waiting() == 2
     books.simulator.faults.clear()
-    await books.told(outbox, 20)
+    await books.told(outbox)
     assert books.booked() == books.owed
     assert outbox.delivered.ambiguous == 0
 

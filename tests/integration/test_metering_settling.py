@@ -18,7 +18,8 @@ from sentinel.tasks import Tasks
 from sentinel.usage import spool, spool_files, tracker
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
-from tests.support.metering import Books, open_books, until
+from tests.support.metering import Books, open_books
+from tests.support.waiting import until
 
 EMAILS = [f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed")]
 SPENT: Cost = Cost(1, 12, 7)

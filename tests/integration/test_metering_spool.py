@@ -20,7 +20,7 @@ from sentinel.limits.policy import Cost
 from sentinel.usage import spool as spool_module
 from sentinel.usage import spool_files
 from sentinel.usage.spool import Settlement, Spool
-from tests.support.metering import until
+from tests.support.waiting import until
 
 WRITER = textwrap.dedent(
     """
@@ -302,7 +302,7 @@ async def test_killed_while_replaying(tmp_path: Path, store: Store, store_url: s
     for _ in range(3):
         before: int = await store.command("XLEN", outbox)
         process = replayer(store_url, tmp_path)
-        await until(grown, 20)
+        await until(grown)
         process.kill()
         process.wait(10)
     assert await store.command("XLEN", outbox) < 5000

@@ -20,8 +20,9 @@ from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Cost
 from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
-from tests.support.metering import Books, Stepped, open_books, until
+from tests.support.metering import Books, Stepped, open_books
 from tests.support.streams import append, entries
+from tests.support.waiting import until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 NOBODY = 99_999_999
@@ -102,7 +103,7 @@ async def test_two_share_the_work(books: Books, short_lives: None) -> None:
         for email in some:
             await books.spend(email)
         await asyncio.sleep(0.02)
-    await until(lambda: _nothing_waits(books), 10)
+    await until(lambda: _nothing_waits(books))
     for outbox in pair:
         await outbox.stop(5)
     for task in running:
@@ -124,10 +125,10 @@ async def test_partitions_are_shared_evenly(books: Books, short_lives: None) -> 
             await outbox.flush()
         return [len(outbox._ownership.owned) for outbox in (one, two, three)[: len(sizes)]] == list(sizes)
 
-    await until(lambda: shares(32, 32), 5)
-    await until(lambda: shares(22, 22, 20), 5)
+    await until(lambda: shares(32, 32))
+    await until(lambda: shares(22, 22, 20))
     await three.stop(1)
-    await until(lambda: shares(32, 32), 5)
+    await until(lambda: shares(32, 32))
 
 
 async def test_silence_is_death(books: Books, short_lives: None) -> None:
@@ -137,7 +138,7 @@ async def test_silence_is_death(books: Books, short_lives: None) -> None:
     await Stepped(victim.flush(), 9).run()
     await successor.flush()
     assert successor._ownership.owned == frozenset()
-    await until(lambda: _told_by(successor), 5)
+    await until(lambda: _told_by(successor))
     assert books.booked() == books.owed
 
 
@@ -148,7 +149,7 @@ async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books
     books.simulator.faults.set(status=503, times=1)
     assert not await victim.flush()
     await successor.flush()
-    await until(lambda: _told_by(successor), 5)
+    await until(lambda: _told_by(successor))
     calls = len(books.reports())
     victim._scheduler.pause_until = 0.0
     await victim.flush()
@@ -163,9 +164,9 @@ async def test_a_process_that_was_stopped_right_before_a_call(books: Books, shor
     victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign,assignment]
     await books.spend(ANA)
     working = asyncio.create_task(victim.flush())
-    await until(lambda: _sent(books), 5)
+    await until(lambda: _sent(books))
     await successor.flush()
-    await until(lambda: _told_by(successor), 5)
+    await until(lambda: _told_by(successor))
     awake.set()
     await working
     assert len(books.reports()) == 1
@@ -196,7 +197,7 @@ async def test_an_emptied_redis_is_set_up_again(books: Books) -> None:
     await books.told(outbox)
     await books.store.client.flushall()
     await books.spend(BO)
-    await until(lambda: _told_by(outbox), 5)
+    await until(lambda: _told_by(outbox))
     assert books.booked() == books.owed
 
 
@@ -321,7 +322,7 @@ async def test_stopping_waits_for_the_call_that_is_on_its_way(books: Books) -> N
     books.simulator.faults.set(delay_seconds=0.3, times=1)
     outbox = books.outbox()
     running = asyncio.create_task(outbox.run())
-    await until(lambda: _called(books), 5)
+    await until(lambda: _called(books))
     await books.spend(BO)
     await outbox.stop(5)
     await running

@@ -18,7 +18,8 @@ from sentinel.dev.zion import BATCH, LIMITS, ZionSimulator
 from sentinel.limits.policy import Cost
 from sentinel.usage.outbox import Outbox
 from sentinel.zion.client import ZionClient
-from tests.support.metering import QUICK, Books, open_books, other_zion, scripted, until
+from tests.support.metering import QUICK, Books, open_books, other_zion, scripted
+from tests.support.waiting import until
 
 ANA, BO, CY, DI, ED = (f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed"))
 EMAILS = (ANA, BO, CY, DI, ED)
@@ -177,7 +178,7 @@ async def test_a_zion_that_does_not_tell_limits_is_not_waited_for(books: Books, 
     break_next(books, drop=True)
     await outbox.flush()
     books.simulator.faults.set(status=status, path_prefix=LIMITS)
-    await books.told(outbox, 15)
+    await books.told(outbox)
     assert books.booked() == books.owed
     assert outbox.delivered.ambiguous == 5
 
@@ -198,9 +199,9 @@ async def test_a_zion_that_is_away_is_waited_for(books: Books, zion_url: str) ->
             and outbox._scheduler.held[0].unconfirmed_since < outbox._scheduler.pause_until - 1.5
         )
 
-    await until(tried_long, 15)
+    await until(tried_long)
     server.start()
-    await books.told(outbox, 15)
+    await books.told(outbox)
     server.stop()
     assert books.booked() == books.owed
     assert outbox.delivered.ambiguous == 0

@@ -17,7 +17,8 @@ from redis.exceptions import RedisClusterException, RedisError
 from sentinel.cache.redis import open_store
 from sentinel.dev.store import EmbeddedStore, _binary
 from tests.support.relays import Certificates, Relay
-from tests.support.stack import free_port, wait_until
+from tests.support.stack import free_port
+from tests.support.waiting import wait_until
 
 USER, PASSWORD, ENCODED = "app", "p@s/s#?:&", "p%40s%2Fs%23%3F%3A%26"
 
@@ -120,7 +121,7 @@ async def test_a_cluster_over_tls(tmp_path: Path, certificates: Certificates) ->
             with contextlib.closing(Redis(port=store.port)) as client:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
                 await asyncio.to_thread(
-                    wait_until, lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 10, "the slots"
+                    wait_until, lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the slots"
                 )
                 client.config_set("requirepass", PASSWORD)
             url = f"rediss+cluster://:{ENCODED}@127.0.0.1:{relay.port}"
@@ -147,7 +148,7 @@ def sentinel(folder: Path, master_port: int) -> Iterator[int]:
         return False
 
     try:
-        wait_until(answers, what="Redis Sentinel")
+        wait_until(answers, "Redis Sentinel")
         yield port
     finally:
         process.kill()

@@ -14,8 +14,9 @@ from sentinel.cache.redis import Script, Store
 from sentinel.dev.store import EmbeddedStore
 from sentinel.diagnosis import plain
 from sentinel.error import RedisUnavailable
-from tests.support.stack import Stack, wait_until
+from tests.support.stack import Stack
 from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 
 EMAIL = "private.person@corp.test"
 

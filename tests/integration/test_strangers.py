@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +11,11 @@ from typing import Any
 import pytest
 
 from sentinel.cache.bulkhead import MOST_AT_ONCE
+from tests.support.client import Answer
+from tests.support.crowd import post
 from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import chat, head
+from tests.support.surface import chat
 
 STRANGERS = 400
 ZION_SECONDS = 0.5
@@ -54,16 +55,11 @@ def sentinel(stack: Stack, zion: SlowZion) -> Iterator[SentinelProcess]:
         yield stack.sentinel(ZION_API_URL=url, JWT_CACHE_TTL_SECONDS="1")
 
 
-async def ask(sentinel: SentinelProcess, token: str, address: str = "127.0.0.1") -> tuple[int, float, bytes]:
+async def ask(sentinel: SentinelProcess, token: str, address: str = "127.0.0.1") -> tuple[int, float, Answer]:
     """Status of a chat from this address, seconds that it took, and the whole answer."""
     started = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", sentinel.port, local_addr=(address, 0))
-    body = json.dumps(chat("[[tokens=1]]")).encode()
-    lines = [f"authorization: Bearer {token}", f"content-length: {len(body)}", "connection: close"]
-    writer.write(head(headers=lines) + body)
-    data = await asyncio.wait_for(reader.read(), 15)
-    writer.close()
-    return int(data.split()[1]), time.monotonic() - started, data
+    answer = await post(sentinel, token, chat("[[tokens=1]]"), address=address)
+    return answer.status, time.monotonic() - started, answer
 
 
 async def test_a_flood_of_strangers(stack: Stack, sentinel: SentinelProcess, zion: SlowZion) -> None:
@@ -82,6 +78,6 @@ async def test_a_flood_of_strangers(stack: Stack, sentinel: SentinelProcess, zio
     statuses = Counter(status for status, _, _ in answers)
     assert set(statuses) == {401, 503}
     assert statuses[401] >= MOST_AT_ONCE * 3 / 4
-    assert all(b"retry-after: " in data for status, _, data in answers if status == 503)
+    assert all("retry-after" in answer.headers for status, _, answer in answers if status == 503)
     assert max(seconds for _, seconds, _ in answers) < ANSWER_SECONDS + SLACK_SECONDS
     assert zion.most <= MOST_AT_ONCE + 1

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.scripted import ScriptedProvider
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, COMPLETIONS, chat, post
+from tests.support.waiting import wait_until
 
 ASK = b'"stream_options":{"include_usage":true}'
 
@@ -303,7 +304,7 @@ def test_bad_events_are_counted(provider: ScriptedProvider, sentinel: SentinelPr
     before = sentinel.metric(name)
     provider.streams(delta("a"), b"data: {oops\n\n", b"data: [\n\n", DONE)
     assert post(sentinel, token, chat(stream=True)).status == 200
-    wait_until(lambda: sentinel.metric(name) == before + 2, what="two more")
+    wait_until(lambda: sentinel.metric(name) == before + 2, "two more")
 
 
 def test_an_event_arrives_before_the_next_is_sent(

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.support.surface import CHAT, COMPLETIONS, chat, events, head, post, read_answer, send
+from tests.support.client import events
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer, send
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -496,7 +498,7 @@ def test_an_endless_body_is_refused_while_it_comes(strict: SentinelProcess, toke
         connection.sendall(chunk * 7)
         assert read_answer(connection, 1.5).is_error(413, "request_too_large")
         with pytest.raises(ConnectionError):
-            wait_until(lambda: connection.sendall(chunk), what="the end of the connection")
+            wait_until(lambda: connection.sendall(chunk), "the end of the connection")
 
 
 def test_a_stranger_cannot_send_for_ever(strict: SentinelProcess) -> None:
@@ -506,7 +508,7 @@ def test_a_stranger_cannot_send_for_ever(strict: SentinelProcess) -> None:
         connection.sendall(head(headers=["transfer-encoding: chunked"]) + chunk)
         assert read_answer(connection, 1.5).is_error(401, "missing_api_key")
         with pytest.raises(ConnectionError):
-            wait_until(lambda: connection.sendall(chunk), what="the end of the connection")
+            wait_until(lambda: connection.sendall(chunk), "the end of the connection")
 
 
 def test_a_slow_body_is_408(strict: SentinelProcess, token: str) -> None:
@@ -555,7 +557,7 @@ def test_zion_away_with_an_unknown_token_is_503(stack: Stack, sentinel: Sentinel
         assert int(answer.headers["retry-after"]) >= 1
         assert b"zion-db-7.internal" not in answer.body
     faults.clear()
-    wait_until(lambda: post(sentinel, token, chat()).status == 200, what="service after Zion is back")
+    wait_until(lambda: post(sentinel, token, chat()).status == 200, "service after Zion is back")
 
 
 def test_zion_is_given_three_seconds_in_all(stack: Stack, sentinel: SentinelProcess) -> None:

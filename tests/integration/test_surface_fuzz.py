@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.client import Answer, answer_of
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, Answer, head, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, head, read_answer, send
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -117,8 +118,7 @@ class Caller:
 
     def post(self, path: str, body: bytes, **headers: str) -> Answer:
         self.connection.request("POST", path, body, {"Authorization": f"Bearer {self.token}", **headers})
-        answer = self.connection.getresponse()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        return answer_of(self.connection.getresponse())
 
     def sends(self, path: str, body: bytes) -> None:
         """Send a body, and look at what comes back."""

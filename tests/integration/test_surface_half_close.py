@@ -13,8 +13,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support import sockets
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import chat, head, read_answer
+from tests.support.waiting import wait_until
 
 GONE_SECONDS = 3.0
 """Within which the provider hears that a client is gone."""
@@ -103,14 +104,14 @@ class TestHalfClosed:
         seen = len(billed)
         with raw_connection(sentinel) as connection:
             connection.sendall(whole(token, f"[[{directive}]]", stream=stream))
-            wait_until(lambda: len(billed) > seen, what="the request at the provider")
+            wait_until(lambda: len(billed) > seen, "the request at the provider")
             if half_first:
                 connection.shutdown(socket.SHUT_WR)
                 wait_until(lambda: billed[seen].state == "running")
             if stream and "first_delay" not in directive:
                 assert connection.recv(65536)
             end(connection)
-        wait_until(lambda: billed[seen].state == "cancelled", GONE_SECONDS, "the end at the provider")
+        wait_until(lambda: billed[seen].state == "cancelled", "the end at the provider", seconds=GONE_SECONDS)
 
 
 class TestPipelines:
@@ -195,7 +196,7 @@ def test_a_silent_stream_without_keep_alives_ends_too(stack: Stack, token: str) 
     with raw_connection(sentinel) as connection:
         connection.sendall(whole(token, "[[hang_after=3]]", stream=True))
         assert connection.recv(65536)
-    wait_until(lambda: billed[seen].state == "cancelled", GONE_SECONDS, "the end at the provider")
+    wait_until(lambda: billed[seen].state == "cancelled", "the end at the provider", seconds=GONE_SECONDS)
 
 
 def test_a_client_of_http_1_0_that_leaves_is_noticed(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
@@ -204,6 +205,6 @@ def test_a_client_of_http_1_0_that_leaves_is_noticed(stack: Stack, sentinel: Sen
     seen, started = len(billed), time.monotonic()
     with raw_connection(sentinel) as connection:
         connection.sendall(whole(token, "[[first_delay=30]]").replace(b"HTTP/1.1", b"HTTP/1.0"))
-        wait_until(lambda: len(billed) > seen, what="the request at the provider")
-    wait_until(lambda: billed[seen].state == "cancelled", GONE_SECONDS, "the end at the provider")
+        wait_until(lambda: len(billed) > seen, "the request at the provider")
+    wait_until(lambda: billed[seen].state == "cancelled", "the end at the provider", seconds=GONE_SECONDS)
     assert time.monotonic() - started < 5

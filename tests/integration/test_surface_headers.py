@@ -9,8 +9,10 @@ from threading import Thread
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, events, head, post, read_answer, send
+from tests.support.client import Answer, events
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer, send
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -367,7 +369,7 @@ def test_logs_hold_no_secret(stack: Stack, sentinel: SentinelProcess) -> None:
     post(sentinel, token, chat("[[tokens=1]]"))
     reports = stack.simulators.zion.calls
     before = len(reports)
-    wait_until(lambda: any("/usage/" in call.path for call in list(reports)[before:]), what="a failed report")
+    wait_until(lambda: any("/usage/" in call.path for call in list(reports)[before:]), "a failed report")
     stack.simulators.zion.faults.clear()
     stack.booked(5, "private.person@corp.test")
     # Any of the processes on this store may have sent that report.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.scripted import ScriptedProvider
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, chat, head, is_closed, post, read_answer, send
+from tests.support.waiting import wait_until
 
 ADMIN_KEY = "operators-own"
 

@@ -19,8 +19,9 @@ import pytest
 
 from sentinel import __version__
 from tests.support.scripted import Script, ScriptedProvider
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -157,7 +158,7 @@ def test_metrics_have_the_names_that_dashboards_know(sentinel: SentinelProcess, 
     def missing() -> set[str]:
         return expected - set(send(sentinel, "GET", "/metrics").body.decode().splitlines())
 
-    wait_until(lambda: not missing(), what="all samples")
+    wait_until(lambda: not missing(), "all samples")
     text = send(sentinel, "GET", "/metrics").body.decode()
     assert re.search(r'sentinel_tokens_processed_total\{model="gpt-4o-mini",type="prompt"\} [1-9]', text)
     assert len(re.findall(r'sentinel_request_duration_seconds_bucket\{le="[0-9.]+",model="gpt-4o-mini"\}', text)) > 5
@@ -167,7 +168,7 @@ def test_the_model_label_is_bounded(sentinel: SentinelProcess, token: str) -> No
     """Names that the provider does not list share one label, however many clients invent."""
     for index in range(30):
         post(sentinel, token, chat(model=f"invented-{index}"))
-    wait_until(lambda: sentinel.metric('sentinel_requests_total{model="other",status="error"}') >= 30, what="30 errors")
+    wait_until(lambda: sentinel.metric('sentinel_requests_total{model="other",status="error"}') >= 30, "30 errors")
     assert b"invented" not in send(sentinel, "GET", "/metrics").body
 
 
@@ -175,9 +176,9 @@ def test_gauges_tell_what_goes_on(sentinel: SentinelProcess, token: str) -> None
     """Requests in flight are counted while they are."""
     thread = threading.Thread(target=post, args=(sentinel, token, chat("[[tokens=1 first_delay=1.5]]")))
     thread.start()
-    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 1, what="one request in flight")
+    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 1, "one request in flight")
     thread.join()
-    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 0, what="none in flight")
+    wait_until(lambda: sentinel.metric("sentinel_requests_in_flight ") == 0, "none in flight")
     for name in ("sentinel_outbox_depth ", "sentinel_outbox_age_seconds ", "sentinel_degraded "):
         assert any(line.startswith(name) for line in send(sentinel, "GET", "/metrics").body.decode().splitlines())
 
@@ -224,7 +225,7 @@ def line_of(sentinel: SentinelProcess, request_id: str) -> dict[str, Any]:
         assert len(lines) <= 1
         return lines[0] if lines else None
 
-    line: dict[str, Any] = wait_until(found, what="the log line")
+    line: dict[str, Any] = wait_until(found, "the log line")
     return line
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, head, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, chat, head, read_answer, send
 
 ADMIN_KEY = "operators-key"
 

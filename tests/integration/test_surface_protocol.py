@@ -10,8 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
-from tests.support.surface import CHAT, chat, events, head, is_closed, post, read_answer, send
+from tests.support.client import events
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import CHAT, chat, head, is_closed, post, read_answer, send
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_a_malformed_chunk_ends_its_request(sentinel: SentinelProcess, token: st
         ended = [line for line in sentinel.ended(0) if line["user_agent"] == "malformed-chunk"]
         return [(line["status"], line["outcome"], line["error"]) for line in ended]
 
-    assert wait_until(told, what="its line") == [(400, "refused", "invalid_json")]
+    assert wait_until(told, "its line") == [(400, "refused", "invalid_json")]
 
 
 def test_a_slow_head_is_408(sentinel: SentinelProcess) -> None:
@@ -122,7 +124,7 @@ def test_a_drip_does_not_reset_the_clock(sentinel: SentinelProcess) -> None:
             except TimeoutError:
                 return False
 
-        wait_until(refused, what="the refusal")
+        wait_until(refused, "the refusal")
         assert time.monotonic() - started < 2
 
 
@@ -245,8 +247,8 @@ def test_a_client_that_leaves_is_noticed_after_a_body_of_any_size(
         connection.sendall(head(headers=lines))
         assert b" 100 " in connection.recv(65536)  # Now somebody waits for the body.
         connection.sendall(body)
-        wait_until(lambda: len(stack.simulators.openai.billed) > billed, what="the provider at work")
-    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", what="the end at the provider")
+        wait_until(lambda: len(stack.simulators.openai.billed) > billed, "the provider at work")
+    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", "the end at the provider")
 
 
 def test_an_upgrade_is_not_followed(sentinel: SentinelProcess) -> None:

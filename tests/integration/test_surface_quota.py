@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, wait_until
-from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, post, send
+from tests.support.client import Answer
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -90,7 +92,7 @@ def test_what_was_spent_shows_at_once(stack: Stack, sentinel: SentinelProcess) -
     assert (quota["ai_requests"]["used"], quota["ai_output_tokens"]["remaining"]) == (1, 993)
     stack.simulators.zion.faults.clear()
     stack.booked(1, "spends@corp.test")
-    wait_until(lambda: seen(sentinel, token)["quota"] == quota, what="the same numbers once Zion has taken them")
+    wait_until(lambda: seen(sentinel, token)["quota"] == quota, "the same numbers once Zion has taken them")
 
 
 def test_what_is_in_flight_is_reserved(stack: Stack, sentinel: SentinelProcess) -> None:

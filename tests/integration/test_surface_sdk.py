@@ -9,7 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.support.stack import SentinelProcess, Stack, say, sdk
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -33,7 +34,7 @@ async def test_errors_are_the_sdks_own(
     """Each status is the exception that callers of OpenAI catch, with code and request id."""
     async with sdk(sentinel, token) as client:
         with pytest.raises(kind) as caught:
-            await client.chat.completions.create(**say(text, stream=stream))
+            await client.chat.completions.create(**chat(text, stream=stream))
     assert caught.value.code == code
     assert caught.value.request_id is not None
     assert caught.value.request_id.startswith("req_")
@@ -61,7 +62,7 @@ async def test_a_used_up_subscription_is_not_tried_again(stack: Stack, sentinel:
     async with sdk(sentinel, token, max_retries=3) as client:
         started = time.monotonic()
         with pytest.raises(openai.RateLimitError) as caught:
-            await client.chat.completions.create(**say())
+            await client.chat.completions.create(**chat())
         assert time.monotonic() - started < 0.4
     assert caught.value.code == "insufficient_quota"
 
@@ -72,7 +73,7 @@ async def test_a_full_window_is_waited_for(stack: Stack) -> None:
     _, token = stack.user("patient@corp.test")
     async with sdk(sentinel, token, max_retries=3) as client:
         for _ in range(2):
-            answer = await client.chat.completions.create(**say("[[tokens=1]]"))
+            answer = await client.chat.completions.create(**chat("[[tokens=1]]"))
             assert answer.choices[0].message.content
     assert [line["status"] for line in sentinel.ended(3)] == [200, 429, 200]
 
@@ -82,7 +83,7 @@ async def test_a_failure_of_zion_is_waited_for(stack: Stack, sentinel: SentinelP
     _, token = stack.user("comeback@corp.test")
     stack.simulators.zion.faults.set(status=503, times=1, path_prefix="/api/v1/users/me")
     async with sdk(sentinel, token, max_retries=2) as client:
-        answer = await client.chat.completions.create(**say("[[tokens=1]]"))
+        answer = await client.chat.completions.create(**chat("[[tokens=1]]"))
     assert answer.choices
 
 
@@ -90,7 +91,7 @@ async def test_a_stream_that_breaks_raises(sentinel: SentinelProcess, token: str
     """The error event becomes an exception, after the chunks that came."""
     said = []
     async with sdk(sentinel, token) as client:
-        stream = await client.chat.completions.create(**say("[[tokens=20 break_after=4]]", stream=True))
+        stream = await client.chat.completions.create(**chat("[[tokens=20 break_after=4]]", stream=True))
 
         async def read() -> None:
             async for chunk in stream:
@@ -113,7 +114,7 @@ async def test_odd_streams_are_read_alike(stack: Stack, sentinel: SentinelProces
     for client in (direct, sdk(sentinel, token)):
         text = ""
         async with client:
-            stream = await client.chat.completions.create(**say(f"[[tokens=30 {orders}]]", stream=True))
+            stream = await client.chat.completions.create(**chat(f"[[tokens=30 {orders}]]", stream=True))
             try:
                 async for chunk in stream:
                     text += chunk.choices[0].delta.content or ""
@@ -127,7 +128,7 @@ async def test_tools_and_legacy_routes_and_models_work(sentinel: SentinelProcess
     """What else an application uses."""
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
     async with sdk(sentinel, token) as client:
-        answer = await client.chat.completions.create(**say(tools=tools, tool_choice="required"))
+        answer = await client.chat.completions.create(**chat(tools=tools, tool_choice="required"))
         calls = answer.choices[0].message.tool_calls
         assert calls is not None
         assert (calls[0].type, answer.choices[0].finish_reason) == ("function", "tool_calls")
@@ -136,7 +137,7 @@ async def test_tools_and_legacy_routes_and_models_work(sentinel: SentinelProcess
         models = [model.id async for model in client.models.list()]
         assert "gpt-4o-mini" in models
         assert (await client.models.retrieve("gpt-4o-mini")).id == "gpt-4o-mini"
-        raw = await client.chat.completions.with_raw_response.create(**say("[[tokens=1]]"))
+        raw = await client.chat.completions.with_raw_response.create(**chat("[[tokens=1]]"))
         assert raw.headers["x-request-id"].startswith("req_")
 
 
@@ -151,13 +152,13 @@ async def test_parse_gives_an_object_of_the_model(sentinel: SentinelProcess, tok
     """Structured outputs, whole and streamed, and a tool's arguments: through Sentinel as without it."""
     tool = openai.pydantic_function_tool(Event)
     async with sdk(sentinel, token) as client:
-        whole = await client.chat.completions.parse(**say(), response_format=Event)
+        whole = await client.chat.completions.parse(**chat(), response_format=Event)
         found = whole.choices[0].message.parsed
         assert isinstance(found, Event)
-        async with client.chat.completions.stream(**say(), response_format=Event) as stream:
+        async with client.chat.completions.stream(**chat(), response_format=Event) as stream:
             streamed = await stream.get_final_completion()
         assert streamed.choices[0].message.parsed == found
-        called = await client.chat.completions.parse(**say(), tools=[tool], tool_choice="required")
+        called = await client.chat.completions.parse(**chat(), tools=[tool], tool_choice="required")
         calls = called.choices[0].message.tool_calls
         assert calls is not None
         assert calls[0].function.parsed_arguments == found

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import brotli
 import pytest
 
+from tests.support.client import Answer
 from tests.support.scripted import EVENTS, Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, Answer, chat, post, send
+from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
 
 KEY = "sk-proj-Zq8/Kf3+TxVbN0m_WcR7yLhJ2uGdE5"
 BLOT = "[redacted]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Answer
 from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, chat
+from tests.support.surface import chat, post
 
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "200000"))
 CLIENTS = 16
@@ -54,22 +54,16 @@ def test_memory_does_not_grow_with_what_was_seen(capsys: pytest.CaptureFixture[s
     with other_zion(provider) as url, Stack(RATE_LIMITS="ai_requests=100/60s", **times) as stack:
         sentinel = stack.sentinel(OPENAI_API_URL=f"{url}/v1")
 
-        def answer_to(number: int, token: str) -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=30)
-            body = chat("one word", model=f"model-{number}", stream=number % 4 == 0)
-            connection.request("POST", CHAT, json.dumps(body), {"Authorization": f"Bearer {token}"})
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read()
-            connection.close()
-            return status, text
+        def answer_to(number: int, token: str) -> Answer:
+            return post(sentinel, token, chat("one word", model=f"model-{number}", stream=number % 4 == 0))
 
         def run(numbers: range) -> None:
             for number in numbers:
                 _, token = stack.user(f"user-{number}@corp.test")
                 # The simulators share a core with all of us, and may be late.
-                while (found := answer_to(number, token))[0] == 503:
+                while (found := answer_to(number, token)).status == 503:
                     pass
-                assert found[0] == 200, found
+                assert found.status == 200, found
 
         looks = [resident_mb(sentinel)]
         for look in range(LOOKS):

@@ -24,7 +24,9 @@ from sentinel.cache import keys
 from sentinel.dev.openai import Billed
 from sentinel.dev.zion import BATCH
 from tests.support.campaign_trouble import Kind, Load, Trouble
-from tests.support.stack import Stack, say, wait_until
+from tests.support.stack import Stack
+from tests.support.surface import chat
+from tests.support.waiting import wait_until
 
 SETTINGS = {
     "USAGE_FLUSH_SECONDS": "0.2",
@@ -168,7 +170,7 @@ class Campaign:
         orders = f"tokens={chance.randint(1, 40)} delay={chance.choice([0, 0, 0.01, 0.05])}"
         if chance.random() < 0.1:
             orders += f" break_after={chance.randint(1, 5)}"
-        body = json.dumps(say(f"[[{orders}]]", model=chance.choice(MODELS), stream=request.stream)).encode()
+        body = json.dumps(chat(f"[[{orders}]]", model=chance.choice(MODELS), stream=request.stream)).encode()
         leaves_after = chance.randint(1, 10) if request.stream and chance.random() < 0.1 else None
         with contextlib.suppress(OSError, TimeoutError, ValueError, EOFError):
             async with asyncio.timeout(25):
@@ -291,7 +293,7 @@ class Campaign:
             if not sentinel.running:
                 sentinel.start()
         with redis.Redis.from_url(self._stack.store.url, retry_on_timeout=True) as client:
-            wait_until(lambda: self._is_quiet(client), 60, "the end of all deliveries")
+            wait_until(lambda: self._is_quiet(client), "the end of all deliveries", seconds=60)
         self.report.poisoned, self.report.kept = self._trouble.poisoned, self._trouble.kept()
         self.report.ambiguous = sum(s.metric("sentinel_usage_ambiguous_total") for s in self._sentinels)
         for sentinel in self._sentinels:

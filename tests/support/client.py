@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Answer(NamedTuple):
-    """One answer; header names in lower case. body: without HTTP's chunks."""
+    """One answer; header names in lower case. body: without HTTP's chunks, of a stream all its bytes."""
 
     status: int
     headers: dict[str, str]
@@ -23,6 +24,46 @@ class Answer(NamedTuple):
         """The body, decoded."""
         return json.loads(self.body)
 
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, once it has been seen to have OpenAI's shape."""
+        assert self.headers["content-type"] == "application/json"
+        assert list(self.json) == ["error"]
+        error: dict[str, Any] = self.json["error"]
+        assert {"message", "type", "param", "code"} <= error.keys() <= {"message", "type", "param", "code", "details"}
+        assert error["message"]
+        return error
+
+    def is_error(self, status: int, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bool:
+        """Whether this is exactly that error; the assertion tells what it is instead."""
+        error = self.error
+        assert (self.status, error["code"], error["type"], error["param"]) == (status, code, kind, param)
+        return True
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of a stream, the last one is `[DONE]` as text."""
+        return [data if data == "[DONE]" else json.loads(data) for data in events(self.body)]
+
+    @property
+    def text(self) -> str:
+        """The text that a stream delivered."""
+        return "".join(choice["delta"].get("content") or "" for choice in self._choices)
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """The finish reasons of a stream, in order."""
+        return [choice["finish_reason"] for choice in self._choices if choice["finish_reason"]]
+
+    @property
+    def _choices(self) -> list[Any]:
+        return [choice for event in self.events if event != "[DONE]" for choice in event.get("choices", [])]
+
+
+def events(body: bytes) -> list[str]:
+    """The data of each event of a stream."""
+    return [line.removeprefix("data: ") for line in body.decode().split("\n") if line.startswith("data: ")]
+
 
 def request(
     port: int, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -31,10 +72,14 @@ def request(
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         connection.request(method, target, body, headers or {})
-        answer = connection.getresponse()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        return answer_of(connection.getresponse())
     finally:
         connection.close()
+
+
+def answer_of(response: http.client.HTTPResponse) -> Answer:
+    """What came over a connection that is the test's own; read to its end."""
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
 def ask(
@@ -47,3 +92,33 @@ def ask(
     if json_body is not None:
         raw, headers = json.dumps(json_body).encode(), {"Content-Type": "application/json", **(headers or {})}
     return request(address.port, method, address.path, raw, headers)
+
+
+async def request_beside(
+    port: int, target: str, body: bytes, headers: Mapping[str, str], address: str = "127.0.0.1"
+) -> Answer:
+    """One POST for tests that have an event loop; cheap enough for a crowd of them. address: where it comes from."""
+    lines = [f"POST {target} HTTP/1.1", "host: sentinel", "connection: close", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        try:
+            writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+            return read(await reader.read())
+        finally:
+            writer.close()
+
+
+def read(raw: bytes) -> Answer:
+    """A whole answer, as it came over the wire."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        pieces = []
+        while body:
+            size, _, rest = body.partition(b"\r\n")
+            pieces.append(rest[: int(size, 16)])
+            body = rest[int(size, 16) + 2 :]
+        body = b"".join(pieces)
+    return Answer(int(first.split()[1]), headers, body)

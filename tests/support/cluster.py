@@ -10,7 +10,8 @@ from typing import Any, Self
 from redis import Redis
 
 from sentinel.dev.store import EmbeddedStore
-from tests.support.stack import free_port, wait_until
+from tests.support.stack import free_port
+from tests.support.waiting import wait_until
 
 _SLOTS = 16_384
 _NODE_TIMEOUT_MS = 1_000
@@ -63,13 +64,11 @@ class EmbeddedCluster:
         for node in self.nodes[1:]:
             bus = self.ask(node, "CONFIG", "GET", "cluster-port")["cluster-port"]
             self.ask(self.nodes[0], "CLUSTER MEET", "127.0.0.1", node.port, bus)
-        wait_until(
-            lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), what="the meeting of the nodes"
-        )
+        wait_until(lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), "the meeting of the nodes")
         for number, node in enumerate(self.nodes[self.masters :]):
             self.ask(node, "CLUSTER REPLICATE", self.ask(self.nodes[number % self.masters], "CLUSTER MYID"))
-        wait_until(lambda: all(self._serves(node) for node in self.nodes), what="the cluster")
-        wait_until(lambda: all(self._follows(node) for node in self.nodes[self.masters :]), what="the replicas")
+        wait_until(lambda: all(self._serves(node) for node in self.nodes), "the cluster")
+        wait_until(lambda: all(self._follows(node) for node in self.nodes[self.masters :]), "the replicas")
         return self
 
     def _knows(self, node: EmbeddedStore) -> int:

@@ -7,11 +7,11 @@ import contextlib
 import itertools
 import types
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -24,8 +24,8 @@ from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
 from sentinel.zion.client import REPORT_TIMEOUT, ZionClient
+from tests.support.waiting import until
 
-T = TypeVar("T")
 POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
 QUICK = Timings(unconfirmed_seconds=0.1, backoff_scale=0.1)
 """Ten times shorter pauses after failures."""
@@ -95,19 +95,11 @@ class Books:
         """Records in the outboxes."""
         return (await self.outbox().depth())[0]
 
-    async def told(self, deliverer: Outbox, seconds: float = 30.0) -> None:
+    async def told(self, deliverer: Outbox) -> None:
         """Let this deliverer work until Zion has been told all, and nothing is left behind."""
-        await until(deliverer.flush, seconds)
+        await until(deliverer.flush)
         assert await self.waiting() == 0
         assert await self.store.command("HLEN", "sentinel:batches") == 0
-
-
-async def until(condition: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
-    """Look until the condition holds; return what it returned. Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):  # noqa: ASYNC110 (Redis and other processes set no events)
-            await asyncio.sleep(0.01)
-        return found
 
 
 @contextlib.contextmanager

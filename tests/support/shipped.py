@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from tests.support import service_unit
+from tests.support.client import Answer, events
 from tests.support.sandbox import DENIALS, NOT_POSSIBLE, Sandbox
-from tests.support.stack import SentinelProcess, Stack, wait_until
-from tests.support.surface import Answer, chat, events, post, send
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 
 ADMIN_KEY = "admin-key"
 DYNAMIC_USER = 61_184
@@ -112,7 +114,7 @@ def serves_everything(stack: Stack, sentinel: SentinelProcess, email: str) -> No
     refresh = f"/admin/users/{user.external_id}/refresh"
     is_served(send(sentinel, "POST", refresh, ADMIN_KEY))
     assert stack.booked(5, email)["ai_requests"] == 5
-    wait_until(lambda: sentinel.metric("sentinel_requests_total") >= 5, what="the metrics")
+    wait_until(lambda: sentinel.metric("sentinel_requests_total") >= 5, "the metrics")
     problems = [line for line in sentinel.log() if line["level"] in ("warning", "error")]
     assert problems == []
     assert sentinel.stop() == 0, (sentinel.folder / "stderr").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shutil
@@ -12,8 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,19 +22,8 @@ import openai
 from sentinel.dev.accounts import SimUser
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.dev.store import EmbeddedStore
-
-START_SECONDS = 20.0
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
-    """Look until the condition holds; return what it returned. Fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if found := condition():
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {seconds} s")
-        time.sleep(0.02)
+from tests.support.client import Answer, request
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 def free_port() -> int:
@@ -80,7 +67,7 @@ class SentinelProcess:
                 stdout=out,
                 stderr=err,
             )
-        wait_until(lambda: self._answers(ready=ready), START_SECONDS, "the start of Sentinel")
+        wait_until(lambda: self._answers(ready=ready), "the start of Sentinel")
         return self
 
     def _answers(self, *, ready: bool) -> bool:
@@ -92,21 +79,15 @@ class SentinelProcess:
         except OSError:
             return False
 
-    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-        """GET: status, headers (lower case), body."""
+    def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """GET."""
         return self.request("GET", path, headers=headers)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], bytes]:
-        """One request over a connection of its own: status, headers (lower case), body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read()
-        finally:
-            connection.close()
+    ) -> Answer:
+        """One request over a connection of its own."""
+        return request(self.port, method, path, body, headers)
 
     def metric(self, name: str) -> float:
         """The sum of all series of this metric whose text starts with `name` (labels may be part of it)."""
@@ -117,14 +98,14 @@ class SentinelProcess:
         """The log lines so far."""
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines() if line.startswith("{")]
 
-    def ended(self, count: int = 1, seconds: float = 30.0) -> list[dict[str, Any]]:
+    def ended(self, count: int = 1, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
         """The lines of ended requests, once there are `count` of them."""
 
         def lines() -> list[dict[str, Any]] | None:
             found = [line for line in self.log() if line.get("event") == "request"]
             return found if len(found) >= count else None
 
-        return list(wait_until(lines, seconds, f"{count} request lines"))
+        return list(wait_until(lines, f"{count} request lines", seconds=seconds))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -219,9 +200,9 @@ class Stack:
         """What Zion has booked for this e-mail."""
         return dict(self.simulators.zion.used(email))
 
-    def booked(self, requests: int, email: str = "ana@corp.test", seconds: float = 30.0) -> dict[str, int]:
+    def booked(self, requests: int, email: str = "ana@corp.test", seconds: float = PATIENCE_SECONDS) -> dict[str, int]:
         """What Zion has booked, once it has so many requests."""
-        wait_until(lambda: self.used(email)["ai_requests"] >= requests, seconds, f"{requests} booked requests")
+        wait_until(lambda: self.used(email)["ai_requests"] >= requests, f"{requests} booked requests", seconds=seconds)
         return self.used(email)
 
 
@@ -232,14 +213,9 @@ def sdk(sentinel: SentinelProcess, token: str, **options: Any) -> openai.AsyncOp
     return openai.AsyncOpenAI(base_url=f"{sentinel.url}/v1", api_key=token, **options)
 
 
-def say(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
-    """The arguments of a chat completion; `text` may hold a directive for the simulator."""
-    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
-
-
 @contextlib.contextmanager
 def raw_connection(sentinel: SentinelProcess) -> Iterator[socket.socket]:
     """A TCP connection to Sentinel, for what no HTTP library would send."""
     address = urlsplit(sentinel.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=15) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=PATIENCE_SECONDS) as connection:
         yield connection

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import trustme
 
-Answer = Callable[[socket.socket], None]
+Behaviour = Callable[[socket.socket], None]
 
 
 @contextlib.contextmanager
-def stranger(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def stranger(answer: Behaviour, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server that does this with each connection, and then closes it; its port."""
 
     class Handler(socketserver.BaseRequestHandler):
@@ -50,8 +50,8 @@ def hang_up(connection: socket.socket) -> None:
     connection.recv(65_536)
 
 
-def says(text: bytes) -> Answer:
-    """Answer whatever comes with this."""
+def says(text: bytes) -> Behaviour:
+    """Behaviour whatever comes with this."""
 
     def answer(connection: socket.socket) -> None:
         connection.recv(65_536)
@@ -60,8 +60,8 @@ def says(text: bytes) -> Answer:
     return answer
 
 
-def http(status: int, body: bytes = b"{}", kind: str = "application/json") -> Answer:
-    """Answer with a whole HTTP/1.1 message."""
+def http(status: int, body: bytes = b"{}", kind: str = "application/json") -> Behaviour:
+    """Behaviour with a whole HTTP/1.1 message."""
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\nlocation: https://elsewhere.test/\r\nconnection: close\r\n"
     return says(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 

@@ -6,42 +6,14 @@ import json
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from tests.support.client import Answer
 from tests.support.stack import SentinelProcess
+from tests.support.waiting import PATIENCE_SECONDS
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer; header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The error, once it has been seen to have OpenAI's shape."""
-        assert self.headers["content-type"] == "application/json"
-        assert list(self.json) == ["error"]
-        error: dict[str, Any] = self.json["error"]
-        assert {"message", "type", "param", "code"} <= error.keys() <= {"message", "type", "param", "code", "details"}
-        assert error["message"]
-        return error
-
-    def is_error(self, status: int, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bool:
-        """Whether this is exactly that error; the assertion tells what it is instead."""
-        error = self.error
-        assert (self.status, error["code"], error["type"], error["param"]) == (status, code, kind, param)
-        return True
 
 
 def send(
@@ -58,7 +30,7 @@ def send(
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     if token is not None:
         given.setdefault("Authorization", f"Bearer {token}")
-    answer = Answer(*sentinel.request(method, path, body, given))
+    answer = sentinel.request(method, path, body, given)
     assert answer.headers["x-request-id"].startswith("req_")
     return answer
 
@@ -75,17 +47,12 @@ def chat(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
 
 
-def events(body: bytes) -> list[str]:
-    """The data of each event of a stream."""
-    return [part.partition("data: ")[2] for part in body.decode().split("\n\n") if part.startswith("data: ")]
-
-
 def head(path: str = CHAT, method: str = "POST", headers: Iterable[str] = ()) -> bytes:
     """The head of a request, for raw connections."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: sentinel", *headers, "", ""]).encode()
 
 
-def read_answer(connection: socket.socket, seconds: float = 5.0) -> Answer:
+def read_answer(connection: socket.socket, seconds: float = PATIENCE_SECONDS) -> Answer:
     """One whole answer from a raw connection. Fails where it does not come in time, or the connection ends before."""
     deadline = time.monotonic() + seconds
     data = b""
@@ -106,7 +73,7 @@ def _complete(data: bytes) -> bool:
     return len(body) >= int(lengths[0].partition(b":")[2])
 
 
-def is_closed(connection: socket.socket, seconds: float = 5.0) -> bool:
+def is_closed(connection: socket.socket, seconds: float = PATIENCE_SECONDS) -> bool:
     """Whether Sentinel ends this connection within so many seconds."""
     deadline = time.monotonic() + seconds
     try:

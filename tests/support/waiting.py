@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.01
 
 
-def wait_until(condition: Callable[[], T], what: str = "the condition", seconds: float = PATIENCE_SECONDS) -> T:
+def wait_until(condition: Callable[[], T | None], what: str = "the condition", seconds: float = PATIENCE_SECONDS) -> T:
     """Look until the condition holds; return what it returned. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -26,10 +26,12 @@ def wait_until(condition: Callable[[], T], what: str = "the condition", seconds:
 
 @overload
 async def until(
-    condition: Callable[[], Awaitable[T]], what: str = "the condition", seconds: float = PATIENCE_SECONDS
+    condition: Callable[[], Awaitable[T | None]], what: str = "the condition", seconds: float = PATIENCE_SECONDS
 ) -> T: ...
 @overload
-async def until(condition: Callable[[], T], what: str = "the condition", seconds: float = PATIENCE_SECONDS) -> T: ...
+async def until(
+    condition: Callable[[], T | None], what: str = "the condition", seconds: float = PATIENCE_SECONDS
+) -> T: ...
 async def until(
     condition: Callable[[], object], what: str = "the condition", seconds: float = PATIENCE_SECONDS
 ) -> object:

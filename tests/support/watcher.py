@@ -11,7 +11,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from sentinel.dev.store import EmbeddedStore, _binary
-from tests.support.stack import free_port, wait_until
+from tests.support.stack import free_port
+from tests.support.waiting import wait_until
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def watcher(folder: Path, master: EmbeddedStore, replicas: int = 1) -> Iterator[
     )
     process = subprocess.Popen([_binary(), str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
     try:
-        wait_until(lambda: _replicas(port) == replicas, what="the watcher")
+        wait_until(lambda: _replicas(port) == replicas, "the watcher")
         yield port
     finally:
         process.kill()

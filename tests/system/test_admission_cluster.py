@@ -12,11 +12,13 @@ from redis.crc import key_slot
 from sentinel.cache import keys
 from tests.support import surface
 from tests.support.cluster import EmbeddedCluster
-from tests.support.crowd import crowd, post, start_all, until
-from tests.support.stack import SentinelProcess, Stack, say, wait_until
+from tests.support.crowd import crowd, post, start_all
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
+from tests.support.waiting import until, wait_until
 
 OUTPUT = 7
-BODY = say(f"[[tokens={OUTPUT}]]")
+BODY = chat(f"[[tokens={OUTPUT}]]")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ async def test_a_dead_process_gives_back_its_slots(stack: Stack, cluster: Embedd
     victim, other = start_all(stack, 2, REDIS_URL=cluster.url, RATE_LIMITS="concurrency=1", LEASE_SECONDS="2")
     email = "victim@corp.test"
     _, token = stack.user(email)
-    slow = asyncio.create_task(post(victim, token, say("[[tokens=5000 delay=0.01]]", stream=True)))
+    slow = asyncio.create_task(post(victim, token, chat("[[tokens=5000 delay=0.01]]", stream=True)))
     await until(lambda: generated(stack) > 200, "two checkpoints")
     assert (await post(other, token, BODY)).status == 429
     victim.kill()
@@ -107,14 +109,14 @@ async def test_a_node_fails_and_its_replica_takes_over(
     async def recovered() -> bool:
         return set(await one_round()) == {200}
 
-    await until(recovered, "the replica", 20)
+    await until(recovered, "the replica")
     for email, count in served.items():
         booked = await asyncio.to_thread(stack.booked, count, email)
         assert booked["ai_requests"] == count
         assert booked["ai_output_tokens"] == count * OUTPUT
     # The old master comes back as a replica, and nobody is misled.
     cluster.nodes[0].start()
-    await until(lambda: cluster.ask(cluster.nodes[0], "ROLE")[0] == "slave", "the return of the node", 15)
+    await until(lambda: cluster.ask(cluster.nodes[0], "ROLE")[0] == "slave", "the return of the node")
     for _ in range(3):
         assert set(await one_round()) == {200}
 
@@ -139,7 +141,7 @@ async def test_what_a_lagging_replica_had_not_got_is_settled_again(stack: Stack)
         async def served() -> bool:
             return (await post(sentinel, token, BODY)).status == 200
 
-        await until(served, "the replica", 20)
+        await until(served, "the replica")
         stack.simulators.zion.faults.clear()
         booked = await asyncio.to_thread(stack.booked, 22, email)
         assert (booked["ai_requests"], booked["ai_output_tokens"]) == (22, 22 * OUTPUT)
@@ -154,5 +156,5 @@ def test_what_is_forgotten_here_is_forgotten_everywhere(stack: Stack, cluster: E
     stack.simulators.zion.revoke(token)
     path = "/admin/users/forgotten/refresh"
     assert surface.send(here, "POST", path, Authorization="Bearer admin-key").status == 200
-    wait_until(lambda: surface.post(there, token, BODY).status == 401, what="the refusal")
+    wait_until(lambda: surface.post(there, token, BODY).status == 401, "the refusal")
     assert surface.send(there, "GET", "/health").json["checks"]["tasks"]["failing"] == []

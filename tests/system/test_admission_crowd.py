@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.crowd import Answer, crowd, start_all
-from tests.support.stack import SentinelProcess, Stack, say
+from tests.support.client import Answer
+from tests.support.crowd import crowd, start_all
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
 
 CROWD = 500
 OUTPUT = 7
@@ -56,7 +58,7 @@ async def test_a_window_of_50_admits_50_of_500(
     """The provider sees 50 requests, Zion books 50, and the others are told when to come back."""
     email = f"window{processes}{stream}@corp.test"
     _, token = stack.user(email)
-    answers = await crowd(fleet[:processes], token, [say(PROMPT, stream=stream)] * CROWD)
+    answers = await crowd(fleet[:processes], token, [chat(PROMPT, stream=stream)] * CROWD)
     assert admitted(answers, stream) == billed(stack, answers) == 50
     assert stack.booked(50, email) == {
         "ai_requests": 50, "ai_input_tokens": 50 * PROMPT_TOKENS, "ai_output_tokens": 50 * OUTPUT,
@@ -87,7 +89,7 @@ async def test_a_quota_admits_what_it_has(
     """Over four processes, in each dimension; Zion's books end at the limit, not beyond."""
     email = f"quota{'-'.join(map(str, limits.values()))}{stream}@corp.test"
     _, token = stack.user(email, limits=limits)
-    answers = await crowd(fleet, token, [say(PROMPT, stream=stream, max_tokens=OUTPUT)] * CROWD)
+    answers = await crowd(fleet, token, [chat(PROMPT, stream=stream, max_tokens=OUTPUT)] * CROWD)
     assert admitted(answers, stream) == billed(stack, answers) == most
     assert stack.booked(most, email) == {
         "ai_requests": most, "ai_input_tokens": most * PROMPT_TOKENS, "ai_output_tokens": most * OUTPUT,
@@ -101,9 +103,9 @@ async def test_a_quota_admits_what_it_has(
 async def test_a_refused_crowd_spends_nothing(stack: Stack, fleet: list[SentinelProcess]) -> None:
     """Refused for their input, 200 requests leave the whole window of requests to those that fit."""
     _, token = stack.user("refused@corp.test", limits={"ai_input_tokens": 1000})
-    large: dict[str, Any] = say("word " * 2000)
+    large: dict[str, Any] = chat("word " * 2000)
     assert {answer.status for answer in await crowd(fleet, token, [large] * 200)} == {429}
-    answers = await crowd(fleet, token, [say(PROMPT)] * 60)
+    answers = await crowd(fleet, token, [chat(PROMPT)] * 60)
     assert admitted(answers, stream=False) == 50
 
 
@@ -112,14 +114,14 @@ async def test_fifty_at_once_and_no_more(limited: tuple[Stack, list[SentinelProc
     """While 50 requests are open all others are refused; when they end, their slots are there again."""
     stack, sentinels = limited
     _, token = stack.user(f"slots{stream}@corp.test")
-    slow = say("[[tokens=3 first_delay=3]]", stream=stream, max_tokens=3)
+    slow = chat("[[tokens=3 first_delay=3]]", stream=stream, max_tokens=3)
     answers = await crowd(sentinels, token, [slow] * CROWD)
     refused = [answer for answer in answers if answer.status == 429]
     assert len(refused) == CROWD - 50
     assert {(r.error["code"], r.error["details"]["metric"], r.headers["retry-after"]) for r in refused} == {
         ("rate_limit_exceeded", "concurrency", "1")
     }
-    again = await crowd(sentinels, token, [say("[[tokens=3]]", stream=stream, max_tokens=3)] * 20)
+    again = await crowd(sentinels, token, [chat("[[tokens=3]]", stream=stream, max_tokens=3)] * 20)
     assert {answer.status for answer in again} == {200}
 
 
@@ -129,7 +131,7 @@ async def test_a_window_of_output_tokens_is_kept(limited: tuple[Stack, list[Sent
     stack, sentinels = limited
     email = f"output{stream}@corp.test"
     _, token = stack.user(email)
-    answers = await crowd(sentinels, token, [say("[[tokens=9]]", stream=stream, max_tokens=9)] * CROWD)
+    answers = await crowd(sentinels, token, [chat("[[tokens=9]]", stream=stream, max_tokens=9)] * CROWD)
     passed = [answer for answer in answers if answer.status == 200]
     assert len(passed) == 39
     assert stack.booked(39, email)["ai_output_tokens"] == 350

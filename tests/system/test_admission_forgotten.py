@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from sentinel.cache import keys
-from tests.support.crowd import until
 from tests.support.scripted import ScriptedProvider, words
-from tests.support.stack import SentinelProcess, Stack, say, sdk
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat
+from tests.support.waiting import until
 
 HELD, AT_FIRST, WORDS = 50, 5, 1500
 _numbers = count(1)
@@ -78,7 +79,7 @@ async def delivered(
     breaking = asyncio.create_task(broken())
     async with sdk(sentinel, token) as client:
         try:
-            async for chunk in await client.chat.completions.create(**say("Go on", stream=True)):
+            async for chunk in await client.chat.completions.create(**chat("Go on", stream=True)):
                 for choice in chunk.choices:
                     finish = choice.finish_reason or finish
                     texts += [choice.delta.content] if choice.delta.content else []

@@ -15,9 +15,12 @@ import pytest
 import redis
 
 from sentinel.cache import keys
-from tests.support.crowd import Answer, post, until
+from tests.support.client import Answer
+from tests.support.crowd import post
 from tests.support.scripted import ScriptedProvider, words
-from tests.support.stack import SentinelProcess, Stack, say, sdk
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat
+from tests.support.waiting import until
 
 LEASE_SECONDS = 2.0
 LATE_SECONDS = LEASE_SECONDS + 4
@@ -44,7 +47,7 @@ async def streaming(sentinel: SentinelProcess, token: str, prompt: str) -> Async
 
     async def read() -> None:
         async with sdk(sentinel, token) as client:
-            async for chunk in await client.chat.completions.create(**say(prompt, stream=True)):
+            async for chunk in await client.chat.completions.create(**chat(prompt, stream=True)):
                 texts.extend(choice.delta.content or "" for choice in chunk.choices)
 
     reading = asyncio.create_task(read())
@@ -63,7 +66,7 @@ def noted(client: redis.Redis, leases: bytes) -> int:
 
 
 async def small(sentinel: SentinelProcess, token: str) -> Answer:
-    return await post(sentinel, token, say("[[tokens=1]]", max_tokens=1))
+    return await post(sentinel, token, chat("[[tokens=1]]", max_tokens=1))
 
 
 async def test_a_killed_process_gives_back_what_it_held(stack: Stack, other: SentinelProcess) -> None:
@@ -71,7 +74,7 @@ async def test_a_killed_process_gives_back_what_it_held(stack: Stack, other: Sen
     victim = stack.sentinel()
     email = "killed@corp.test"
     _, token = stack.user(email, limits={"ai_output_tokens": 100_000})
-    whole = asyncio.create_task(post(victim, token, say("[[tokens=5 first_delay=60]]", max_tokens=100)))
+    whole = asyncio.create_task(post(victim, token, chat("[[tokens=5 first_delay=60]]", max_tokens=100)))
     async with streaming(victim, token, "[[tokens=5000 delay=0.01]]") as texts:
         await until(lambda: len(texts) > 250, "some chunks")
         victim.kill()
@@ -110,7 +113,7 @@ async def test_a_redis_that_was_away_for_long_does_not_free_what_living_requests
         sentinel = stack.sentinel()
         _, token = stack.user("ana@corp.test")
         assert (await small(sentinel, token)).status == 200
-        asked = [say("[[tokens=1 first_delay=7]]", max_tokens=1)] * 2
+        asked = [chat("[[tokens=1 first_delay=7]]", max_tokens=1)] * 2
         slow = [asyncio.create_task(post(sentinel, token, body)) for body in asked]
         await until(lambda: len(stack.simulators.openai.billed) == 3, "both at the provider")
         await asyncio.to_thread(stack.store.kill)
@@ -181,7 +184,7 @@ async def test_a_process_that_was_stopped_delivers_nothing_that_others_have(
                 partly = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
                 assert partly["ai_output_tokens"] == at_first
                 gate.set()
-                answer = await post(other, token, say(f"[[tokens={others}]]", max_tokens=others))
+                answer = await post(other, token, chat(f"[[tokens={others}]]", max_tokens=others))
                 assert answer.status == 200
             finally:
                 victim.signal(signal.SIGCONT)
@@ -209,7 +212,7 @@ def test_the_sdk_sees_a_rate_limit_while_slots_are_taken(stack: Stack, other: Se
     _, token = stack.user("sdk@corp.test")
 
     async def both() -> openai.RateLimitError:
-        slow = say("[[tokens=2 first_delay=1]]", max_tokens=2)
+        slow = chat("[[tokens=2 first_delay=1]]", max_tokens=2)
         async with sdk(other, token) as client:
             results = await asyncio.gather(
                 *(client.chat.completions.create(**slow) for _ in range(3)), return_exceptions=True

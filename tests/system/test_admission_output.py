@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from toktok import _encoding
 
-from tests.support.crowd import Answer, crowd, post, until
-from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.client import Answer
+from tests.support.crowd import crowd, post
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat
+from tests.support.waiting import until, wait_until
 
 DEFAULT_OUTPUT = 60
 _numbers = count(1)
@@ -31,10 +34,10 @@ class Caller:
         _, self.token = stack.user(self.email, limits={"ai_output_tokens": output})
 
     async def chat(self, text: str, **fields: Any) -> Answer:
-        return await post(self.sentinel, self.token, say(text, **fields))
+        return await post(self.sentinel, self.token, chat(text, **fields))
 
     async def chats(self, number: int, text: str, **fields: Any) -> list[Answer]:
-        return await crowd([self.sentinel], self.token, [say(text, **fields)] * number)
+        return await crowd([self.sentinel], self.token, [chat(text, **fields)] * number)
 
     def told(self, answer: Answer) -> dict[str, Any]:
         """The body that the provider got for this request."""
@@ -88,7 +91,7 @@ async def test_the_maximum_is_lowered_to_what_is_left(caller_with: Any, stream: 
 async def test_a_maximum_that_fits_stays(caller_with: Any, asked: int) -> None:
     """Enough is left, so the body goes on as it came."""
     caller = caller_with(20)
-    body = say("[[tokens=50]]", max_tokens=asked)
+    body = chat("[[tokens=50]]", max_tokens=asked)
     answer = await post(caller.sentinel, caller.token, body)
     assert caller.told(answer) == body
     assert caller.booked() == asked
@@ -99,7 +102,7 @@ async def test_without_a_limit_nothing_is_told(caller_with: Any, fields: dict[st
     """A user whose output is not limited gets what the provider gives."""
     caller = caller_with(None)
     answer = await caller.chat("[[tokens=300]]", **fields)
-    assert caller.told(answer) == say("[[tokens=300]]", **fields)
+    assert caller.told(answer) == chat("[[tokens=300]]", **fields)
     assert caller.booked() == 300
 
 
@@ -154,11 +157,11 @@ async def test_the_provider_is_left_when_the_tokens_end(caller_with: Any, stack:
     """A stream that would go on for an hour is closed at once, and the SDK sees an ordinary end."""
     caller = caller_with(100)
     async with sdk(caller.sentinel, caller.token) as client:
-        stream = await client.chat.completions.create(**say("[[tokens=100000 delay=0.002]]", stream=True))
+        stream = await client.chat.completions.create(**chat("[[tokens=100000 delay=0.002]]", stream=True))
         chunks = [chunk async for chunk in stream]
     assert chunks[-1].choices[0].finish_reason == "length"
     bill = list(stack.simulators.openai.billed)[-1]
-    wait_until(lambda: bill.state == "cancelled", what="the end at the provider")
+    wait_until(lambda: bill.state == "cancelled", "the end at the provider")
     assert bill.completion_tokens < 1000
     assert caller.booked() == 100
 
@@ -265,7 +268,7 @@ async def test_a_stream_outlives_a_redis_that_stumbles(caller_with: Any, stack: 
     """It hangs for longer than a call may wait; the stream waits for its next tokens, and is whole in the end."""
     caller = caller_with(5000)
     async with sdk(caller.sentinel, caller.token) as client:
-        stream = await client.chat.completions.create(**say("[[tokens=1500 delay=0.001]]", stream=True))
+        stream = await client.chat.completions.create(**chat("[[tokens=1500 delay=0.001]]", stream=True))
         texts = [chunk.choices[0].delta.content or "" async for chunk in head_of(stream, 20)]
         stack.store.pause()
         try:

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from sentinel.dev.accounts import SimUser
-from tests.support.crowd import Answer, crowd, post, start_all, until
-from tests.support.stack import SentinelProcess, Stack, say, wait_until
+from tests.support.client import Answer
+from tests.support.crowd import crowd, post, start_all
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
+from tests.support.waiting import until, wait_until
 
 ADMIN_KEY = "operator-key"
 
@@ -31,18 +34,17 @@ def quick(stack: Stack) -> SentinelProcess:
 
 
 async def ask(sentinel: SentinelProcess, token: str, tokens: int = 5, **fields: Any) -> Answer:
-    return await post(sentinel, token, say(f"[[tokens={tokens}]]", max_tokens=tokens, **fields))
+    return await post(sentinel, token, chat(f"[[tokens={tokens}]]", max_tokens=tokens, **fields))
 
 
-async def until_status(sentinel: SentinelProcess, token: str, status: int, seconds: float = 30.0) -> Answer:
+async def until_status(sentinel: SentinelProcess, token: str, status: int) -> Answer:
     """Ask, as an impatient client does, until the answer has this status."""
 
     async def asked() -> Answer | None:
         answer = await ask(sentinel, token)
         return answer if answer.status == status else None
 
-    answer: Answer = await until(asked, f"status {status}", seconds)
-    return answer
+    return await until(asked, f"status {status}")
 
 
 @contextmanager
@@ -82,7 +84,7 @@ async def test_an_upgraded_plan_admits_within_one_refresh(stack: Stack, quick: S
     assert (await ask(quick, token)).status == 200
     assert (await ask(quick, token)).status == 429
     user.limits["ai_requests"] = 100
-    await until_status(quick, token, 200, seconds=5)
+    await until_status(quick, token, 200)
 
 
 async def test_an_operator_admits_at_once(stack: Stack, slow: SentinelProcess) -> None:
@@ -172,7 +174,7 @@ async def test_all_together_end_exactly_at_the_limit(stack: Stack, pair: list[Se
         nonlocal spent
         stream = bool(number % 2)
         while True:
-            answer = await post(pair[number % 2], token, say(f"[[tokens={number}]]", max_tokens=number, stream=stream))
+            answer = await post(pair[number % 2], token, chat(f"[[tokens={number}]]", max_tokens=number, stream=stream))
             if answer.status == 429:
                 return
             assert answer.status == 200
@@ -181,9 +183,9 @@ async def test_all_together_end_exactly_at_the_limit(stack: Stack, pair: list[Se
 
     for _ in range(3):
         await asyncio.gather(*(work(number) for number in range(1, 30)))
-    answers = await crowd(pair, token, [say("[[tokens=1]]", max_tokens=1)] * 4)
+    answers = await crowd(pair, token, [chat("[[tokens=1]]", max_tokens=1)] * 4)
     assert {answer.status for answer in answers} == {429}
-    wait_until(lambda: stack.used(email)["ai_output_tokens"] == limit, what="the last token at Zion")
+    wait_until(lambda: stack.used(email)["ai_output_tokens"] == limit, "the last token at Zion")
     assert user.used["ai_requests"] == spent
     billed = [bill for bill in list(stack.simulators.openai.billed) if bill.state == "complete"]
     assert sum(bill.completion_tokens for bill in billed[-spent:]) == limit

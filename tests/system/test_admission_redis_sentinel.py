@@ -9,11 +9,13 @@ from redis import Redis
 
 from sentinel.dev.store import EmbeddedStore
 from tests.support.crowd import crowd, post
-from tests.support.stack import Stack, say, wait_until
+from tests.support.stack import Stack
+from tests.support.surface import chat
+from tests.support.waiting import wait_until
 from tests.support.watcher import watcher
 
 OUTPUT = 7
-BODY = say(f"[[tokens={OUTPUT}]]")
+BODY = chat(f"[[tokens={OUTPUT}]]")
 
 
 def in_step(replica: EmbeddedStore) -> bool:
@@ -32,7 +34,7 @@ async def test_another_master_takes_over(stack: Stack) -> None:
             EmbeddedStore(folder / "second", appendonly="no", extra=follows) as second,
             contextlib.ExitStack() as exits,
         ):
-            await asyncio.to_thread(wait_until, lambda: in_step(second), 15, "the replica")
+            await asyncio.to_thread(wait_until, lambda: in_step(second), "the replica")
             port = exits.enter_context(watcher(folder, first))
             sentinel = stack.sentinel(
                 REDIS_URL=f"redis+sentinel://127.0.0.1:{port}/main", RATE_LIMITS="ai_requests=50/1h"

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from tests.support.scripted import ScriptedProvider
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import chat, head, is_closed, post, read_answer, send
+from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
 CLIENTS = 24
@@ -126,7 +127,7 @@ def test_large_bodies_take_turns_and_all_are_served(stack: Stack) -> None:
     with growth(sentinel) as grown:
         assert in_parallel(CLIENTS, served) == [200] * CLIENTS
     assert grown() < BUDGET + LARGEST_BODY + NOISE
-    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, what="the return of all of it")
+    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, "the return of all of it")
 
 
 def test_bodies_that_do_not_end(stack: Stack) -> None:
@@ -150,7 +151,7 @@ def test_bodies_that_do_not_end(stack: Stack) -> None:
 
     with growth(sentinel) as grown, ThreadPoolExecutor(CLIENTS) as threads:
         attack = [threads.submit(stalled, number) for number in range(CLIENTS)]
-        wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") > BUDGET / 2, what="the attack")
+        wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") > BUDGET / 2, "the attack")
         for size in (0, 500_000):
             started = time.monotonic()
             assert post(sentinel, other, large(size)).status == 200
@@ -161,7 +162,7 @@ def test_bodies_that_do_not_end(stack: Stack) -> None:
     assert set(statuses) <= {408, 503}
     assert statuses[503]
     assert all(int(answer.headers["retry-after"]) for answer in answers if answer.status == 503)
-    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, what="the return of all of it")
+    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, "the return of all of it")
     assert post(sentinel, tokens[0], large()).status == 200
 
 
@@ -192,7 +193,7 @@ def test_what_comes_out_of_a_coding_counts(stack: Stack, sentinel: SentinelProce
     assert set(statuses) <= {200, 503}
     # What is freed in a thread may be given back a little later than it is taken elsewhere.
     assert grown() < BUDGET + 2 * LARGEST_BODY + NOISE
-    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, what="the return of all of it")
+    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, "the return of all of it")
 
 
 def test_unfinished_heads_are_bounded_in_sum(stack: Stack, sentinel: SentinelProcess) -> None:
@@ -211,8 +212,8 @@ def test_unfinished_heads_are_bounded_in_sum(stack: Stack, sentinel: SentinelPro
         assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
         assert sentinel.metric("sentinel_buffered_bytes") <= BUDGET / 8
         assert rss(sentinel) - before < BUDGET / 8 + 24 * MB
-    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, what="the end of them all")
-    wait_until(lambda: rss(sentinel) - before < 16 * MB, what="the return of the memory")
+    wait_until(lambda: sentinel.metric("sentinel_buffered_bytes") == 0, "the end of them all")
+    wait_until(lambda: rss(sentinel) - before < 16 * MB, "the return of the memory")
 
 
 def test_connections_are_bounded(stack: Stack) -> None:
@@ -280,7 +281,7 @@ def test_large_events_are_bounded_in_sum(stack: Stack) -> None:
             for _ in range(60):
                 connection = connections.enter_context(raw_connection(sentinel))
                 connection.sendall(opening(token, body) + body)
-            wait_until(lambda: len(provider.posts()) == 61, what="all streams")
+            wait_until(lambda: len(provider.posts()) == 61, "all streams")
             time.sleep(2)  # For whatever comes to have come; nothing tells that no more does.
             assert send(sentinel, "GET", "/health/live").status == 200
         assert grown() < BUDGET + 64 * MB + NOISE

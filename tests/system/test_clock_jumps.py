@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from tests.support.clocks import WallClock
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 from tests.system.test_command_serve import open_stream
 
 HOUR = 3600
@@ -44,7 +45,7 @@ def test_a_quota_is_exact_over_jumps(tmp_path: Path, who: str) -> None:
                 clock.turn(seconds)
                 assert stream.read().endswith(b"data: [DONE]\n\n")
             # A machine that is busy may miss the deadline of Redis, which costs nothing.
-            wait_until(lambda: post(sentinel, token, chat("[[tokens=10]]")).status == 200, what="an answer")
+            wait_until(lambda: post(sentinel, token, chat("[[tokens=10]]")).status == 200, "an answer")
             assert send(sentinel, "GET", "/health/ready").status == 200
             assert stack.booked(2 * done + 2)["ai_output_tokens"] == 20 * (done + 1)
         statuses = [post(sentinel, token, chat("[[tokens=10]]")).status for _ in range(6)]
@@ -67,9 +68,9 @@ def test_a_window_opens_again_after_a_jump(tmp_path: Path, who: str) -> None:
         for seconds in JUMPS:
             clock.turn(seconds)
             statuses.clear()
-            wait_until(lambda: not admitted(), what="the limit")
+            wait_until(lambda: not admitted(), "the limit")
             start = time.monotonic()
-            wait_until(admitted, what="an open window")
+            wait_until(admitted, "an open window")
             assert time.monotonic() - start < 6
             assert set(statuses) == {200, 429}
 
@@ -84,7 +85,7 @@ def test_reservations_of_the_dead_return_after_a_jump(tmp_path: Path, seconds: i
             sentinel.kill()
         clock.turn(seconds)
         second = stack.sentinel()
-        wait_until(lambda: post(second, token, chat("[[tokens=1]]")).status == 200, what="a free slot")
+        wait_until(lambda: post(second, token, chat("[[tokens=1]]")).status == 200, "a free slot")
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR])

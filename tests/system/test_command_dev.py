@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import Stack, free_port, wait_until
+from tests.support.stack import Stack, free_port
+from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 LAUNCHER = Path(__file__).parents[2] / "sentinel"
@@ -80,7 +81,7 @@ def dev(folder: Path, *arguments: str, wait: bool = True, **settings: str) -> It
     running = Dev(process, folder, port)
     try:
         if wait:
-            wait_until(lambda: "is ready at" in running.output or process.poll() is not None, 30, "the greeting")
+            wait_until(lambda: "is ready at" in running.output or process.poll() is not None, "the greeting")
             assert process.poll() is None, running.output
         yield running
     finally:
@@ -179,7 +180,7 @@ def test_a_second_ctrl_c_ends_all_of_it_at_once(tmp_path: Path) -> None:
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.readline().startswith(b"data: ")
             os.killpg(running.process.pid, signal.SIGINT)
-            wait_until(lambda: "Waiting up to 30 s for 1 open request" in running.output, what="a word")
+            wait_until(lambda: "Waiting up to 30 s for 1 open request" in running.output, "a word")
             os.killpg(running.process.pid, signal.SIGINT)
             assert running.process.wait(5) == 130
         assert "Traceback" not in running.output

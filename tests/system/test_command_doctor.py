@@ -22,9 +22,10 @@ from redis import Redis
 from sentinel.cache import keys
 from sentinel.dev.store import EmbeddedStore
 from tests.support.cluster import EmbeddedCluster
-from tests.support.stack import Stack, wait_until
-from tests.support.strangers import Answer, Authority, hang_up, http, says, silence, stranger
+from tests.support.stack import Stack
+from tests.support.strangers import Authority, Behaviour, hang_up, http, says, silence, stranger
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [
@@ -259,7 +260,7 @@ def test_a_server_without_tls(look: Look) -> None:
 )
 @pytest.mark.parametrize("subject", ["zion", "provider"])
 def test_an_answer_that_is_none(
-    settings: dict[str, str], tmp_path: Path, subject: str, answer: Answer, said: str, remedy: str
+    settings: dict[str, str], tmp_path: Path, subject: str, answer: Behaviour, said: str, remedy: str
 ) -> None:
     """A wrong key, a wrong path, a page for people, a redirect, a server in trouble: told apart by name."""
     with stranger(answer) as port:
@@ -348,7 +349,7 @@ def test_what_to_run_next_can_be_pasted(used: Stack, settings: dict[str, str], t
         _, lines = doctor(tmp_path, settings)
         return lines["outbox"] if lines["outbox"].startswith("FAIL") else None
 
-    line = wait_until(letters, 30, "a dead letter")
+    line = wait_until(letters, "a dead letter")
     stack.simulators.zion.refused_emails.clear()
     look, replay = re.findall(r"`(.*?)`", line)
     environment = {"PATH": os.environ["PATH"], **settings}

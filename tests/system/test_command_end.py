@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 from tests.system.test_command_serve import children_of, is_running, open_stream, refuses, workers_of
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
@@ -41,7 +42,7 @@ class Job:
 
     def says(self, text: str) -> None:
         """Wait until it has said this."""
-        wait_until(lambda: text in self.stderr, what=f"{text!r}, not {self.stderr!r}")
+        wait_until(lambda: text in self.stderr, f"{text!r}, not {self.stderr!r}")
 
 
 @contextlib.contextmanager
@@ -59,10 +60,8 @@ def job(stack: Stack, *, ready: bool = True, **settings: str) -> Iterator[Job]:
     sentinel.process = process
     try:
         if ready:
-            wait_until(
-                lambda: len(workers_of(sentinel)) == int(settings.get("SENTINEL_WORKERS", "1")), what="the start"
-            )
-            wait_until(lambda: not refuses(sentinel), what="an open port")
+            wait_until(lambda: len(workers_of(sentinel)) == int(settings.get("SENTINEL_WORKERS", "1")), "the start")
+            wait_until(lambda: not refuses(sentinel), "an open port")
         yield Job(sentinel, process)
         assert "Traceback" not in (sentinel.folder / "stdout").read_text() + (sentinel.folder / "stderr").read_text()
     finally:
@@ -88,7 +87,7 @@ def test_a_second_ctrl_c_ends_at_once_and_what_was_settled_is_billed(workers: st
                 running.press_ctrl_c()
                 assert running.process.wait(5) == 130
             assert running.stderr == WAITING + CUT
-            wait_until(lambda: not any(is_running(child) for child in children), what="the end of every child")
+            wait_until(lambda: not any(is_running(child) for child in children), "the end of every child")
         stack.sentinel()
         assert stack.booked(1, email)["ai_output_tokens"] >= 3
 
@@ -123,10 +122,10 @@ def test_a_supervisor_that_is_interrupted_alone_takes_its_workers_along(stack: S
         children = children_of(running.process.pid)
         with open_stream(running.sentinel, token, "[[tokens=900 delay=0.05]]"):
             os.kill(running.process.pid, signal.SIGINT)
-            wait_until(lambda: refuses(running.sentinel), what="a closed port")
+            wait_until(lambda: refuses(running.sentinel), "a closed port")
             os.kill(running.process.pid, signal.SIGINT)
             assert running.process.wait(5) == 130
-        wait_until(lambda: not any(is_running(child) for child in children), what="the end of every child")
+        wait_until(lambda: not any(is_running(child) for child in children), "the end of every child")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -136,7 +135,7 @@ def test_the_end_by_a_program_is_told_in_the_log_alone(stack: Stack, workers: st
     with job(stack, SENTINEL_WORKERS=workers) as running:
         with open_stream(running.sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
             running.process.terminate()
-            wait_until(lambda: refuses(running.sentinel), what="a closed port")
+            wait_until(lambda: refuses(running.sentinel), "a closed port")
             running.process.terminate()
             assert answer.read().endswith(b"data: [DONE]\n\n")
         assert running.process.wait(15) == 0
@@ -166,7 +165,7 @@ def test_ctrl_c_during_the_start_leaves_no_traceback(stack: Stack, workers: str)
     """Pressed at any moment, also while workers are still importing."""
     with job(stack, ready=False, SENTINEL_WORKERS=workers) as running:
         pid = running.process.pid
-        wait_until(lambda: children_of(pid) if workers == "2" else "uvloop" in _maps(pid), what="signs of life")
+        wait_until(lambda: children_of(pid) if workers == "2" else "uvloop" in _maps(pid), "signs of life")
         running.press_ctrl_c()
         assert running.process.wait(15) in (0, 130)
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from sentinel.proxy.keepalive import COMMENT
-from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
-from tests.support.surface import CHAT, chat, events, post, send
+from tests.support.client import events
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import CHAT, chat, post, send
+from tests.support.waiting import wait_until
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 SILENCE_SECONDS = 0.2
@@ -40,7 +42,7 @@ def sentinel(stack: Stack) -> Iterator[SentinelProcess]:
         except OSError:
             return False
 
-    wait_until(ready, what="granian")
+    wait_until(ready, "granian")
     yield sentinel
     assert sentinel.stop() == 0
     assert [line["event"] for line in sentinel.log()][-1] == "sentinel has stopped"
@@ -50,8 +52,8 @@ async def test_granian_serves_answers_and_streams(stack: Stack, sentinel: Sentin
     """The SDK gets whole and streamed answers, and usage is reported once."""
     _, token = stack.user("granian@corp.test")
     async with sdk(sentinel, token) as client:
-        answer = await client.chat.completions.create(**say("[[tokens=4]]"))
-        stream = await client.chat.completions.create(**say("[[tokens=9 delay=0.01]]", stream=True))
+        answer = await client.chat.completions.create(**chat("[[tokens=4]]"))
+        stream = await client.chat.completions.create(**chat("[[tokens=9 delay=0.01]]", stream=True))
         text = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 4
@@ -106,5 +108,5 @@ def test_granian_tells_of_a_client_that_leaves(stack: Stack, sentinel: SentinelP
     assert answer.readline().startswith(b"data: ")
     answer.close()
     connection.close()
-    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", what="the end at the provider")
+    wait_until(lambda: stack.simulators.openai.billed[-1].state == "cancelled", "the end at the provider")
     assert stack.booked(1, "granian3@corp.test")["ai_output_tokens"] < 200

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, wait_until
-from tests.support.surface import CHAT, chat, events, post, send
+from tests.support.client import events
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import CHAT, chat, post, send
+from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 GOOD = {"ZION_API_URL": "http://127.0.0.1:9", "ZION_API_KEY": "zion-key", "OPENAI_API_KEY": "sk-key"}
@@ -181,13 +183,13 @@ def test_a_redis_that_is_away_is_told_once(tmp_path: Path, redis_down: str, mean
         def told() -> list[tuple[str, str]]:
             return [(line["event"], line["level"]) for line in sentinel.log() if line.get("address") == address]
 
-        wait_until(lambda: len(sentinel.ended(20)) == 20 and told(), what="the lines of all requests")
+        wait_until(lambda: len(sentinel.ended(20)) == 20 and told(), "the lines of all requests")
         assert told() == [("redis is away", "warning")]
         (line,) = [line for line in sentinel.log() if line["event"] == "redis is away"]
         assert "connection refused" in line["reason"]
         assert meanwhile in line["meanwhile"]
         stack.store.start()
-        wait_until(lambda: ("redis is there", "info") in told(), what="a word that it is back")
+        wait_until(lambda: ("redis is there", "info") in told(), "a word that it is back")
         # Another reason, such as that it is still loading, is told, too.
         warnings = [(line["event"], line.get("reason")) for line in sentinel.log() if line.get("level") == "warning"]
         assert len(warnings) == len(set(warnings))
@@ -198,7 +200,7 @@ def test_a_redis_that_refuses_is_told_once(stack: Stack) -> None:
     sentinel = stack.sentinel(ready=False, REDIS_URL=f"redis://app:wrong-one@127.0.0.1:{stack.store.port}")
     for _ in range(20):
         assert send(sentinel, "GET", "/health/ready").status == 503
-    wait_until(lambda: any(line["event"] == "sentinel is ready" for line in sentinel.log()), what="the log")
+    wait_until(lambda: any(line["event"] == "sentinel is ready" for line in sentinel.log()), "the log")
     (line,) = [line for line in sentinel.log() if line.get("level") == "warning"]
     assert line["event"] == "redis is away"
     assert "does not take our password" in line["reason"]
@@ -210,7 +212,7 @@ def test_without_redis_the_end_waits_for_nothing(tmp_path: Path) -> None:
     with Stack() as stack:
         sentinel = stack.sentinel()
         stack.store.kill()
-        wait_until(lambda: any(line["event"] == "redis is away" for line in sentinel.log()), what="a word")
+        wait_until(lambda: any(line["event"] == "redis is away" for line in sentinel.log()), "a word")
         assert sentinel.stop(5) == 0
 
 
@@ -251,7 +253,7 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
     children = children_of(sentinel.pid)
     with open_stream(sentinel, token, "[[tokens=15 delay=0.1]]") as answer:
         sentinel.signal(number)
-        wait_until(lambda: refuses(sentinel), what="a closed port")
+        wait_until(lambda: refuses(sentinel), "a closed port")
         assert events(b"data: " + answer.read().partition(b"data: ")[2])[-1] == "[DONE]"
     assert sentinel.process is not None
     assert sentinel.process.wait(15) == 0
@@ -259,7 +261,7 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
     assert [line["outcome"] for line in sentinel.ended()] == ["ok"]
     assert messages(sentinel)[-1] == "sentinel has stopped"
     assert "Traceback" not in (sentinel.folder / "stderr").read_text() + (sentinel.folder / "stdout").read_text()
-    wait_until(lambda: not any(is_running(child) for child in children), what="the end of every child")
+    wait_until(lambda: not any(is_running(child) for child in children), "the end of every child")
 
 
 def test_a_stream_that_outlasts_the_grace_is_ended_and_billed(stack: Stack) -> None:
@@ -349,7 +351,7 @@ def workers_of(sentinel: SentinelProcess) -> set[int]:
 def pair(stack: Stack) -> SentinelProcess:
     """Two workers."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, what="two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers")
     return sentinel
 
 
@@ -359,7 +361,7 @@ def test_metrics_are_summed_over_workers(stack: Stack, pair: SentinelProcess) ->
     for _ in range(40):
         assert post(pair, token, chat("[[tokens=2]]")).status == 200
     success = 'sentinel_requests_total{model="gpt-4o-mini",status="success"}'
-    wait_until(lambda: pair.metric(success) == 40, what="the sum of both workers")
+    wait_until(lambda: pair.metric(success) == 40, "the sum of both workers")
     tokens = 'sentinel_tokens_processed_total{model="gpt-4o-mini",type="completion"}'
     assert [pair.metric(tokens) for _ in range(6)] == [80] * 6
     assert pair.metric('sentinel_request_duration_seconds_bucket{le="+Inf",model="gpt-4o-mini"}') == 40
@@ -372,23 +374,23 @@ def test_a_killed_worker_is_replaced_and_its_gauges_go(stack: Stack, pair: Senti
     in_flight = "sentinel_requests_in_flight"
     before = workers_of(pair)
     with open_stream(pair, token, "[[tokens=900 delay=0.1]]"):
-        wait_until(lambda: pair.metric(in_flight) == 1, what="the request in flight")
+        wait_until(lambda: pair.metric(in_flight) == 1, "the request in flight")
         for worker in before & set(children_of(pair.pid)):
             os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: len(workers_of(pair) - before) == 2, what="new workers")
-        wait_until(lambda: not refuses(pair) and pair.metric(in_flight) == 0, what="an honest gauge")
+        wait_until(lambda: len(workers_of(pair) - before) == 2, "new workers")
+        wait_until(lambda: not refuses(pair) and pair.metric(in_flight) == 0, "an honest gauge")
     assert post(pair, token, chat("[[tokens=1]]")).status == 200
 
 
 def test_no_worker_outlives_a_killed_supervisor(stack: Stack) -> None:
     """SIGKILL for the supervisor ends its workers in good order: streams finish and the port is free."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, what="two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers")
     workers = workers_of(sentinel)
     _, token = stack.user("orphan@corp.test")
     with open_stream(sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
         sentinel.kill()
         assert answer.read().endswith(b"data: [DONE]\n\n")
-    wait_until(lambda: not any(is_running(worker) for worker in workers), what="the end of the workers")
+    wait_until(lambda: not any(is_running(worker) for worker in workers), "the end of the workers")
     assert refuses(sentinel)
     assert stack.booked(1, "orphan@corp.test")["ai_output_tokens"] == 20

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed448
 
 from tests.support.relays import Certificates, ForwardProxy, Relay
-from tests.support.stack import SentinelProcess, Stack, free_port, wait_until
+from tests.support.stack import SentinelProcess, Stack, free_port
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 ROOT = Path(__file__).parents[2]
@@ -181,7 +182,7 @@ def test_a_copy_of_the_example_starts_the_same(tmp_path: Path) -> None:
             [COMMAND, "dev"], env=environment, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        wait_until(lambda: "is ready at" in (tmp_path / "output").read_text() or process.poll() is not None, 30)
+        wait_until(lambda: "is ready at" in (tmp_path / "output").read_text() or process.poll() is not None)
         text = (tmp_path / "output").read_text()
         assert process.poll() is None, text
         assert text.count("http://127.0.0.1:") >= 3

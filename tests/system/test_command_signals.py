@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, free_port, wait_until
+from tests.support.stack import SentinelProcess, Stack, free_port
+from tests.support.waiting import wait_until
 from tests.system.test_command_end import job
 from tests.system.test_command_serve import children_of, is_running, messages, open_stream, refuses, workers_of
 
@@ -33,7 +34,7 @@ def test_signals_that_end_nothing(stack: Stack, workers: str) -> None:
             told = "nothing to reload: settings are read at the start"
             wait_until(
                 lambda: len({line["pid"] for line in running.sentinel.log() if line["event"] == told}) == int(workers),
-                what="a word of each worker",
+                "a word of each worker",
             )
             assert answer.read().endswith(b"data: [DONE]\n\n")
         assert children_of(running.process.pid) == before
@@ -51,7 +52,7 @@ def test_sigquit_ends_like_sigterm(stack: Stack, workers: str) -> None:
     with job(stack, SENTINEL_WORKERS=workers) as running:
         with open_stream(running.sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
             os.killpg(running.process.pid, signal.SIGQUIT)
-            wait_until(lambda: refuses(running.sentinel), what="a closed port")
+            wait_until(lambda: refuses(running.sentinel), "a closed port")
             assert answer.read().endswith(b"data: [DONE]\n\n")
         assert running.process.wait(15) == 0
         assert messages(running.sentinel)[-1] == "sentinel has stopped"
@@ -64,7 +65,7 @@ def test_signals_do_not_change_the_number_of_workers(stack: Stack) -> None:
         before = children_of(running.process.pid)
         for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP):
             running.process.send_signal(number)
-        wait_until(lambda: any("nothing to reload" in event for event in messages(running.sentinel)), what="SIGHUP")
+        wait_until(lambda: any("nothing to reload" in event for event in messages(running.sentinel)), "SIGHUP")
         assert children_of(running.process.pid) == before
 
 
@@ -108,11 +109,11 @@ def test_an_end_during_the_start_is_a_good_one(stack: Stack, moment: str, number
     """From the first line on that runs of it, long before anything is loaded, Sentinel ends with status 0, silently."""
     with job(stack, ready=False, SENTINEL_WORKERS=workers) as running:
         pid = running.process.pid
-        wait_until(lambda: catches(pid, signal.SIGTERM), what="its first line")
+        wait_until(lambda: catches(pid, signal.SIGTERM), "its first line")
         if moment == "its first line":
             assert "pydantic_core" not in maps(pid)
         seen = MOMENTS[moment]
-        wait_until(lambda: any(seen(running.sentinel, process) for process in (pid, *children_of(pid))), what=moment)
+        wait_until(lambda: any(seen(running.sentinel, process) for process in (pid, *children_of(pid))), moment)
         running.process.send_signal(number)
         assert running.process.wait(20) == 0
         assert running.stderr == ""
@@ -121,14 +122,14 @@ def test_an_end_during_the_start_is_a_good_one(stack: Stack, moment: str, number
 def test_harmless_signals_during_the_start(stack: Stack) -> None:
     """They end nothing from the first line on, sent again and again until the workers serve."""
     with job(stack, ready=False, SENTINEL_WORKERS="2") as running:
-        wait_until(lambda: catches(running.process.pid, signal.SIGTERM), what="its first line")
+        wait_until(lambda: catches(running.process.pid, signal.SIGTERM), "its first line")
 
         def serves() -> bool:
             for number in HARMLESS:
                 os.killpg(running.process.pid, number)
             return len(workers_of(running.sentinel)) == 2
 
-        wait_until(serves, what="two workers")
+        wait_until(serves, "two workers")
         running.process.terminate()
         assert running.process.wait(15) == 0
         assert running.stderr == ""
@@ -161,12 +162,12 @@ def test_dev_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     for harmless in HARMLESS:
         running.send_signal(harmless)
     log = tmp_path / ".sentinel" / "sentinel.log"
-    wait_until(lambda: "nothing to reload" in log.read_text(), what="a word about SIGHUP")
+    wait_until(lambda: "nothing to reload" in log.read_text(), "a word about SIGHUP")
     assert running.poll() is None
     running.send_signal(number)
     _, errors = running.communicate(timeout=20)
     assert (running.returncode, errors) == (0, "")
-    wait_until(lambda: not any(is_running(child) for child in children), what="the end of the store")
+    wait_until(lambda: not any(is_running(child) for child in children), "the end of the store")
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -174,7 +175,7 @@ def test_dev_ends_well_while_it_starts(tmp_path: Path, number: signal.Signals) -
     """At its first line, and while its store starts."""
     for what in (lambda pid: catches(pid, signal.SIGTERM), started_by):
         running = dev(tmp_path)
-        wait_until(lambda: what(running.pid), what="a sign of life")  # noqa: B023 (called here)
+        wait_until(lambda: what(running.pid), "a sign of life")  # noqa: B023 (called here)
         running.send_signal(number)
         _, errors = running.communicate(timeout=20)
         assert (running.returncode, errors) == (0, "")
@@ -186,7 +187,7 @@ def test_a_command_that_is_no_service_dies_by_sigterm(stack: Stack) -> None:
     stack.store.pause()
     try:
         running = subprocess.Popen([COMMAND, "replay"], env={"PATH": os.environ["PATH"], **sentinel.environment})
-        wait_until(lambda: "pyreqwest" in maps(running.pid), what="its work")
+        wait_until(lambda: "pyreqwest" in maps(running.pid), "its work")
         running.terminate()
         assert running.wait(10) != 0
     finally:

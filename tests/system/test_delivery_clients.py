@@ -21,7 +21,9 @@ import redis
 from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.openai import Billed
-from tests.support.stack import SentinelProcess, Stack, say, wait_until
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
+from tests.support.waiting import wait_until
 
 STALL_SECONDS = 1
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -52,7 +54,7 @@ class Caller:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
         connection.settimeout(20)
         connection.connect(("127.0.0.1", sentinel.port))
-        body = json.dumps(say(text, **fields)).encode()
+        body = json.dumps(chat(text, **fields)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.token}\r\n"
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
@@ -62,7 +64,7 @@ class Caller:
     def bill(self) -> Billed:
         """What the provider charges for this caller's one request, once it has come there."""
         billed = self.stack.simulators.openai.billed
-        wait_until(lambda: len(billed) > self._seen, what="the request at the provider")
+        wait_until(lambda: len(billed) > self._seen, "the request at the provider")
         return billed[self._seen]
 
     def booked(self) -> tuple[int, int]:
@@ -124,12 +126,12 @@ def test_leaving_in_mid_stream(
         sent = caller.bill.completion_tokens
         assert sent >= 3
         assert caller.bill.state == "running"
-    wait_until(lambda: caller.bill.state == "cancelled", what="the end of the provider's stream")
+    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's stream")
     inputs, outputs = caller.booked()
     # The simulator counts messages alone, we count tools, too.
     assert inputs > caller.bill.prompt_tokens if "tools" in fields else inputs == caller.bill.prompt_tokens
     assert outputs == sent
-    wait_until(caller.holds_nothing, what="the reservation's return")
+    wait_until(caller.holds_nothing, "the reservation's return")
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -138,9 +140,9 @@ def test_leaving_before_the_first_byte(stack: Stack, sentinel: SentinelProcess, 
     caller = Caller(stack, f"early{stream}".lower())
     with closing(caller.ask(sentinel, "[[tokens=50 first_delay=30]]", stream=stream)):
         assert caller.bill.state == "running"
-    wait_until(lambda: caller.bill.state == "cancelled", what="the end of the provider's answer")
+    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's answer")
     assert caller.booked() == (caller.bill.prompt_tokens, 0)
-    wait_until(caller.holds_nothing, what="the reservation's return")
+    wait_until(caller.holds_nothing, "the reservation's return")
 
 
 def test_leaving_while_the_provider_cannot_be_reached(stack: Stack) -> None:
@@ -156,8 +158,8 @@ def test_leaving_while_the_provider_cannot_be_reached(stack: Stack) -> None:
         away = stack.sentinel(OPENAI_API_URL=f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
         caller = Caller(stack, "unsent")
         with closing(caller.ask(away, "hello", stream=True)):
-            wait_until(lambda: not caller.holds_nothing(), what="the reservation")
-        wait_until(caller.holds_nothing, what="the reservation's return")
+            wait_until(lambda: not caller.holds_nothing(), "the reservation")
+        wait_until(caller.holds_nothing, "the reservation's return")
         assert caller.outcome(away) == "client_gone"
         (line,) = [line for line in away.ended() if line["user_id"] == "unsent"]
         assert (line["input_tokens"], line["tokens_from"]) == (0, "none")
@@ -179,9 +181,9 @@ def test_a_drained_stream_costs_what_the_provider_bills(stack: Stack) -> None:
     caller = Caller(stack, "drained")
     with closing(caller.ask(draining, "[[tokens=30 delay=0.02]]", stream=True)) as connection:
         read_until(connection, b'"content"', 2)
-    wait_until(lambda: caller.bill.state == "complete", what="the end of the provider's stream")
+    wait_until(lambda: caller.bill.state == "complete", "the end of the provider's stream")
     assert caller.booked() == (caller.bill.prompt_tokens, 30)
-    wait_until(caller.holds_nothing, what="the reservation's return")
+    wait_until(caller.holds_nothing, "the reservation's return")
     assert draining.stop() == 0
 
 
@@ -192,7 +194,7 @@ def test_a_silent_provider(stack: Stack, sentinel: SentinelProcess) -> None:
         got = read_until(connection, b"upstream_timeout")
     assert b"[DONE]" not in got
     assert caller.booked() == (caller.bill.prompt_tokens, 5)
-    wait_until(caller.holds_nothing, what="the reservation's return")
+    wait_until(caller.holds_nothing, "the reservation's return")
 
 
 def rss_bytes(pid: int) -> int:
@@ -204,14 +206,14 @@ def test_a_stalled_reader(stack: Stack, sentinel: SentinelProcess) -> None:
     caller = Caller(stack, "stalled")
     before = rss_bytes(sentinel.pid)
     with closing(caller.ask(sentinel, "[[tokens=120000]]", read_buffer=4096, stream=True)):
-        wait_until(lambda: caller.bill.completion_tokens, what="the first tokens")
-        wait_until(lambda: caller.bill.state == "cancelled", what="the end of the provider's stream")
+        wait_until(lambda: caller.bill.completion_tokens, "the first tokens")
+        wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's stream")
         assert rss_bytes(sentinel.pid) - before < 16_000_000
         # What lay in the buffers between the two: a few megabytes of sockets.
         assert caller.bill.completion_tokens < 60_000
         _, output = caller.booked()
         assert 0 < output <= caller.bill.completion_tokens
-        wait_until(caller.holds_nothing, what="the reservation's return")
+        wait_until(caller.holds_nothing, "the reservation's return")
     assert caller.outcome(sentinel) == "client_gone"
 
 
@@ -235,7 +237,7 @@ def test_shutdown_does_not_wait_for_ever(stack: Stack) -> None:
     caller = Caller(stack, "cut")
     with closing(caller.ask(short, "[[tokens=50 hang_after=7]]", stream=True)) as connection:
         read_until(connection, b'"content"', 6)
-        wait_until(lambda: caller.bill.completion_tokens == 7, what="the last tokens")
+        wait_until(lambda: caller.bill.completion_tokens == 7, "the last tokens")
         short.signal(signal.SIGTERM)
         got = read_until(connection, b"service_unavailable")
         assert b"[DONE]" not in got

@@ -14,8 +14,9 @@ import pytest
 
 from sentinel.proxy import billing, relay
 from tests.support.scripted import ScriptedProvider
-from tests.support.stack import SentinelProcess, Stack, raw_connection, wait_until
+from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, head
+from tests.support.waiting import wait_until
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5000, "total_tokens": 5011}
 USAGE_SECONDS = 0.3
@@ -122,7 +123,7 @@ def test_at_shutdown_too(stack: Stack, provider: ScriptedProvider) -> None:
         short.signal(signal.SIGTERM)
         # Later than its grace ends, and it cuts all streams off.
         threading.Timer(1 + USAGE_SECONDS, leaver.gate.set).start()
-        wait_until(lambda: not short.running, what="the end")
+        wait_until(lambda: not short.running, "the end")
 
     leaver.leaves(short, event(text()) + event(finish()), event(usage=USAGE) + DONE, at_mark=end)
     assert leaver.booked() == (11, 5000)

@@ -19,7 +19,9 @@ import redis
 
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH
-from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 USAGE = "/api/v1/usage"
@@ -33,9 +35,8 @@ def stack() -> Iterator[Stack]:
 
 def ask(sentinel: SentinelProcess, token: str, text: str = "[[tokens=5]]", **fields: Any) -> tuple[int, bytes]:
     """One chat request; status and body."""
-    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    status, _, body = sentinel.request("POST", CHAT, json.dumps(say(text, **fields)).encode(), headers)
-    return status, body
+    answer = post(sentinel, token, chat(text, **fields))
+    return answer.status, answer.body
 
 
 def waiting(stack: Stack) -> int:
@@ -62,7 +63,7 @@ def test_who_has_the_answer_has_paid_for_it(stack: Stack, stream: bool) -> None:
     def complete(number: int) -> bool:
         """Have one answer; the first who has it pulls the plug."""
         connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=15)
-        body = json.dumps(say(f"[[tokens={20 + number} delay=0.005]]", stream=stream))
+        body = json.dumps(chat(f"[[tokens={20 + number} delay=0.005]]", stream=stream))
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         got = b""
         try:
@@ -91,7 +92,7 @@ def test_who_has_the_answer_has_paid_for_it(stack: Stack, stream: bool) -> None:
     stack.store.start()
     stack.sentinel()
     assert stack.booked(count)["ai_requests"] >= count
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     assert stack.used()["ai_requests"] <= 1 + len([b for b in stack.simulators.openai.billed if b.state == "complete"])
 
 
@@ -107,9 +108,9 @@ def test_killed_between_call_and_answer(stack: Stack, fault: dict[str, Any]) -> 
     two = stack.sentinel()
     stack.simulators.zion.faults.set(**fault, path_prefix=USAGE, times=1)
     assert [ask(one, token, model=model)[0] for model in ("gpt-4o", "gpt-4o-mini", "gpt-4.1")] == [200] * 3
-    wait_until(lambda: len(reports(stack)) == 2, what="the call that will not be answered")
+    wait_until(lambda: len(reports(stack)) == 2, "the call that will not be answered")
     _kill_deliverer(stack, one, two)
-    wait_until(lambda: stack.used()["ai_requests"] == 4 and nothing_waits(stack), what="delivery by the other")
+    wait_until(lambda: stack.used()["ai_requests"] == 4 and nothing_waits(stack), "delivery by the other")
     assert stack.used()["ai_requests"] == 4
     sent = [(call.headers["idempotency-key"], call.body) for call in reports(stack)[1:]]
     same = [call for call in sent if call == sent[0]]
@@ -151,7 +152,7 @@ def test_a_term_while_zion_is_away(stack: Stack) -> None:
     stack.sentinel()
     assert stack.booked(1)["ai_requests"] == 1
     assert time.monotonic() - started < 5
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     assert stack.used()["ai_requests"] == 1
 
 
@@ -161,13 +162,13 @@ def test_redis_killed_while_zion_is_away(stack: Stack) -> None:
     _, token = stack.user()
     stack.simulators.zion.faults.set(status=503, path_prefix=USAGE)
     assert [ask(sentinel, token, model=model)[0] for model in ("gpt-4o", "gpt-4o-mini")] == [200, 200]
-    wait_until(lambda: reports(stack), what="the first report")
+    wait_until(lambda: reports(stack), "the first report")
     stack.store.kill()
     stack.store.start()
-    wait_until(lambda: ask(sentinel, token)[0] == 200, what="requests")
+    wait_until(lambda: ask(sentinel, token)[0] == 200, "requests")
     stack.simulators.zion.faults.clear()
     assert stack.booked(3, seconds=30)["ai_requests"] >= 3
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     assert stack.used()["ai_requests"] == 3
 
 
@@ -177,14 +178,14 @@ def test_redis_killed_while_a_batch_is_on_its_way(stack: Stack) -> None:
     _, token = stack.user()
     stack.simulators.zion.faults.set(delay_seconds=1.0, path_prefix=USAGE, times=1)
     assert ask(sentinel, token)[0] == 200
-    wait_until(lambda: reports(stack), what="the report")
+    wait_until(lambda: reports(stack), "the report")
     stack.store.kill()
     assert stack.booked(1)["ai_requests"] == 1
     stack.store.start()
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     assert ask(sentinel, token)[0] == 200
     assert stack.booked(2)["ai_requests"] == 2
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     assert stack.used()["ai_requests"] == 2
 
 
@@ -197,7 +198,7 @@ def test_several_workers_tell_everything_once(stack: Stack) -> None:
         (line, *_) = [line for line in sentinel.log() if line.get("event") == "sentinel is ready"]
         os.kill(line["pid"], signal.SIGKILL)
         answers = list(pool.map(lambda n: _served(sentinel, users[n % 12][1]), range(60)))
-    wait_until(lambda: nothing_waits(stack), what="an empty outbox")
+    wait_until(lambda: nothing_waits(stack), "an empty outbox")
     told = sum(stack.used(f"w{number}@corp.test")["ai_requests"] for number in range(12))
     assert 60 + sum(answers) <= told <= 120
 
@@ -232,10 +233,10 @@ async def test_dead_letters_are_listed_and_sent_again(stack: Stack, alive: bool)
     stack.simulators.zion.refused_emails.add("poison@corp.test")
     async with sdk(sentinel, poisoned) as client:
         for _ in range(2):
-            await client.chat.completions.create(**say("[[tokens=9]]"))
+            await client.chat.completions.create(**chat("[[tokens=9]]"))
     assert (await asyncio.to_thread(ask, sentinel, token))[0] == 200
     assert (await asyncio.to_thread(stack.booked, 1))["ai_requests"] == 1
-    await asyncio.to_thread(wait_until, lambda: nothing_waits(stack), 20, "the burial")
+    await asyncio.to_thread(wait_until, lambda: nothing_waits(stack), "the burial")
     wait_until(lambda: sentinel.metric('sentinel_usage_delivered_total{result="dead_letter"}') == 2)
     status, listed = await asyncio.to_thread(command, stack, sentinel, "doctor", "--dead-letters")
     assert status == 1

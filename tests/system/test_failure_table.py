@@ -15,7 +15,9 @@ import openai
 import pytest
 import redis
 
-from tests.support.stack import SentinelProcess, Stack, say, sdk, wait_until
+from tests.support.stack import SentinelProcess, Stack, sdk
+from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 REDIS_DEADLINE_SECONDS = 0.25
@@ -48,7 +50,7 @@ def _calm(stack: Stack) -> Iterator[None]:
 
 
 def wait_until_ready(sentinel: SentinelProcess) -> None:
-    wait_until(lambda: sentinel.get("/health/ready")[0] == 200, what="readiness")
+    wait_until(lambda: sentinel.get("/health/ready")[0] == 200, "readiness")
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,8 @@ def ask(
     sentinel: SentinelProcess, token: str, text: str = "Say hello", **fields: Any
 ) -> tuple[int, dict[str, str], Any]:
     """One chat request over a connection of its own."""
-    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    status, answered, body = sentinel.request("POST", CHAT, json.dumps(say(text, **fields)).encode(), headers)
-    return status, answered, json.loads(body) if body.startswith(b"{") else body
+    status, answered, body = answer = post(sentinel, token, chat(text, **fields))
+    return status, answered, answer.json if body.startswith(b"{") else body
 
 
 def client(stack: Stack) -> redis.Redis:
@@ -77,7 +78,7 @@ def booked(stack: Stack) -> int:
     with client(stack) as redis_client:
         wait_until(
             lambda: not any(redis_client.xlen(key) for key in redis_client.scan_iter("sentinel:{*}:outbox")),
-            what="an empty outbox",
+            "an empty outbox",
         )
     return stack.used()["ai_requests"]
 
@@ -96,20 +97,20 @@ class TestRedisAway:
         """A dead Redis costs 503 with Retry-After at once; with it back, requests pass again."""
         stack.store.kill()
         try:
-            wait_until(lambda: ask(sentinel, token)[0] == 503, what="the refusal")
+            wait_until(lambda: ask(sentinel, token)[0] == 503, "the refusal")
             status, seconds, headers = timed(sentinel, token)
             assert (status, headers["retry-after"]) == (503, "1")
             assert seconds < REDIS_DEADLINE_SECONDS
             # A report stands for a second.
-            wait_until(lambda: json.loads(sentinel.get("/health")[2])["status"] == "unhealthy", what="the report")
+            wait_until(lambda: json.loads(sentinel.get("/health")[2])["status"] == "unhealthy", "the report")
             assert json.loads(sentinel.get("/health")[2])["checks"]["redis"]["status"] == "unhealthy"
             assert sentinel.get("/health")[0] == sentinel.get("/health/ready")[0] == 503
             assert sentinel.get("/health/live")[0] == 200
-            wait_until(lambda: sentinel.metric("sentinel_degraded") == 1, what="the metric")
+            wait_until(lambda: sentinel.metric("sentinel_degraded") == 1, "the metric")
         finally:
             stack.store.start()
-        wait_until(lambda: ask(sentinel, token)[0] == 200, what="recovery")
-        wait_until(lambda: sentinel.metric("sentinel_degraded") == 0, what="the metric")
+        wait_until(lambda: ask(sentinel, token)[0] == 200, "recovery")
+        wait_until(lambda: sentinel.metric("sentinel_degraded") == 0, "the metric")
 
     def test_hung(self, stack: Stack, sentinel: SentinelProcess, token: str) -> None:
         """A hung Redis costs a request its deadline of 250 ms, then the breaker answers at once."""
@@ -118,10 +119,10 @@ class TestRedisAway:
             status, seconds, _ = timed(sentinel, token)
             assert status == 503
             assert seconds < REDIS_DEADLINE_SECONDS + 0.15
-            wait_until(lambda: timed(sentinel, token)[1] < 0.05, what="the breaker")
+            wait_until(lambda: timed(sentinel, token)[1] < 0.05, "the breaker")
         finally:
             stack.store.resume()
-        wait_until(lambda: ask(sentinel, token)[0] == 200, what="recovery")
+        wait_until(lambda: ask(sentinel, token)[0] == 200, "recovery")
 
     def test_full(self, stack: Stack, sentinel: SentinelProcess, token: str) -> None:
         """A Redis that takes no more writes costs 503; nothing is charged, and it passes with room again."""
@@ -149,17 +150,17 @@ class TestRedisAway:
         with client(stack) as redis_client:
             redis_client.replicaof("127.0.0.1", 1)
             try:
-                wait_until(lambda: ask(sentinel, token)[0] == 503, what="the refusal")
+                wait_until(lambda: ask(sentinel, token)[0] == 503, "the refusal")
             finally:
                 redis_client.replicaof("NO", "ONE")
-        wait_until(lambda: ask(sentinel, token)[0] == 200, what="recovery")
+        wait_until(lambda: ask(sentinel, token)[0] == 200, "recovery")
 
     async def test_usage_of_open_streams_survives(self, stack: Stack, sentinel: SentinelProcess, token: str) -> None:
         """A stream that ends while Redis is away is charged when it is back."""
         await asyncio.to_thread(booked, stack)
         before = stack.used()
         async with sdk(sentinel, token) as api:
-            stream = await api.chat.completions.create(**say("[[tokens=20 delay=0.05]]", stream=True))
+            stream = await api.chat.completions.create(**chat("[[tokens=20 delay=0.05]]", stream=True))
             chunks = [await anext(stream)]
             stack.store.kill()
             try:
@@ -186,7 +187,7 @@ class TestRedisAwayLocal:
 
         stack.store.kill()
         try:
-            wait_until(degraded, what="the fallback")
+            wait_until(degraded, "the fallback")
             answers += [ask(local, token) for _ in range(12)]
             shared = [answer for answer in answers[1:] if answer[0] == 200]
             assert {answer[0] for answer in answers} == {200, 429}
@@ -199,7 +200,7 @@ class TestRedisAwayLocal:
             stack.store.start()
         passed = 1 + len(shared)
         assert stack.booked(passed, "local@corp.test")["ai_requests"] == passed
-        wait_until(lambda: "x-sentinel-degraded" not in ask(local, token)[1], what="recovery")
+        wait_until(lambda: "x-sentinel-degraded" not in ask(local, token)[1], "recovery")
 
     def test_what_was_spent_meanwhile_counts_when_redis_is_back(self, stack: Stack) -> None:
         """Memory goes on admitting until Redis knows of it: a subscription is not spent twice."""
@@ -210,7 +211,7 @@ class TestRedisAwayLocal:
         stack.store.kill()
         passed = [True]
         try:
-            wait_until(lambda: _passes(alone, token, passed) == 429, what="the end of the subscription")
+            wait_until(lambda: _passes(alone, token, passed) == 429, "the end of the subscription")
         finally:
             stack.store.start()
 
@@ -218,7 +219,7 @@ class TestRedisAwayLocal:
             assert _passes(alone, token, passed) == 429
             return any(line["event"] == "redis is back: it admits again" for line in alone.log())
 
-        wait_until(admits_again, what="Redis")
+        wait_until(admits_again, "Redis")
         assert _passes(alone, token, passed) == 429
         assert sum(passed) == 30
         assert stack.booked(30, "spent@corp.test")["ai_requests"] == 30
@@ -232,7 +233,7 @@ class TestRedisAwayLocal:
             status, seconds, headers = timed(local, token)
             assert (status, headers.get("x-sentinel-degraded")) == (200, "redis")
             assert seconds < 4 * REDIS_DEADLINE_SECONDS
-            wait_until(lambda: timed(local, token)[1] < 0.1, what="the breaker")
+            wait_until(lambda: timed(local, token)[1] < 0.1, "the breaker")
         finally:
             stack.store.resume()
 
@@ -247,7 +248,7 @@ class TestZionAway:
         before = sentinel.metric("sentinel_zion_stale_total")
         _break(stack, fault)
         wait_until(lambda: _served(sentinel, token) and sentinel.metric("sentinel_zion_stale_total") > before)
-        report = json.loads(wait_until(lambda: _degraded(sentinel, "zion"), what="the health report"))
+        report = json.loads(wait_until(lambda: _degraded(sentinel, "zion"), "the health report"))
         assert report["status"] == "degraded"
 
     @pytest.mark.parametrize("fault", ["gone", "hang", "status", "garbage", "busy"])
@@ -262,7 +263,7 @@ class TestZionAway:
         assert headers["retry-after"] == ("7" if fault == "busy" else headers["retry-after"])
         assert "zion-db-7.internal" not in json.dumps(body)
         _mend(stack)
-        wait_until(lambda: ask(sentinel, stranger)[0] == 200, what="recovery")
+        wait_until(lambda: ask(sentinel, stranger)[0] == 200, "recovery")
 
     def test_usage_waits(self, stack: Stack, sentinel: SentinelProcess, token: str) -> None:
         """Usage that Zion does not take waits in the outbox, visibly, and is booked once when Zion is back."""
@@ -270,11 +271,11 @@ class TestZionAway:
         stack.simulators.zion.faults.set(status=500, path_prefix="/api/v1/usage")
         for _ in range(3):
             assert ask(sentinel, token)[0] == 200
-        wait_until(lambda: sentinel.metric("sentinel_outbox_depth") >= 3, what="the depth")
-        wait_until(lambda: sentinel.metric("sentinel_outbox_age_seconds") > 0, what="the age")
+        wait_until(lambda: sentinel.metric("sentinel_outbox_depth") >= 3, "the depth")
+        wait_until(lambda: sentinel.metric("sentinel_outbox_age_seconds") > 0, "the age")
         _mend(stack)
         assert stack.booked(before + 3, seconds=30)["ai_requests"] == before + 3
-        wait_until(lambda: sentinel.metric("sentinel_outbox_depth") == 0, what="an empty outbox")
+        wait_until(lambda: sentinel.metric("sentinel_outbox_depth") == 0, "an empty outbox")
 
 
 class TestProviderAway:
@@ -310,7 +311,7 @@ class TestProviderAway:
     async def test_broken_midway(self, sentinel: SentinelProcess, token: str) -> None:
         """A stream that breaks ends with an error event and no [DONE]."""
         async with sdk(sentinel, token) as api:
-            stream = await api.chat.completions.create(**say("[[tokens=9 break_after=4]]", stream=True))
+            stream = await api.chat.completions.create(**chat("[[tokens=9 break_after=4]]", stream=True))
             with pytest.raises(openai.APIError) as caught:
                 async for _ in stream:
                     pass
@@ -367,7 +368,7 @@ def test_a_background_task_that_fails_is_named_and_comes_back(stack: Stack) -> N
             report = json.loads(sentinel.get("/health")[2])
             return report["status"] == "degraded" and report["checks"]["tasks"]["failing"]
 
-        names = wait_until(failing, what="a failing task")
+        names = wait_until(failing, "a failing task")
         assert set(names) <= {"heartbeat", "outbox"}
         assert ask(sentinel, token)[0] == 200
         client.delete(owners)

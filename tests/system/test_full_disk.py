@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from sentinel.dev.store import EmbeddedStore
-from tests.support.stack import Stack, wait_until
-from tests.support.surface import Answer, chat, post, send
+from tests.support.client import Answer
+from tests.support.stack import Stack
+from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 
 _MEGABYTES = 4
 
@@ -60,16 +62,16 @@ def test_the_disk_of_redis_is_full(tmp_path: Path, redis_down: str) -> None:
                 answers.append(post(sentinel, token, chat("[[tokens=1]]")))
                 return sentinel.metric("sentinel_degraded") == 1
 
-            wait_until(is_noticed, what="a full disk")
+            wait_until(is_noticed, "a full disk")
             if redis_down == "refuse":
                 assert post(sentinel, token, chat("[[tokens=1]]")).is_error(503, "service_unavailable", "server_error")
-                wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 503, what="unreadiness")
+                wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 503, "unreadiness")
             else:
                 answers += [post(sentinel, token, chat("[[tokens=1]]")) for _ in range(5)]
                 assert {answer.status for answer in answers} == {200}
             (disk / "rest").unlink()
-            wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200, what="readiness")
-            wait_until(lambda: sentinel.metric("sentinel_degraded") == 0, what="the end of it in the metrics")
+            wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 200, "readiness")
+            wait_until(lambda: sentinel.metric("sentinel_degraded") == 0, "the end of it in the metrics")
             answers.append(post(sentinel, token, chat("[[tokens=1]]")))
             assert answers[-1].status == 200
             served = 1 + sum(answer.status == 200 for answer in answers)

@@ -19,8 +19,9 @@ from sentinel.cache import keys
 from sentinel.cache.inspection import COMMANDS
 from sentinel.dev.store import EmbeddedStore
 from tests.support.cluster import EmbeddedCluster
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 from tests.support.watcher import watcher
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def bad_redis(folder: Path, how: str) -> Iterator[str]:
             store = exits.enter_context(
                 EmbeddedStore(folder / "replica", extra={"replicaof": f"127.0.0.1 {store.port}"})
             )
-            wait_until(lambda: ask(store, "INFO", "replication")["master_link_status"] == "up", what="the replica")
+            wait_until(lambda: ask(store, "INFO", "replication")["master_link_status"] == "up", "the replica")
         ask(store, "ACL", "SETUSER", "app", *user)
         yield f"redis://app:pw@127.0.0.1:{store.port}"
 
@@ -106,16 +107,16 @@ def test_health_is_red_while_every_request_is_refused(stack: Stack, tmp_path: Pa
         sentinel = stack.sentinel(REDIS_URL=url, ready=False)
         local = stack.sentinel(REDIS_URL=url, REDIS_DOWN="local", SPOOL_DIR=str(tmp_path / "spool"))
         said, remedy = REFUSALS[how]
-        wait_until(lambda: said in remedies(sentinel) and remedy in remedies(sentinel), what="the warning")
+        wait_until(lambda: said in remedies(sentinel) and remedy in remedies(sentinel), "the warning")
         # Without XADD or ZADD the request itself finds out; whatever is asked in between.
         assert post(sentinel, token, BODY).status == 503 or how == "no XADD"
-        wait_until(lambda: ready(sentinel) == 503, what="not ready")
+        wait_until(lambda: ready(sentinel) == 503, "not ready")
         status, word, redis = health(sentinel)
         assert (status, word, redis["status"]) == (503, "unhealthy", "unhealthy")
         assert redis["reason"]
         post(local, token, BODY)
         assert ready(local) == 200
-        wait_until(lambda: health(local)[:2] == (200, "degraded"), what="degraded")
+        wait_until(lambda: health(local)[:2] == (200, "degraded"), "degraded")
         for process in (sentinel, local):
             process.kill()
 
@@ -127,7 +128,7 @@ def test_it_is_green_soon_after(stack: Stack, tmp_path: Path) -> None:
         sentinel = stack.sentinel(REDIS_URL=store.url, ready=False)
         assert ready(sentinel) == 503
         ask(store, "CONFIG", "SET", "maxmemory", "0")
-        wait_until(lambda: ready(sentinel) == 200, what="ready")
+        wait_until(lambda: ready(sentinel) == 200, "ready")
         assert post(sentinel, token, BODY).status == 200
         sentinel.kill()
 
@@ -170,7 +171,7 @@ def test_what_a_redis_forgets_is_told(stack: Stack, tmp_path: Path) -> None:
     """Eviction and no append-only file: a warning each at the start, in /health and as metrics, until it is mended."""
     with EmbeddedStore(tmp_path / "careless", appendonly="no", extra=CARELESS) as store:
         sentinel = stack.sentinel(REDIS_URL=store.url)
-        wait_until(lambda: remedies(sentinel).count("->") == 2, what="the warnings")
+        wait_until(lambda: remedies(sentinel).count("->") == 2, "the warnings")
         report = send(sentinel, "GET", "/health").json
         assert report["status"] == "healthy"
         assert [line.split(":")[0] for line in report["warnings"]] == ["redis eviction", "redis persistence"]
@@ -180,7 +181,7 @@ def test_what_a_redis_forgets_is_told(stack: Stack, tmp_path: Path) -> None:
         ask(store, "CONFIG", "SET", "appendonly", "yes")
         # A new connection is looked at anew.
         ask(store, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait_until(lambda: send(sentinel, "GET", "/health").json["warnings"] == [], what="no more warnings")
+        wait_until(lambda: send(sentinel, "GET", "/health").json["warnings"] == [], "no more warnings")
         assert sentinel.metric("sentinel_store_misconfigured") == 0
         sentinel.kill()
 
@@ -210,15 +211,15 @@ def test_a_cluster_is_ready_while_it_serves_some(stack: Stack, cluster: Embedded
     sentinel = stack.sentinel(REDIS_URL=cluster.url)
     assert health(sentinel)[:2] == (200, "healthy")
     cluster.ask(cluster.nodes[2], "CONFIG", "SET", "maxmemory", "1")
-    wait_until(lambda: health(sentinel)[:2] == (200, "degraded"), what="degraded")
+    wait_until(lambda: health(sentinel)[:2] == (200, "degraded"), "degraded")
     assert health(sentinel)[2]["reason"] == "1 of 3 masters: has no memory left"
     assert ready(sentinel) == 200
     for node in cluster.nodes:
         cluster.ask(node, "CONFIG", "SET", "maxmemory", "1")
-    wait_until(lambda: ready(sentinel) == 503, what="not ready")
+    wait_until(lambda: ready(sentinel) == 503, "not ready")
     for node in cluster.nodes:
         cluster.ask(node, "CONFIG", "SET", "maxmemory", "0")
-    wait_until(lambda: health(sentinel)[:2] == (200, "healthy"), what="healthy")
+    wait_until(lambda: health(sentinel)[:2] == (200, "healthy"), "healthy")
     sentinel.kill()
 
 
@@ -302,6 +303,6 @@ def test_these_rights_are_enough_on_a_cluster(stack: Stack, tmp_path: Path) -> N
         sentinel = stack.sentinel(REDIS_URL=url)
         assert post(sentinel, token, BODY).status == 200
         assert stack.booked(1, "everywhere@corp.test")["ai_requests"] == 1
-        wait_until(lambda: any(cluster.ask(n, "PUBSUB", "CHANNELS") for n in cluster.nodes), what="the channel")
+        wait_until(lambda: any(cluster.ask(n, "PUBSUB", "CHANNELS") for n in cluster.nodes), "the channel")
         assert [cluster.ask(node, "ACL", "LOG") for node in cluster.nodes] == [[], [], []]
         sentinel.kill()

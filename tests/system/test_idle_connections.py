@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 MOST, LEAST = 10_000, 2_000
 SPARE_FILES = 600
@@ -56,7 +57,7 @@ def idle_connections(sentinel: SentinelProcess, count: int) -> Iterator[list[soc
     connections: list[socket.socket] = []
     try:
         connections += (socket.create_connection(("127.0.0.1", sentinel.port), timeout=15) for _ in range(count))
-        wait_until(lambda: open_files(sentinel) >= before + count - SOME_FILES, what=f"{count} accepted connections")
+        wait_until(lambda: open_files(sentinel) >= before + count - SOME_FILES, f"{count} accepted connections")
         for connection in connections:
             connection.sendall(b"POST /")
         yield connections
@@ -85,13 +86,15 @@ def test_ten_thousand_idle_connections() -> None:
                 started = time.monotonic()
                 assert post(sentinel, token, chat("[[tokens=1]]", stream=stream)).status == 200
                 assert time.monotonic() - started < PROMPT_SECONDS
-            wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, HEAD_SECONDS + 5, "the end of them all")
+            wait_until(
+                lambda: open_files(sentinel) <= files + SOME_FILES, "the end of them all", seconds=HEAD_SECONDS + 5
+            )
             assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 408"}
 
         # What they had is there for the next ones, whoever closes first. The allocator keeps most of it for them.
         with soft_limit(count + SPARE_FILES), idle_connections(sentinel, count):
             assert rss_bytes(sentinel) - memory < held + NOISE_BYTES
-        wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, what="the end of what clients closed")
+        wait_until(lambda: open_files(sentinel) <= files + SOME_FILES, "the end of what clients closed")
         # Ten thousand that close in one moment can keep a busy machine from Redis' answer for its 250 ms.
-        wait_until(lambda: post(sentinel, token, chat("[[tokens=1]]")).status == 200, what="an answer")
+        wait_until(lambda: post(sentinel, token, chat("[[tokens=1]]")).status == 200, "an answer")
         assert sentinel.stop() == 0

@@ -18,8 +18,9 @@ from sentinel.cache import keys
 from sentinel.cache.installation import Installation, digest
 from tests.support.cluster import EmbeddedCluster
 from tests.support.metering import other_zion
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 
 BODY = chat("[[tokens=3]]")
 WRONG_START = 2
@@ -53,7 +54,7 @@ def serve(stack: Stack, **settings: str) -> SentinelProcess:
     assert post(sentinel, token, BODY).status == 200
     stack.booked(before + 1)
     url = settings.get("REDIS_URL") or stack.store.url
-    wait_until(lambda: ask(url, "GET", marked(settings)), what="the mark")
+    wait_until(lambda: ask(url, "GET", marked(settings)), "the mark")
     return sentinel
 
 
@@ -96,7 +97,7 @@ def test_an_idle_one_is_there_first_as_well(ours: Stack) -> None:
     """It has served nobody yet; that its Zion answers is enough."""
     with Stack() as theirs:
         theirs.sentinel()
-        wait_until(lambda: ask(theirs.store.url, "GET", "sentinel:installation"), what="the mark")
+        wait_until(lambda: ask(theirs.store.url, "GET", "sentinel:installation"), "the mark")
         assert "another ZION_API_URL" in refusal(ours, REDIS_URL=theirs.store.url)
 
 
@@ -139,7 +140,7 @@ def test_with_a_prefix_no_key_is_without_it(ours: Stack) -> None:
     _, token = ours.user("refused@corp.test")
     ours.simulators.zion.refused_emails.add("refused@corp.test")
     assert post(sentinel, token, {**BODY, "stream": True}).status == 200
-    wait_until(lambda: ask(ours.store.url, "KEYS", "*dead-letters"), what="a dead letter")
+    wait_until(lambda: ask(ours.store.url, "KEYS", "*dead-letters"), "a dead letter")
     assert send(sentinel, "POST", "/admin/users/ana/refresh", Authorization="Bearer admin-key").status == 200
     assert [key for key in ask(ours.store.url, "KEYS", "*") if not key.startswith("eu:")] == []
     doctor = subprocess.run(
@@ -156,7 +157,7 @@ def test_with_a_prefix_no_key_is_without_it(ours: Stack) -> None:
 def test_a_slip_in_the_address_of_zion_claims_nothing(ours: Stack) -> None:
     """Where no Zion answers nothing is written, so the corrected address starts."""
     wrong = ours.sentinel(ZION_API_URL=ours.simulators.openai_url)
-    wait_until(lambda: [call for call in ours.simulators.openai.calls if "limits" in call.path], what="a look at Zion")
+    wait_until(lambda: [call for call in ours.simulators.openai.calls if "limits" in call.path], "a look at Zion")
     wrong.stop()
     assert ask(ours.store.url, "GET", "sentinel:installation") is None
     serve(ours)
@@ -188,13 +189,13 @@ def test_a_redis_that_becomes_anothers_is_as_good_as_away(theirs: Stack) -> None
     token, mark = token_of(theirs), ask(theirs.store.url, "GET", "sentinel:installation")
     ask(theirs.store.url, "SET", "sentinel:installation", "another schema 4")
     ask(theirs.store.url, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 503, what="not ready")
+    wait_until(lambda: send(sentinel, "GET", "/health/ready").status == 503, "not ready")
     assert post(sentinel, token, BODY).status == 503
     reason = send(sentinel, "GET", "/health").json["checks"]["redis"]["reason"]
     assert reason == "belongs to another installation"
     assert any("REDIS_PREFIX" in str(line.get("reason")) for line in sentinel.log())
     ask(theirs.store.url, "SET", "sentinel:installation", mark)
-    wait_until(lambda: post(sentinel, token, BODY).status == 200, what="its return")
+    wait_until(lambda: post(sentinel, token, BODY).status == 200, "its return")
 
 
 def test_on_a_cluster(ours: Stack, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_on_a_cluster(ours: Stack, tmp_path: Path) -> None:
         theirs.sentinel(REDIS_URL=cluster.url)
         client = Redis(port=cluster.nodes[0].port)
         found = wait_until(
-            lambda: any(cluster.client(node).keys("sentinel:installation") for node in cluster.nodes), what="the mark"
+            lambda: any(cluster.client(node).keys("sentinel:installation") for node in cluster.nodes), "the mark"
         )
         client.close()
         assert found

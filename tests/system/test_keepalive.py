@@ -23,8 +23,9 @@ from sentinel.server.listeners import listeners_for
 from sentinel.server.serve import config_for
 from tests.support.scripted import MODELS, ScriptedProvider
 from tests.support.sockets import close, nodelay_of_ends, reset
-from tests.support.stack import SentinelProcess, Stack, free_port, raw_connection, say, wait_until
+from tests.support.stack import SentinelProcess, Stack, free_port, raw_connection
 from tests.support.surface import CHAT, chat, head, post
+from tests.support.waiting import wait_until
 
 COMMENT = b": keep-alive\n"
 SILENCE_SECONDS = 0.2
@@ -123,7 +124,7 @@ def test_the_sdk_reads_a_stream_with_silences(
     provider.streams(*EVENTS, LAST + b"\n\n", DONE, **{where: gate})
     watching = Watching(gate, after=round(2 * LEASE_SECONDS / SILENCE_SECONDS))
     with watched_sdk(sentinel, token, watching) as client:
-        stream = client.chat.completions.create(**say(stream=True))
+        stream = client.chat.completions.create(**chat(stream=True))
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert text == "Hello world"
     assert watching.got.replace(COMMENT, b"") == b"".join(EVENTS) + DONE
@@ -175,7 +176,7 @@ def test_a_coded_stream_after_the_head(
 
 def ended_with(sentinel: SentinelProcess, outcome: str) -> dict[str, Any]:
     """The log line of the last request that ended so."""
-    found = wait_until(lambda: [at for at in sentinel.ended() if at["outcome"] == outcome], what="the log line")
+    found = wait_until(lambda: [at for at in sentinel.ended() if at["outcome"] == outcome], "the log line")
     line: dict[str, Any] = found[-1]
     return line
 
@@ -188,7 +189,7 @@ def test_a_failure_after_the_head_is_the_sdks_error(
     gate = threading.Event()
     provider.says(b'{\n  "error": {"message": "too long", "code": "context_length"}\n}', status=400, late=gate)
     with watched_sdk(sentinel, token, Watching(gate, after=1)) as client:
-        stream = client.chat.completions.create(**say(stream=True))
+        stream = client.chat.completions.create(**chat(stream=True))
         with pytest.raises(openai.APIError, match="too long"):
             list(stream)
     line = ended_with(sentinel, "upstream_error")
@@ -203,7 +204,7 @@ def test_a_whole_answer_after_the_head_is_read_by_the_sdk(
     gate = threading.Event()
     provider.says(WHOLE, late=gate)
     with watched_sdk(sentinel, token, Watching(gate, after=1)) as client:
-        chunks = list(client.chat.completions.create(**say(stream=True)))
+        chunks = list(client.chat.completions.create(**chat(stream=True)))
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["Hello"]
     assert stack.booked(1, "whole@corp.test")["ai_output_tokens"] == 17
 
@@ -222,7 +223,7 @@ def test_blanks_before_a_whole_answer_arrive_at_once(
         gate.set()
         assert answer.read() == b"\r\n  " + WHOLE
     with openai.OpenAI(base_url=f"{sentinel.url}/v1", api_key=token, max_retries=0) as client:
-        assert client.chat.completions.create(**say()).choices[0].message.content == "Hello"
+        assert client.chat.completions.create(**chat()).choices[0].message.content == "Hello"
     booked = stack.booked(2, "blank@corp.test")
     assert (booked["ai_input_tokens"], booked["ai_output_tokens"]) == (42, 34)
 
@@ -304,7 +305,7 @@ def test_a_kept_connection_that_dies_costs_nothing(stack: Stack, end: Any, strea
         booked = stack.booked(2, email)
         assert (booked["ai_requests"], booked["ai_input_tokens"], booked["ai_output_tokens"]) == (2, 42, 34)
         assert [line["outcome"] for line in sentinel.ended(2)] == ["ok", "ok"]
-        wait_until(lambda: sentinel.metric("sentinel_requests_in_flight") == 0, what="the end of all reservations")
+        wait_until(lambda: sentinel.metric("sentinel_requests_in_flight") == 0, "the end of all reservations")
         sentinel.stop()
 
 
@@ -388,11 +389,11 @@ def test_small_answers_leave_at_once() -> None:
     thread = threading.Thread(target=server.run, kwargs={"sockets": listeners})
     thread.start()
     try:
-        wait_until(lambda: server.started, what="the server")
+        wait_until(lambda: server.started, "the server")
         with socket.create_connection(("127.0.0.1", settings.sentinel_port), timeout=5) as client:
             port = client.getsockname()[1]
             # It is set right after the connection is accepted.
-            wait_until(lambda: nodelay_of_ends(port) == [1], what="TCP_NODELAY")
+            wait_until(lambda: nodelay_of_ends(port) == [1], "TCP_NODELAY")
     finally:
         server.should_exit = True
         thread.join(10)

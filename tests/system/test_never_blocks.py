@@ -16,7 +16,8 @@ from bench import messages
 from tests.support import stopwatch
 from tests.support.crowd import post
 from tests.support.metering import other_zion
-from tests.support.stack import SentinelProcess, Stack, say
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 ROUNDS = 3
@@ -81,7 +82,7 @@ async def test_hostile_megabytes_hold_nobody_up(stack: Stack, watched: Watched) 
     _, token = stack.user("hostile@corp.test")
     _, other = stack.user("small@corp.test")
     # The first text that a thread counts takes it 9 ms more, once in the life of a process (docs/guarantees.md, P6).
-    assert (await post(watched.sentinel, other, say("[[tokens=5]]"))).status == 200
+    assert (await post(watched.sentinel, other, chat("[[tokens=5]]"))).status == 200
     await within_bounds(watched, lambda: _hostile(watched, token, other))
 
 
@@ -91,7 +92,7 @@ async def _hostile(watched: Watched, token: str, other: str) -> None:
     async def beside(stream: bool) -> int:
         answers = 0
         while not ended.is_set() or answers < LEAST_SMALL // CLIENTS:
-            answer = await post(watched.sentinel, other, say("[[tokens=50]]", stream=stream))
+            answer = await post(watched.sentinel, other, chat("[[tokens=50]]", stream=stream))
             # On a busy machine Redis may be late for once; what is tested is who holds up whom.
             assert answer.status in (200, 503)
             answers += answer.status == 200
@@ -128,12 +129,12 @@ async def test_a_burst_of_the_provider_holds_nobody_up(stack: Stack) -> None:
     with other_zion(provider) as url:
         watched = Watched(stack, OPENAI_API_URL=f"{url}/v1")
         # As above: the first text that is counted takes longer.
-        await post(watched.sentinel, token, say("hi", stream=True))
+        await post(watched.sentinel, token, chat("hi", stream=True))
         passed = 1
 
         async def bursts() -> None:
             nonlocal passed
-            answers = await asyncio.gather(*(post(watched.sentinel, token, say("hi", stream=True)) for _ in range(4)))
+            answers = await asyncio.gather(*(post(watched.sentinel, token, chat("hi", stream=True)) for _ in range(4)))
             assert [len(answer.events) for answer in answers] == [20_001] * 4
             passed += 4
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.support import collector
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
+from tests.support.waiting import wait_until
 
 TIMES = 20
 FEW = TIMES // 2
@@ -34,7 +35,7 @@ class Collected:
         answer = self.sentinel.folder / collector.ANSWER
         answer.unlink(missing_ok=True)
         (self.sentinel.folder / collector.ASK).touch()
-        wait_until(answer.exists, what="the garbage collector")
+        wait_until(answer.exists, "the garbage collector")
         found: dict[str, int] = json.loads(answer.read_text())
         return found
 
@@ -94,4 +95,4 @@ def test_a_request_leaves_no_cycle(stack: Stack, collected: Collected, kind: str
 
 def idle(collected: Collected) -> None:
     """Wait until every request has ended."""
-    wait_until(lambda: collected.sentinel.metric("sentinel_requests_in_flight") == 0, what="the end of all requests")
+    wait_until(lambda: collected.sentinel.metric("sentinel_requests_in_flight") == 0, "the end of all requests")

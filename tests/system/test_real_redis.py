@@ -17,8 +17,9 @@ import pytest
 from sentinel.dev import store as embedded
 from sentinel.dev.store import EmbeddedStore
 from tests.support.crowd import crowd
-from tests.support.stack import Stack, say, wait_until
+from tests.support.stack import Stack
 from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 
 BODY = chat("[[tokens=3]]")
 
@@ -48,7 +49,7 @@ async def test_redis_7_serves(stack: Stack, real: EmbeddedStore) -> None:
     """A crowd is admitted exactly and booked once, and nothing is said against it."""
     sentinel = stack.sentinel(REDIS_URL=real.url, RATE_LIMITS="ai_requests=50/1h")
     _, token = stack.user("seven@corp.test")
-    answers = await crowd([sentinel], token, [say("[[tokens=3]]")] * 200)
+    answers = await crowd([sentinel], token, [chat("[[tokens=3]]")] * 200)
     assert [answer.status for answer in answers].count(200) == 50
     assert stack.booked(50, "seven@corp.test")["ai_output_tokens"] == 150
     report = send(sentinel, "GET", "/health").json

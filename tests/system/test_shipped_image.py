@@ -15,8 +15,9 @@ import yaml
 
 from tests.support import shipped
 from tests.support.sandbox import Sandbox
-from tests.support.stack import SentinelProcess, Stack, wait_until
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 from tests.system.test_command_serve import children_of, workers_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +90,7 @@ def test_signals_reach_the_first_process(stack: Stack, tmp_path: Path, workers: 
     email = f"first-{workers}@corp.test"
     _, token = stack.user(email)
     sentinel.signal(signal.SIGHUP)
-    wait_until(lambda: any("nothing to reload" in line["event"] for line in sentinel.log()), what="SIGHUP")
+    wait_until(lambda: any("nothing to reload" in line["event"] for line in sentinel.log()), "SIGHUP")
     assert post(sentinel, token, chat("[[tokens=3]]")).status == 200
     sentinel.signal(signal.SIGQUIT)
     assert sentinel.process is not None
@@ -101,7 +102,7 @@ def test_the_first_process_leaves_no_zombies(stack: Stack, tmp_path: Path) -> No
     """Workers that are killed are replaced, and their remains go."""
     settings = {**environment(), "SENTINEL_WORKERS": "2"}
     sentinel = shipped.locked_up(stack, container(tmp_path / "volume"), *image_command(), **settings)
-    wait_until(lambda: len(workers_of(sentinel)) == 2, what="two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers")
     (first,) = children_of(sentinel.pid)
 
     def workers() -> set[int]:
@@ -110,7 +111,7 @@ def test_the_first_process_leaves_no_zombies(stack: Stack, tmp_path: Path) -> No
     before = workers()
     for worker in before:
         os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: len(workers() - before) == 2, what="new workers")
+    wait_until(lambda: len(workers() - before) == 2, "new workers")
     states = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children_of(first)]
     assert "Z" not in states
     assert sentinel.stop() == 0

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support import service_unit, shipped
-from tests.support.stack import Stack, wait_until
+from tests.support.stack import Stack
 from tests.support.surface import chat, post
+from tests.support.waiting import wait_until
 
 RESOURCES = sorted(service_unit.system_call_sets()["@resources"])
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.client import events
 from tests.support.sandbox import Sandbox
-from tests.support.stack import SentinelProcess, Stack, wait_until
-from tests.support.surface import chat, events, post, send
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat, post, send
+from tests.support.waiting import wait_until
 from tests.system.test_command_serve import refuses
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
@@ -121,5 +123,5 @@ def test_a_full_disk_takes_log_lines_alone(stack: Stack) -> None:
     for _ in range(5):
         assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
     assert stack.booked(5, "full@corp.test")["ai_output_tokens"] == 5
-    wait_until(lambda: sentinel.metric("sentinel_log_lines_dropped_total") >= 5, what="the count of lost lines")
+    wait_until(lambda: sentinel.metric("sentinel_log_lines_dropped_total") >= 5, "the count of lost lines")
     assert sentinel.stop(20) == 0

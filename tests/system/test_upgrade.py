@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crowd import crowd, post, until
-from tests.support.stack import SentinelProcess, Stack, say
+from tests.support.crowd import crowd, post
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
+from tests.support.waiting import until
 
 EARLIER = "7204ece"
 """The last commit that wrote no installation key; its layout has the same number as ours."""
 ROOT = Path(__file__).parents[2]
 OUTPUT = 7
-BODY = say(f"[[tokens={OUTPUT}]]")
+BODY = chat(f"[[tokens={OUTPUT}]]")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ async def test_a_limit_is_one_limit_for_both(stack: Stack, earlier: str, limit: 
     old, new = await asyncio.to_thread(pair, stack, earlier, RATE_LIMITS=rates)
     email = f"{limit}@corp.test"
     _, token = stack.user(email, **({"limits": {"ai_requests": 50}} if limit == "quota" else {}))
-    body = say("[[tokens=20 delay=0.05]]") if limit == "concurrency" else BODY
+    body = chat("[[tokens=20 delay=0.05]]") if limit == "concurrency" else BODY
     answers = await crowd([old, new], token, [body] * (20 if limit == "concurrency" else 200))
     admitted = [answer.status for answer in answers].count(200)
     assert {answer.status for answer in answers} == {200, 429}

@@ -73,3 +73,19 @@ def test_what_covers_a_module_names_it(module: str) -> None:
     test = ROOT / COVERED_BY[module]
     assert test.name.startswith("test_")
     assert names(test.read_text(), module), f"{COVERED_BY[module]} neither imports {module} nor has `{module}` in it"
+
+
+def test_what_tests_are_made_of_is_described() -> None:
+    """tests/support/README.md names each file of the folder, and no other."""
+    support = ROOT / "tests/support"
+    named = set(re.findall(r"`(\w+\.py)`", (support / "README.md").read_text()))
+    assert named == {path.name for path in support.glob("*.py")}
+
+
+@pytest.mark.parametrize("word", ["wait_until", "until", "Answer"])
+def test_there_is_one_of_each(word: str) -> None:
+    """Who needs another waiter or answer extends the one there is (tests/support/README.md)."""
+    made = re.compile(rf"^ *(?:async )?(?:def|class) {word}\b(?!\(self)|^{word} =", re.MULTILINE)
+    files = [path for path in (ROOT / "tests").rglob("*.py") if made.search(path.read_text())]
+    assert {path.parent.name for path in files} == {"support"}
+    assert len(files) == 1

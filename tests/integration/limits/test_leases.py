@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -15,7 +16,7 @@ from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Policy, Quota
 from sentinel.middleware import lease_expirer, lease_keeper
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from tests.integration.limits.conftest import Caller, MakeLedger
-from tests.support.crowd import until
+from tests.support.waiting import until
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 30_000
@@ -193,11 +194,15 @@ async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeL
     keeper = LeaseKeeper(ledger, Untold(), lease_seconds=0.1)
     held = keeper.hold(ask, await ledger.reserve(ask))
     delivered = 0
-    held.delivered = lambda: delivered
+    held.sent = lambda: delivered
+
+    def is_noted(output: int) -> bool:
+        return held.noted == output
+
     running = asyncio.create_task(keeper.run())
     for step in range(1, 11):
         delivered = 10 * step
-        await until(lambda note=delivered: held.noted == note, "the keeper's note")
+        await until(partial(is_noted, delivered), "the keeper's note")
         at(step * (LEASE_MS - 1), ledger)
         assert await ledger.expire(caller.name) == 0
     running.cancel()
@@ -223,7 +228,7 @@ async def test_the_keeper_renews_what_a_redis_that_comes_back_has_lost(make_ledg
     async def are_there() -> bool:
         return await ledger.store.client.hlen(keys.account_keys(caller.name).leases) == 2
 
-    await until(are_there, "the leases", 5)
+    await until(are_there, "the leases")
     refused = await ledger.reserve(caller.ask(3, 300))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

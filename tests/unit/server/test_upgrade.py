@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,9 +13,9 @@ import uvicorn
 
 from sentinel.config import Settings
 from sentinel.server.serve import config_for
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 OFFER = b"GET /echo HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: echo\r\n"
-WAIT_SECONDS = 5.0
 GRACE_SECONDS = 1
 
 
@@ -88,24 +88,17 @@ async def served(app: App) -> AsyncIterator[tuple[uvicorn.Server, int]]:
         yield server, listener.getsockname()[1]
     finally:
         server.should_exit = True
-        await asyncio.wait_for(task, WAIT_SECONDS + GRACE_SECONDS)
+        await asyncio.wait_for(task, PATIENCE_SECONDS + GRACE_SECONDS)
 
 
 @asynccontextmanager
 async def client_of(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(WAIT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             yield reader, writer
         finally:
             writer.close()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not is_so():  # noqa: ASYNC110 (nobody tells)
-            await asyncio.sleep(0)
 
 
 @pytest.fixture
