@@ -95,6 +95,11 @@ class Provider:
     opened: int = 0
     closed: int = 0
 
+    @property
+    def bodies(self) -> list[bytes]:
+        """The bodies of all requests."""
+        return [request.body for request in self.requests if isinstance(request.body, bytes)]
+
     async def post(self, request: ProviderRequest, on_blank: Any, room: Any) -> ProviderAnswer:
         await asyncio.sleep(0)  # As a connection is made.
         self.requests.append(copy(request))

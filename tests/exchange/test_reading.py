@@ -409,7 +409,7 @@ class TestSecondTry:
         assert await run(stage, client, *WORDS[:2], DONE) == (INPUT_TOKENS, 2)
         assert (client.status, client.got) == (200, b"".join(WORDS[:2]) + DONE)
         await _second(stage, *WORDS[:2], DONE)
-        assert [b"stream_options" in request.body for request in stage.provider.requests] == [True, False, False]
+        assert [b"stream_options" in body for body in stage.provider.bodies] == [True, False, False]
 
     @pytest.mark.parametrize("stream", [True, False])
     async def test_a_maximum_gets_its_older_name(self, stage: Stage, stream: bool) -> None:
@@ -422,9 +422,9 @@ class TestSecondTry:
         await stage.exchange(client).run()
         assert client.status == 200
         if not stream:
-            first, second = stage.provider.requests
-            assert json.loads(first.body)["max_completion_tokens"] == json.loads(second.body)["max_tokens"]
-            assert "max_completion_tokens" not in json.loads(second.body)
+            first, second = map(json.loads, stage.provider.bodies)
+            assert first["max_completion_tokens"] == second["max_tokens"]
+            assert "max_completion_tokens" not in second
 
     @pytest.mark.parametrize("stream", [True, False])
     async def test_a_maximum_that_the_model_cannot_answer(self, stage: Stage, stream: bool) -> None:
@@ -437,7 +437,7 @@ class TestSecondTry:
         body = json.dumps({"choices": [{"message": {"content": " one two"}}]}).encode()
         client = Client(stream=stream, model="some-model")
         assert await run(stage, client, *WORDS[:2], DONE, body=body) == (INPUT_TOKENS, 2)
-        first, second = (json.loads(request.body) for request in stage.provider.requests)
+        first, second = map(json.loads, stage.provider.bodies)
         assert client.status == 200
         assert "max_completion_tokens" in first
         assert not {"max_completion_tokens", "max_tokens"} & second.keys()

@@ -53,10 +53,11 @@ def test_a_token_may_be_where_another_format_has_it(
 ) -> None:
     """It passes on every route, Authorization comes first, and the provider sees none of it."""
     stack.simulators.openai.calls.clear()
-    assert send(sentinel, "POST", CHAT, body=chat(), **{name: token}).status == 200
-    assert send(sentinel, "GET", "/sentinel/quota", **{name: token}).status == 200
-    assert send(sentinel, "POST", CHAT, token, body=chat(), **{name: "forged"}).status == 200
-    assert send(sentinel, "POST", CHAT, "forged", body=chat(), **{name: token}).is_error(401, "invalid_api_key")
+    theirs, forged = {name: token}, {name: "forged"}
+    assert send(sentinel, "POST", CHAT, None, chat(), **theirs).status == 200
+    assert send(sentinel, "GET", "/sentinel/quota", None, None, **theirs).status == 200
+    assert send(sentinel, "POST", CHAT, token, chat(), **forged).status == 200
+    assert send(sentinel, "POST", CHAT, "forged", chat(), **theirs).is_error(401, "invalid_api_key")
     for call in stack.simulators.openai.calls:
         assert name not in call.headers
         assert token not in str(call.headers)

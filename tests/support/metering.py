@@ -20,7 +20,7 @@ from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
-from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation
+from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
 from sentinel.zion.client import REPORT_TIMEOUT, ZionClient
@@ -30,6 +30,7 @@ POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
 QUICK = Timings(unconfirmed_seconds=0.1, backoff_scale=0.1)
 """Ten times shorter pauses after failures."""
 
+USUAL = Cost(1, 12, 7)
 _numbers = itertools.count(1)
 
 
@@ -46,7 +47,7 @@ class Books:
     simulator: ZionSimulator
     timings: Timings = QUICK
     owed: Counter[str] = field(default_factory=Counter)
-    settled: list[tuple[Reservation, ByDimension]] = field(default_factory=list)
+    settled: list[tuple[Reservation, Cost]] = field(default_factory=list)
 
     async def user(self, email: str, **fields: Any) -> str:
         """A user whom Zion knows, and whose limits Sentinel has asked for."""
@@ -57,7 +58,7 @@ class Books:
         await self.ledger.refresh(name, Quota(used=told), -1)
         return email
 
-    async def spend(self, email: str, spent: Cost = (1, 12, 7), model: str = "gpt-4o-mini", at_ms: int = 0) -> None:
+    async def spend(self, email: str, spent: Cost = USUAL, model: str = "gpt-4o-mini", at_ms: int = 0) -> None:
         """Settle one request."""
         ask = Reservation(f"req_{next(_numbers)}", email.partition("@")[0], email, model, 0, 0)
         assert await self.ledger.settle(ask, spent, 1, at_ms)

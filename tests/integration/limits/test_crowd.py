@@ -116,6 +116,6 @@ async def test_a_repeated_settlement_bills_once(make_ledger: MakeLedger, caller:
     await caller.known(ledgers[0])
     ask = caller.ask(7, 5)
     verdict = await ledgers[0].reserve(ask)
-    answers = await asyncio.gather(*(ledgers[n % 2].settle(ask, (1, 7, 3), verdict.now_ms) for n in range(calls)))
+    answers = await asyncio.gather(*(ledgers[n % 2].settle(ask, Cost(1, 7, 3), verdict.now_ms) for n in range(calls)))
     assert Counter(answers) == {True: 1, False: calls - 1}
     assert await caller.bills(ledgers[0]) == [(1, 7, 3)]

@@ -194,7 +194,7 @@ async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeL
     keeper = LeaseKeeper(ledger, Untold(), lease_seconds=0.1)
     held = keeper.hold(ask, await ledger.reserve(ask))
     delivered = 0
-    held.sent = lambda: delivered
+    held.delivered = lambda: delivered
 
     def is_noted(output: int) -> bool:
         return held.noted == output

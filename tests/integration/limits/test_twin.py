@@ -18,7 +18,7 @@ from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
 from sentinel.limits.account import Account, Bill
-from sentinel.limits.policy import SLICES, Ask, Policy, Quota, Window
+from sentinel.limits.policy import SLICES, Cost, Policy, Quota, Reservation, Window
 from tests.support.streams import entries, read_one
 
 USER = "ana"
@@ -155,8 +155,8 @@ class Both:
             assert await self.redis.discard(USER, entry)
             assert not await self.redis.discard(USER, entry)
 
-    def asked(self, bill: Bill) -> Ask:
-        return Ask(bill.id, USER, "ana@corp.test", "m", 0, 0)
+    def asked(self, bill: Bill) -> Reservation:
+        return Reservation(bill.id, USER, "ana@corp.test", "m", 0, 0)
 
     async def view(self) -> None:
         """What a user may spend; asked for after each step, so that it is seen to change nothing."""

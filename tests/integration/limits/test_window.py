@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sentinel.cache import connection, keys
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
-from sentinel.limits.policy import Policy, Reservation, Verdict
+from sentinel.limits.policy import Cost, Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, USER, Arrive, History, Step, ask_of, policy_of, stories
 
 LIMITS = {"ai_requests": 5, "ai_input_tokens": 100, "ai_output_tokens": 150}
@@ -49,7 +49,7 @@ class Live:
         self.ledger.now_ms = now_ms
         return self.runner.run(self.ledger.reserve(self.mine(ask)))
 
-    def settle(self, ask: Reservation, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
+    def settle(self, ask: Reservation, spent: Cost, started_ms: int, now_ms: int) -> object:
         self.ledger.now_ms = now_ms
         return self.runner.run(self.ledger.settle(self.mine(ask), spent, started_ms))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account
-from sentinel.limits.policy import Policy, Quota, Triple
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota
 from tests.support.arrivals import START_MS, ask_of, policy_of
 
 LEASE_MS = 30_000
@@ -37,7 +37,7 @@ class Leases:
         return ledger.extend(self.account, self.policy, ask, more, delivered, START_MS + at)
 
     def settle(self, number: int, at: int, output: int) -> bool | None:
-        return ledger.settle(self.account, self.policy, ask_of(number), (1, 10, output), START_MS + at)
+        return ledger.settle(self.account, self.policy, ask_of(number), Cost(1, 10, output), START_MS + at)
 
     def expire(self, at: int) -> int:
         return ledger.expire(self.account, self.policy, START_MS + at)
@@ -49,7 +49,7 @@ class Leases:
     def billed(self, number: int) -> Cost:
         """All bills of one request together."""
         bills = [bill.spent for bill in self.account.outbox if bill.id == f"req_{number}"]
-        return sum(b[0] for b in bills), sum(b[1] for b in bills), sum(b[2] for b in bills)
+        return Cost(*(sum(bill[d] for bill in bills) for d in range(3)))
 
 
 def test_a_dead_request_returns_all_it_held_once() -> None:
@@ -176,7 +176,7 @@ def test_without_limits_nothing_is_added(known_before: bool) -> None:
         at = leases.policy.fresh_ms + leases.policy.stale_ms
     else:
         leases.account = Account()
-    assert leases.extend(1, at, more=100, sent=5) is None
+    assert leases.extend(1, at, more=100, delivered=5) is None
     assert leases.account.held == [1, 10, 300]
     ledger.refresh(leases.account, leases.policy, Quota((-1, -1, 350)), -1, START_MS + at)
     assert leases.extend(1, at, more=100, delivered=5) == 350
@@ -230,7 +230,7 @@ def test_an_old_settlement_is_done_only_where_something_tells_that_it_was_not() 
     leases.reserve(1, 0)
 
     def unsure(number: int) -> bool | None:
-        spent, now = (1, 10, 50), START_MS + 60_000
+        spent, now = Cost(1, 10, 50), START_MS + 60_000
         return ledger.settle(leases.account, leases.policy, ask_of(number), spent, now, unsure=True)
 
     assert unsure(2) is None

@@ -6,7 +6,7 @@ import pytest
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account, Bill
-from sentinel.limits.policy import Policy, Quota, Triple, Verdict
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Verdict
 from tests.support.arrivals import START_MS, ask_of
 
 HOUR_MS = 3_600_000
@@ -20,7 +20,7 @@ NO_LIMIT_TOLD: ByDimension = (-2, -2, -2)
 class Story:
     """One account, step by step, in milliseconds after START_MS."""
 
-    def __init__(self, limit: Triple, used: Triple = NONE, ends: Triple = NONE) -> None:
+    def __init__(self, limit: ByDimension, used: ByDimension = NONE, ends: ByDimension = NONE) -> None:
         self.account = Account()
         self.number = 0
         self.refresh(0, limit, used, ends)
@@ -42,7 +42,7 @@ class Story:
         ledger.settle(self.account, POLICY, ask_of(self.number), Cost(1, inputs, 0), START_MS + at)
         return self.account.outbox[-1]
 
-    def acknowledge(self, at: int, bill: Bill, new: Triple = UNTOLD, limit: Triple = NO_LIMIT_TOLD) -> None:
+    def acknowledge(self, at: int, bill: Bill, new: ByDimension = UNTOLD, limit: ByDimension = NO_LIMIT_TOLD) -> None:
         ledger.acknowledge(self.account, POLICY, bill.spent, bill.period, new, limit, START_MS + at)
 
     def left(self, dimension: int = 1) -> float | None:

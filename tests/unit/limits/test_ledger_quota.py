@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account, Bill
-from sentinel.limits.policy import Ask, Policy, Quota, Triple
+from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation
 from tests.support.arrivals import START_MS, USER
 
 PERIOD_MS = 400_000

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account
-from sentinel.limits.policy import SLICES, Ask, Policy, Verdict
+from sentinel.limits.policy import SLICES, Cost, Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, Arrive, History, Step, ask_of, policy_of, stories
 
 WINDOWS_SECONDS = [1, 7, 60, 3600]
@@ -31,7 +31,7 @@ class Twin:
     def reserve(self, ask: Reservation, now_ms: int) -> Verdict:
         return ledger.reserve(self.account, self.policy, ask, now_ms)
 
-    def settle(self, ask: Reservation, spent: tuple[int, int, int], started_ms: int, now_ms: int) -> object:
+    def settle(self, ask: Reservation, spent: Cost, started_ms: int, now_ms: int) -> object:
         return ledger.settle(self.account, self.policy, ask, spent, now_ms)
 
     def extend(self, ask: Reservation, held: int, more: int, started_ms: int, now_ms: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel.limits.policy import Ask
+from sentinel.limits.policy import Cost, Reservation
 from sentinel.usage.recent_settlements import MOST_REMEMBERED, REMEMBER_SECONDS, RecentSettlements, Settled
 
 

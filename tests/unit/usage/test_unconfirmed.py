@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,7 @@ ALL = (True, True, True)
 
 
 def found(
-    items: list[Item], used: dict[str, ByDimension], told: dict[str, tuple[bool, bool, bool]] | None = None
+    items: list[Item], used: Mapping[str, ByDimension], told: dict[str, tuple[bool, bool, bool]] | None = None
 ) -> tuple[list[bool | None], int]:
     found_out, questions = UnconfirmedItems(items), 0
     while (user := found_out.next_user()) is not None:
@@ -63,7 +65,7 @@ def test_it_finds_out(each: list[Cost], data: st.DataObject) -> None:
     """Where each user's numbers are known and nobody else spends, two dozen questions settle a thousand items."""
     items = [Item(0, f"u{place}", "", "", 0, [], spent, before=(5, 5, 5)) for place, spent in enumerate(each)]
     taken = data.draw(st.integers(0, len(items)))
-    used = {item.user: plus((5, 5, 5), item.spent if place < taken else (0, 0, 0)) for place, item in enumerate(items)}
+    used = {item.user: Cost(5, 5, 5).plus(item.spent if place < taken else FREE) for place, item in enumerate(items)}
     answers, questions = found(items, used)
     assert answers == [True] * taken + [False] * (len(items) - taken)
     assert questions <= MOST_QUESTIONS
@@ -111,7 +113,7 @@ def test_neighbours_decide_for_those_whose_numbers_tell_nothing() -> None:
 
 def test_metrics_that_are_not_in_the_subscription_say_nothing() -> None:
     """Zion tells of the requests alone: what it does not tell of is no sign that nothing was taken."""
-    spent: list[ByDimension] = [(1, 21, 4), (2, 34, 22), (1, 15, 6)]
+    spent = [Cost(1, 21, 4), Cost(2, 34, 22), Cost(1, 15, 6)]
     items = [Item(0, "ana", "ana@x.y", f"m{place}", 0, [], each, before=(0, 0, 0)) for place, each in enumerate(spent)]
     found_out = UnconfirmedItems(items)
     found_out.tell("ana", (4, 0, 0), (True, False, False))
