@@ -1,4 +1,4 @@
-"""Bodies that the HTTP/1.1 client sends as they come (proxy/transport/upload.py): framed, no faster than taken, once."""
+"""`proxy/transport/upload.py`: bodies are sent as they come, framed, no faster than they are taken, and never twice."""
 
 from __future__ import annotations
 
