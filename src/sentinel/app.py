@@ -164,7 +164,8 @@ def build(
 
     store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
-    provider = _provider(settings)
+    provider = _provider(settings, requests)
+    requests.to_providers = lambda: provider.connections
     catalog = ModelCatalog(provider, catalog_tasks)
     observers = Observers([metrics, RequestLog(lines, settings.effective_log_level)], catalog.label)
 
@@ -274,7 +275,7 @@ def build(
     return Services(state, for_connections, life_cycle, outbox.name)
 
 
-def _provider(settings: Settings) -> OpenAIProvider:
+def _provider(settings: Settings, requests: MemoryBudget) -> OpenAIProvider:
     return OpenAIProvider(
         settings.openai_api_url,
         settings.openai_api_key.get_secret_value(),
@@ -282,6 +283,7 @@ def _provider(settings: Settings) -> OpenAIProvider:
         idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
         keepalive_seconds=settings.upstream_keepalive_seconds,
         egress=settings.provider_egress,
+        has_room=requests.makes_room_for_provider,
     )
 
 

@@ -19,6 +19,8 @@ Rules for bodies:
 Rules for connections and heads:
 6. Heads that are not whole may have an eighth of the budget. Beyond it the oldest of them is refused.
 7. Beyond the most connections one is closed: that of the oldest unfinished head, else that which has rested longest.
+8. With connections to providers there may be some more in all. Beyond it one of a client that is not being served gives
+   way (rule 7); where all are, no further one to a provider is made.
 """
 
 from __future__ import annotations
@@ -201,10 +203,13 @@ class Claim:
 class MemoryBudget:
     """The budget of one process. most_bytes: of bodies and whole heads; unfinished heads have an eighth of that on top.
 
-    resting: connections without a request, the longest resting first; connections add and remove themselves.
+    most_connections: of clients, and with those to providers. resting: connections without a request, the longest
+    resting first; connections add and remove themselves. to_providers: how many connections to providers there are.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, most_connections: int = MOST_CONNECTIONS) -> None:
+    def __init__(
+        self, most_bytes: int = MOST_BYTES, most_connections: tuple[int, int] = (MOST_CONNECTIONS, 2 * MOST_CONNECTIONS)
+    ) -> None:
         self.most_bytes = most_bytes
         self._all = _Pool(most_bytes * 3 // 4)
         self._most_small_bytes, self._small_bytes = most_bytes - self._all.most, 0
@@ -215,7 +220,9 @@ class MemoryBudget:
         self._reading: set[Claim] = set()
         self._waiting: dict[int, Claim] = {}
         self._resume_is_due = False
-        self._most_connections, self._connections = most_connections, 0
+        self._most_connections, self._most_in_all = most_connections
+        self._connections = 0
+        self.to_providers: Callable[[], int] = lambda: 0
         self._most_head_bytes, self._head_bytes = most_bytes // 8, 0
         self._heads: OrderedDict[Connection, int] = OrderedDict()
         self.resting: OrderedDict[Connection, None] = OrderedDict()
@@ -357,8 +364,20 @@ class MemoryBudget:
         """There is one connection more; beyond the most one is closed, which may be this one (rule 7)."""
         self._connections += 1
         self.resting[connection] = None
-        if self._connections > self._most_connections:
+        if self._connections > self._most_connections or not self._has_file(0):
             next(iter(self._heads or self.resting)).give_way()
+
+    def makes_room_for_provider(self) -> bool:
+        """Whether there may be one more connection to a provider (rule 8)."""
+        if self._has_file(1):
+            return True
+        idle = next(iter(self._heads or self.resting), None)
+        if idle is not None:
+            idle.give_way()
+        return idle is not None
+
+    def _has_file(self, more: int) -> bool:
+        return self._connections + self.to_providers() + more <= self._most_in_all
 
     def closed(self, connection: Connection) -> None:
         """There is one connection less."""

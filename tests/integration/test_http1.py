@@ -8,7 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from sentinel.proxy.transport.http1 import MOST_UNREAD_BYTES, ConnectFailed, Http1Client, HttpError, IdleTimeout
+from sentinel.proxy.transport.http1 import (
+    MOST_UNREAD_BYTES,
+    ConnectFailed,
+    Http1Client,
+    HttpError,
+    IdleTimeout,
+    OpenFilesExceeded,
+)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
@@ -191,6 +198,30 @@ async def test_trailers_are_not_headers_of_the_next_answer() -> None:
         answer = await client.send(b"POST", b"/x", b"", b"{}")
         assert not {b"retry-after", b"x-request-id"} & set(answer.headers)
         assert await answer.read_all(100) == b"hello"
+
+
+async def test_where_files_are_short_no_connection_is_made() -> None:
+    """That is told apart from a provider's failure; and kept ones are used."""
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            writer.write(COUNTED[:-1])
+            await go_on.wait()
+            writer.write(COUNTED[-1:])
+
+    async with serving(serve) as client:
+        client._has_room = lambda: client.connections < 2
+        answers = [await client.send(b"POST", b"/x", b"", b"{}") for _ in range(2)]
+        assert client.connections == 2
+        with pytest.raises(OpenFilesExceeded):
+            await post(client)
+        go_on.set()
+        for answer in answers:
+            assert await answer.read_all(100) == b"hello"
+        assert await post(client) == b"hello"
+        assert client.connections == 2
 
 
 async def test_no_connection_is_told_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import subprocess
@@ -15,9 +16,10 @@ from typing import Any, Self
 import pytest
 import uvloop
 
-from sentinel.error import UpstreamError
+from sentinel.error import ServiceUnavailable, UpstreamError
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
+from sentinel.proxy.transport.dialer import Dialer
 from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client, HttpError
 from tests.support.sockets import close, nodelay_of_ends, reset
 from tests.support.waiting import until, wait_until
@@ -213,6 +215,35 @@ async def test_no_second_connection_to_be_had() -> None:
 
 async def _ignore(_: Any) -> None:
     return
+
+
+@pytest.mark.parametrize("all_are_open", [False, True])
+async def test_where_files_are_short_clients_hear_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, all_are_open: bool
+) -> None:
+    """Whether we see it coming or the system says so; the provider is not asked again at once."""
+    tries = 0
+
+    async def connect(*_: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Dialer, "connect", connect)
+    provider = OpenAIProvider(
+        "http://127.0.0.1:1",
+        "key",
+        connect_timeout_seconds=5,
+        idle_timeout_seconds=5,
+        keepalive_seconds=60,
+        has_room=lambda: all_are_open,
+    )
+    with pytest.raises(ServiceUnavailable) as told:
+        await provider.post(ProviderRequest(b"/x", b"", b"{}"), _ignore, _ignore)
+    assert told.value.retry_after_seconds == 1
+    assert tries == all_are_open
+    assert provider.connections == 0
+    await provider.close()
 
 
 async def test_after_a_failed_connect_no_kept_connection_is_tried() -> None:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import chat, head, is_closed, post, read_answer, send
+from tests.support.surface import Answer, chat, head, is_closed, post, read_answer, send
 from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
@@ -235,6 +235,38 @@ def test_connections_are_bounded(stack: Stack) -> None:
         resting[-1].sendall(head("/health/live", "GET"))
         assert read_answer(resting[-1]).status == 200
         assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
+
+
+def test_connections_to_the_provider_are_bounded_with_those_of_clients(stack: Stack) -> None:
+    """Who rests gives way to who is served, who is too many hears when to come back, and some files are always left."""
+    sentinel = stack.sentinel(start=False, RATE_LIMITS="")
+    sentinel.command = ["sh", "-c", 'ulimit -n 256; exec "$@"', "-", *sentinel.command]
+    sentinel.start()
+    _, token = stack.user("files@corp.test")
+
+    def ask(_: int) -> Answer | None:
+        # Who has connected and not asked yet rests.
+        with suppress(ConnectionError, http.client.RemoteDisconnected):
+            return post(sentinel, token, chat("[[tokens=1 first_delay=4]]"))
+        return None
+
+    def files() -> int:
+        return len(list(Path(f"/proc/{sentinel.pid}/fd").iterdir()))
+
+    with ExitStack() as connections, ThreadPoolExecutor(120) as clients:
+        for _ in range(100):
+            connections.enter_context(raw_connection(sentinel))
+        asked = [clients.submit(ask, number) for number in range(120)]
+        wait_until(lambda: any(client.done() for client in asked), what="a first refusal")
+        wait_until(lambda: files() < 256 - 16, 2, "free files while others are served")
+        answers = [client.result() for client in asked]
+    served = [answer for answer in answers if answer and answer.status == 200]
+    assert 60 <= len(served) < 120
+    for answer in answers:
+        if answer and answer.status != 200:
+            assert answer.is_error(503, "service_unavailable", "server_error")
+            assert answer.headers["retry-after"] == "1"
+    assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
 
 
 def test_whole_answers_are_bounded_in_sum(stack: Stack) -> None:

@@ -59,7 +59,7 @@ class _Connection:
 
 @pytest.fixture
 async def memory() -> MemoryBudget:
-    return MemoryBudget(MOST, 3)
+    return MemoryBudget(MOST, (3, 5))
 
 
 async def _served(connection: _Connection, seconds: float = 0.0) -> None:
@@ -240,6 +240,23 @@ class TestConnections:
         memory.opened(more[2])
         assert more[2].evicted
         assert not young.evicted
+
+    async def test_those_to_providers_are_connections_too(self, memory: MemoryBudget) -> None:
+        """Where they have all files one that rests gives way; and where none does no further one is made."""
+        resting, served, newcomer = (_Connection(memory, "x") for _ in range(3))
+        memory.opened(resting)
+        memory.to_providers = lambda: 3
+        memory.opened(served)
+        memory.resting.pop(served)
+        assert memory.makes_room_for_provider()
+        assert resting.evicted
+        memory.to_providers = lambda: 4
+        assert not memory.makes_room_for_provider()
+        assert not served.evicted
+        memory.opened(newcomer)
+        assert newcomer.evicted
+        memory.to_providers = lambda: 3
+        assert memory.makes_room_for_provider()
 
 
 async def test_memory_is_to_be_given_back_once(memory: MemoryBudget) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from sentinel.egress import DIRECT, Egress
-from sentinel.error import AppError, UpstreamError, UpstreamNotReached, UpstreamTimeout
+from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
 from sentinel.proxy.provider import OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
@@ -24,6 +24,7 @@ from sentinel.proxy.transport.http1 import (
     Http1Client,
     HttpError,
     IdleTimeout,
+    OpenFilesExceeded,
     Take,
 )
 from sentinel.tokens.counter import is_large
@@ -47,6 +48,7 @@ class OpenAIProvider:
         idle_timeout_seconds: float,
         keepalive_seconds: float,
         egress: Egress = DIRECT,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._redactor = Redactor(api_key)
         self._client = Http1Client(
@@ -58,10 +60,16 @@ class OpenAIProvider:
             keep_seconds=keepalive_seconds,
             connect_retries=CONNECT_RETRIES,
             egress=egress,
+            has_room=has_room,
         )
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._client.connections
+
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
-        """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout."""
+        """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
         answer = await self._send(request)
         if answer.status == 200:
             if not answer.ended:
@@ -274,6 +282,8 @@ def _ours(error: HttpError) -> AppError:
     log.warning("provider fails", reason=type(error).__name__, detail=str(error))
     if isinstance(error, IdleTimeout):
         return UpstreamTimeout("The model provider did not answer in time.")
+    if isinstance(error, OpenFilesExceeded):
+        return ServiceUnavailable("Too many requests are in progress.", retry_after_seconds=1)
     if isinstance(error, ConnectFailed):
         return UpstreamNotReached("The model provider is not available.")
     return UpstreamError("The model provider is not available or its answer broke.")

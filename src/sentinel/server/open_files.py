@@ -8,6 +8,8 @@ import resource
 _MOST_FILES = 65_536
 """Open files of a process: 30,000 streams, with a socket on either side. A process that holds more has other limits."""
 _LEAST_SPARE_FILES = 128
+_LEAST_OWN_FILES = 48
+"""A process that does nothing has about 35."""
 
 
 def allow_many_files() -> None:
@@ -24,11 +26,13 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def most_connections() -> int:
-    """How many clients this process may have: what is left of its files are for the provider, Redis and Zion.
+def most_connections() -> tuple[int, int]:
+    """How many clients this process may have, and how many connections with those to providers.
 
-    Who comes then takes the place of another one, instead of finding nobody who answers.
+    A client that comes then takes the place of another one, instead of finding nobody who answers. What is left of its
+    files is for Redis, Zion, the spool and the log.
     """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     files = _MOST_FILES if files == resource.RLIM_INFINITY else files
-    return max(1, files - max(_LEAST_SPARE_FILES, files // 8))
+    spare = max(files // 8, min(_LEAST_SPARE_FILES, files // 2))
+    return max(1, files - spare), max(2, files - max(_LEAST_OWN_FILES, spare // 2))

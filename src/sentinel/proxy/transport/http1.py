@@ -16,6 +16,7 @@ answer is sent once more, over a fresh one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -56,6 +57,10 @@ class ConnectFailed(HttpError):
     """There was no connection, so nothing was sent."""
 
 
+class OpenFilesExceeded(HttpError):
+    """There may be no further connection: this process has as many open files as it may."""
+
+
 class IdleTimeout(HttpError):
     """Nothing came for too long."""
 
@@ -83,7 +88,7 @@ class Http1Client:
 
     keep_seconds: how long a connection is kept for the next request, 0 = not at all. connect_retries: how often it is
     tried again to get one. lines: headers of every request, as they go over the wire. egress: how the origin is
-    reached.
+    reached. has_room: whether there may be one connection more.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Http1Client:
         keep_seconds: float,
         connect_retries: int = 0,
         egress: Egress = DIRECT,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
@@ -109,6 +115,8 @@ class Http1Client:
         self._connect_retries = connect_retries
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
+        self._connecting = 0
+        self._has_room = has_room
         self._tasks = Tasks()
         self._ticking = False
 
@@ -170,6 +178,11 @@ class Http1Client:
             raise
         return answer
 
+    @property
+    def connections(self) -> int:
+        """How many there are, and are being made."""
+        return len(self._busy) + len(self._idle) + self._connecting
+
     def _reuse(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -179,7 +192,7 @@ class Http1Client:
         return None
 
     async def _connect(self) -> _Connection:
-        """A fresh connection. Raises ConnectFailed."""
+        """A fresh connection. Raises ConnectFailed, OpenFilesExceeded."""
         if not self._ticking:
             self._ticking = True
             self._tasks.start(self._tick(), "provider connections")
@@ -192,13 +205,20 @@ class Http1Client:
         return await self._connect_once()
 
     async def _connect_once(self) -> _Connection:
+        if not self._has_room():
+            raise OpenFilesExceeded("too many connections")
+        self._connecting += 1
         try:
             async with asyncio.timeout(self._connect_seconds):
                 return await self._dialer.connect(lambda: _Connection(self))
         except ProxyRefused as error:
             raise ConnectFailed(str(error)) from error
         except (OSError, TimeoutError) as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise OpenFilesExceeded(type(error).__name__) from error
             raise ConnectFailed(type(error).__name__) from error
+        finally:
+            self._connecting -= 1
 
     def done(self, connection: _Connection, *, reusable: bool) -> None:
         """A connection has finished its exchange."""
