@@ -103,10 +103,11 @@ class App:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         services = self._build()
+        routes = Routes(services.state)
         if "state" in scope:
-            scope["state"] |= services.for_connections
+            scope["state"] |= {**services.for_connections, "serve_at_once": routes.serve_at_once}
         await services.start()
-        self._routes = Routes(services.state)
+        self._routes = routes
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await services.close()

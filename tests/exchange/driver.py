@@ -229,8 +229,7 @@ class Client:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], **fields}
         self.body = json.dumps(body).encode()
         headers = {b"authorization": b"Bearer token", b"content-type": b"application/json"}
-        scope = {"extensions": {"sentinel.connection": self.connection}}
-        self.side = ClientSide(scope, self._never, self._never, headers, b"")
+        self.side = ClientSide(self.connection, self._never, self._never, headers, b"")
 
     async def _never(self, *_: Any) -> Any:
         raise AssertionError("with a connection nothing is sent or received as a message")

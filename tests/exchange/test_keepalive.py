@@ -337,7 +337,7 @@ class Asgi:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.gate: Gate | None = None
-        self.side = ClientSide({}, self._receive, self._send, {}, b"x-request-id: r\r\n")
+        self.side = ClientSide(None, self._receive, self._send, {}, b"x-request-id: r\r\n")
 
     async def _receive(self) -> dict[str, Any]:
         raise AssertionError("nothing is asked for")

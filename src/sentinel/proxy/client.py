@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sentinel.error import RequestTimeout, RequestTooLarge, ServiceUnavailable
 from sentinel.memory_budget import UNCOUNTED_BYTES, Claim
 from sentinel.proxy.headers import pairs_of
+from sentinel.proxy.logging import RequestContext
 from sentinel.tasks import Tasks
 
 _LINGER_SECONDS = 1.0
@@ -68,9 +69,30 @@ class Connection(Protocol):
         """A further piece of the body."""
 
 
+class ClientRequest(Connection, Protocol):
+    """All that our own server knows of a request: enough to serve it without a scope.
+
+    path: decoded. headers: names in lower case. client: the address of the other side. context: where the server notes
+    that it has refused the rest of the request, so that its one log line tells of it.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    client: str | None
+    context: RequestContext | None
+
+    async def receive(self) -> Message:
+        """ASGI's."""
+
+    async def send(self, message: Message) -> None:
+        """ASGI's."""
+
+
 class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
+    connection: None under another server than ours, which is spoken to in ASGI alone, by `receive` and `send`.
     headers: the request's, names in lower case. lines: headers that every answer of this request carries, here and
     below as they go over the wire. last_piece: of the body, as it was written; for whoever looks at it now and then.
     """
@@ -81,7 +103,12 @@ class ClientSide:
     )
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes], lines: bytes
+        self,
+        connection: Connection | None,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, bytes],
+        lines: bytes,
     ) -> None:
         self.headers = headers
         self.lines = lines
@@ -94,8 +121,7 @@ class ClientSide:
         self._receive = receive
         self._send = send
         self._watch: asyncio.Task[None] | None = None
-        # Another server than ours has none, and is spoken to in ASGI alone.
-        self._connection: Connection | None = scope.get("extensions", {}).get("sentinel.connection")
+        self._connection = connection
 
     @property
     def is_sending_much(self) -> bool:

@@ -31,7 +31,7 @@ from sentinel.error import (
 )
 from sentinel.middleware import auth
 from sentinel.proxy import outcome
-from sentinel.proxy.client import ClientSide, Message, Receive, Scope, Send
+from sentinel.proxy.client import ClientRequest, ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
@@ -201,34 +201,48 @@ class Routes:
         keys = state.settings.openai_api_key, state.settings.zion_api_key, state.settings.admin_key
         self._secrets = tuple(key.get_secret_value() for key in keys if key is not None)
 
+    def serve_at_once(self, request: ClientRequest) -> Awaitable[None] | None:
+        """Serve a request to a metered endpoint, as nearly all are; None for others, which are served in ASGI."""
+        endpoint = ENDPOINTS.get(request.path)
+        if endpoint is None or request.method != "POST":
+            return None
+        return self._exchange(endpoint, request, request.receive, request.send, request.headers, request.client)
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        request_id, headers = new_request_id(), by_name(scope["headers"])
+        connection: ClientRequest | None = scope.get("extensions", {}).get("sentinel.connection")
+        client, headers = scope.get("client"), by_name(scope["headers"])
+        address = client[0] if client else None
+        scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
         endpoint = ENDPOINTS.get(scope["path"])
-        if endpoint is None:
-            # Most requests do not come here.
-            scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
-            endpoint = ENDPOINTS.get(scope["path"])
-        client = scope.get("client")
-        context = scope["context"] = RequestContext(
-            request_id,
-            None if endpoint is None else endpoint.route,
-            monotonic(),
-            client[0] if client else None,
-            headers.get(b"user-agent", b""),
-        )
         if endpoint is not None and scope["method"] == "POST":
-            lines = b"%bx-request-id: %b\r\n" % (self._cors.lines(headers), request_id.encode())
-            client_side = ClientSide(scope, receive, send, headers, lines)
-            return Exchange(self._deps, endpoint, client_side, context).run()
+            return self._exchange(endpoint, connection, receive, send, headers, address)
+        context = scope["context"] = _context(None if endpoint is None else endpoint.route, address, headers)
+        if connection is not None:
+            connection.context = context
         return self._beside(context, headers, scope, receive, send)
+
+    def _exchange(
+        self,
+        endpoint: Endpoint[Any],
+        connection: ClientRequest | None,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, bytes],
+        address: str | None,
+    ) -> Awaitable[None]:
+        context = _context(endpoint.route, address, headers)
+        if connection is not None:
+            connection.context = context
+        lines = self._cors.lines(headers) + b"x-request-id: " + context.id.encode() + b"\r\n"
+        client = ClientSide(connection, receive, send, headers, lines)
+        return Exchange(self._deps, endpoint, client, context).run()
 
     async def _beside(
         self, context: RequestContext, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve what is no exchange, and log it."""
         path, context.method = scope["path"], scope["method"]
-        scope.setdefault("asked_path", path)
         context.route = next((name for pattern, name in self._names if pattern.match(path)), None)
         if context.route is None:
             context.path, context.secrets = path, (*secrets_of(headers), *self._secrets)
@@ -250,6 +264,10 @@ class Routes:
             context.outcome = "shutdown"
         finally:
             self._on_end(context, "debug" if context.route in _QUIET else "info")
+
+
+def _context(route: str | None, address: str | None, headers: Mapping[bytes, bytes]) -> RequestContext:
+    return RequestContext(new_request_id(), route, monotonic(), address, headers.get(b"user-agent", b""))
 
 
 async def _empty(headers: list[Header], send: Send) -> None:

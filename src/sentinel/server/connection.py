@@ -5,9 +5,10 @@ largest part of one that was not ours (docs/adr/0009).
 
 The application says in its lifespan state what the modules of this room ask for: how long a client may take
 (timeouts.py), how an error looks (refusal.py), which upgrades it takes (upgrade.py); as `on_refused` who is told of
-what was refused before it was a request, and as `memory` what all connections together may hold (memory_budget.py). It
-finds the request in the scope's extensions, as `sentinel.connection`, which is ASGI's `receive` and `send` without
-their messages; under another server it is not there.
+what was refused before it was a request, as `memory` what all connections together may hold (memory_budget.py), and as
+`serve_at_once` which function serves a request without a scope (request.py). For all others it finds the request in the
+scope's extensions, as `sentinel.connection`, which is ASGI's `receive` and `send` without their messages; under another
+server it is not there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sentinel.server.half_close import HalfClosed, can_be_watched
 from sentinel.server.head import path_in
 from sentinel.server.protocol import RequestReader
 from sentinel.server.refusal import Refusal
-from sentinel.server.request import CONTINUE, ServedRequest
+from sentinel.server.request import CONTINUE, Serve, ServedRequest
 from sentinel.server.timeouts import Timeouts
 from sentinel.write_coalescer import write_coalescer
 
@@ -39,6 +40,10 @@ MOST_WAITING = 64
 """Requests that were sent before the answer to the first of them was read. No client that is known sends two."""
 
 _LINGER_SECONDS = 1.0
+
+
+def _in_asgi(_: ServedRequest) -> None:
+    """What an application that says nothing else wants."""
 
 
 class Input(Enum):
@@ -55,7 +60,8 @@ PARSED, HELD, DISCARDED = Input
 class HttpConnection(asyncio.Protocol):
     """One connection.
 
-    address, state: for the scopes of its requests. served: the request that is being answered; those behind it wait.
+    address, state: for the scopes of its requests. client: the address of the other side. served: the request that is
+    being answered; those behind it wait.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.flow: FlowControl
         self.address: dict[str, Any]
+        self.client: str | None
         self.server_state = server_state
         self.state = app_state
         self.memory: MemoryBudget = app_state.get("memory") or app_state.setdefault("memory", MemoryBudget())
@@ -79,6 +86,7 @@ class HttpConnection(asyncio.Protocol):
         self.served: ServedRequest | None = None
         self._waiting: deque[ServedRequest] = deque()
         self._app = config.loaded_app
+        self._serve_at_once: Serve = app_state.get("serve_at_once", _in_asgi)
         self._resting = self.memory.resting
         self._reader = RequestReader(self)
         self._input = PARSED
@@ -92,7 +100,9 @@ class HttpConnection(asyncio.Protocol):
         self.transport = tcp = cast("asyncio.Transport", transport)
         self.flow = FlowControl(tcp)
         scheme = "https" if is_ssl(tcp) else "http"
-        self.address = {"server": get_local_addr(tcp), "client": get_remote_addr(tcp), "scheme": scheme}
+        peer = get_remote_addr(tcp)
+        self.address = {"server": get_local_addr(tcp), "client": peer, "scheme": scheme}
+        self.client = peer[0] if peer else None
         self.server_state.connections.add(self)  # type: ignore[arg-type]
         self._rest()
         self.memory.opened(self)
@@ -128,7 +138,7 @@ class HttpConnection(asyncio.Protocol):
         last = self._end_with_whole()
         # Clients of HTTP/1.0 cannot be asked whether they are there, and proxies that speak it (nginx does, unless told
         # otherwise) close when their own client leaves.
-        if last is None or last.scope["http_version"] == "1.0" or not can_be_watched(self.transport):
+        if last is None or last.version == "1.0" or not can_be_watched(self.transport):
             return False
         self.half_closed = HalfClosed(self.loop, self.transport, self._probe)
         return True
@@ -171,7 +181,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _serve(self, request: ServedRequest) -> None:
         self.served = request
-        task = request.task = self.loop.create_task(request.run(self._app))
+        task = request.task = self.loop.create_task(request.run(self._app, self._serve_at_once))
         self.server_state.tasks.add(task)
 
     def answered(self, request: ServedRequest) -> None:
@@ -312,7 +322,7 @@ class HttpConnection(asyncio.Protocol):
             # Its body broke off; nobody shall wait for the rest.
             served.break_off()
         request_id = self._note_refusal(served, error)
-        path = path_in(self._reader.url) if served is None else served.scope["path"]
+        path = path_in(self._reader.url) if served is None else served.path
         answer = refusal.answer_of(error, request_id, refusal.renderer_for(self.state, path))
         self._reader.url, self._reader.headers = b"", []
         # As an answer that is whole, and may be waiting for the end of the turn.
@@ -321,14 +331,14 @@ class HttpConnection(asyncio.Protocol):
 
     def _note_refusal(self, served: ServedRequest | None, error: AppError) -> str:
         """Have the request's one log line tell of it; returns the request's id."""
-        context: RequestContext | None = None if served is None else served.scope.get("context")
+        context = None if served is None else served.context
         if context is not None:
             # The application is at it, and writes the line when it learns that nothing more will come.
             context.status, context.error_code = error.status, error.code
             return context.id
-        if served is not None:
-            served.scope["refused"] = True
         context = refusal.context_of(error, self._reader.url, self._reader.headers, self.address["client"])
+        if served is not None:
+            served.context = context
         tell: Callable[[RequestContext], None] | None = self.state.get("on_refused")
         if tell is not None:
             tell(context)

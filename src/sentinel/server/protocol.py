@@ -13,6 +13,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from sentinel.error import Header, HeadersTooLarge, InvalidJson, ServiceUnavailable
 from sentinel.memory_budget import UNCOUNTED_BYTES
+from sentinel.proxy.headers import by_name
 from sentinel.server import head, upgrade
 from sentinel.server.head import MOST_HEAD_BYTES
 from sentinel.server.refusal import Refusal
@@ -21,7 +22,6 @@ from sentinel.server.request import ServedRequest
 if TYPE_CHECKING:
     from sentinel.server.connection import HttpConnection
 
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _MOST_DIGITS = 20
 """Of a content-length. No body has more; the parser takes any number of zeros, and Python reads no more than 4,300."""
 
@@ -162,7 +162,7 @@ class RequestReader:
         if came > MOST_HEAD_BYTES and head.size_of(self.url, headers) > MOST_HEAD_BYTES:
             raise Refusal(HeadersTooLarge("The request line and headers are too large."))
         version = parser.get_http_version()
-        named = dict(headers)
+        named = by_name(headers)
         host, length = named.get(b"host"), named.get(b"content-length", b"")
         if host is None or host != self._host or len(named) < len(headers) or len(length) > _MOST_DIGITS:
             self._look_closer(length, version)
@@ -170,27 +170,14 @@ class RequestReader:
             raise Refusal(_no_room())
         if self._target[0] != self.url:
             self._target = self.url, head.target_of(self.url)
-        path, raw_path, query = self._target[1]
-        scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "method": parser.get_method().decode("ascii"),
-            **connection.address,
-            "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": headers,
-            "state": connection.state,
-        }
-        request = ServedRequest(connection, scope, version != "1.0" and parser.should_keep_alive())
+        method, keep_alive = parser.get_method().decode("ascii"), version != "1.0" and parser.should_keep_alive()
+        request = ServedRequest(connection, method, self._target[1], version, headers, named, keep_alive)
         connection.request_came(request)
         if came > UNCOUNTED_BYTES:
             request.count(min(came, MOST_HEAD_BYTES))
         self.request = request
         if parser.should_upgrade():
-            if upgrade.is_taken(scope):
+            if upgrade.is_taken(request.scope):
                 self._offering = request
             else:
                 self._without_upgrade = upgrade.framing_of(headers)

@@ -7,22 +7,27 @@ there are. One thing more is known: whether the connection serves another reques
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sentinel.error import InternalError, headers_of
+from sentinel.error import Header, InternalError, headers_of
 from sentinel.proxy.headers import lines_of
 from sentinel.server.refusal import STATUS_LINES, renderer_for
 
 if TYPE_CHECKING:
     from sentinel.memory_budget import Claim
+    from sentinel.proxy.logging import RequestContext
     from sentinel.server.connection import HttpConnection
 
 log = structlog.get_logger()
 
+Serve = Callable[["ServedRequest"], Awaitable[None] | None]
+"""The application's: serves a request without ASGI's messages; None where it wants to be asked in ASGI."""
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = STATUS_LINES[101]
 
@@ -69,31 +74,41 @@ class ServedRequest:
     `send_head` puts the head of an answer and its first piece into one write. Headers are not checked there: they come
     from constants, numbers and the provider's answer, which has been through an HTTP parser.
 
-    task: that serves it. keep_alive: the connection serves another request afterwards. claim: on the
-    memory budget, of a large one.
+    path: decoded; target: it and what else `head.target_of` tells. version: of HTTP, such as `1.1`. headers: those of
+    one name as one list, names in lower case. client: the address of the other side. task: that serves it. context:
+    what its line in the log tells, once there is anybody who writes that: the application, or before it is asked
+    whoever refuses the request. keep_alive: the connection serves another request afterwards. claim: on the memory
+    budget, of a large one.
     """
 
     __slots__ = (
-        "_answer",
-        "_body",
-        "_connection",
-        "_head",
-        "_news",
-        "_pieces",
-        "_size",
-        "_tell",
-        "_transport",
-        "claim",
-        "keep_alive",
-        "scope",
-        "task",
-    )  # fmt: skip
+        *("_answer", "_body", "_connection", "_head", "_news", "_pieces", "_raw_headers", "_scope", "_size", "_tell"),
+        *("_transport", "claim", "client", "context", "headers", "keep_alive", "method", "path", "target"),
+        *("task", "version"),
+    )
 
-    def __init__(self, connection: HttpConnection, scope: dict[str, Any], keep_alive: bool) -> None:
-        self.scope = scope
+    def __init__(
+        self,
+        connection: HttpConnection,
+        method: str,
+        target: tuple[str, bytes, bytes],
+        version: str,
+        raw_headers: list[Header],
+        headers: Mapping[bytes, bytes],
+        keep_alive: bool,
+    ) -> None:
+        self.method = method
+        self.path = target[0]
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.client = connection.client
         self.task: asyncio.Task[None] | None = None
+        self.context: RequestContext | None = None
         self.keep_alive = keep_alive
         self.claim: Claim | None = None
+        self._raw_headers = raw_headers
+        self._scope: dict[str, Any] | None = None
         self._body = COMING
         self._answer = AWAITED
         self._connection = connection
@@ -104,13 +119,33 @@ class ServedRequest:
         self._tell: Callable[[], None] | None = None
         self._head: tuple[int, bytes, int | None, bool] | None = None
 
-    async def run(self, app: Any) -> None:
-        """Have the application answer. What it leaves open is ended here."""
-        self.scope["extensions"] = {"sentinel.connection": self}
+    @property
+    def scope(self) -> dict[str, Any]:
+        """ASGI's, made when it is first asked for: what our own application serves at once does without."""
+        if self._scope is None:
+            path, raw_path, query = self.target
+            self._scope = {
+                "type": "http",
+                "asgi": _ASGI,
+                "http_version": self.version,
+                "method": self.method,
+                **self._connection.address,
+                "root_path": "",
+                "path": path,
+                "raw_path": raw_path,
+                "query_string": query,
+                "headers": self._raw_headers,
+                "state": self._connection.state,
+                "extensions": {"sentinel.connection": self},
+            }
+        return self._scope
+
+    async def run(self, app: Any, serve: Serve) -> None:
+        """Have the application answer: at once, else in ASGI. What it leaves open is ended here."""
         try:
             # What broke off before it was begun has had its answer, and its line in the log.
-            if self._answer is not GONE or "refused" not in self.scope:
-                await app(self.scope, self.receive, self.send)
+            if self._answer is not GONE or self.context is None:
+                await (serve(self) or app(self.scope, self.receive, self.send))
         except BaseException:
             # There is nobody else who would hear of it.
             log.exception("the application failed")
@@ -119,8 +154,7 @@ class ServedRequest:
                 self._end()
             # No circle of references shall be left for the collector of garbage.
             self._connection.server_state.tasks.discard(self.task)
-            self.scope.pop("extensions", None)
-            self.task = self._tell = None
+            self._scope = self.task = self._tell = None
             self.let_go()
 
     def _end(self) -> None:
@@ -129,7 +163,7 @@ class ServedRequest:
             self._transport.close()
             return
         error = InternalError("The server had an error while processing your request.")
-        body = renderer_for(self._connection.state, self.scope["path"])(error)
+        body = renderer_for(self._connection.state, self.path)(error)
         self.send_head(error.status, lines_of(headers_of(error)), body, len(body), close=True, more=False)
 
     # ------------------------------------------------------------------------------------------------------ incoming
@@ -140,13 +174,15 @@ class ServedRequest:
             return 0
         self._pieces.append(piece)
         self._size += len(piece)
-        self._wake()
+        if self._news is not None:
+            self._news.set()
         return self._size
 
     def has_come(self) -> None:
         """The body is whole."""
         self._body = WHOLE
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def count(self, more: int) -> None:
         """So many bytes have come of something large; what came of the body before is counted, too."""
@@ -166,8 +202,7 @@ class ServedRequest:
         return claim
 
     def _claim_memory(self) -> Claim:
-        declared = next((value for name, value in self.scope["headers"] if name == b"content-length"), b"0")
-        claim = self.claim = self._connection.memory.claim(int(declared))
+        claim = self.claim = self._connection.memory.claim(int(self.headers.get(b"content-length", b"0")))
         return claim
 
     def let_go(self) -> None:
@@ -187,17 +222,15 @@ class ServedRequest:
         """Nothing will come any more, and nothing can be sent."""
         if self._answer is not COMPLETE:
             self._answer = GONE
-        self._wake()
-
-    def _wake(self) -> None:
         if self._news is not None:
             self._news.set()
 
     def on_gone(self, tell: Callable[[], None] | None) -> None:
         """Whom to tell when the connection is closed."""
-        # Reading is paused after a large body, and an unread socket does not tell that its client has left.
-        self._connection.resume_reading()
         self._tell = tell
+        if tell is not None:
+            # Reading is paused after a large body, and an unread socket does not tell that its client has left.
+            self._connection.resume_reading()
 
     @property
     def gone(self) -> bool:
@@ -246,7 +279,7 @@ class ServedRequest:
         return {"type": "http.request", "body": self.take_body(), "more_body": self._body is not WHOLE}
 
     def _expects_continue(self) -> bool:
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._raw_headers)
 
     # ------------------------------------------------------------------------------------------------------ outgoing
 
@@ -268,7 +301,7 @@ class ServedRequest:
             return
         if length is not None:
             sending, framing = SENDING, b"content-length: %d\r\n" % length
-        elif self.scope["http_version"] != "1.0":
+        elif self.version != "1.0":
             sending, framing = SENDING_CHUNKS, b"transfer-encoding: chunked\r\n"
             if body:
                 body = b"%x\r\n%b\r\n" % (len(body), body)
@@ -282,7 +315,8 @@ class ServedRequest:
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        data = b"%b%b%b\r\n%b" % (STATUS_LINES[status], lines, framing, body)
+        # Where pieces are long, this takes a third of what a format does.
+        data = b"".join((STATUS_LINES[status], lines, framing, b"\r\n", body))
         if more:
             self._answer = sending
             self._transport.write(data)
@@ -313,7 +347,8 @@ class ServedRequest:
     def _complete(self) -> None:
         self._answer = COMPLETE
         self._pieces, self._size = [], 0
-        self._wake()
+        if self._news is not None:
+            self._news.set()
         self._connection.answered(self)
 
     @property
@@ -353,7 +388,7 @@ class ServedRequest:
             self._answer = SENDING_NOTHING
 
     def _may_have_body(self, status: int) -> bool:
-        return self.scope["method"] != "HEAD" and status not in (204, 304)
+        return self.method != "HEAD" and status not in (204, 304)
 
     def _head_of(self, status: int, headers: Any) -> tuple[int, bytes, int | None, bool]:
         length, close, others = None, False, []

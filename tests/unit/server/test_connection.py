@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from sentinel.config import Settings
 from sentinel.memory_budget import SMALL_BYTES
 from sentinel.server.connection import MOST_WAITING, HttpConnection
+from sentinel.server.request import ServedRequest
 from sentinel.server.serve import config_for
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
@@ -71,11 +72,18 @@ async def echo_app(scope: Any, receive: Any, __: Any) -> None:
 
 @pytest.fixture
 async def connection() -> tuple[HttpConnection, Transport]:
+    return _connected()
+
+
+def _connected(**state: Any) -> tuple[HttpConnection, Transport]:
     seen.clear()
     settings = Settings(zion_api_url="http://127.0.0.1:1", zion_api_key="k", openai_api_key="k")
     config = config_for(echo_app, settings)
     config.load()
-    protocol, transport = HttpConnection(config, ServerState(), {"keep_alive_seconds": IDLE_SECONDS}), Transport()
+    protocol, transport = (
+        HttpConnection(config, ServerState(), {"keep_alive_seconds": IDLE_SECONDS, **state}),
+        Transport(),
+    )
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol, transport
 
@@ -220,3 +228,24 @@ async def test_a_large_head_that_finds_the_memory_full_is_told(
     assert b"HTTP/1.1 503 " in transport.written
     for claim in claims:
         claim.release()
+
+
+async def test_what_the_application_serves_at_once_needs_no_scope() -> None:
+    """It gets the request itself; what it leaves is served in ASGI."""
+    at_once: list[ServedRequest] = []
+
+    async def answer(request: ServedRequest) -> None:
+        at_once.append(request)
+        request.send_head(200, b"", b"", 0, close=False, more=False)
+
+    protocol, transport = _connected(serve_at_once=lambda request: answer(request) if request.path == "/now" else None)
+    for target in (b"/now?a=1", b"/later"):
+        transport.answered.clear()
+        protocol.data_received(b"GET %b HTTP/1.1\r\nHost: a\r\nX-Name: one\r\nx-name: two\r\n\r\n" % target)
+        async with asyncio.timeout(5):
+            await transport.answered.wait()
+    assert [(one.method, one.path, one.version) for one in at_once] == [("GET", "/now", "1.1")]
+    assert at_once[0].headers == {b"host": b"a", b"x-name": b"one, two"}
+    assert [(scope["path"], scope["headers"][1:]) for scope in seen] == [
+        ("/later", [(b"x-name", b"one"), (b"x-name", b"two")])
+    ]

@@ -59,9 +59,8 @@ async def test_only_the_transitions_of_the_tables_are_taken() -> None:
     for order in itertools.permutations(actions, 3):
         connection = HttpConnection(config, ServerState(), {})
         connection.connection_made(Transport())  # type: ignore[arg-type]
-        expects = [(b"expect", b"100-continue")]
-        scope = {"http_version": "1.1", "method": "GET", "path": "/", "headers": expects}
-        request = Recorded(connection, scope, keep_alive=True)
+        expects, target = [(b"expect", b"100-continue")], ("/", b"/", b"")
+        request = Recorded(connection, "GET", target, "1.1", expects, dict(expects), keep_alive=True)
         connection.served = connection.offered = request
         for action in order:
             await _act(request, action)
