@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from sentinel.error import Header
 
-_TO_PROVIDER = (b"accept", b"user-agent", b"openai-beta")
+_TO_PROVIDER = ((b"accept", b"accept: "), (b"user-agent", b"user-agent: "), (b"openai-beta", b"openai-beta: "))
 """Beside `content-type`: whatever the client calls its body, it was read as JSON, so that is what it is."""
 _IDEMPOTENCY_KEY = b"idempotency-key"
 TO_CLIENT = frozenset(
@@ -58,10 +58,10 @@ def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) ->
     All users share one account there, so a user's idempotency key is made the user's own: two who choose the same one
     have two, and neither gets the other's answer (P7).
     """
-    lines = b"%b: %b\r\ncontent-type: application/json\r\n" % (UPSTREAM_ID, request_id)
-    for name in _TO_PROVIDER:
+    lines = b"x-request-id: " + request_id + b"\r\ncontent-type: application/json\r\n"
+    for name, begin in _TO_PROVIDER:
         if name in headers:
-            lines += b"%b: %b\r\n" % (name, headers[name])
+            lines += begin + headers[name] + b"\r\n"
     if _IDEMPOTENCY_KEY in headers:
         lines += b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, _own_key(headers[_IDEMPOTENCY_KEY], user))
     return lines

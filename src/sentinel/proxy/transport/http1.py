@@ -137,7 +137,7 @@ class Http1Client:
         if note is not None:
             note.sent = True
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
-        head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, length)
+        head = b"".join((method, b" ", self._prefix, path, self._lines, lines, length, b"\r\n"))
         while True:
             self._busy.add(connection)
             answer = Http1Answer(connection)
