@@ -149,7 +149,7 @@ def unreadable(partition: int) -> bytes:
 
 
 def token_digest(token: bytes) -> bytes:
-    """SHA-256 of a JWT in hex: the only form in which a token leaves the request."""
+    """SHA-256 of a JWT in hex: the only form in which a token leaves this process, but for governance."""
     return hashlib.sha256(token).hexdigest().encode()
 
 
