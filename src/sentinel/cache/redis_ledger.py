@@ -176,6 +176,8 @@ class RedisLedger:
         """Users of this partition whose leases may be due, at most so many."""
         index = keys.index(partition)
         names = await self.store.script(self._due, (index,), self.now_ms, most)
+        if not names:
+            return []
         users = [name.decode(errors="replace") for name in names]
         if foreign := [n for n, user in zip(names, users, strict=True) if keys.partition_of(user) != partition]:
             # Nothing that is done for them would take them out of here.

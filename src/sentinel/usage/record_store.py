@@ -28,7 +28,7 @@ from sentinel.usage.batch import MOST_ITEMS, Item, Items, Record, portions
 from sentinel.usage.pacer import Pacer
 from sentinel.usage.quarantine import Quarantine
 from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
-from sentinel.usage.streams import first_stream, length, read_record
+from sentinel.usage.streams import first_stream, lengths, read_record
 
 log = structlog.get_logger()
 
@@ -51,8 +51,11 @@ _ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
 class _Page:
     """Records that were read at once. after: the entry behind which it goes on, None at the end."""
 
-    records: list[Record]
+    records: Sequence[Record]
     after: str | None
+
+
+_EMPTY = _Page((), None)
 
 
 class RecordStore:
@@ -128,7 +131,9 @@ class RecordStore:
             entries = first_stream(await self._store.command("XREADGROUP", *words, key=outbox))
         except RedisRefused:
             self._quarantine.tell("outbox", partition)
-            return _Page([], None)
+            return _EMPTY
+        if not entries:
+            return _EMPTY
         records = []
         for entry, fields in entries:
             record = read_record(partition, entry, fields)
@@ -161,15 +166,15 @@ class RecordStore:
 
     async def depth(self) -> tuple[int, int]:
         """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none)."""
-        lengths = await asyncio.gather(*(length(self._store, keys.outbox(p)) for p in range(keys.PARTITIONS)))
+        counts = await lengths(self._store, map(keys.outbox, range(keys.PARTITIONS)))
         firsts = await asyncio.gather(
             *(
                 self._store.command("XRANGE", keys.outbox(p), "-", "+", "COUNT", 1)
-                for p, count in enumerate(lengths)
+                for p, count in enumerate(counts)
                 if count
             )
         )
-        return sum(lengths), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
+        return sum(counts), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
 
     def remember_booked(self, items: Iterable[Item]) -> None:
         """These are booked: whatever becomes of Redis, they are not given out again."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -55,3 +56,17 @@ async def length(store: Store, stream: bytes) -> int:
         return int(await store.command("XLEN", stream))
     except RedisRefused:
         return 0
+
+
+async def lengths(store: Store, streams: Iterable[bytes]) -> list[int]:
+    """The same of many at once; the replies are waited for as they are, for a coroutine around each would be a task."""
+    replies = await asyncio.gather(*(store.command("XLEN", stream) for stream in streams), return_exceptions=True)
+    return [_length_in(reply) for reply in replies]
+
+
+def _length_in(reply: Any) -> int:
+    if isinstance(reply, RedisRefused):
+        return 0
+    if isinstance(reply, BaseException):
+        raise reply
+    return int(reply)
