@@ -106,8 +106,15 @@ class RedisLedger:
             reservation.fair_output,
         )
         account, request_id = keys.account_keys(reservation.user), reservation.id.encode()
-        sized = len(request_id), request_id, len(account.name), account.name
-        call = _RESERVE % (self._reserve_opening, account.packed, *sized, numbers)
+        call = _RESERVE % (
+            self._reserve_opening,
+            account.packed,
+            len(request_id),
+            request_id,
+            len(account.name),
+            account.name,
+            numbers,
+        )
         answer = await self.store.run(self._reserve, account.account, call)
         form = self._verdict if len(answer) == self._verdict.size else struct.Struct(f"<{len(answer) // 8}q")
         return verdict_of(form.unpack(answer), self.policy)
@@ -147,11 +154,15 @@ class RedisLedger:
         """
         account, bucket = keys.account_keys(reservation.user), keys.settled_bucket(started_ms)
         settled, request_id, who = account.settled(bucket), reservation.id.encode(), _who(reservation)
-        sized = len(settled), settled, len(request_id), request_id, len(who), who
         call = _SETTLE % (
             self._settle_opening,
             account.packed,
-            *sized,
+            len(settled),
+            settled,
+            len(request_id),
+            request_id,
+            len(who),
+            who,
             _seven(self.now_ms, at_ms, *spent, bucket, unsure),
         )
         return _SETTLED[await self.store.run(self._settle, account.account, call)]

@@ -84,7 +84,8 @@ class Window:
 class Policy:
     """All that a reservation is decided by, except the user's own account. Durations in milliseconds.
 
-    by_dimension: for each dimension that has windows a bit, and the places in Verdict.windows and limits of these.
+    dimensions: those that have windows, a bit for each. by_dimension: for each of them the places in Verdict.windows
+    and limits of its windows.
     """
 
     windows: tuple[Window, ...]
@@ -92,14 +93,16 @@ class Policy:
     lease_ms: int
     fresh_ms: int
     stale_ms: int
-    by_dimension: list[tuple[int, list[tuple[int, int]]]] = field(init=False, repr=False, compare=False)
+    dimensions: int = field(init=False, repr=False, compare=False)
+    by_dimension: list[list[tuple[int, int]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the windows, once."""
         by_dimension: dict[int, list[tuple[int, int]]] = {}
         for k, window in enumerate(self.windows):
             by_dimension.setdefault(1 << window.dimension, []).append((2 * k, window.limit))
-        object.__setattr__(self, "by_dimension", sorted(by_dimension.items()))
+        object.__setattr__(self, "dimensions", sum(by_dimension))
+        object.__setattr__(self, "by_dimension", [own for _, own in sorted(by_dimension.items())])
 
     @property
     def account_ttl_ms(self) -> int:
@@ -270,9 +273,10 @@ def verdict_of(answer: tuple[int, ...], policy: Policy) -> Verdict:
     if code == 2:
         return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
     blocker = _blocker_of(answer, policy) if code else None
-    flags = finite == 1, True, refresh == 1, stale == 1
-    quota = answer[14], answer[15], answer[16]
-    return Verdict(code == 0, now, granted, *flags, seq, blocker, policy, answer[17:-1], answer[-1], quota)
+    left, slots, quota = answer[17:-1], answer[-1], (answer[14], answer[15], answer[16])
+    return Verdict(
+        code == 0, now, granted, finite == 1, True, refresh == 1, stale == 1, seq, blocker, policy, left, slots, quota
+    )
 
 
 def _blocker_of(answer: tuple[int, ...], policy: Policy) -> Blocker:

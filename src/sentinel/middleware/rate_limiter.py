@@ -31,9 +31,7 @@ _LINES = [_OVERALL + b"".join(each for d, each in enumerate(_EACH) if which & 1 
 _QUOTA_EACH = [
     b"x-sentinel-quota-remaining-%b: %%d\r\n" % name for name in (b"requests", b"input-tokens", b"output-tokens")
 ]
-_QUOTA = [b"".join(each for d, each in enumerate(_QUOTA_EACH) if which & 1 << d) for which in range(8)]
-"""By the dimensions that have a quota, a bit for each."""
-_ALL = 7
+_QUOTA = b"".join(_QUOTA_EACH)
 _LIMITED_BY = b"x-sentinel-limited-by"
 """Which kind of limit has refused: beside a used-up quota a window may be as good as new."""
 _NO_RETRY: Header = (b"x-should-retry", b"false")
@@ -187,25 +185,25 @@ def lines_of(verdict: Verdict) -> bytes:
     subscription beside this request's reservation.
     """
     lines = DEGRADED if verdict.degraded else b""
-    requests, inputs, outputs = quota = verdict.quota_remaining
-    if which := (requests >= 0) + 2 * (inputs >= 0) + 4 * (outputs >= 0):
-        lines += _QUOTA[which] % (quota if which == _ALL else tuple(left for left in quota if left >= 0))
-    if verdict.policy is None or not verdict.windows:
+    quota, windows, policy, now = verdict.quota_remaining, verdict.windows, verdict.policy, verdict.now_ms
+    if min(quota) >= 0:
+        lines += _QUOTA % quota
+    else:
+        lines += b"".join(each % left for each, left in zip(_QUOTA_EACH, quota, strict=True) if left >= 0)
+    if policy is None or not windows:
         return lines
-    windows, now = verdict.windows, verdict.now_ms
-    least, first, which = 2.0, (0, 0, 0), 0
+    least, first = 2.0, (0, 0, 0)
     numbers: list[int | bytes] = []
-    for bit, own in verdict.policy.by_dimension:
+    for own in policy.by_dimension:
         place, limit = own[0] if len(own) == 1 else _tightest(windows, own)
         remaining, reset_ms = windows[place], windows[place + 1]
         left = remaining / limit if limit else 0.0
         if left < least:
             least, first = left, (limit, remaining, -(-reset_ms // 1000))
-        which += bit
         ms = reset_ms - now
         # As `duration` has it; a call for each would cost as much as all the rest.
         numbers += (limit, remaining, b"%dms" % ms if ms < 1000 else _whole_seconds(-(-ms // 1000)))
-    return lines + _LINES[which] % (*first, *numbers)
+    return lines + _LINES[policy.dimensions] % (*first, *numbers)
 
 
 def _tightest(windows: tuple[int, ...], own: list[tuple[int, int]]) -> tuple[int, int]:
