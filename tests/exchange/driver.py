@@ -21,6 +21,7 @@ from sentinel.error import AppError
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy, Quota
+from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
@@ -199,6 +200,11 @@ class Connection:
 
     def take_body(self) -> bytes:
         return self._client.body
+
+    def claim_for(self, user: str) -> Claim:
+        claim = MemoryBudget().claim()
+        claim.belongs_to(user)
+        return claim
 
     async def has_room(self) -> None:
         await asyncio.sleep(0)

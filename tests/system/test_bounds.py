@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Answer
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import Answer, chat, head, is_closed, post, read_answer, send
+from tests.support.surface import chat, head, is_closed, post, read_answer, send
 from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
@@ -258,7 +259,7 @@ def test_connections_to_the_provider_are_bounded_with_those_of_clients(stack: St
             connections.enter_context(raw_connection(sentinel))
         asked = [clients.submit(ask, number) for number in range(120)]
         wait_until(lambda: any(client.done() for client in asked), what="a first refusal")
-        wait_until(lambda: files() < 256 - 16, 2, "free files while others are served")
+        wait_until(lambda: files() < 256 - 16, what="free files while others are served")
         answers = [client.result() for client in asked]
     served = [answer for answer in answers if answer and answer.status == 200]
     assert 60 <= len(served) < 120
