@@ -9,7 +9,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,8 @@ from sentinel.clock import monotonic
 
 log = structlog.get_logger()
 
+pause = asyncio.sleep
+"""Wait some seconds. The one name for it, so that every place that waits can be found."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 WELL_AFTER_SECONDS = 60.0
@@ -28,10 +30,16 @@ WELL_AFTER_SECONDS = 60.0
 class Tasks:
     """Holds the tasks that outlive the call that started them.
 
-    on_failure is told the name of a task that is for ever, whenever it ends with an error.
+    on_failure is told the name of a task that is for ever, whenever it ends with an error. clock, wait: in seconds.
     """
 
-    def __init__(self, on_failure: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_failure: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = monotonic,
+        wait: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
+        self._clock, self._wait = clock, wait
         self._tasks: set[asyncio.Task[Any]] = set()
         self._on_failure = on_failure
         self._failed_at: dict[str, float] = {}
@@ -50,24 +58,24 @@ class Tasks:
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         seconds = 0.0
         while True:
-            started = monotonic()
+            started = self._clock()
             try:
                 await work()
             except Exception:
-                if monotonic() - started > WELL_AFTER_SECONDS:
+                if self._clock() - started > WELL_AFTER_SECONDS:
                     seconds = 0.0
                 seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * seconds))
-                self._failed_at[name] = monotonic()
+                self._failed_at[name] = self._clock()
                 self._on_failure(name)
                 log.exception("background task failed, it is started again", task=name, seconds=seconds)
-                await pause(seconds)
+                await self._wait(seconds)
             else:
                 return
 
     @property
     def failing(self) -> list[str]:
         """The tasks that are for ever and have failed in the last minute."""
-        since = monotonic() - WELL_AFTER_SECONDS
+        since = self._clock() - WELL_AFTER_SECONDS
         return sorted(name for name, failed_at in self._failed_at.items() if failed_at > since)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -134,7 +142,3 @@ def give_memory_back() -> None:
 def hand_over_soon() -> None:
     """Have threads that run Python give way to one another after 0.5 ms, not 5: the event loop is one of them."""
     sys.setswitchinterval(_SWITCH_SECONDS)
-
-
-pause = asyncio.sleep
-"""Wait some seconds. The one name for it, so that tests can find every place that waits."""

@@ -490,11 +490,9 @@ async def test_a_file(books: Books, tracker: BatchingUsageTracker, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ACCOUNTS)
-async def test_an_account_while_the_spool_is_replayed(
-    books: Books, tracker: BatchingUsageTracker, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_account_while_the_spool_is_replayed(books: Books, tmp_path: Path, name: str) -> None:
     """A line whose user's account cannot be read waits, behind all others, until the account is mended."""
-    monkeypatch.setattr(spool_files, "RETRY_MS", 50)
+    tracker = BatchingUsageTracker(books.ledger, Spool(tmp_path, retry_ms=50), Tasks(), lambda: None)
     await spooled(books, tmp_path, [VICTIM] * 200 + OTHERS)
     account = await broken(books, ACCOUNTS[name])
     await tracker.replay()

@@ -15,7 +15,7 @@ from sentinel.dev.zion import ZionSimulator
 from sentinel.error import NotSent, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.tasks import Tasks
-from sentinel.usage import spool, spool_files, tracker
+from sentinel.usage import tracker
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
 from tests.support.metering import Books, open_books
@@ -42,13 +42,8 @@ class Clock:
 
 
 @pytest.fixture
-def time_machine(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    turned = Clock()
-    monkeypatch.setattr(tracker, "monotonic", turned.monotonic)
-    for module in (tracker, spool, spool_files):
-        monkeypatch.setattr(module, "now_ms", turned.now_ms)
-    monkeypatch.setattr(tracker, "_LOOK_SECONDS", 0.01)
-    return turned
+def time_machine() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -62,13 +57,20 @@ async def books(store_url: str, zion_url: str, simulator: ZionSimulator) -> Asyn
 class Process:
     """A process that settles, and is watched."""
 
-    def __init__(self, books: Books, folder: Path, ledger: SettlingLedger | None = None) -> None:
+    def __init__(self, books: Books, folder: Path, turned: Clock, ledger: SettlingLedger | None = None) -> None:
         self.unsure = 0
         self.books = books
         self.tasks = Tasks()
         self.folder = folder
         self.tracker = BatchingUsageTracker(
-            ledger or books.ledger, Spool(folder), self.tasks, lambda: None, self._count_unsure
+            ledger or books.ledger,
+            Spool(folder, wall_ms=turned.now_ms),
+            self.tasks,
+            lambda: None,
+            self._count_unsure,
+            turned.monotonic,
+            turned.now_ms,
+            look_seconds=0.01,
         )
 
     def _count_unsure(self) -> None:
@@ -128,7 +130,7 @@ async def forget_notes(books: Books) -> None:
 
 async def test_an_idle_process_repeats_nothing_old(books: Books, tmp_path: Path, time_machine: Clock) -> None:
     """A process that has settled nothing for 17 minutes loses its connection: what it settled last stays told once."""
-    process, deliverer = Process(books, tmp_path), books.outbox()
+    process, deliverer = Process(books, tmp_path, time_machine), books.outbox()
     with process.running():
         for email in EMAILS:
             await process.serve(email)
@@ -147,7 +149,7 @@ async def test_an_idle_process_repeats_nothing_old(books: Books, tmp_path: Path,
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "not_lost"])
 async def test_a_redis_that_was_away_for_long(books: Books, tmp_path: Path, time_machine: Clock, lost: bool) -> None:
     """Where no note would tell any more, what has still its lease was lost and is settled; the rest is not repeated."""
-    process = Process(books, tmp_path)
+    process = Process(books, tmp_path, time_machine)
     kept = await books.store.client.dump(keys.account_keys("ana").leases)
     assert kept is None
     ask = process.ask(EMAILS[0])
@@ -173,7 +175,7 @@ async def test_one_account_that_cannot_be_read_keeps_no_other_from_being_settled
     books: Books, tmp_path: Path, time_machine: Clock
 ) -> None:
     """Of five that Redis has lost, one has an account of a wrong type: four are settled, the fifth waits on disk."""
-    process = Process(books, tmp_path)
+    process = Process(books, tmp_path, time_machine)
     process.tracker.watch(books.store)
     for email in EMAILS:
         await process.serve(email)
@@ -191,7 +193,7 @@ async def test_one_account_that_cannot_be_read_keeps_no_other_from_being_settled
 
 async def test_an_emptied_redis_is_not_told_again(books: Books, tmp_path: Path, time_machine: Clock) -> None:
     """A Redis that comes back empty knows not what Zion has taken: what was settled right before stays told once."""
-    process = Process(books, tmp_path)
+    process = Process(books, tmp_path, time_machine)
     with process.running():
         await looked(time_machine)
         for email in EMAILS:
@@ -239,7 +241,7 @@ async def test_a_spooled_settlement_is_replayed_late(
 ) -> None:
     """What Redis never heard of is taken however late; what it may have carried out is taken once, or set aside."""
     ledger = Deaf(books)
-    process = Process(books, tmp_path, ledger)
+    process = Process(books, tmp_path, time_machine, ledger)
     ledger.failure, ledger.done = failure, done
     await process.tracker.settle(process.ask(EMAILS[0]), SPENT, clock.now_ms())
     ledger.failure = None
@@ -265,7 +267,7 @@ async def test_a_replay_that_was_broken_off_is_repeated_late(
 ) -> None:
     """A replay whose answers did not come says so in the name of its file, for whoever repeats it hours later."""
     lines = [Settlement(f"r{n}", "ana", EMAILS[0], "m", SPENT, 1, clock.now_ms()) for n in range(300)]
-    first = Spool(tmp_path)
+    first = Spool(tmp_path, wall_ms=time_machine.now_ms)
     await asyncio.gather(*map(first.append, lines))
     sent = 0
 
@@ -281,7 +283,7 @@ async def test_a_replay_that_was_broken_off_is_repeated_late(
     assert await first.replay(settle) == 100
     time_machine.ahead += LONG_SECONDS
     await forget_notes(books)
-    two = Process(books, tmp_path)
+    two = Process(books, tmp_path, time_machine)
     assert await two.tracker.replay() == 200
     assert await books.waiting() == 300
     assert (two.unsure > 0) == (failure is RedisUnavailable)

@@ -16,8 +16,6 @@ import pytest
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.error import RedisRefused, RedisUnavailable
-from sentinel.limits.policy import Cost
-from sentinel.usage import spool as spool_module
 from sentinel.usage import spool_files
 from sentinel.usage.spool import Settlement, Spool
 from tests.support.waiting import until
@@ -160,9 +158,7 @@ async def test_a_disk_that_has_room_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("error", [RedisUnavailable, RedisRefused])
-async def test_a_redis_that_takes_nothing_leaves_few_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[RedisUnavailable]
-) -> None:
+async def test_a_redis_that_takes_nothing_leaves_few_files(tmp_path: Path, error: type[RedisUnavailable]) -> None:
     """While Redis is there and refuses writes, usage goes on to be spooled, and is tried again each second."""
     second, taker = 1000, Taker()
     now = 1_770_000_000_000
@@ -170,9 +166,7 @@ async def test_a_redis_that_takes_nothing_leaves_few_files(
     async def refuse(line: Settlement) -> None:
         raise error("no writes")
 
-    for module in (spool_module, spool_files):
-        monkeypatch.setattr(module, "now_ms", lambda: now)
-    spool = Spool(tmp_path)
+    spool = Spool(tmp_path, wall_ms=lambda: now)
     for number in range(60):
         await spool.append(settlement(number))
         await spool.replay(refuse)

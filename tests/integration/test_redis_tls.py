@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache.redis import open_store
-from sentinel.dev.store import EmbeddedStore, _binary
+from sentinel.dev.store import EmbeddedStore, binary
 from tests.support.relays import Certificates, Relay
 from tests.support.stack import free_port
 from tests.support.waiting import wait_until
@@ -139,7 +139,7 @@ def sentinel(folder: Path, master_port: int) -> Iterator[int]:
         f'port {port}\nbind 127.0.0.1\nrequirepass "{PASSWORD}"\n'
         f"sentinel monitor main 127.0.0.1 {master_port} 1\nsentinel down-after-milliseconds main 100000000\n"
     )
-    command = [_binary(), str(folder / "sentinel.conf"), "--sentinel"]
+    command = [binary(), str(folder / "sentinel.conf"), "--sentinel"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)
 
     def answers() -> bool:

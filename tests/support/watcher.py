@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from sentinel.dev.store import EmbeddedStore, _binary
+from sentinel.dev.store import EmbeddedStore, binary
 from tests.support.stack import free_port
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ def watcher(folder: Path, master: EmbeddedStore, replicas: int = 1) -> Iterator[
         f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
         "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
     )
-    process = subprocess.Popen([_binary(), str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
+    process = subprocess.Popen([binary(), str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
     try:
         wait_until(lambda: _replicas(port) == replicas, "the watcher")
         yield port

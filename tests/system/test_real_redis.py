@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.dev import store as embedded
 from sentinel.dev.store import EmbeddedStore
 from tests.support.crowd import crowd
 from tests.support.stack import Stack
@@ -36,11 +35,9 @@ def server(version: int) -> str:
 
 
 @pytest.fixture
-def real(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedStore]:
+def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EmbeddedStore]:
     """A Redis of the version that the test asks for."""
-    path = server(request.param)
-    monkeypatch.setattr(embedded, "_binary", lambda: path)
-    with EmbeddedStore(tmp_path / "redis") as store:
+    with EmbeddedStore(tmp_path / "redis", server=server(request.param)) as store:
         yield store
 
 

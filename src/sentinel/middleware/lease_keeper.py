@@ -53,12 +53,18 @@ class HeldLease(msgspec.Struct, eq=False):
 
 
 class LeaseKeeper:
-    """All open reservations of this process. limits: where limits come from when the ledger has forgotten them."""
+    """All open reservations of this process. limits: where limits come from when the ledger has forgotten them.
 
-    def __init__(self, ledger: Ledger, limits: Limits, lease_seconds: float) -> None:
+    patience_seconds: how long an extension is tried while Redis or Zion is away.
+    """
+
+    def __init__(
+        self, ledger: Ledger, limits: Limits, lease_seconds: float, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self._ledger = ledger
         self._limits = limits
         self._lease_seconds = lease_seconds
+        self._patience_seconds = patience_seconds
         self._renew_seconds = lease_seconds / 3
         self._open: set[HeldLease] = set()
 
@@ -85,9 +91,9 @@ class LeaseKeeper:
         """Reserve more output for it; returns what was added: 0 when nothing is left.
 
         Less than 0 if its lease had ended, and others have what it held. A stream that has tokens left must not end
-        because Redis or Zion stumbles: tries for PATIENCE_SECONDS, then raises ServiceUnavailable.
+        because Redis or Zion stumbles: tries for `patience_seconds`, then raises ServiceUnavailable.
         """
-        until = monotonic() + PATIENCE_SECONDS
+        until = monotonic() + self._patience_seconds
         while True:
             before = held.output
             try:

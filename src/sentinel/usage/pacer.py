@@ -27,20 +27,26 @@ _MOST_SECONDS = 0.02
 class Pacer:
     """The pace of one process' deliveries, of which one is begun every `seconds`."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        clock: Callable[[], float] = monotonic,
+        wait: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
         self._seconds = seconds * _SHARE
+        self._clock, self._wait = clock, wait
         self._until = 0.0
         self._steps = self._last = 0
 
     def begin(self) -> None:
         """A delivery begins: it will have as many steps as the last one, as a rule."""
         self._last, self._steps = max(1, self._steps), 0
-        self._until = monotonic() + self._seconds
+        self._until = self._clock() + self._seconds
 
     @property
     def is_over(self) -> bool:
         """Whether this delivery is behind, and goes as fast as it can."""
-        return monotonic() >= self._until
+        return self._clock() >= self._until
 
     def hurry(self) -> None:
         """No more pauses in this delivery."""
@@ -49,9 +55,9 @@ class Pacer:
     async def step(self) -> None:
         """A step is done, of a millisecond or less: wait before the next."""
         self._steps += 1
-        left = self._until - monotonic()
+        left = self._until - self._clock()
         if left > 0:
-            await pause(min(left, _MOST_SECONDS, self._seconds / self._last))
+            await self._wait(min(left, _MOST_SECONDS, self._seconds / self._last))
 
     async def run(self, work: Callable[[T], Awaitable[R]], portions: Sequence[T]) -> list[R]:
         """The results of this work on all portions, one after the other, a step each."""
@@ -65,15 +71,22 @@ class Pacer:
 class CallPacer:
     """Spaces the calls to the governance. All processes share `calls_per_second`; processes: how many there are."""
 
-    def __init__(self, calls_per_second: float, processes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        calls_per_second: float,
+        processes: Callable[[], int],
+        clock: Callable[[], float] = monotonic,
+        wait: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
         self._seconds = 1 / calls_per_second
+        self._clock, self._wait = clock, wait
         self._processes = processes
         self._next_call = 0.0
 
     async def wait(self) -> None:
         """Wait for this process's next turn."""
-        now = monotonic()
+        now = self._clock()
         start = max(now, self._next_call)
         self._next_call = start + self._seconds * self._processes()
         if start > now:
-            await pause(start - now)
+            await self._wait(start - now)

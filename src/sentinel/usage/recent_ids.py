@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from sentinel.clock import monotonic
@@ -18,10 +18,11 @@ MOST_REMEMBERED = 100_000
 
 
 class RecentIds(Generic[T]):
-    """The ids of the last `seconds`, and perhaps of as many before."""
+    """The ids of the last `seconds`, and perhaps of as many before. clock: in seconds."""
 
-    def __init__(self, seconds: float = REMEMBER_SECONDS) -> None:
+    def __init__(self, seconds: float = REMEMBER_SECONDS, clock: Callable[[], float] = monotonic) -> None:
         self._seconds = seconds
+        self._clock = clock
         self._new: set[T] = set()
         self._old: set[T] = set()
         self._since = 0.0
@@ -37,16 +38,16 @@ class RecentIds(Generic[T]):
         if len(self._new) >= MOST_REMEMBERED:
             self._rotate()
         if not self._new:
-            self._since = monotonic()
+            self._since = self._clock()
         self._new.update(ids)
 
     def age(self) -> None:
         """Forget what is too old by now."""
-        age = monotonic() - self._since
+        age = self._clock() - self._since
         if age > self._seconds and (self._new or self._old):
             self._rotate()
             if age > 2 * self._seconds:
                 self._old = set()
 
     def _rotate(self) -> None:
-        self._new, self._old, self._since = set(), self._new, monotonic()
+        self._new, self._old, self._since = set(), self._new, self._clock()

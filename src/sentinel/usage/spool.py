@@ -25,7 +25,16 @@ import structlog
 from sentinel.clock import now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import Cost, Reservation
-from sentinel.usage.spool_files import Later, Progress, append, create, open_if_nobody_has_it, read_lines, waits
+from sentinel.usage.spool_files import (
+    RETRY_MS,
+    Later,
+    Progress,
+    append,
+    create,
+    open_if_nobody_has_it,
+    read_lines,
+    waits,
+)
 
 log = structlog.get_logger()
 
@@ -57,9 +66,15 @@ class Settlement(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(
-        cls, reservation: Reservation, spent: Cost, started_ms: int, tried_ms: int = 0, incarnation: str = ""
+        cls,
+        reservation: Reservation,
+        spent: Cost,
+        started_ms: int,
+        at_ms: int,
+        tried_ms: int = 0,
+        incarnation: str = "",
     ) -> Settlement:
-        """The settlement of this request, spent now."""
+        """The settlement of this request."""
         return cls(
             reservation.id,
             reservation.user,
@@ -67,7 +82,7 @@ class Settlement(msgspec.Struct, frozen=True):
             reservation.model,
             spent,
             started_ms,
-            now_ms(),
+            at_ms,
             tried_ms,
             incarnation,
         )
@@ -123,10 +138,18 @@ class _Line:
 class Spool:
     """The spool of one process, in `folder`. depth: lines of this process that wait.
 
-    on_unreadable is called for each line, or file, that cannot be read.
+    on_unreadable is called for each line, or file, that cannot be read. wall_ms: the clock on the wall. retry_ms: so
+    long a line waits that Redis refused.
     """
 
-    def __init__(self, folder: Path, on_unreadable: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_unreadable: Callable[[], None] = lambda: None,
+        wall_ms: Callable[[], int] = now_ms,
+        retry_ms: int = RETRY_MS,
+    ) -> None:
+        self._wall_ms, self._retry_ms = wall_ms, retry_ms
         self._folder = folder
         self._on_unreadable = on_unreadable
         self._fd: int | None = None
@@ -163,7 +186,7 @@ class Spool:
 
     def _write(self, lines: bytes) -> None:
         if self._fd is None:
-            self._fd = create(self._folder, now_ms())
+            self._fd = create(self._folder, self._wall_ms())
         append(self._fd, lines)
 
     # ----------------------------------------------------------------------------------------------------- replaying
@@ -175,7 +198,7 @@ class Spool:
         RedisUnavailable; the rest stays. Ours comes last, and only when the others did not stop: while Redis is there
         and takes nothing, each try would leave a file behind, and the next settlement begin another.
         """
-        with Later(self._folder) as later:
+        with Later(self._folder, lambda: self._wall_ms() + self._retry_ms) as later:
             before = self._stops
             taken = await self._replay_files(settle, later)
             if self._fd is not None and self._stops == before:
@@ -195,11 +218,14 @@ class Spool:
 
     def _files(self) -> list[Path]:
         """What there is to replay now, the oldest first."""
-        return sorted(path for path in self._folder.glob("*.jsonl") if not waits(path))
+        return sorted(path for path in self._folder.glob("*.jsonl") if not self._waits(path))
+
+    def _waits(self, path: Path) -> bool:
+        return waits(path, self._wall_ms(), self._retry_ms)
 
     def waiting_files(self) -> bool:
         """Whether there is anything to replay, of ours or of a dead process."""
-        return any(not waits(path) for path in self._folder.glob("*.jsonl"))
+        return any(not self._waits(path) for path in self._folder.glob("*.jsonl"))
 
     def _let_go(self) -> None:
         if self._fd is not None:
@@ -224,7 +250,7 @@ class Spool:
             file.seek(progress.offset)
             while raw := await asyncio.to_thread(read_lines, file, progress.next_bytes):
                 was_tried, earlier_ms = progress.is_tried, progress.tried_ms if progress.is_tried else 0
-                progress = progress.trying(sum(map(len, raw)))
+                progress = progress.trying(sum(map(len, raw)), self._wall_ms())
                 path = progress.rename(path)
                 lines = await asyncio.gather(*(_settle_line(line, earlier_ms, settle) for line in raw))
                 done, rest = _until_stop(lines)

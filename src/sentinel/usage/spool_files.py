@@ -7,12 +7,11 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Self
-
-from sentinel.clock import now_ms
 
 AT_ONCE_BYTES = 16 * 1024
 """Replayed at once, about 80 lines: what is kept in memory, and at most what is settled again after a kill."""
@@ -60,9 +59,9 @@ class Progress:
         """So much is replayed next: what was tried first, for the rest was not."""
         return self.upto - self.offset if self.is_tried else AT_ONCE_BYTES
 
-    def trying(self, size: int) -> Progress:
+    def trying(self, size: int, now_ms: int) -> Progress:
         """The next `size` bytes are tried, from now on unless they were before."""
-        return self if self.is_tried else replace(self, upto=self.offset + size, tried_ms=now_ms())
+        return self if self.is_tried else replace(self, upto=self.offset + size, tried_ms=now_ms)
 
     def after(self, size: int, *, untried: bool) -> Progress:
         """These bytes are done with. untried: Redis has not heard of what follows either."""
@@ -70,10 +69,14 @@ class Progress:
 
 
 class Later:
-    """A file for lines that are to be tried again after a while; made when there is the first."""
+    """A file for lines that are to be tried again after a while; made when there is the first.
 
-    def __init__(self, folder: Path) -> None:
+    moment_ms: tells when, by the wall clock.
+    """
+
+    def __init__(self, folder: Path, moment_ms: Callable[[], int]) -> None:
         self._folder = folder
+        self._moment_ms = moment_ms
         self._fd: int | None = None
 
     def __enter__(self) -> Self:
@@ -88,7 +91,7 @@ class Later:
         if not lines:
             return
         if self._fd is None:
-            self._fd = create(self._folder, now_ms() + RETRY_MS)
+            self._fd = create(self._folder, self._moment_ms())
         append(self._fd, lines)
 
 
@@ -138,10 +141,10 @@ def create(folder: Path, moment_ms: int) -> int:
     return fd
 
 
-def waits(path: Path) -> bool:
+def waits(path: Path, now_ms: int, retry_ms: int) -> bool:
     """Whether the moment of a file has not come yet. One that is further away is of a clock that was set back."""
     moment = path.name.partition("-")[0]
-    return moment.isdecimal() and len(moment) < 16 and 0 < int(moment) - now_ms() <= RETRY_MS
+    return moment.isdecimal() and len(moment) < 16 and 0 < int(moment) - now_ms <= retry_ms
 
 
 def open_if_nobody_has_it(path: Path) -> BufferedReader | None:

@@ -59,7 +59,8 @@ class BatchingUsageTracker:
 
     on_lost is called when neither takes a settlement: the one case in which usage is lost, on a machine whose disk is
     full while Redis is away. It has been logged with all its numbers then. on_unsure is called for each settlement that
-    is not repeated, for nobody knows whether Redis carried it out.
+    is not repeated, for nobody knows whether Redis carried it out. clock, wall_ms: in seconds, and the one on the wall.
+    look_seconds: between two looks at the connections to Redis.
     """
 
     def __init__(
@@ -69,7 +70,11 @@ class BatchingUsageTracker:
         tasks: Tasks,
         on_lost: Callable[[], None],
         on_unsure: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = monotonic,
+        wall_ms: Callable[[], int] = now_ms,
+        look_seconds: float = _LOOK_SECONDS,
     ) -> None:
+        self._clock, self._wall_ms, self._look_seconds = clock, wall_ms, look_seconds
         self._ledger = ledger
         self._spool = spool
         self._tasks = tasks
@@ -91,15 +96,16 @@ class BatchingUsageTracker:
         """
         try:
             await self._ledger.settle(reservation, spent, started_ms)
-            self._recent.add(Settled(monotonic(), now_ms(), reservation, spent, started_ms))
+            self._recent.add(Settled(self._clock(), self._wall_ms(), reservation, spent, started_ms))
         except (NotSent, RedisRefused):
-            await self._spool_it(Settlement.of(reservation, spent, started_ms, tried_ms))
+            await self._spool_it(Settlement.of(reservation, spent, started_ms, self._wall_ms(), tried_ms))
         except RedisUnavailable:
+            now = self._wall_ms()
             await self._spool_it(
-                Settlement.of(reservation, spent, started_ms, tried_ms or now_ms(), self._incarnation(reservation.user))
+                Settlement.of(reservation, spent, started_ms, now, tried_ms or now, self._incarnation(reservation.user))
             )
         except asyncio.CancelledError:
-            self._tasks.start(self.settle(reservation, spent, started_ms, tried_ms or now_ms()), "settle")
+            self._tasks.start(self.settle(reservation, spent, started_ms, tried_ms or self._wall_ms()), "settle")
             raise
 
     def _incarnation(self, user: str) -> str:
@@ -108,7 +114,7 @@ class BatchingUsageTracker:
 
     def watch(self, store: Connected) -> None:
         """See whether a connection was lost since the last look: then what was settled right before that is at risk."""
-        self._recent.watch((store.whole, store.connects), monotonic())
+        self._recent.watch((store.whole, store.connects), self._clock())
 
     async def settle_again(self, incarnations: Sequence[bytes] | None = None) -> None:
         """Settle once more what is at risk; what Redis still knows of, it takes for what it is.
@@ -137,15 +143,14 @@ class BatchingUsageTracker:
 
     async def _settle_again(self, settled: Settled) -> bool | None:
         # A machine that sleeps stops the one clock, a clock that is set moves the other.
-        age_ms = max(now_ms() - settled.at_ms, round((monotonic() - settled.at) * 1000))
+        age_ms = max(self._wall_ms() - settled.at_ms, round((self._clock() - settled.at) * 1000))
         reservation, spent, started_ms, at_ms = settled.reservation, settled.spent, settled.started_ms, settled.at_ms
         try:
             done = await self._ledger.settle(reservation, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
         except RedisRefused:
             # This account cannot be read, and others can. The spool tries it again and again.
-            await self._spool_it(
-                Settlement.of(reservation, spent, started_ms, at_ms, self._incarnation(reservation.user))
-            )
+            now, incarnation = self._wall_ms(), self._incarnation(reservation.user)
+            await self._spool_it(Settlement.of(reservation, spent, started_ms, now, at_ms, incarnation))
             return False
         if done is None and any(spent):
             self._on_unsure()
@@ -153,7 +158,7 @@ class BatchingUsageTracker:
 
     def withdraw(self, reservation: Reservation) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
-        self._tasks.start(self.settle(reservation, FREE, now_ms()), "withdraw")
+        self._tasks.start(self.settle(reservation, FREE, self._wall_ms()), "withdraw")
 
     async def _spool_it(self, settlement: Settlement) -> None:
         if settlement.spent == FREE:
@@ -175,7 +180,7 @@ class BatchingUsageTracker:
         """Bring spooled settlements into the ledger; returns how many."""
 
         async def settle(line: Settlement) -> None:
-            long_ago = not 0 <= now_ms() - line.tried_ms < _SURE_MS
+            long_ago = not 0 <= self._wall_ms() - line.tried_ms < _SURE_MS
             emptied = line.incarnation != "" and line.incarnation != self._incarnation(line.user)
             unsure = line.tried_ms > 0 and (long_ago or emptied)
             done = await self._ledger.settle(line.reservation(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
@@ -208,4 +213,4 @@ class BatchingUsageTracker:
                 log.debug("redis is away again")
             except OSError as error:
                 log.warning("the spool cannot be replayed", reason=str(error))
-            await pause(_LOOK_SECONDS)
+            await pause(self._look_seconds)

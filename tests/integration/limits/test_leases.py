@@ -13,7 +13,7 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Policy, Quota
-from sentinel.middleware import lease_expirer, lease_keeper
+from sentinel.middleware import lease_expirer
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from tests.integration.limits.conftest import Caller, MakeLedger
 from tests.support.waiting import until
@@ -102,20 +102,16 @@ async def test_many_processes_return_a_lease_once(make_ledger: MakeLedger, calle
     assert await caller.bills(ledgers[0]) == [(1, 1, 40)] * 5
 
 
-async def test_the_keeper_waits_for_a_redis_that_is_away(
-    make_ledger: MakeLedger, caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_keeper_waits_for_a_redis_that_is_away(make_ledger: MakeLedger, caller: Caller) -> None:
     """More output is reserved when Redis is back; if it stays away, that is an error, not an end of the tokens."""
-    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 0.3)
     ledger = await make_ledger(policy_of())
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
-    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30)
+    hasty, keeper = (LeaseKeeper(ledger, Untold(), 30, patience_seconds=seconds) for seconds in (0.3, 30))
     held = keeper.hold(ask, await ledger.reserve(ask))
     real, ledger.store = ledger.store, open_store("redis://127.0.0.1:1")
     with pytest.raises(RedisUnavailable):
-        await keeper.extend(held, 100, 300)
-    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 30.0)
+        await hasty.extend(held, 100, 300)
     extending = asyncio.create_task(keeper.extend(held, 100, 300))
     await asyncio.sleep(0)
     ledger.store = real
@@ -139,15 +135,12 @@ async def test_the_keeper_asks_for_limits_that_redis_has_forgotten(make_ledger: 
     assert (growing.output, other.output) == (350, 650)
 
 
-async def test_the_keeper_adds_nothing_while_nobody_knows_the_limits(
-    make_ledger: MakeLedger, caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_keeper_adds_nothing_while_nobody_knows_the_limits(make_ledger: MakeLedger, caller: Caller) -> None:
     """That is an error, not an end of the tokens, and not leave to go on."""
-    monkeypatch.setattr(lease_keeper, "PATIENCE_SECONDS", 0.3)
     ledger = await make_ledger(policy_of())
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
-    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30)
+    keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30, patience_seconds=0.3)
     held = keeper.hold(ask, await ledger.reserve(ask))
     await ledger.store.command("DEL", keys.account_keys(caller.name).account)
     with pytest.raises(ZionUnavailable):

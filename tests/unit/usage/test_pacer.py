@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.usage import pacer
 from sentinel.usage.pacer import Pacer
 
 
 class Time:
     """A clock that only `pause` moves."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(pacer, "monotonic", lambda: self.now)
-        monkeypatch.setattr(pacer, "pause", self._pause)
+    now = 1000.0
 
-    async def _pause(self, seconds: float) -> None:
+    def clock(self) -> float:
+        return self.now
+
+    def pacer(self) -> Pacer:
+        return Pacer(1.0, self.clock, self.pause)
+
+    async def pause(self, seconds: float) -> None:
         self.now += seconds
 
     async def delivery(self, of: Pacer, steps: int) -> float:
@@ -29,12 +31,12 @@ class Time:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    return Time(monkeypatch)
+def time() -> Time:
+    return Time()
 
 
 async def test_many_steps_fill_most_of_the_time_and_no_more(time: Time) -> None:
-    of = Pacer(1.0)
+    of = time.pacer()
     for steps in (100, 100, 1000, 1000):
         assert await time.delivery(of, steps) <= 0.8 + 1e-9
     assert await time.delivery(of, 1000) == pytest.approx(0.8)
@@ -44,13 +46,13 @@ async def test_many_steps_fill_most_of_the_time_and_no_more(time: Time) -> None:
 
 
 async def test_few_steps_are_soon_done(time: Time) -> None:
-    of = Pacer(1.0)
+    of = time.pacer()
     assert await time.delivery(of, 1) <= 0.02
     assert await time.delivery(of, 3) <= 0.06
 
 
 async def test_whoever_is_behind_or_stops_does_not_wait(time: Time) -> None:
-    of = Pacer(1.0)
+    of = time.pacer()
     await time.delivery(of, 100)
     of.begin()
     early = of.is_over

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
-
-from sentinel.usage import recent_ids
 from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
 
 
 class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(recent_ids, "monotonic", lambda: self.now)
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_it_is_forgotten_although_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def remembering() -> tuple[Clock, RecentIds[int]]:
+    clock = Clock()
+    return clock, RecentIds(clock=clock)
+
+
+def test_it_is_forgotten_although_nothing_else_happens() -> None:
     """The bound is a time, not the next event."""
-    clock, memory = Clock(monkeypatch), RecentIds[int]()
+    clock, memory = remembering()
     memory.add([1, 2])
     clock.now += 2 * REMEMBER_SECONDS + 1
     memory.age()
@@ -24,9 +27,9 @@ def test_it_is_forgotten_although_nothing_else_happens(monkeypatch: pytest.Monke
     assert len(memory) == 0
 
 
-def test_it_is_known_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_known_for_long_enough() -> None:
     """However often somebody looks, and whatever else happens."""
-    clock, memory = Clock(monkeypatch), RecentIds[int]()
+    clock, memory = remembering()
     for number in range(200):
         memory.add([number])
         clock.now += REMEMBER_SECONDS / 10
@@ -35,9 +38,9 @@ def test_it_is_known_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         assert number < 31 or number - 31 not in memory
 
 
-def test_time_that_nobody_counts_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_that_nobody_counts_does_not_pass() -> None:
     """While Redis is away nothing ages: when it is back, what was right before counts."""
-    clock, memory = Clock(monkeypatch), RecentIds[int]()
+    clock, memory = remembering()
     memory.add([1])
     clock.now += 10_000
     assert 1 in memory
