@@ -16,6 +16,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.error import RedisRefused, RedisUnavailable
+from sentinel.limits.policy import Cost
 from sentinel.usage import spool_files
 from sentinel.usage.spool import Settlement, Spool
 from tests.support.waiting import until
