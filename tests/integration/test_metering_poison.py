@@ -390,7 +390,6 @@ async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
     outbox = outbox_of(books, seen)
 
     async def is_told() -> bool:
-        outbox._look_at = 0.0
         await outbox._ownership.heartbeat()
         await outbox.flush()
         return books.booked() == books.owed

@@ -47,9 +47,7 @@ def short_lives(books: Books) -> None:
 
 def doomed(books: Books) -> Outbox:
     """A deliverer that others see to be dead; so nobody may look while it works."""
-    outbox = books.outbox()
-    outbox._ownership.name = f"{partition_ownership.place()}|{NOBODY}|1"
-    return outbox
+    return books.outbox(process=f"{partition_ownership.place()}|{NOBODY}|1")
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -96,7 +94,7 @@ async def test_two_share_the_work(books: Books, short_lives: None) -> None:
     some = [f"w{number}@corp.test" for number in range(40)]
     for email in some:
         await books.user(email)
-    pair = [books.outbox("one"), books.outbox("two")]
+    pair = [books.outbox("one"), books.outbox("two|1|1")]
     running = [asyncio.create_task(outbox.run()) for outbox in pair]
     running += [asyncio.create_task(_beat(outbox)) for outbox in pair]
     for _ in range(25):
@@ -121,7 +119,6 @@ async def test_partitions_are_shared_evenly(books: Books, short_lives: None) -> 
 
     async def shares(*sizes: int) -> bool:
         for outbox in (one, two, three)[: len(sizes)]:
-            outbox._look_at = 0.0
             await outbox.flush()
         return [len(outbox._ownership.owned) for outbox in (one, two, three)[: len(sizes)]] == list(sizes)
 
@@ -133,7 +130,7 @@ async def test_partitions_are_shared_evenly(books: Books, short_lives: None) -> 
 
 async def test_silence_is_death(books: Books, short_lives: None) -> None:
     """What a process on another machine leaves behind is taken over when its last sign of life is old enough."""
-    victim, successor = books.outbox("far"), books.outbox("near")
+    victim, successor = books.outbox("far"), books.outbox("near|1|1")
     await books.spend(ANA)
     await Stepped(victim.flush(), 9).run()
     await successor.flush()
@@ -144,7 +141,7 @@ async def test_silence_is_death(books: Books, short_lives: None) -> None:
 
 async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books, short_lives: None) -> None:
     """Who was silent for too long looks first at what is still its own, even in the middle of its work."""
-    victim, successor = books.outbox("far"), books.outbox("near")
+    victim, successor = books.outbox("far"), books.outbox("near|1|1")
     await books.spend(ANA)
     books.simulator.faults.set(status=503, times=1)
     assert not await victim.flush()
@@ -159,7 +156,7 @@ async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books
 
 async def test_a_process_that_was_stopped_right_before_a_call(books: Books, short_lives: None) -> None:
     """Who goes on after a silence that was too long does not send what it was about to send."""
-    victim, successor = books.outbox("far"), books.outbox("near")
+    victim, successor = books.outbox("far"), books.outbox("near|1|1")
     awake = asyncio.Event()
     victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign,assignment]
     await books.spend(ANA)
@@ -175,23 +172,22 @@ async def test_a_process_that_was_stopped_right_before_a_call(books: Books, shor
 
 async def test_nobody_dies_of_a_redis_that_was_away(books: Books, short_lives: None) -> None:
     """After an outage of Redis, in which nobody could say that they live, everyone gets the time to say so."""
-    one, two = books.outbox("one"), books.outbox("two")
+    one, two = books.outbox("one"), books.outbox("two|1|1")
     await one.flush()
     await two.flush()
     await asyncio.sleep(LEASE_SECONDS * 2)
-    two._look_at = 0.0
     await two.flush()
     assert two._ownership.owned == frozenset()
     await one._ownership.heartbeat()
     await asyncio.sleep(LEASE_SECONDS / 2)
     await one._ownership.heartbeat()
-    two._look_at = 0.0
     await two.flush()
     assert len(one._ownership.owned) == 64
 
 
 async def test_an_emptied_redis_is_set_up_again(books: Books) -> None:
     """When Redis has forgotten groups, owners and batches, delivery goes on with what comes next."""
+    books.timings = replace(books.timings, poll_seconds=0.0)
     outbox = books.outbox()
     await books.spend(ANA)
     await books.told(outbox)
@@ -353,7 +349,6 @@ async def _nothing_waits(books: Books) -> bool:
 
 
 async def _told_by(outbox: Outbox) -> bool:
-    outbox._look_at = 0.0
     await outbox.flush()
     return outbox.delivered.taken > 0 and (await outbox.depth())[0] == 0
 

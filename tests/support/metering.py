@@ -71,14 +71,16 @@ class Books:
         for ask, spent in self.settled:
             await self.ledger.settle(ask, spent, 1)
 
-    def outbox(self, name: str = "", calls_per_second: float = 1000.0) -> Outbox:
-        """A deliverer that takes itself for a process on a machine of its own."""
-        made = Outbox(
-            self.ledger, self.zion, flush_seconds=0.05, calls_per_second=calls_per_second, timings=self.timings
+    def outbox(self, machine: str = "", calls_per_second: float = 1000.0, process: str | None = None) -> Outbox:
+        """A deliverer; it takes itself for a process on this machine, or for this process, or for the one it is in."""
+        return Outbox(
+            self.ledger,
+            self.zion,
+            flush_seconds=0.05,
+            calls_per_second=calls_per_second,
+            timings=self.timings,
+            name=f"{machine}|1|1" if machine else process,
         )
-        if name:
-            made._ownership.name = f"{name}|1|1"
-        return made
 
     def booked(self) -> Counter[str]:
         """What Zion has booked beyond what users had at their start; equal to `owed` when all is told once."""

@@ -40,7 +40,10 @@ _LAST_TRIES = 4
 
 
 class Outbox:
-    """The deliverer of one process. on_unreadable: told where something was, that cannot be read."""
+    """The deliverer of one process. on_unreadable: told where something was, that cannot be read.
+
+    name: among the deliverers; as a rule made from this process.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Outbox:
         calls_per_second: float,
         on_unreadable: Callable[[str], None] = lambda _: None,
         timings: Timings | None = None,
+        name: str | None = None,
     ) -> None:
         timings = timings or Timings()
         self._timings = timings
@@ -65,7 +69,7 @@ class Outbox:
         self.delivered = Delivered()
 
         self._pacer = Pacer(flush_seconds)
-        self._ownership = PartitionOwnership(ledger.store, timings.lease_seconds)
+        self._ownership = PartitionOwnership(ledger.store, timings.lease_seconds, name)
         quarantine = Quarantine(ledger.store, on_unreadable)
         self._records = RecordStore(ledger, self._pacer, quarantine, timings.remember_seconds)
         self._batches = BatchStore(ledger, self._pacer, quarantine, timings.remember_seconds)

@@ -34,16 +34,16 @@ _KEEP, _TAKE, _GIVE = 0, 1, 2
 class PartitionOwnership:
     """The partitions of this process, and its place among all that deliver.
 
-    lease_seconds: others take over from who was silent for so long.
+    lease_seconds: others take over from who was silent for so long. name: host, process and something of its own.
     """
 
-    def __init__(self, store: Store, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, store: Store, lease_seconds: float = LEASE_SECONDS, name: str | None = None) -> None:
         self._lease_seconds = lease_seconds
         self._store = store
         self._script = Script.of(resources.files(__package__).joinpath("partition_ownership.lua").read_text())
         self._certain_until = 0.0
         self._members: list[str] = []
-        self.name = f"{place()}|{os.getpid()}|{secrets.token_hex(3)}"
+        self.name = name or f"{place()}|{os.getpid()}|{secrets.token_hex(3)}"
         self.owned: frozenset[int] = frozenset()
 
     @property
