@@ -87,9 +87,9 @@ async def test_a_body_of_an_unknown_length_goes_in_chunks() -> None:
 
 
 async def test_a_slow_provider_holds_up_the_client() -> None:
-    """Of 64 MB no more is asked for than buffers hold, until the provider reads."""
+    """Of 20 MB no more is asked for than buffers hold, until the provider reads."""
     with Peer() as peer:
-        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        client, body = client_of(peer), Body([PIECE] * 320, 320 * len(PIECE))
         task = asyncio.create_task(upload(client, body))
         connection = await asyncio.to_thread(peer.accept)
         asked = -1
@@ -97,8 +97,8 @@ async def test_a_slow_provider_holds_up_the_client() -> None:
             while body.asked == 0 or body.asked != asked:
                 asked = body.asked
                 await asyncio.sleep(0.2)
-        assert 0 < asked < 512
-        assert len(await asyncio.to_thread(peer.asked, connection)) == 1024 * len(PIECE)
+        assert 0 < asked < 320
+        assert len(await asyncio.to_thread(peer.asked, connection)) == 320 * len(PIECE)
         connection.sendall(ANSWER)
         assert await task == b"hello"
         await client.close()
@@ -107,14 +107,14 @@ async def test_a_slow_provider_holds_up_the_client() -> None:
 async def test_an_early_answer_ends_the_upload() -> None:
     """The client's body is wanted no more, and what is left of it is not taken for another request."""
     with Peer() as peer:
-        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        client, body = client_of(peer), Body([PIECE] * 320, 320 * len(PIECE))
         task = asyncio.create_task(upload(client, body))
         connection = await asyncio.to_thread(peer.accept)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
         assert await task == b"big"
         async with asyncio.timeout(5):
             await body.ended.wait()
-        assert body.asked < 1024
+        assert body.asked < 320
         assert len(client._idle) == 0
         await client.close()
 
@@ -151,7 +151,7 @@ async def test_a_client_that_leaves_ends_the_request() -> None:
 async def test_a_provider_that_leaves_ends_the_upload() -> None:
     """The request fails, and nobody waits for the rest of the body."""
     with Peer() as peer:
-        client, body = client_of(peer), Body([PIECE] * 1024, 1024 * len(PIECE))
+        client, body = client_of(peer), Body([PIECE] * 320, 320 * len(PIECE))
         task = asyncio.create_task(upload(client, body))
         connection = await asyncio.to_thread(peer.accept)
         connection.close()
