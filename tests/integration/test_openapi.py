@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, chat
+from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, chat
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
@@ -37,7 +37,7 @@ CODES = {
 }
 """The table of errors: which code comes with which status."""
 ADMIN_KEY = "operators-key"
-MODELS = ("gpt-4o-mini", "davinci-002")
+MODELS = {CHAT: "gpt-4o-mini", COMPLETIONS: "davinci-002", EMBEDDINGS: "text-embedding-3-small"}
 
 schema = schemathesis.openapi.from_dict(
     DOCUMENT,
@@ -91,7 +91,7 @@ def please_the_provider(body: dict[str, Any], model: str) -> None:
 def whatever_is_sent(case: schemathesis.Case[Any], sentinel: SentinelProcess, token: str) -> None:
     """No 5xx; status, type, body and headers are on the page; what the page forbids is refused."""
     if isinstance(case.body, dict):
-        please_the_provider(case.body, MODELS[case.path == COMPLETIONS])
+        please_the_provider(case.body, MODELS.get(case.path, MODELS[CHAT]))
     key = ADMIN_KEY if case.path.startswith("/admin") else token
     response = case.call(base_url=sentinel.url, headers={"Authorization": f"Bearer {key}"})
     case.validate_response(response, checks=[not_a_server_error, negative_data_rejection, *AS_DOCUMENTED])
@@ -117,7 +117,7 @@ def ask(
 ) -> requests.Response:
     """A good request to this path, its answer held against the page."""
     names = {name: name for name in re.findall(r"{(.*?)}", path)}
-    body = {**chat(text), "prompt": text} if path in (CHAT, COMPLETIONS) else None
+    body = {**chat(text), "prompt": text, "input": text} if path in MODELS else None
     headers = {"Authorization": key, **headers}
     response = requests.request(method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=10)
     schema[path][method].Case(path_parameters=names).validate_response(response, checks=AS_DOCUMENTED)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, chat, head, post, read_answer, send
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -32,13 +32,15 @@ def questions(stack: Stack) -> int:
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic YW5hOnB3", "Token abc", "abc", "Bearer", "Bearer   "])
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
+@pytest.mark.parametrize(
+    "path", [CHAT, COMPLETIONS, EMBEDDINGS, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"]
+)
 def test_without_a_bearer_token_nobody_is_asked(
     stack: Stack, sentinel: SentinelProcess, path: str, header: str | None
 ) -> None:
     """No token gives 401 missing_api_key with a challenge, and neither Zion nor the provider hears of it."""
     before = questions(stack), provider_calls(stack)
-    method = "POST" if path in (CHAT, COMPLETIONS) else "GET"
+    method = "POST" if path in (CHAT, COMPLETIONS, EMBEDDINGS) else "GET"
     headers: dict[str, Any] = {} if header is None else {"Authorization": header}
     answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")
@@ -158,7 +160,7 @@ MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
     ],
     ids=range(25),
 )
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
 def test_what_is_no_json_gives_invalid_json(
     stack: Stack, sentinel: SentinelProcess, token: str, body: bytes, path: str
 ) -> None:

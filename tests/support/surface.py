@@ -14,6 +14,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 
 def send(

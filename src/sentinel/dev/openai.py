@@ -1,4 +1,4 @@
-"""A stand-in for OpenAI: chat, legacy completions and models, with a ledger of what it would bill."""
+"""A stand-in for OpenAI: chat, legacy completions, embeddings and models, with a ledger of what it would bill."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sentinel.dev import embeddings
 from sentinel.dev.bodies import DONE, Envelope, cut_in_two, events, usage, usage_event, whole
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
@@ -32,6 +33,7 @@ from sentinel.dev.validation import (
     check_chat,
     check_common,
     check_completion,
+    check_embedding,
     decode_body,
     status_body,
     unfit_schema,
@@ -44,11 +46,13 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 MODELS = "/v1/models"
 
 DEFAULT_MODELS = (
     *("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini"),
     *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "davinci-002"),
+    *embeddings.DIMENSIONS,
 )
 
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
@@ -123,7 +127,11 @@ class OpenAISimulator:
         self._demand_api_key(exchange)
         path, method = exchange.path, exchange.method
         known = (
-            "POST" if path in {CHAT, COMPLETIONS} else "GET" if path == MODELS or path.startswith(f"{MODELS}/") else ""
+            "POST"
+            if path in {CHAT, COMPLETIONS, EMBEDDINGS}
+            else "GET"
+            if path == MODELS or path.startswith(f"{MODELS}/")
+            else ""
         )
         if not known:
             raise Refused(404, f"Invalid URL ({method} {path})")
@@ -131,6 +139,8 @@ class OpenAISimulator:
             raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_supported")
         if known == "GET":
             await exchange.answer_json(200, self._models(path), _headers())
+        elif path == EMBEDDINGS:
+            await self._embed(exchange)
         else:
             await self._complete(exchange)
 
@@ -169,6 +179,22 @@ class OpenAISimulator:
             if job.bill.state == "running":
                 job.bill.state = "cancelled"
 
+    async def _embed(self, exchange: Exchange) -> None:
+        body = decode_body(exchange.raw)
+        check_common(body, self.models)
+        directive = _directive(body, exchange.path)
+        if directive.status is not None:
+            await exchange.answer(directive.status, status_body(directive.status), _headers())
+            return
+        counted = prompts_tokens(encoding_of(body["model"]), body["input"])
+        tokens = counted if directive.usage_prompt is None else directive.usage_prompt
+        request_id = exchange.headers.get("x-request-id", "")
+        bill = Billed(request_id, body["model"], tokens, 0, "running", stream=False, path=exchange.path)
+        self.billed.append(bill)
+        answer = embeddings.answer(body, None if directive.no_usage else tokens)
+        bill.state = "complete"
+        await exchange.answer_json(200, answer, _headers())
+
     def _control_actions(self) -> dict[tuple[str, str], Any]:
         return {
             ("GET", "/_sim/faults"): lambda _: self.faults.as_json(),
@@ -185,8 +211,11 @@ def _directive(body: dict[str, Any], path: str) -> Directive:
         asked = [message for message in body["messages"] if message["role"] == "user"]
         texts = texts_of(asked[-1].get("content")) if asked else []
     else:
-        check_completion(body)
-        prompt = body["prompt"]
+        if path == EMBEDDINGS:
+            check_embedding(body, embeddings.DIMENSIONS)
+        else:
+            check_completion(body)
+        prompt = body["input" if path == EMBEDDINGS else "prompt"]
         texts = [prompt] if isinstance(prompt, str) else [part for part in prompt if isinstance(part, str)]
     try:
         return find_directive(texts[-1] if texts else "")

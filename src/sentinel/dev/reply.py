@@ -84,8 +84,8 @@ class Reply:
 
 @lru_cache(maxsize=256)
 def encoding_of(model: str) -> Encoding:
-    """The encoding of a model: cl100k_base for the GPT-4 and GPT-3.5 of old, o200k_base for everything since."""
-    old = model == "gpt-4" or model.startswith(("gpt-4-", "gpt-3.5", "davinci-002", "babbage-002"))
+    """The encoding of a model: cl100k_base for embeddings, and the GPT-4 and GPT-3.5 of old; else o200k_base."""
+    old = model == "gpt-4" or model.startswith(("gpt-4-", "gpt-3.5", "davinci-002", "babbage-002", "text-embedding-"))
     return cast("Encoding", _encoding("cl100k_base" if old else "o200k_base"))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 _NUMBERS = {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
@@ -108,6 +111,22 @@ def check_completion(body: dict[str, Any]) -> None:
         raise _missing("prompt")
     if not isinstance(prompt, str | list):
         raise _wrong_type("prompt", "a string or an array", prompt)
+
+
+def check_embedding(body: dict[str, Any], models: Collection[str]) -> None:
+    """Check the rest of an embedding request. models: that make embeddings. Raises Refused."""
+    given = body.get("input")
+    if given is None:
+        raise _missing("input")
+    if not isinstance(given, str | list):
+        raise _wrong_type("input", "a string or an array", given)
+    if not given:
+        raise Refused(400, "'input' cannot be an empty string or array.", param="input")
+    if body["model"] not in models:
+        raise Refused(403, "You are not allowed to generate embeddings from this model", param="model")
+    if body.get("encoding_format") not in {None, "float", "base64"}:
+        text = "Invalid value for 'encoding_format': expected 'float' or 'base64'."
+        raise Refused(400, text, param="encoding_format", code="invalid_value")
 
 
 def _check_message(message: Any, place: str) -> None:

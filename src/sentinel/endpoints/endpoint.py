@@ -18,8 +18,13 @@ from sentinel.tokens.usage import Usage
 class Request(Protocol):
     """What every format's request has."""
 
-    model: str
-    stream: bool | None
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def stream(self) -> bool | None:
+        """Whether the answer is to be a stream."""
 
 
 class OutputBound(Struct, frozen=True, gc=False):
@@ -118,3 +123,31 @@ class Endpoint(ABC, Generic[R]):
     def render_event(self, error: AppError) -> bytes:
         """An error as the last event of a stream."""
         return event_of(error)
+
+
+class WholeEndpoint(Endpoint[R]):
+    """A format without streams and without a maximum of output: a request is sent on as it came."""
+
+    def changes(self, request: R, bound: OutputBound, output_max: int | None) -> Changes:  # noqa: ARG002
+        """None: there is nothing that a provider must be told."""
+        return UNCHANGED
+
+    def changed(self, body: bytes, request: R, changes: Changes) -> bytes:  # noqa: ARG002
+        """The client's own bytes."""
+        return body
+
+    def meter(self, request: R, redactor: Redactor) -> StreamMeter:
+        """Never asked: a request that cannot say `stream` has no stream."""
+        raise NotImplementedError
+
+    def ending(self, request: R, meter: StreamMeter, usage: Usage) -> bytes:
+        """Never asked."""
+        raise NotImplementedError
+
+    def as_stream(self, body: bytes) -> bytes:
+        """Never asked."""
+        raise NotImplementedError
+
+    def refusal_as_stream(self, status: int, body: bytes) -> bytes:
+        """Never asked."""
+        raise NotImplementedError

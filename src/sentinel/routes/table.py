@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from sentinel.clock import monotonic
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import (
     AppError,
@@ -40,7 +41,7 @@ from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
 
-ENDPOINTS: dict[str, Endpoint[Any]] = {endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS)}
+ENDPOINTS: dict[str, Endpoint[Any]] = {endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS)}
 """The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
 """Asked every few seconds by machines: their log lines are of level debug."""

@@ -5,7 +5,7 @@
 All structs are trees (never cyclic), hence `gc=False`: the garbage collector need not walk them.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from msgspec import Meta, Raw, Struct
 
@@ -23,6 +23,11 @@ ModelName = Annotated[str, Meta(max_length=256)]
 MOST_TOOLS = 10_000
 
 Prompt: TypeAlias = str | list[str | TokenId | list[TokenId]] | None
+
+
+def _refuse_mixed(prompt: Prompt, field: str) -> None:
+    if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
+        raise ValueError(f"Expected an array of strings, of token ids, or of token-id arrays - at `$.{field}`")
 
 
 class StreamOptions(Struct, gc=False):
@@ -129,6 +134,18 @@ class ChatRequest(Struct, gc=False):
     response_format: Raw = Raw()
 
 
+class EmbeddingRequest(Struct, gc=False):
+    """The body of POST /v1/embeddings, as far as Sentinel decides on it; it has no streams."""
+
+    model: ModelName
+    input: Prompt = None
+    stream: ClassVar[bool | None] = None
+
+    def __post_init__(self) -> None:
+        """Refuse an array of mixed kinds, which the type above cannot. msgspec makes this a ValidationError."""
+        _refuse_mixed(self.input, "input")
+
+
 class CompletionRequest(Struct, gc=False):
     """The body of POST /v1/completions, as far as Sentinel decides on it."""
 
@@ -144,5 +161,4 @@ class CompletionRequest(Struct, gc=False):
 
     def __post_init__(self) -> None:
         """Refuse an array of mixed kinds, which the type above cannot. msgspec makes this a ValidationError."""
-        if isinstance(self.prompt, list) and len(set(map(type, self.prompt))) > 1:
-            raise ValueError("Expected an array of strings, of token ids, or of token-id arrays - at `$.prompt`")
+        _refuse_mixed(self.prompt, "prompt")
