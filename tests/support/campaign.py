@@ -420,11 +420,15 @@ async def _read_stream(reader: asyncio.StreamReader, request: Request, leaves_af
             return
 
 
+ADMITS_FROM_MEMORY = ("away", "poison")
+"""Troubles in which Redis is away and replicas go on alone: a limit may be exceeded by their shares (ADR 0007)."""
+
+
 async def run(seed: int, seconds: float, *, appendfsync: str, **options: Any) -> Report:
     """One whole campaign on a stack of its own."""
     # A lease must not end before what a power cut took away is settled again, as it would not with the default of 30 s.
     lease = "3" if options.get("power_cuts", "none") == "none" else "10"
-    local = {"REDIS_DOWN": "local", "SENTINEL_REPLICAS": "2"} if options.get("trouble") in ("away", "poison") else {}
+    local = {"REDIS_DOWN": "local", "SENTINEL_REPLICAS": "2"} if options.get("trouble") in ADMITS_FROM_MEMORY else {}
     stack = Stack(appendfsync=appendfsync, LEASE_SECONDS=lease, **SETTINGS, **local)
     with stack:
         return await Campaign(stack, seed=seed, seconds=seconds, **options).run()
