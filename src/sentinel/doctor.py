@@ -26,8 +26,8 @@ from sentinel.governance.port import Fault, Governance
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.transport.answer import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.transport.dialer import ProxyRefused
-from sentinel.proxy.transport.http1 import ConnectFailed, HttpError, IdleTimeout
 from sentinel.tasks import Tasks, pause
 from sentinel.timestamp import rfc3339
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters

@@ -15,8 +15,8 @@ from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.egress import DIRECT, Egress, TlsFiles, parse_proxy
 from sentinel.error import ZionUnavailable
 from sentinel.governance.port import Outcome
-from sentinel.proxy.transport import http1
-from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client
+from sentinel.proxy.transport.answer import ConnectFailed, HttpError
+from sentinel.proxy.transport.http1 import Http1Client
 from sentinel.zion.client import ZionClient
 from tests.support.relays import Certificates, ForwardProxy, Relay
 
@@ -119,7 +119,7 @@ async def test_certificates_are_checked_and_shown(
         elif served:
             assert await models(simulators, f"https://{host}/v1", egress) == 200
         else:
-            with pytest.raises(http1.HttpError):
+            with pytest.raises(HttpError):
                 await models(simulators, f"https://{host}/v1", egress)
         assert proxy.connections == 1
 

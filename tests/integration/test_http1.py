@@ -8,14 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from sentinel.proxy.transport.http1 import (
-    MOST_UNREAD_BYTES,
-    ConnectFailed,
-    Http1Client,
-    HttpError,
-    IdleTimeout,
-    OpenFilesExceeded,
-)
+from sentinel.proxy.transport.answer import MOST_UNREAD_BYTES, ConnectFailed, HttpError, IdleTimeout, OpenFilesExceeded
+from sentinel.proxy.transport.http1 import Http1Client
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"

@@ -19,8 +19,9 @@ import uvloop
 from sentinel.error import ServiceUnavailable, UpstreamError
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
+from sentinel.proxy.transport.answer import ConnectFailed, HttpError
 from sentinel.proxy.transport.dialer import Dialer
-from sentinel.proxy.transport.http1 import ConnectFailed, Http1Client, HttpError
+from sentinel.proxy.transport.http1 import Http1Client
 from tests.support.sockets import close, nodelay_of_ends, reset
 from tests.support.waiting import until, wait_until
 

@@ -10,7 +10,8 @@ import pytest
 
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.provider import ProviderRequest
-from sentinel.proxy.transport.http1 import Http1Client, HttpError
+from sentinel.proxy.transport.answer import HttpError
+from sentinel.proxy.transport.http1 import Http1Client
 from tests.integration.test_http1_kept import ANSWER, Peer, client_of
 
 PIECE = b"x" * 65_536

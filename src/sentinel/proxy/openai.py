@@ -17,16 +17,16 @@ from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
 from sentinel.proxy.provider import OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.redaction import Redactor
-from sentinel.proxy.transport.http1 import (
+from sentinel.proxy.transport.answer import (
     MOST_UNREAD_BYTES,
     ConnectFailed,
     Http1Answer,
-    Http1Client,
     HttpError,
     IdleTimeout,
     OpenFilesExceeded,
     Take,
 )
+from sentinel.proxy.transport.http1 import Http1Client
 from sentinel.tokens.counter import is_large
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ import asyncio
 import errno
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +28,14 @@ import structlog
 
 from sentinel.egress import DIRECT, Egress
 from sentinel.proxy.provider import StreamedBody
+from sentinel.proxy.transport.answer import (
+    MOST_UNREAD_BYTES,
+    ConnectFailed,
+    Http1Answer,
+    HttpError,
+    IdleTimeout,
+    OpenFilesExceeded,
+)
 from sentinel.proxy.transport.dialer import Dialer, ProxyRefused
 from sentinel.proxy.transport.upload import Upload, WrongLength, framing_of
 from sentinel.tasks import Tasks, pause
@@ -35,46 +43,17 @@ from sentinel.write_coalescer import write_coalescer
 
 log = structlog.get_logger()
 
-MOST_UNREAD_BYTES = 256 * 1024
-"""When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
-
 MOST_HEAD_BYTES = 256 * 1024
 """Of a head, or of a list of trailers, that the next read has still not ended."""
 MOST_IDLE = 1024
 _MOST_COPIED_BYTES = 64 * 1024
-_WHITE_SPACE = b" \t\r\n"
-"""Of JSON (RFC 8259, 2)."""
 _TICK_SECONDS = 0.25
 _RETRY_SECONDS = 0.05
 """Before the second attempt to connect, about; before the third it is twice as long."""
 
 
-class HttpError(Exception):
-    """The exchange broke: no connection any more, or no HTTP."""
-
-
-class ConnectFailed(HttpError):
-    """There was no connection, so nothing was sent."""
-
-
-class OpenFilesExceeded(HttpError):
-    """There may be no further connection: this process has as many open files as it may."""
-
-
-class IdleTimeout(HttpError):
-    """Nothing came for too long."""
-
-
 class _Stale(HttpError):
     """A kept connection died before any byte of the answer: most likely it was closed while it rested."""
-
-
-Take = Callable[[bytes], bytes | None]
-"""Takes bytes, and returns what it leaves to the task that waits for them; None: it has taken all, and wants more."""
-
-
-def _leave(data: bytes) -> bytes:
-    return data
 
 
 class Note(Protocol):
@@ -244,135 +223,6 @@ class Http1Client:
         await self._tasks.cancel()
         for connection in [*self._idle, *self._busy]:
             connection.abort()
-
-
-class Http1Answer:
-    """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
-
-    ended: the body has come whole.
-    """
-
-    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection: _Connection | None = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.ended = False
-        self._take: Take | None = None
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-
-    def came(self, piece: bytes) -> int:
-        """Take a piece of the body; returns how many bytes wait."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        return self._size
-
-    def pass_on(self) -> bool:
-        """Give what has come to whoever takes it right here; False if a task has to be woken for it."""
-        if self._take is None or self.ended:
-            return False
-        if not self._pieces:
-            return True
-        rest = self._take(self._gather())
-        if rest is not None:
-            self._pieces, self._size = [rest], len(rest)
-            return False
-        if self._connection is not None:
-            self._connection.resume()
-        return True
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether its head says where the body ends."""
-        names = {name.lower() for name in self.headers}
-        return self.status in (204, 304) or b"content-length" in names or b"transfer-encoding" in names
-
-    def end(self) -> None:
-        """The body is complete; the connection belongs to others now."""
-        self.ended = True
-        self._connection = None
-
-    def came_whole(self) -> bytes:
-        """The body of an answer that has ended, which stays to be read."""
-        pieces = self._pieces
-        if len(pieces) != 1:
-            pieces = self._pieces = [b"".join(pieces)]
-        return pieces[0]
-
-    async def read(self) -> bytes | None:
-        """What has come since the last read, at least a byte; None at the end. Raises HttpError."""
-        return await self.flow(_leave)
-
-    async def flow(self, take: Take) -> bytes | None:
-        """Give what comes to `take` right where it comes, without waking a task; returns the first rest that it leaves.
-
-        None at the end. Raises HttpError, and what `take` raises.
-        """
-        self._take = take
-        try:
-            while not self._pieces or self.pass_on():
-                if self.ended:
-                    return None
-                assert self._connection is not None
-                await self._connection.more()
-        finally:
-            self._take = None
-        if self._connection is not None:
-            self._connection.resume()
-        return self._gather()
-
-    def _gather(self) -> bytes:
-        pieces = self._pieces
-        self._pieces, self._size = [], 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def peek(self) -> bytes:
-        """The first of what has come, which stays to be read; nothing at the end. Raises HttpError."""
-        while not self._pieces and not self.ended:
-            assert self._connection is not None
-            await self._connection.more()
-        return self._pieces[0] if self._pieces else b""
-
-    async def read_blank(self) -> bytes:
-        """White space that has come before anything else of the body; nothing once that has come. Raises HttpError."""
-        while not self.ended:
-            if self._pieces:
-                came = self._gather()
-                if not came.strip(_WHITE_SPACE):
-                    if self._connection is not None:
-                        self._connection.resume()
-                    return came
-                self._pieces, self._size = [came], len(came)
-                break
-            assert self._connection is not None
-            await self._connection.more()
-        return b""
-
-    async def read_all(self, most_bytes: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:
-        """The rest of the body. Raises HttpError, also for a body that is larger.
-
-        room: waits until so many bytes more may be held, as soon as a connection would hold up its provider for them.
-        """
-        counted = 0
-        while not self.ended:
-            assert self._connection is not None
-            if self._size > most_bytes:
-                raise HttpError("the body is too large")
-            if room is not None and self._size - counted > MOST_UNREAD_BYTES:
-                more, counted = self._size - counted, self._size
-                await room(more)
-                continue
-            self._connection.resume()
-            await self._connection.more()
-        return self._gather()
-
-    def close(self) -> None:
-        """Give up what has not been read, and the connection with it. Does nothing after the end."""
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
 
 
 class _Connection(asyncio.Protocol):
