@@ -158,7 +158,8 @@ def extend(
 ) -> int | None:
     """Keep a lease alive, note what was delivered, and reserve `more` output; returns what it holds then (extend.lua).
 
-    `ask` tells what the lease held so far, in case it had ended. None: no usable limits are known, nothing was added.
+    `reservation` tells what the lease held so far, in case it had ended. None: no usable limits are known, nothing was
+    added.
     """
     if reservation.id in account.settled:
         return reservation.output_tokens

@@ -6,9 +6,9 @@ import asyncio
 
 from sentinel.limits.policy import Reservation, Verdict
 from sentinel.middleware import rate_limiter
-from sentinel.proxy import reservation
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.reservation import least
 from sentinel.proxy.state import ExchangeState
 
 
@@ -31,14 +31,14 @@ async def peek(exchange: ExchangeState) -> None:
     """Refuse a large request of a user who has nothing left before it is read, with the refusal it would get."""
     deps, context = exchange.deps, exchange.context
     assert context.user is not None
-    least = reservation.least(context.id, context.user)
+    smallest = least(context.id, context.user)
     try:
-        verdict = await rate_limiter.peek(least, deps.ledger, deps.cache, _patience(context))
+        verdict = await rate_limiter.peek(smallest, deps.ledger, deps.cache, _patience(context))
     except asyncio.CancelledError:
-        deps.tracker.withdraw(least)
+        deps.tracker.withdraw(smallest)
         raise
     if verdict is not None and verdict.admitted:
-        await deps.tracker.settle(least, SPENT_NOTHING.cost, verdict.now_ms)
+        await deps.tracker.settle(smallest, SPENT_NOTHING.cost, verdict.now_ms)
     elif verdict is not None:
         _admitted(exchange, verdict)
 

@@ -161,7 +161,7 @@ class Relay:
         return self.meter.rest()
 
     async def _aside(self, work: Callable[..., T], *block: bytes) -> T:
-        """Do something with a large event beside the event loop; `sent` says meanwhile what it said before."""
+        """Do something with a large event beside the event loop; `delivered` says meanwhile what it said before."""
         self._capped = self.delivered()
         result = await asyncio.get_running_loop().run_in_executor(self._counting, work, *block)
         self._capped = None
