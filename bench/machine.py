@@ -56,13 +56,6 @@ def busy_share(seconds: float) -> float:
     return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
 
 
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_until(condition: Callable[[], Any], seconds: float, what: str, pause_seconds: float = 0.002) -> None:
     """Look until the condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + seconds

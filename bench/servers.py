@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import messages
-from bench.machine import Process, free_port, listens
+from bench.machine import Process, listens
+from sentinel.dev.ports import free_port
 
 START_SECONDS = 20.0
 ROOT = Path(__file__).resolve().parent.parent

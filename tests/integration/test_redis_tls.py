@@ -15,9 +15,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache.redis import open_store
+from sentinel.dev.ports import free_port
 from sentinel.dev.store import EmbeddedStore, binary
 from tests.support.relays import Certificates, Relay
-from tests.support.stack import free_port
 from tests.support.waiting import wait_until
 
 USER, PASSWORD, ENCODED = "app", "p@s/s#?:&", "p%40s%2Fs%23%3F%3A%26"

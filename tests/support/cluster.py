@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from redis import Redis
 
+from sentinel.dev.ports import free_port
 from sentinel.dev.store import EmbeddedStore
-from tests.support.stack import free_port
 from tests.support.waiting import wait_until
 
 _SLOTS = 16_384

@@ -20,17 +20,11 @@ from urllib.parse import urlsplit
 import openai
 
 from sentinel.dev.accounts import SimUser
+from sentinel.dev.ports import free_port
 from sentinel.dev.simulators import Simulators, start_simulators
 from sentinel.dev.store import EmbeddedStore
 from tests.support.client import Answer, request
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class SentinelProcess:

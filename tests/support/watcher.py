@@ -10,8 +10,8 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from sentinel.dev.ports import free_port
 from sentinel.dev.store import EmbeddedStore, binary
-from tests.support.stack import free_port
 from tests.support.waiting import wait_until
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import Stack, free_port
+from sentinel.dev.ports import free_port
+from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")

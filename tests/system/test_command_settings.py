@@ -14,8 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed448
 
+from sentinel.dev.ports import free_port
 from tests.support.relays import Certificates, ForwardProxy, Relay
-from tests.support.stack import SentinelProcess, Stack, free_port
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
 from tests.support.waiting import wait_until
 

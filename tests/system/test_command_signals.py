@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import SentinelProcess, Stack, free_port
+from sentinel.dev.ports import free_port
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.waiting import wait_until
 from tests.system.test_command_end import job
 from tests.system.test_command_serve import children_of, is_running, messages, open_stream, refuses, workers_of

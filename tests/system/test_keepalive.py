@@ -19,11 +19,12 @@ import pytest
 import uvicorn
 
 from sentinel.config import Settings
+from sentinel.dev.ports import free_port
 from sentinel.server.listeners import listeners_for
 from sentinel.server.serve import config_for
 from tests.support.scripted import MODELS, ScriptedProvider
 from tests.support.sockets import close, nodelay_of_ends, reset
-from tests.support.stack import SentinelProcess, Stack, free_port, raw_connection
+from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, chat, head, post
 from tests.support.waiting import wait_until
 

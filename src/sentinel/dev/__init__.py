@@ -4,6 +4,7 @@ These are real servers on real sockets. `sentinel dev` starts them for a develop
 key; the tests start them to see what Sentinel truly sends, and to let the outside fail on command.
 
 server      runs an ASGI app in its own thread; goes away abruptly and comes back on the same port
+ports       a port that stays ours while a server is away, and until it has started
 exchange    one HTTP request and its answer; knows when the client has left, can cut the connection
 faults      what tests switch at run time: delay, status, garbage, silence, a cut connection
 control     the routes below /_sim, for tests that live in another process

