@@ -212,6 +212,19 @@ class RedisRefused(RedisUnavailable):
     """Redis is there, and refuses this one call for what its keys hold; others may well pass."""
 
 
+class PlaceTaken(AppError):
+    """A request was held up for longer than its lease, and others were admitted in its place."""
+
+    status, code = 503, "service_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request was held up for longer than its reservation lasts, and its place under the limits is taken by "
+            "now. Nothing is charged. Please try again.",
+            retry_after_seconds=1,
+        )
+
+
 class ForeignStore(RedisUnavailable):
     """This Redis belongs to another installation, or to a version that cannot share it; the message says what to do."""
 

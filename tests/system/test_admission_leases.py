@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import struct
 import threading
@@ -194,6 +195,58 @@ async def test_a_process_that_was_stopped_delivers_nothing_that_others_have(
         assert len([text for text in texts if text]) == limit - others
         await asyncio.to_thread(victim.stop)
     assert stack.used(email)["ai_output_tokens"] == limit
+
+
+WHOLE = (
+    b'{"id":"c","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":'
+    b'"assistant","content":" word"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}'
+)
+ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+
+
+@pytest.mark.parametrize("kind", ["whole", "stream", "begun"])
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_request_whose_place_others_have_is_not_answered(
+    stack: Stack, other: SentinelProcess, taken: bool, kind: str
+) -> None:
+    """Stopped beyond its lease before anything was generated, the last request of a quota may be somebody else's."""
+    email = f"{kind}-{taken}@corp.test"
+    user, token = stack.user(email, limits={"ai_requests": 1})
+    gate = threading.Event()
+    with ScriptedProvider() as provider, redis.Redis.from_url(stack.store.url) as store:
+        if kind == "whole":
+            provider.says(WHOLE, late=gate)
+        elif kind == "stream":
+            provider.streams(b"".join(words(40)), b"data: [DONE]\n\n", late=gate)
+        else:
+            provider.streams(ROLE, b"".join(words(40)), b"data: [DONE]\n\n", gate=gate)
+        victim = stack.sentinel(OPENAI_API_URL=provider.url)
+        asking = asyncio.create_task(post(victim, token, chat("Go on", stream=kind != "whole")))
+        await until(provider.posts, "the request at the provider")
+        victim.signal(signal.SIGSTOP)
+        try:
+            leases = keys.account_keys(user.external_id or "").leases
+            await until(lambda: store.hlen(leases) == 0, "the end of its lease")
+            if taken:
+                assert (await small(other, token)).status == 200
+            gate.set()
+        finally:
+            victim.signal(signal.SIGCONT)
+        answer = await asking
+        ended = await asyncio.to_thread(victim.ended)
+        await asyncio.to_thread(victim.stop)
+    if not taken:
+        assert (answer.status, ended[0]["outcome"], ended[0]["input_tokens"]) == (200, "ok", 9)
+    elif kind == "begun":
+        assert (answer.status, b" word" in answer.body) == (200, False)
+        assert json.loads(answer.body.split(b"data: ")[-1])["error"]["code"] == "service_unavailable"
+    else:
+        assert answer.is_error(503, "service_unavailable", "server_error")
+        assert answer.headers["retry-after"] == "1"
+    assert ended[0]["output_tokens"] == (0 if taken else ended[0]["output_tokens"])
+    booked = await asyncio.to_thread(stack.booked, 1, email)
+    assert booked["ai_requests"] == 1
+    assert (await small(other, token)).error["code"] == "insufficient_quota"
 
 
 async def test_a_process_that_stops_orderly_leaves_nothing(stack: Stack, other: SentinelProcess) -> None:

@@ -17,7 +17,7 @@ from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.account import Account
-from sentinel.limits.policy import NOT_LIMITED, Cost, Policy, Quota, Reservation, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, PLACE_TAKEN, Cost, Policy, Quota, Reservation, Verdict, View
 
 log = structlog.get_logger()
 
@@ -159,7 +159,7 @@ class FallbackLedger:
         except RedisUnavailable:
             self._lost()
             return self._local.extend(reservation, held_output, more, delivered)
-        if holds is not None:
+        if holds is not None and holds != PLACE_TAKEN:
             self._local.extended(reservation, holds)
         return holds
 

@@ -33,6 +33,8 @@ _RESERVE = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n$40\r\n%b\r\n"
 _SETTLE = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$56\r\n%b\r\n"
 """Opening, keys, set of settled ids, id, whose it is, numbers."""
 _SETTLED = (False, True, None)
+_NOT_KNOWN = -1
+"""Of `extend`: no usable limits are known."""
 _ten, _eleven = struct.Struct("<10d").pack, struct.Struct("<11d").pack
 
 MOST_DOUBTFUL = 10_000
@@ -133,16 +135,17 @@ class RedisLedger:
     ) -> int | None:
         """Keep the lease, note the output tokens delivered, reserve `more`; returns what it holds from now on.
 
-        That is less than before if the lease had ended, and others have what it held; None if no usable limits are
-        known: then nothing was added. held_output: what the reservation holds so far, should its lease have ended.
-        delivered: -1 before the first byte. started_ms: the moment of the verdict.
+        That is less than before if the lease had ended, and others have what it held, PLACE_TAKEN if they have all of
+        it and nothing was delivered; None if no usable limits are known: then nothing was added. held_output: what the
+        reservation holds so far, should its lease have ended. delivered: -1 before the first byte. started_ms: the
+        moment of the verdict.
         """
         numbers = _five(self.now_ms, reservation.input_tokens, held_output, more, delivered)
         touched = keys.account_keys(reservation.user).settle(started_ms)
         holds = int(
             await self.store.script(self._extend, touched, reservation.id, reservation.user, _who(reservation), numbers)
         )
-        return None if holds < 0 else holds
+        return None if holds == _NOT_KNOWN else holds
 
     async def settle(
         self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False

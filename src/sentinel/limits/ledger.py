@@ -12,6 +12,7 @@ from itertools import accumulate
 from sentinel.limits.account import NO_LIMIT, Account, Bill, Lease, Snapshot, add, zeros
 from sentinel.limits.policy import (
     FREE,
+    PLACE_TAKEN,
     ByDimension,
     Cost,
     Policy,
@@ -159,7 +160,7 @@ def extend(
     """Keep a lease alive, note what was delivered, and reserve `more` output; returns what it holds then (extend.lua).
 
     `reservation` tells what the lease held so far, in case it had ended. None: no usable limits are known, nothing was
-    added.
+    added. PLACE_TAKEN: it had ended, nothing was delivered, and others have what it held.
     """
     if reservation.id in account.settled:
         return reservation.output_tokens
@@ -170,6 +171,9 @@ def extend(
     room = _room(account, policy, totals)
     lease = account.leases.get(reservation.id)
     if lease is None:
+        is_free = not known or delivered >= 0 or reservation.id in account.expired
+        if not is_free and not _has_place(account, policy, totals, reservation.input_tokens):
+            return PLACE_TAKEN
         lease = _taken_up(
             account, policy, reservation, reservation.output_tokens if not known else max(0, room), delivered, now
         )
@@ -186,6 +190,15 @@ def extend(
     lease.delivered, lease.ends = max(lease.delivered, delivered), now + policy.lease_ms
     account.lease = lease.ends if account.lease == 0 else min(account.lease, lease.ends)
     return lease.cost[2] if known else None
+
+
+def _has_place(account: Account, policy: Policy, totals: list[int], input_tokens: int) -> bool:
+    """Whether a request and its input fit. Its windows of requests have it still."""
+    requests, input_left = account.left(0), account.left(1)
+    assert requests is not None
+    assert input_left is not None
+    frees = [w.limit - total for w, total in zip(policy.windows, totals, strict=True) if w.dimension == 1]
+    return requests >= 1 and (input_tokens == 0 or min([input_left, *frees]) >= input_tokens)
 
 
 def _taken_up(

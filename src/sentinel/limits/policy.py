@@ -44,6 +44,10 @@ FREE = Cost(0, 0, 0)
 
 NOT_LIMITED = -1
 
+PLACE_TAKEN = -2
+"""What `extend` answers for a request whose lease has ended, if nothing of it was delivered and others were admitted in
+its place."""
+
 ACCOUNT_MS = 7 * 86_400_000
 """An account is forgotten this long after its user's last request, or when its longest window has passed, if that is
 later. Usage that waits for Zion is in the outbox."""

@@ -5,8 +5,8 @@ CHECKPOINT_TOKENS more, at most once a second: should this process be killed, th
 says. A lease is renewed when a third of it has passed, and when Redis has come back, which may have lost its last
 moments and with them what was reserved then (`appendfsync everysec` and a power cut, a failover).
 
-A process that was stopped for longer than a lease may find that others have what its streams held: these look at
-`Held.ends` before they deliver anything, and extend by 0 if it is over.
+A process that was stopped for longer than a lease may find that others have what its requests held: these look at
+`HeldLease.ends` before they deliver anything, and take their place up again, or learn that it is taken.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import msgspec
 import structlog
 
 from sentinel.clock import monotonic
-from sentinel.error import RedisUnavailable, ServiceUnavailable
-from sentinel.limits.policy import Reservation, Verdict
+from sentinel.error import PlaceTaken, RedisUnavailable, ServiceUnavailable
+from sentinel.limits.policy import PLACE_TAKEN, Reservation, Verdict
 from sentinel.middleware.rate_limiter import Ledger, Limits, look
 from sentinel.tasks import pause
 
@@ -40,7 +40,8 @@ _AGAIN_SECONDS = 0.1
 class HeldLease(msgspec.Struct, eq=False):
     """An open reservation. output: tokens reserved for output. delivered: tells the output delivered so far, exactly.
 
-    renewed: when it was last (monotonic seconds); ends: from then on the ledger may have given it to others.
+    renewed: when it was last (monotonic seconds); ends: from then on the ledger may have given it to others, 0.0 if it
+    has.
     """
 
     reservation: Reservation
@@ -50,6 +51,10 @@ class HeldLease(msgspec.Struct, eq=False):
     noted: int = -1
     renewed: float = 0.0
     ends: float = 0.0
+
+    def delivered_so_far(self) -> int:
+        """Output tokens; -1 before anything was generated, and for a whole answer."""
+        return -1 if self.delivered is None else self.delivered()
 
 
 class LeaseKeeper:
@@ -72,11 +77,10 @@ class LeaseKeeper:
         """How many requests are in flight."""
         return len(self._open)
 
-    def hold(self, reservation: Reservation, verdict: Verdict) -> HeldLease:
-        """Keep this reservation from now on."""
-        now = monotonic()
+    def hold(self, reservation: Reservation, verdict: Verdict, asked: float) -> HeldLease:
+        """Keep this reservation from now on. asked: no later than it was asked for; we may have been stopped since."""
         held = HeldLease(
-            reservation, verdict.now_ms, verdict.granted_output, renewed=now, ends=now + self._lease_seconds
+            reservation, verdict.now_ms, verdict.granted_output, renewed=asked, ends=asked + self._lease_seconds
         )
         self._open.add(held)
         return held
@@ -91,7 +95,7 @@ class LeaseKeeper:
         """Reserve more output for it; returns what was added: 0 when nothing is left.
 
         Less than 0 if its lease had ended, and others have what it held. A stream that has tokens left must not end
-        because Redis or Zion stumbles: tries for `patience_seconds`, then raises ServiceUnavailable.
+        because Redis or Zion stumbles: tries for `patience_seconds`, then raises ServiceUnavailable. Raises PlaceTaken.
         """
         until = monotonic() + self._patience_seconds
         while True:
@@ -107,10 +111,21 @@ class LeaseKeeper:
                 return held.output - before
             await pause(_AGAIN_SECONDS)
 
+    async def take_up(self, held: HeldLease) -> None:
+        """Before the first of an answer whose lease has ended is delivered. Raises PlaceTaken if others have its place.
+
+        While the ledger is away nobody else is admitted by it.
+        """
+        with contextlib.suppress(RedisUnavailable):
+            await self._extend(held, 0, held.delivered_so_far())
+
     async def _extend(self, held: HeldLease, more: int, delivered: int) -> bool:
-        """Whether limits are known: nothing is added while they are not."""
+        """Whether limits are known: nothing is added while they are not. Raises PlaceTaken."""
         started = monotonic()
         holds = await self._ledger.extend(held.reservation, held.output, more, delivered, held.started_ms)
+        if holds == PLACE_TAKEN:
+            held.ends = 0.0
+            raise PlaceTaken
         held.noted, held.renewed, held.ends = delivered, started, started + self._lease_seconds
         if holds is not None:
             # Not what was added: two extensions may be on their way at the same time.
@@ -123,7 +138,8 @@ class LeaseKeeper:
             other for other in self._open if other.reservation.user == held.reservation.user and other is not held
         ]
         for other in others:
-            await self._extend(other, 0, -1 if other.delivered is None else other.delivered())
+            with contextlib.suppress(PlaceTaken):
+                await self._extend(other, 0, other.delivered_so_far())
         await look(held.reservation.user, self._ledger, self._limits)
 
     async def run(self) -> None:
@@ -148,13 +164,13 @@ class LeaseKeeper:
         return held.delivered is not None or monotonic() - held.renewed >= self._renew_seconds
 
     async def _note(self, held: HeldLease) -> None:
-        delivered = -1 if held.delivered is None else held.delivered()
+        delivered = held.delivered_so_far()
         moved = delivered >= held.noted + CHECKPOINT_TOKENS or held.noted < 0 <= delivered
         if moved or monotonic() - held.renewed >= self._renew_seconds:
             await self._renew(held)
 
     async def _renew(self, held: HeldLease) -> None:
         if held in self._open:
-            # While the ledger is away the next tick tries again.
-            with contextlib.suppress(RedisUnavailable):
-                await self._extend(held, 0, -1 if held.delivered is None else held.delivered())
+            # While the ledger is away the next tick tries again; whose place is taken learns that with its answer.
+            with contextlib.suppress(RedisUnavailable, PlaceTaken):
+                await self._extend(held, 0, held.delivered_so_far())

@@ -51,7 +51,10 @@ class Ledger(Protocol):
     async def extend(
         self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
     ) -> int | None:
-        """Keep the lease, note what is delivered, reserve more; returns what it holds, None = limits not known."""
+        """Keep the lease, note what is delivered, reserve more; returns what it holds, or PLACE_TAKEN.
+
+        None: limits are not known.
+        """
 
     async def settle(
         self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False

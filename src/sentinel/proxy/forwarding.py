@@ -24,7 +24,7 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     """
     deps, client, context = exchange.deps, exchange.client, exchange.context
     request, endpoint = exchange.request, exchange.endpoint
-    exchange.lease = deps.leases.hold(exchange.reservation, exchange.verdict)
+    exchange.lease = deps.leases.hold(exchange.reservation, exchange.verdict, context.identified)
     client.watch(deps.tasks)
     if client.gone:
         raise ClientGone

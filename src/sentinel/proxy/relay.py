@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
 from sentinel.memory_budget import Claim
+from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
@@ -41,15 +42,6 @@ MOST_DRAINS = 1_000
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
 T = TypeVar("T")
-Extend = Callable[[int, int], Awaitable[int]]
-"""(more, sent) -> output tokens added to the reservation; below 0 where others have some of what it held."""
-
-
-class Reserved(Protocol):
-    """What a stream may deliver. output: tokens; ends: from this moment on (monotonic seconds) others may have them."""
-
-    output: int
-    ends: float
 
 
 @dataclass
@@ -78,33 +70,38 @@ async def is_whole(answer: ProviderStream) -> bool:
 
 
 class Relay:
-    """One stream. room: what it may deliver, None = any number of tokens; extend: asks for more room.
+    """One stream. is_limited: it may deliver as much output as its lease holds, and as it can be extended by.
 
-    A process that was stopped for longer than the room is its own (SIGSTOP, a frozen machine) asks what is left of it
-    before it delivers anything. counting: threads for events that take long to read. claim: counts what is held of
-    large ones. ended: the provider's stream was read to its end, so what it says of usage is final.
+    A process that was stopped for longer than a lease (SIGSTOP, a frozen machine) asks what is left of it before it
+    delivers anything; where output is not limited, until the ledger was told that something is delivered.
+
+    counting: threads for events that take long to read. claim: counts what is held of large ones. ended: the provider's
+    stream was read to its end, so what it says of usage is final.
     """
 
     def __init__(
         self,
         client: ClientSide,
         meter: StreamMeter,
-        room: Reserved | None,
-        extend: Extend,
+        leases: LeaseKeeper,
+        lease: HeldLease,
         counting: Executor,
         claim: Claim | None = None,
+        *,
+        is_limited: bool,
     ) -> None:
         self.meter = meter
         self.at_limit = False
         self.ended = False
         self._client = client
-        self._room = room
-        self._extend = extend
+        self._leases = leases
+        self._lease = lease
+        self._room = lease if is_limited else None
         self._counting = counting
         self._claim = claim
         self._capped: int | None = None
         self._plenty = False
-        if room is not None:
+        if is_limited:
             meter.hold_whole()
 
     async def run(self, upstream: ProviderStream) -> None:
@@ -141,8 +138,10 @@ class Relay:
         coming = len(data) + meter.held_bytes
         if coming > MOST_AT_ONCE_BYTES or client.is_full or client.gone or meter.done or meter.is_inside:
             return data
-        room = self._room
-        if room is not None and (monotonic() > room.ends or meter.could_exceed(room.output - coming)):
+        lease, room = self._lease, self._room
+        if (room is not None or lease.noted < 0) and monotonic() > lease.ends:
+            return data
+        if room is not None and meter.could_exceed(room.output - coming):
             return data
         block = meter.feed(data)
         if block:
@@ -168,8 +167,11 @@ class Relay:
         return result
 
     async def _deliver(self, block: bytes) -> None:
-        if block and self._room is not None and monotonic() > self._room.ends:
-            await self._extend(0, self.delivered())
+        if block and monotonic() > self._lease.ends:
+            if self._room is not None:
+                await self._leases.extend(self._lease, 0, self.delivered())
+            elif self._lease.noted < 0:
+                await self._leases.take_up(self._lease)
         if len(block) + self.meter.waiting_bytes <= LARGE_EVENT_BYTES:
             await self._deliver_block(block)
             return
@@ -211,16 +213,16 @@ class Relay:
         # Not sooner: a client that reads too slowly and leaves has not got what waited for it.
         self.meter.delivered(block)
 
-    async def _make_room(self, tokens: int, room: Reserved) -> None:
+    async def _make_room(self, tokens: int, room: HeldLease) -> None:
         """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
         delivered = self.meter.count()
         if self._plenty and delivered + tokens > room.output:
             await self._extended(max(EXTENSION_TOKENS, tokens), delivered)
 
     async def _extended(self, more: int, delivered: int) -> None:
-        self._plenty = await self._extend(more, delivered) == more
+        self._plenty = await self._leases.extend(self._lease, more, delivered) == more
 
-    async def _deliver_within(self, block: bytes, room: Reserved) -> None:
+    async def _deliver_within(self, block: bytes, room: HeldLease) -> None:
         """Deliver the part of the block that the reservation covers, extended where possible."""
         start = self.delivered()
         try:
@@ -232,7 +234,7 @@ class Relay:
             self._capped = start
             raise
 
-    async def _fitting(self, block: bytes, room: Reserved) -> bytes:
+    async def _fitting(self, block: bytes, room: HeldLease) -> bytes:
         fits = []
         for event in split_events(block):
             before = self.meter.count()

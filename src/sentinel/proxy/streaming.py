@@ -16,14 +16,23 @@ from sentinel.tokens.usage import Usage
 
 
 async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Complete:
-    """Relay a stream up to its last event. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
+    """Relay a stream up to its last event. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable, PlaceTaken."""
     deps, client, context, bound = exchange.deps, exchange.client, exchange.context, exchange.bound
+    if monotonic() > exchange.lease.ends:
+        # While there is a status to say it by. The relay looks again before it delivers anything.
+        await deps.leases.take_up(exchange.lease)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
     exchange.answer_claim = deps.answers.claim()
-    # Also where the provider was told a maximum: not all know the field.
-    room = exchange.lease if exchange.verdict.output_is_limited and bound.shows_its_cost else None
-    extend = partial(deps.leases.extend, exchange.lease)
-    relay = exchange.relay = Relay(client, meter, room, extend, deps.threads, exchange.answer_claim)
+    relay = exchange.relay = Relay(
+        client,
+        meter,
+        deps.leases,
+        exchange.lease,
+        deps.threads,
+        exchange.answer_claim,
+        # Also where the provider was told a maximum: not all know the field.
+        is_limited=exchange.verdict.output_is_limited and bound.shows_its_cost,
+    )
     exchange.lease.delivered = relay.delivered
     context.status = 200
     try:

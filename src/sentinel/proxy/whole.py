@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from sentinel.clock import monotonic
-from sentinel.error import UpstreamError
+from sentinel.error import PlaceTaken, UpstreamError
 from sentinel.proxy import billing, outcome, reservation
 from sentinel.proxy.provider import ProviderAnswer
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
@@ -23,7 +23,7 @@ Complete = Callable[[], Awaitable[None] | None]
 
 
 async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
-    """Learn what a whole answer has cost. Raises UpstreamError for one that is no affair of the client's."""
+    """Learn what a whole answer has cost. Raises PlaceTaken, and UpstreamError for one that is not for the client."""
     context, deps, endpoint = exchange.context, exchange.deps, exchange.endpoint
     if answer.status != 200:
         context.outcome = "upstream_error"
@@ -45,12 +45,24 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     if reading.texts:
         count = partial(deps.counter.count_generated, reading.texts, context.model)
         counted = await deps.beside(count) if is_large(len(body)) else count()
-    exchange.spent = billing.spent(reading.usage, context.counted_input, counted)
+    spent = billing.spent(reading.usage, context.counted_input, counted)
+    if monotonic() > exchange.lease.ends:
+        await _take_up(exchange, spent.cost.output)
+    exchange.spent = spent
     context.outcome = "ok"
     context.finish_reason = reading.finished[0][1] if reading.finished else None
     if exchange.spent.cost.output < exchange.verdict.granted_output:
         reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
     return partial(_complete, exchange, answer)
+
+
+async def _take_up(exchange: ExchangeState, output: int) -> None:
+    """We were held up for longer than a lease. Raises PlaceTaken where others have what this answer needs."""
+    await exchange.deps.leases.take_up(exchange.lease)
+    # A provider that generates more than it was told to is no reason: that was reserved for nobody.
+    needed = min(output, exchange.verdict.granted_output)
+    if exchange.verdict.output_is_limited and exchange.lease.output < needed:
+        raise PlaceTaken
 
 
 def _complete(exchange: ExchangeState, answer: ProviderAnswer) -> Awaitable[None] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+from msgspec.structs import replace
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Store, open_store
@@ -185,6 +186,10 @@ CALLS: dict[str, tuple[int, Prepare]] = {
     "extend": (START_MS, plain(lambda ledger: ledger.extend(ask("streaming"), 350, 100, 120, START_MS))),
     "extend what is noted": (START_MS, plain(lambda ledger: ledger.extend(ask("late"), 300, 100, 120, START_MS))),
     "extend when leases are due": (LATER_MS, plain(lambda ledger: ledger.extend(ask("due"), 300, 9, 70, START_MS))),
+    "extend what others have": (
+        LATER_MS,
+        plain(lambda ledger: ledger.extend(replace(ask("gone"), input_tokens=60_000), 300, 0, -1, START_MS)),
+    ),
     "expire": (LATER_MS, plain(lambda ledger: ledger.expire(ANA))),
     "expire all": (LATER_MS + 2 * 3_600_000, plain(lambda ledger: ledger.expire(ANA))),
     "refresh": (START_MS, plain(lambda ledger: ledger.refresh(ANA, Quota((600, 1, 1), (3, 0, 0)), -1))),

@@ -10,6 +10,7 @@ import pytest
 from sentinel.cache import keys
 from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import RedisLedger
+from sentinel.clock import monotonic
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Policy, Quota
@@ -108,7 +109,7 @@ async def test_the_keeper_waits_for_a_redis_that_is_away(make_ledger: MakeLedger
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
     hasty, keeper = (LeaseKeeper(ledger, Untold(), 30, patience_seconds=seconds) for seconds in (0.3, 30))
-    held = keeper.hold(ask, await ledger.reserve(ask))
+    held = keeper.hold(ask, await ledger.reserve(ask), monotonic())
     real, ledger.store = ledger.store, open_store("redis://127.0.0.1:1")
     with pytest.raises(RedisUnavailable):
         await hasty.extend(held, 100, 300)
@@ -126,7 +127,7 @@ async def test_the_keeper_asks_for_limits_that_redis_has_forgotten(make_ledger: 
     limits = Untold(ledger, Quota((-1, -1, 1000)))
     keeper = LeaseKeeper(ledger, limits, lease_seconds=30)
     asks = caller.ask(3, 300), caller.ask(3, 650)
-    growing, other = [keeper.hold(ask, await ledger.reserve(ask)) for ask in asks]
+    growing, other = [keeper.hold(ask, await ledger.reserve(ask), monotonic()) for ask in asks]
     await ledger.store.command("DEL", keys.account_keys(caller.name).account)
     await ledger.store.command("DEL", keys.account_keys(caller.name).leases)
     assert await keeper.extend(growing, 100, 300) == 50
@@ -141,7 +142,7 @@ async def test_the_keeper_adds_nothing_while_nobody_knows_the_limits(make_ledger
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
     keeper = LeaseKeeper(ledger, Untold(), lease_seconds=30, patience_seconds=0.3)
-    held = keeper.hold(ask, await ledger.reserve(ask))
+    held = keeper.hold(ask, await ledger.reserve(ask), monotonic())
     await ledger.store.command("DEL", keys.account_keys(caller.name).account)
     with pytest.raises(ZionUnavailable):
         await keeper.extend(held, 100, 300)
@@ -185,7 +186,7 @@ async def test_the_keeper_renews_and_notes_what_was_delivered(make_ledger: MakeL
     await caller.known(ledger, Quota((-1, -1, 1000)))
     ask = caller.ask(3, 300)
     keeper = LeaseKeeper(ledger, Untold(), lease_seconds=0.1)
-    held = keeper.hold(ask, await ledger.reserve(ask))
+    held = keeper.hold(ask, await ledger.reserve(ask), monotonic())
     delivered = 0
     held.delivered = lambda: delivered
 
@@ -211,7 +212,7 @@ async def test_the_keeper_renews_what_a_redis_that_comes_back_has_lost(make_ledg
     await caller.known(ledger, Quota((2, -1, 1000)))
     keeper = LeaseKeeper(ledger, Untold(), lease_seconds=3600)
     for ask in (caller.ask(3, 300), caller.ask(3, 300)):
-        keeper.hold(ask, await ledger.reserve(ask))
+        keeper.hold(ask, await ledger.reserve(ask), monotonic())
     running = asyncio.create_task(keeper.run_for_losses(lambda: ledger.store.connects))
     for key in (keys.account_keys(caller.name).account, keys.account_keys(caller.name).leases):
         await ledger.store.command("DEL", key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentinel.limits import ledger
 from sentinel.limits.account import Account
-from sentinel.limits.policy import ByDimension, Cost, Policy, Quota
+from sentinel.limits.policy import PLACE_TAKEN, ByDimension, Cost, Policy, Quota
 from tests.support.arrivals import START_MS, ask_of, policy_of
 
 LEASE_MS = 30_000
@@ -164,6 +165,47 @@ def test_a_lease_that_ended_is_taken_up_with_what_others_have_left(limit: str, o
     holds = leases.extend(1, at, delivered=120)
     assert holds == (keeps if limit == "quota" else max(120, min(300, 1000 - others)))
     assert leases.extend(1, at, more=50, delivered=120, held=holds) == holds + (50 if others == 300 else 0)
+
+
+@pytest.mark.parametrize("quota", [(1, -1, -1), (-1, 10, -1)])
+def test_a_place_that_others_have_is_not_taken_up(quota: ByDimension) -> None:
+    """Nothing was delivered: then it is one request too many, and nothing is changed. If they give it back, it is."""
+    leases = Leases(quota)
+    assert leases.reserve(1, 0) == 300
+    leases.expire(LEASE_MS)
+    assert leases.reserve(2, LEASE_MS) == 300
+    before = deepcopy(leases.account)
+    assert leases.extend(1, LEASE_MS + 1, delivered=-1) == PLACE_TAKEN
+    assert leases.account == replace(before, last=START_MS + LEASE_MS + 1)
+    leases.expire(2 * LEASE_MS)
+    assert leases.extend(1, 2 * LEASE_MS, delivered=-1) == 300
+    assert leases.account.held == [1, 10, 300]
+
+
+def test_a_window_of_input_that_others_fill_is_a_place() -> None:
+    """The window of requests has the request still, and gives its room to nobody."""
+    leases = Leases()
+    leases.policy = policy_of(("ai_requests", 2, 3600), ("ai_input_tokens", 20, 3600), lease_seconds=LEASE_MS / 1000)
+    leases.reserve(1, 0)
+    leases.reserve(2, 0)
+    leases.settle(2, 1, 5)
+    leases.expire(LEASE_MS)
+    assert leases.extend(1, LEASE_MS, delivered=-1) == 300
+    leases.expire(2 * LEASE_MS)
+    leases.policy = policy_of(("ai_requests", 3, 3600), ("ai_input_tokens", 20, 3600), lease_seconds=LEASE_MS / 1000)
+    assert leases.reserve(3, 2 * LEASE_MS) == 300
+    assert leases.extend(1, 2 * LEASE_MS, delivered=-1) == PLACE_TAKEN
+
+
+@pytest.mark.parametrize("delivered", [0, 120])
+def test_what_was_delivered_is_charged_though_others_have_its_place(delivered: int) -> None:
+    """The client has it: it can only be counted."""
+    leases = Leases((1, -1, -1))
+    leases.reserve(1, 0)
+    leases.expire(LEASE_MS)
+    leases.reserve(2, LEASE_MS)
+    assert leases.extend(1, LEASE_MS, delivered=delivered) == 300
+    assert leases.account.held == [2, 20, 600]
 
 
 @pytest.mark.parametrize("known_before", [False, True])

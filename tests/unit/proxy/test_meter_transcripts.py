@@ -152,21 +152,25 @@ class Upstream:
 
 
 @dataclass
-class Room:
-    """A reservation whose lease does not end."""
+class Lease:
+    """One that does not end."""
 
     output: int
     ends: float = math.inf
+    noted: int = 0
 
 
-async def _no_more(more: int, sent: int) -> int:
-    return 0
+class Leases:
+    """Nothing is left."""
+
+    async def extend(self, held: Lease, more: int, delivered: int) -> int:
+        return 0
 
 
 def relayed(pieces: list[bytes], room: int | None = None, *, withhold: bool = False) -> tuple[Relay, bytes]:
     client, meter = Client(), StreamMeter(MODEL, FORMAT, withhold_usage=withhold)
-    reserved = None if room is None else Room(room)
-    relay = Relay(client, meter, reserved, _no_more, COUNTING)  # type: ignore[arg-type]
+    lease = Lease(room or 0)
+    relay = Relay(client, meter, Leases(), lease, COUNTING, is_limited=room is not None)  # type: ignore[arg-type]
     asyncio.run(relay.run(Upstream(pieces)))  # type: ignore[arg-type]
     return relay, b"".join(client.got)
 
