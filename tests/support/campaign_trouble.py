@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -40,7 +41,7 @@ class Load:
 
 
 class Trouble:
-    """Makes it. poisoned: what was put into which queue."""
+    """Makes it. poisoned: how often something was put into each queue. outages: from when to when Redis was away."""
 
     def __init__(self, stack: Stack, load: Load, chance: random.Random) -> None:
         self._stack = stack
@@ -48,6 +49,7 @@ class Trouble:
         self._random = chance
         self._partitions = self._shuffled()
         self.poisoned = 0
+        self.outages: list[tuple[float, float]] = []
 
     def events(self, kind: Kind) -> list[Event]:
         """The events of a campaign of this kind, with their weights."""
@@ -86,9 +88,11 @@ class Trouble:
 
     async def _redis_away(self) -> None:
         """Long enough for every replica to go on from memory, in the middle of streams."""
+        since = time.monotonic()
         await asyncio.to_thread(self._stack.store.kill)
         await asyncio.sleep(self._random.uniform(0.5, 3))
         await asyncio.to_thread(self._stack.store.start)
+        self.outages.append((since, time.monotonic()))
         await asyncio.sleep(2)
 
     async def _empty_redis(self) -> None:
