@@ -23,6 +23,7 @@ import hiredis
 import structlog
 from redis.exceptions import RedisError
 
+from sentinel.clock import monotonic
 from sentinel.diagnosis import plain, reason_of
 from sentinel.error import ForeignStore, NotSent, RedisRefused, RedisUnavailable
 from sentinel.redis_address import NOBODY, Login
@@ -187,6 +188,7 @@ class Link:
     meanwhile: what becomes of requests while it is lost, for the log. failure: why the last attempt to connect failed,
     None after one that did not. admission: asked at each connect, before the connection counts. failed_at: when a call
     last failed that others would have failed like, by the loop's clock (-inf = never), and refusal: how Redis put it.
+    outage_seconds: how long there was none before this one.
     """
 
     def __init__(self, address: Address, meanwhile: str | None = None, admission: Admission | None = None) -> None:
@@ -198,6 +200,7 @@ class Link:
         self.failed_at = float("-inf")
         self.refusal = ""
         self.connects = 0
+        self.outage_seconds = 0.0
         self.failure: Exception | None = None
         self._tasks = Tasks()
         self._attempted = asyncio.Event()
@@ -219,7 +222,7 @@ class Link:
         await self._attempted.wait()
 
     async def _keep_connected(self) -> None:
-        told = ""
+        told, lost = "", monotonic()
         while True:
             try:
                 async with asyncio.timeout(DEADLINE_SECONDS * 4):
@@ -234,6 +237,7 @@ class Link:
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             self._connection = connection
+            self.outage_seconds = monotonic() - lost if self.connects else 0.0
             self.connects += 1
             self.failure = None
             self._told.clear()
@@ -243,7 +247,7 @@ class Link:
             try:
                 await self._watch(connection)
             finally:
-                self._connection = None
+                self._connection, lost = None, monotonic()
                 connection.abort()
 
     async def _connect(self) -> _Connection:

@@ -7,7 +7,9 @@ Settlements go to the spool and reach Redis when it is back. The rule is `limits
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from msgspec.structs import replace
@@ -18,6 +20,7 @@ from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.limits import ledger as rule
 from sentinel.limits.account import Account
 from sentinel.limits.policy import NOT_LIMITED, PLACE_TAKEN, Cost, Policy, Quota, Reservation, Verdict, View
+from sentinel.tasks import pause
 
 log = structlog.get_logger()
 
@@ -27,6 +30,13 @@ MOST_ACCOUNTS = 20_000
 _CATCH_UP_SECONDS, _MOST_CATCH_UP_SECONDS = 2.0, 10.0
 """So long memory goes on when Redis is back: until all processes have replayed what they spooled, which takes a second.
 Longer where our own spool takes longer, but not for ever."""
+
+
+BLIP_SECONDS = 0.25
+"""A connection that is back so soon was lost, but Redis was not away: as long as a call waits for its answer."""
+_LOOK_SECONDS = 0.01
+
+T = TypeVar("T")
 
 
 class LocalLedger:
@@ -111,6 +121,10 @@ class LocalLedger:
 class FallbackLedger:
     """Redis while it is there, memory while it is not, and until Redis knows what was spent meanwhile.
 
+    All processes must take the same way, or each would grant what is left: one from Redis, one from memory. So a
+    connection that is back within BLIP_SECONDS is waited for, and after an outage that was longer each process goes on
+    from memory for a while, also one that nobody has asked anything during it.
+
     unsettled: how many settlements of this process wait for Redis.
     """
 
@@ -119,19 +133,16 @@ class FallbackLedger:
         self._redis = redis
         self._local = local
         self._away = False
+        self._is_outage = False
         self._back_at = 0.0
+        self._connects = redis.store.connects
 
     async def reserve(self, reservation: Reservation) -> Verdict:
         """Admit or refuse; a verdict from memory is `degraded`."""
-        if self._away and self._is_catching_up():
+        if self._from_memory():
             return self._local.reserve(reservation)
-        try:
-            verdict = await self._redis.reserve(reservation)
-        except RedisRefused:
-            # One account that cannot be read; Redis is there for all others.
-            raise
-        except RedisUnavailable:
-            self._lost()
+        verdict = await self._of_redis(partial(self._redis.reserve, reservation))
+        if verdict is None:
             return self._local.reserve(reservation)
         self._found()
         if verdict.admitted:
@@ -140,25 +151,22 @@ class FallbackLedger:
 
     async def view(self, user: str) -> View:
         """What the user may spend and has spent, where it is decided on."""
-        if self._away and self._is_catching_up():
+        if self._from_memory():
             return self._local.view(user)
-        try:
-            return await self._redis.view(user)
-        except RedisUnavailable:
-            self._lost()
-            return self._local.view(user)
+        return await self._of_redis(partial(self._redis.view, user)) or self._local.view(user)
 
     async def extend(
         self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
     ) -> int | None:
         """Keep the lease, reserve more."""
-        try:
-            holds = await self._redis.extend(reservation, held_output, more, delivered, started_ms)
-        except RedisRefused:
-            raise
-        except RedisUnavailable:
-            self._lost()
+
+        async def in_redis() -> tuple[int | None]:
+            return (await self._redis.extend(reservation, held_output, more, delivered, started_ms),)
+
+        answer = await self._of_redis(in_redis)
+        if answer is None:
             return self._local.extend(reservation, held_output, more, delivered)
+        (holds,) = answer
         if holds is not None and holds != PLACE_TAKEN:
             self._local.extended(reservation, holds)
         return holds
@@ -188,6 +196,33 @@ class FallbackLedger:
             if self._away:
                 self._local.refresh(user, quota, seq)
 
+    async def _of_redis(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """What Redis says; None if it is away for longer than a blip. Raises RedisRefused."""
+        until = monotonic() + BLIP_SECONDS
+        while True:
+            try:
+                return await call()
+            except RedisRefused:
+                # One account that cannot be read; Redis is there for all others.
+                raise
+            except RedisUnavailable:
+                if self._is_outage or monotonic() > until:
+                    break
+            await pause(_LOOK_SECONDS)
+        self._lost()
+        self._is_outage = True
+        return None
+
+    def _from_memory(self) -> bool:
+        """Whether Redis must learn first what was spent while it was away."""
+        store = self._redis.store
+        if store.connects != self._connects:
+            self._connects = store.connects
+            if store.outage_seconds > BLIP_SECONDS:
+                self._lost()
+                self._is_outage = True
+        return self._away and self._is_outage and self._is_catching_up()
+
     def _is_catching_up(self) -> bool:
         if not self._redis.store.available:
             return False
@@ -203,6 +238,6 @@ class FallbackLedger:
 
     def _found(self) -> None:
         if self._away:
-            self._away = False
+            self._away = self._is_outage = False
             self._local.forget()
             log.info("redis is back: it admits again")

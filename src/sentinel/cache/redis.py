@@ -116,6 +116,10 @@ class Store(Protocol):
     def connects(self) -> int:
         """Changes whenever a connection was made anew: what is there now may have lost its last moments."""
 
+    @property
+    def outage_seconds(self) -> float:
+        """How long a connection was lost before it was made anew; of several the longest."""
+
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
@@ -311,6 +315,11 @@ class ClusterStore:
     def connects(self) -> int:
         """Connections made to all nodes, also to those that are gone: it never returns to what it was."""
         return self._connects_of_gone + sum(link.connects for link in self._links.values())
+
+    @property
+    def outage_seconds(self) -> float:
+        """The longest of all nodes' last ones."""
+        return max((link.outage_seconds for link in self._links.values()), default=0.0)
 
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""
