@@ -267,7 +267,7 @@ REPLAYER = textwrap.dedent(
     from sentinel.usage.spool import Spool
 
     async def main(url, folder):
-        store = open_store(url)
+        store = open_store(url, deadline_seconds=10.0)
         await store.start()
         ledger = RedisLedger(store, Policy((), None, 30_000, 1000, 1000))
         spool = Spool(Path(folder))

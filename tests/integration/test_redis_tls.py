@@ -14,9 +14,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from sentinel.cache.redis import open_store
 from sentinel.dev.ports import free_port
 from sentinel.dev.store import EmbeddedStore, binary
+from tests.support.metering import patient_store
 from tests.support.relays import Certificates, Relay
 from tests.support.waiting import wait_until
 
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 
 async def works(url: str) -> bool:
     """Whether our own connection comes about, in its database; redis-py must be of the same opinion."""
-    store = open_store(url)
+    store = patient_store(url)
     try:
         await store.start()
         ours = store.available and await store.command("GET", "nothing") is None
@@ -104,7 +104,7 @@ async def test_a_socket_has_logins_too(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path / "store", appendonly="no", extra={"unixsocket": str(socket)}) as store:
         with contextlib.closing(Redis(port=store.port, db=3)) as client:
             client.set("here", "3")
-        opened = open_store(f"unix://{socket}?db=3")
+        opened = patient_store(f"unix://{socket}?db=3")
         try:
             await opened.start()
             assert await opened.command("GET", "here") == b"3"

@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sentinel.cache import connection, redis
-from sentinel.cache.redis import Store
+from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
@@ -105,17 +104,6 @@ class Books:
         assert await self.store.command("HLEN", "sentinel:batches") == 0
 
 
-@contextlib.contextmanager
-def patient_redis() -> Iterator[None]:
-    """A longer deadline for Redis: these tests are not about a machine that is busy with others."""
-    deadline = connection.DEADLINE_SECONDS
-    connection.DEADLINE_SECONDS = 10.0
-    try:
-        yield
-    finally:
-        connection.DEADLINE_SECONDS = deadline
-
-
 @asynccontextmanager
 async def open_books(
     store_url: str,
@@ -142,15 +130,19 @@ async def open_books(
 @asynccontextmanager
 async def empty_store(url: str) -> AsyncIterator[Store]:
     """An empty Redis, which is left empty for others."""
-    with patient_redis():
-        store = redis.open_store(url)
-        await store.start()
+    store = patient_store(url)
+    await store.start()
+    await store.client.flushall()
+    try:
+        yield store
         await store.client.flushall()
-        try:
-            yield store
-            await store.client.flushall()
-        finally:
-            await store.close()
+    finally:
+        await store.close()
+
+
+def patient_store(url: str) -> Store:
+    """A store that waits longer for Redis: most tests are not about a machine that is busy with others."""
+    return open_store(url, deadline_seconds=10.0)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 All calls of one event-loop turn leave in one write, over hiredis' packer and reader (4.6 us of CPU per call, 57 us
 through redis-py; DESIGN section 2).
 
-A call waits at most DEADLINE_SECONDS. A connection that misses it is dropped; until a new one has answered a PING,
+A call waits at most `deadline_seconds`. A connection that misses them is dropped; until a new one has answered a PING,
 calls fail at once: that is the breaker. Every failure is a RedisUnavailable; whether the call was carried out is then
 unknown.
 
@@ -167,9 +167,9 @@ class _Connection(asyncio.Protocol):
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
-    def overdue(self) -> bool:
+    def overdue(self, deadline_seconds: float) -> bool:
         """Whether the oldest call has waited longer than the deadline."""
-        return bool(self._pending) and self._loop.time() - self._pending[0][1] > DEADLINE_SECONDS
+        return bool(self._pending) and self._loop.time() - self._pending[0][1] > deadline_seconds
 
     @property
     def is_closing(self) -> bool:
@@ -189,12 +189,20 @@ class Link:
     None after one that did not. admission: asked at each connect, before the connection counts. failed_at: when a call
     last failed that others would have failed like, by the loop's clock (-inf = never), and refusal: how Redis put it.
     outage_seconds: how long there was none before this one.
+    deadline_seconds: how long a call may wait.
     """
 
-    def __init__(self, address: Address, meanwhile: str | None = None, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        meanwhile: str | None = None,
+        admission: Admission | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         self._address = address
         self._meanwhile = meanwhile
         self._admission = admission
+        self._deadline_seconds = deadline_seconds
         self._connection: _Connection | None = None
         self._told: set[str] = set()
         self.failed_at = float("-inf")
@@ -225,7 +233,7 @@ class Link:
         told, lost = "", monotonic()
         while True:
             try:
-                async with asyncio.timeout(DEADLINE_SECONDS * 4):
+                async with asyncio.timeout(self._deadline_seconds * 4):
                     connection = await self._connect()
             except (OSError, TimeoutError, RedisError, RedisUnavailable) as error:
                 reason = error.message if isinstance(error, ForeignStore) else reason_of(error)
@@ -296,12 +304,12 @@ class Link:
 
     async def _watch(self, connection: _Connection) -> None:
         while not connection.lost.done():
-            await asyncio.wait([connection.lost], timeout=DEADLINE_SECONDS / 5)
-            if connection.overdue():
+            await asyncio.wait([connection.lost], timeout=self._deadline_seconds / 5)
+            if connection.overdue(self._deadline_seconds):
                 # Perhaps it is this process that was held up, and the reply waits to be read: timers come before that.
                 await pause(_LOOK_AGAIN_SECONDS)
-            if connection.overdue():
-                log.warning("redis misses its deadline", seconds=DEADLINE_SECONDS)
+            if connection.overdue(self._deadline_seconds):
+                log.warning("redis misses its deadline", seconds=self._deadline_seconds)
                 self._failed("no answer in time")
                 return
 

@@ -142,19 +142,25 @@ class Store(Protocol):
         """Close all connections."""
 
 
-def open_store(url: str, meanwhile: str | None = None, installation: Installation | None = None) -> Store:
+def open_store(
+    url: str,
+    meanwhile: str | None = None,
+    installation: Installation | None = None,
+    *,
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> Store:
     """The Store for a REDIS_URL. Raises ValueError for one that is wrong.
 
     meanwhile: what becomes of requests while it is away, for the log. installation: ours; a Redis of another one is as
-    good as away. None where that does not matter.
+    good as away. None where that does not matter. deadline_seconds: how long a call may wait.
     """
     address = parse_redis_url(url)
     admission = installation.claim if installation else _admit_any
     if address.kind == "cluster":
-        return ClusterStore(address, meanwhile, admission)
+        return ClusterStore(address, meanwhile, admission, deadline_seconds)
     if address.kind == "sentinel":
-        return SingleStore(_SentinelAddress(address), meanwhile, admission)
-    return SingleStore(_FixedAddress(address), meanwhile, admission)
+        return SingleStore(_SentinelAddress(address, deadline_seconds), meanwhile, admission, deadline_seconds)
+    return SingleStore(_FixedAddress(address), meanwhile, admission, deadline_seconds)
 
 
 async def _admit_any(_: Command, __: bool) -> None:
@@ -202,15 +208,15 @@ class _FixedAddress:
 class _SentinelAddress:
     """The master behind Sentinels, which is asked for at each connect."""
 
-    def __init__(self, address: RedisAddress) -> None:
+    def __init__(self, address: RedisAddress, deadline_seconds: float) -> None:
         self._master = address.master
         self.name = f"{address.master} of {','.join(f'{host}:{port}' for host, port in address.hosts)}"
         self._of_master = _endpoint(address)
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
             address.hosts,
             sentinel_kwargs={
-                "socket_timeout": DEADLINE_SECONDS,
-                "socket_connect_timeout": DEADLINE_SECONDS,
+                "socket_timeout": deadline_seconds,
+                "socket_connect_timeout": deadline_seconds,
                 # Whoever asks asks every Sentinel in turn, and Link asks again.
                 "retry": Retry(NoBackoff(), 0),
                 **_login_and_tls(address, address.sentinel_login),
@@ -235,8 +241,14 @@ class _SentinelAddress:
 class SingleStore(Link):
     """A Store on one Redis."""
 
-    def __init__(self, address: _FixedAddress | _SentinelAddress, meanwhile: str | None, admission: Admission) -> None:
-        super().__init__(address, meanwhile, admission)
+    def __init__(
+        self,
+        address: _FixedAddress | _SentinelAddress,
+        meanwhile: str | None,
+        admission: Admission,
+        deadline_seconds: float,
+    ) -> None:
+        super().__init__(address, meanwhile, admission, deadline_seconds)
         self.client: Redis | RedisCluster = address.client
         self._close_clients = address.close
 
@@ -277,9 +289,12 @@ class ClusterStore:
     on its way from node to node is away: a script cannot run while some of its keys are here and some there.
     """
 
-    def __init__(self, address: RedisAddress, meanwhile: str | None, admission: Admission) -> None:
+    def __init__(
+        self, address: RedisAddress, meanwhile: str | None, admission: Admission, deadline_seconds: float
+    ) -> None:
         self._meanwhile = meanwhile
         self._admission = admission
+        self._deadline_seconds = deadline_seconds
         self._foreign: ForeignStore | None = None
         self._claimed = self._connects_of_gone = 0
         self._unknown = False
@@ -389,7 +404,7 @@ class ClusterStore:
     async def _link(self, node: _Node) -> Link:
         if node not in self._links:
             address = _NodeAddress(replace(self._any_node, host=node[0], port=node[1]), f"{node[0]}:{node[1]}")
-            self._links[node] = Link(address, self._meanwhile)
+            self._links[node] = Link(address, self._meanwhile, deadline_seconds=self._deadline_seconds)
             await self._links[node].start()
         return self._links[node]
 

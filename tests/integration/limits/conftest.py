@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sentinel.cache import connection, keys
-from sentinel.cache.redis import open_store
+from sentinel.cache import keys
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Policy, Quota, Reservation
 from sentinel.usage.batch import Record
 from tests.support.cluster import EmbeddedCluster
+from tests.support.metering import patient_store
 from tests.support.streams import entries
 
 _numbers = count(1)
@@ -43,14 +43,12 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture
-async def make_ledger(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeLedger]:
+async def make_ledger(redis_url: str) -> AsyncIterator[MakeLedger]:
     """Makes ledgers with connections of their own, as separate processes have them."""
-    # A busy test machine must not look like a hung Redis.
-    monkeypatch.setattr(connection, "DEADLINE_SECONDS", 10.0)
     ledgers: list[RedisLedger] = []
 
     async def make(policy: Policy) -> RedisLedger:
-        store = open_store(redis_url)
+        store = patient_store(redis_url)
         await store.start()
         ledgers.append(RedisLedger(store, policy))
         return ledgers[-1]

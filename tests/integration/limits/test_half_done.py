@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from sentinel.cache import keys
-from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import Found, Letter, RedisLedger, Taken
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 from sentinel.usage.batch import Record
-from tests.support.metering import patient_redis
+from tests.support.metering import patient_store
 from tests.support.streams import entries
 
 START_MS = 1_800_000_000_000
@@ -61,15 +61,14 @@ class FailingPolicy(Policy):
 
 @pytest.fixture
 async def ledger(store_url: str) -> AsyncIterator[RedisLedger]:
-    store = open_store(store_url)
-    with patient_redis():
-        await store.start()
-        policy = FailingPolicy.of(
-            parse_rate_limits(RATES), lease_seconds=LEASE_MS / 1000, fresh_seconds=300, stale_seconds=600
-        )
-        yield RedisLedger(store, policy)
-        await store.client.flushall()
-        await store.close()
+    store = patient_store(store_url)
+    await store.start()
+    policy = FailingPolicy.of(
+        parse_rate_limits(RATES), lease_seconds=LEASE_MS / 1000, fresh_seconds=300, stale_seconds=600
+    )
+    yield RedisLedger(store, policy)
+    await store.client.flushall()
+    await store.close()
 
 
 def ask(name: str, user: str = ANA) -> Reservation:

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentinel.cache import keys
-from sentinel.cache.redis import open_store
 from sentinel.cache.redis_ledger import Letter, RedisLedger, Taken, read_account
 from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
 from sentinel.limits.account import Account, Bill
 from sentinel.limits.policy import SLICES, Cost, Policy, Quota, Reservation, Window
+from tests.support.metering import patient_store
 from tests.support.streams import entries, read_one
 
 USER = "ana"
@@ -192,7 +192,7 @@ def runner(store_url: str) -> Iterator[tuple[asyncio.Runner, RedisLedger]]:
     with asyncio.Runner() as runner:
 
         async def opened() -> RedisLedger:
-            store = open_store(store_url)
+            store = patient_store(store_url)
             await store.start()
             return RedisLedger(store, policy)
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentinel.cache import connection, keys
-from sentinel.cache.redis import Store, open_store
+from sentinel.cache import keys
+from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Cost, Policy, Reservation, Verdict
 from tests.support.arrivals import NO_QUOTA, START_MS, USER, Arrive, History, Step, ask_of, policy_of, stories
+from tests.support.metering import patient_store
 
 LIMITS = {"ai_requests": 5, "ai_input_tokens": 100, "ai_output_tokens": 150}
 SECONDS = 60
@@ -83,11 +84,10 @@ class Scripts:
 @pytest.fixture(scope="module")
 def scripts(store_url: str) -> Iterator[Scripts]:
     """One event loop and one connection for the whole module."""
-    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection, "DEADLINE_SECONDS", 10.0)
+    with asyncio.Runner() as runner:
 
         async def opened() -> Store:
-            store = open_store(store_url)
+            store = patient_store(store_url)
             await store.start()
             return store
 
