@@ -10,6 +10,7 @@ import pytest
 
 from sentinel.proxy.transport.answer import MOST_UNREAD_BYTES, ConnectFailed, HttpError, IdleTimeout, OpenFilesExceeded
 from sentinel.proxy.transport.http1 import Http1Client
+from tests.support.waiting import PATIENCE_SECONDS
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
@@ -27,7 +28,9 @@ async def request_of(reader: asyncio.StreamReader) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]:
+async def serving(
+    serve: Serve, *, has_room: Callable[[], bool] = lambda: True, **timeouts: float
+) -> AsyncIterator[Http1Client]:
     """A client of a server that does with each connection what `serve` says."""
     open_ends: set[asyncio.Task[None]] = set()
 
@@ -48,6 +51,7 @@ async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]
         connect_seconds=timeouts.get("connect", 5),
         idle_seconds=timeouts.get("idle", 10),
         keep_seconds=timeouts.get("keep", 4),
+        has_room=has_room,
     )
     try:
         yield client
@@ -55,7 +59,7 @@ async def serving(serve: Serve, **timeouts: float) -> AsyncIterator[Http1Client]
         await client.close()
         server.close()
         if open_ends:
-            await asyncio.wait(open_ends, timeout=5)
+            await asyncio.wait(open_ends, timeout=PATIENCE_SECONDS)
 
 
 async def post(client: Http1Client, body: bytes = b"{}") -> bytes:
@@ -205,8 +209,7 @@ async def test_where_files_are_short_no_connection_is_made() -> None:
             await go_on.wait()
             writer.write(COUNTED[-1:])
 
-    async with serving(serve) as client:
-        client._has_room = lambda: client.connections < 2
+    async with serving(serve, has_room=lambda: client.connections < 2) as client:
         answers = [await client.send(b"POST", b"/x", b"", b"{}") for _ in range(2)]
         assert client.connections == 2
         with pytest.raises(OpenFilesExceeded):
@@ -315,13 +318,13 @@ async def test_giving_up_closes_the_connection() -> None:
         answer = await client.send(b"POST", b"/x", b"", b"")
         await came.get()
         answer.close()
-        await asyncio.wait_for(closed.get(), 5)
+        await asyncio.wait_for(closed.get(), PATIENCE_SECONDS)
         task = asyncio.create_task(post(client))
         await came.get()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(closed.get(), 5)
+        await asyncio.wait_for(closed.get(), PATIENCE_SECONDS)
 
 
 async def test_unasked_bytes_end_a_resting_connection() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+import redis
 
 from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
@@ -19,7 +20,8 @@ from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import ByDimension, Cost, Quota, Reservation
 from sentinel.usage.dead_letters import DeadLetter, DeadLetters
 from sentinel.usage.reconciliation import Reconciler
-from tests.support.metering import Books, open_books
+from sentinel.zion.client import ZionClient
+from tests.support.metering import Books, Words, open_books, other_zion, scripted, tapped
 from tests.support.waiting import until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
@@ -295,40 +297,37 @@ async def test_what_happens_meanwhile_is_not_lost(books: Books, step: int) -> No
     await limited(books, 30)
     assert await admitted(books, 10) == 10
     await limited(books, 12)
-    count, real = 0, books.store.command
-    outbox = books.outbox()
+    count, outbox = 0, books.outbox()
 
-    async def command(*words: object, **options: object) -> object:
+    async def between_two_steps(words: Words) -> None:
         nonlocal count
-        answer = await real(*words, **options)  # type: ignore[arg-type]
         if words[0] == "XRANGE":
             count += 1
             if count == step:
                 await books.spend(ANA, Cost(1, 0, 0))
             elif count == step + 1:
                 await outbox.flush()
-        return answer
 
-    books.store.command = command  # type: ignore[method-assign]  # To have something happen between two steps.
-    await Reconciler(books.ledger).reconcile()
-    books.store.command = real  # type: ignore[method-assign]
+    await Reconciler(tapped(books.store, after=between_two_steps)).reconcile()
     waiting = await books.waiting()
     assert (await account(books))["pend"][0] == waiting
 
 
-async def test_records_of_a_group_that_was_destroyed_are_booked_once(books: Books) -> None:
+async def test_records_of_a_group_that_was_destroyed_are_booked_once(
+    books: Books, simulator: ZionSimulator, store_url: str
+) -> None:
     """XACK tells nothing then; what was in the outbox was pending."""
     await limited(books, 10)
     assert await admitted(books, 6) == 6
-    outbox = books.outbox()
-    partition = keys.account_keys("ana").partition
-    real = outbox._governance.report
+    outbox = keys.outbox(keys.account_keys("ana").partition)
 
-    async def report(*args: object) -> object:
-        await books.store.command("XGROUP", "DESTROY", keys.outbox(partition), keys.GROUP, key=keys.outbox(partition))
-        return await real(*args)  # type: ignore[arg-type]
+    def destroyed(*_: object) -> None:
+        with redis.Redis.from_url(store_url) as client:
+            assert client.xgroup_destroy(outbox, keys.GROUP)
 
-    outbox._governance.report = report  # type: ignore[method-assign,assignment]
-    await outbox.flush()
+    with other_zion(scripted(destroyed, simulator)) as url:
+        books.zion = ZionClient(url, simulator.api_key)
+        await books.outbox().flush()
+        await books.zion.close()
     assert await account(books) == {"pend": (0, 0, 0), "letters": (0, 0, 0)}
     assert await admitted(books) == 4

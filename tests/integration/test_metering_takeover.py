@@ -9,7 +9,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import redis
@@ -20,7 +19,7 @@ from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import Cost
 from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
-from tests.support.metering import Books, Stepped, open_books
+from tests.support.metering import Books, Stepped, Words, open_books, tapped
 from tests.support.streams import append, entries
 from tests.support.waiting import until
 
@@ -148,17 +147,22 @@ async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books
     await successor.flush()
     await until(lambda: _told_by(successor))
     calls = len(books.reports())
-    victim._scheduler.pause_until = 0.0
-    await victim.flush()
+    # Once its pause after the failure is over.
+    await until(victim.flush)
     assert len(books.reports()) == calls
     assert books.booked() == books.owed
 
 
 async def test_a_process_that_was_stopped_right_before_a_call(books: Books, short_lives: None) -> None:
     """Who goes on after a silence that was too long does not send what it was about to send."""
-    victim, successor = books.outbox("far"), books.outbox("near|1|1")
     awake = asyncio.Event()
-    victim._delivery._calls.wait = awake.wait  # type: ignore[method-assign,assignment]
+
+    async def stopped(words: Words) -> None:
+        if words[:2] == ("HSET", keys.batches()):
+            await awake.wait()
+
+    victim = replace(books, ledger=tapped(books.store, after=stopped)).outbox("far")
+    successor = books.outbox("near|1|1")
     await books.spend(ANA)
     working = asyncio.create_task(victim.flush())
     await until(lambda: _sent(books))
@@ -220,18 +224,20 @@ async def test_a_redis_that_lost_its_last_moments(books: Books, read: bool) -> N
 
 async def test_a_redis_that_lost_a_batch_before_its_answer_was_noted(books: Books) -> None:
     """Zion's yes counts although Redis was cut off before it could be written down, and has forgotten the batch."""
-    outbox = books.outbox()
+    cuts = 0
+
+    async def cut_off(words: Words) -> None:
+        nonlocal cuts
+        # Nothing was refused, says an answer.
+        if words[:2] == ("HSET", keys.batches()) and words[3] == b"{}" and not cuts:
+            cuts += 1
+            await books.store.client.delete(keys.batches())
+            raise RedisUnavailable("away")
+
+    outbox = replace(books, ledger=tapped(books.store, before=cut_off)).outbox()
     await books.spend(ANA)
-    note = outbox._batches.note_answer
-
-    async def cut_off(*_: Any) -> None:
-        await books.store.client.delete(keys.batches())
-        raise RedisUnavailable("away")
-
-    outbox._batches.note_answer = cut_off  # type: ignore[method-assign,assignment]
     with pytest.raises(RedisUnavailable):
         await outbox.flush()
-    outbox._batches.note_answer = note  # type: ignore[method-assign]
     await books.told(outbox)
     assert books.booked() == books.owed
 
@@ -250,8 +256,8 @@ async def _reconnected(books: Books) -> None:
 @pytest.mark.parametrize("what", ["all is well", "one is refused", "a batch is refused", "no answer"])
 async def test_a_redis_that_lost_its_last_moments_at_every_step(books: Books, store_url: str, what: str) -> None:
     """Wherever Redis is thrown back to, while usage is told and after it, nothing is told twice, or never."""
-    # For here Redis loses moments that are long past.
-    books.timings = replace(books.timings, remember_seconds=600.0)
+    # For here Redis loses moments that are long past, and what it has then is looked for at once.
+    books.timings = replace(books.timings, remember_seconds=600.0, recall_seconds=0.0)
     pictures: list[dict[bytes, bytes]] = []
     outbox = books.outbox()
     await books.told(outbox)
@@ -280,7 +286,6 @@ async def test_a_redis_that_lost_its_last_moments_at_every_step(books: Books, st
                 for key, value in picture.items():
                     restores.restore(key, 0, value)
                 restores.execute()
-            outbox._recall_at = 0.0
             await books.settle_again()
             await books.told(outbox)
             assert books.booked() == books.owed, step

@@ -7,11 +7,11 @@ import contextlib
 import itertools
 import types
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -28,6 +28,9 @@ from tests.support.waiting import until
 POLICY = Policy((), None, 30_000, 300_000, 3_600_000)
 QUICK = Timings(unconfirmed_seconds=0.1, backoff_scale=0.1)
 """Ten times shorter pauses after failures."""
+
+Words = tuple[Any, ...]
+Tap = Callable[[Words], Awaitable[None]]
 
 USUAL = Cost(1, 12, 7)
 _numbers = itertools.count(1)
@@ -143,6 +146,32 @@ async def empty_store(url: str) -> AsyncIterator[Store]:
 def patient_store(url: str) -> Store:
     """A store that waits longer for Redis: most tests are not about a machine that is busy with others."""
     return open_store(url, deadline_seconds=10.0)
+
+
+class _Tapped:
+    def __init__(self, store: Store, before: Tap, after: Tap) -> None:
+        self._store, self._before, self._after = store, before, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def command(self, *words: Any, **options: Any) -> Any:
+        await self._before(words)
+        answer = await self._store.command(*words, **options)
+        await self._after(words)
+        return answer
+
+
+async def _nothing(_: Words) -> None:
+    return
+
+
+def tapped(store: Store, *, before: Tap = _nothing, after: Tap = _nothing) -> RedisLedger:
+    """A ledger on this store, whose single commands are told before they are sent, and after they were answered.
+
+    What is told may wait, or raise what the caller of the command shall hear.
+    """
+    return RedisLedger(cast("Store", _Tapped(store, before, after)), POLICY)
 
 
 @contextlib.contextmanager

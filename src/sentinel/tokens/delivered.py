@@ -95,9 +95,9 @@ class DeliveredText:
 
     __slots__ = ("_count", "_texts", "_unread_bytes")
 
-    def __init__(self, model: str) -> None:
-        """model: as the client named it; decides the encoding."""
-        self._count = count_for(model)
+    def __init__(self, model: str, count: Count | None = None) -> None:
+        """model: as the client named it; decides the encoding, unless `count` is given."""
+        self._count = count or count_for(model)
         self._texts: dict[tuple[int, int, int], _Text] = {}
         self._unread_bytes = 0
 

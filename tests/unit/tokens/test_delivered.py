@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sentinel.tokens import delivered
 from sentinel.tokens.answer import read_event
+from sentinel.tokens.bpe import count_for
 from sentinel.tokens.delivered import FOLD_CHARS, MAX_TEXTS, DeliveredText, safe_point
 from sentinel.tokens.loose import Kind, Text
 from tests.unit.tokens.oracle import true_count
@@ -148,17 +149,16 @@ def test_texts_are_bounded_in_number() -> None:
     assert stream.count() >= MAX_TEXTS * 4
 
 
-def test_counting_again_does_not_count_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_again_does_not_count_again() -> None:
     """Asking after every delta hands each character to the tokenizer about once."""
-    stream, counted = DeliveredText("gpt-4o"), 0
-    true = stream._count
+    counted, count = 0, count_for("gpt-4o")
 
     def spy(text: str) -> int:
         nonlocal counted
         counted += len(text)
-        return true(text)
+        return count(text)
 
-    stream._count = spy
+    stream = DeliveredText("gpt-4o", spy)
     for _ in range(200):
         for piece in ("Some ", "more ", "text. "):
             stream.feed(content(piece))
