@@ -1,4 +1,7 @@
-"""A cluster whose slots move while requests come: each call reaches the node that has its keys."""
+"""A cluster whose slots move while requests come: each call reaches the node that has its keys.
+
+About: `cache/connection.py`.
+"""
 
 from __future__ import annotations
 
