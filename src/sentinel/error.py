@@ -217,12 +217,12 @@ class PlaceTaken(AppError):
 
     status, code = 503, "service_unavailable"
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The request was held up for longer than its reservation lasts, and its place under the limits is taken by "
-            "now. Nothing is charged. Please try again.",
-            retry_after_seconds=1,
-        )
+    def __init__(
+        self,
+        message: str = "The request was held up for longer than its reservation lasts, and its place under the limits "
+        "is taken by now. Nothing is charged. Please try again.",
+    ) -> None:
+        super().__init__(message, retry_after_seconds=1)
 
 
 class ForeignStore(RedisUnavailable):
