@@ -291,7 +291,7 @@ async def test_leaving_after_200_and_before_the_answer(stage: Stage, gate: Gate)
 
 async def test_no_time_means_never() -> None:
     """With 0 seconds nobody looks."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await StreamKeepAlive(0, Tasks()).run()
 
 

@@ -23,7 +23,7 @@ from sentinel.proxy.transport.answer import ConnectFailed, HttpError
 from sentinel.proxy.transport.dialer import Dialer
 from sentinel.proxy.transport.http1 import Http1Client
 from tests.support.sockets import close, nodelay_of_ends, reset
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 
@@ -33,7 +33,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(5)
+        self.listener.settimeout(PATIENCE_SECONDS)
         self.connections: list[socket.socket] = []
 
     @property
@@ -42,7 +42,7 @@ class Peer:
 
     def accept(self) -> socket.socket:
         connection, _ = self.listener.accept()
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_SECONDS)
         self.connections.append(connection)
         return connection
 
@@ -286,7 +286,7 @@ def _first_asked(connections: list[socket.socket]) -> socket.socket:
 
     asked: socket.socket = wait_until(found, "a request")
     for connection in connections:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_SECONDS)
     return asked
 
 

@@ -13,6 +13,7 @@ from sentinel.proxy.provider import ProviderRequest
 from sentinel.proxy.transport.answer import HttpError
 from sentinel.proxy.transport.http1 import Http1Client
 from tests.integration.test_http1_kept import ANSWER, Peer, client_of
+from tests.support.waiting import PATIENCE_SECONDS
 
 PIECE = b"x" * 65_536
 
@@ -94,7 +95,7 @@ async def test_a_slow_provider_holds_up_the_client() -> None:
         task = asyncio.create_task(upload(client, body))
         connection = await asyncio.to_thread(peer.accept)
         asked = -1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while body.asked == 0 or body.asked != asked:
                 asked = body.asked
                 await asyncio.sleep(0.2)
@@ -113,7 +114,7 @@ async def test_an_early_answer_ends_the_upload() -> None:
         connection = await asyncio.to_thread(peer.accept)
         connection.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
         assert await task == b"big"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await body.ended.wait()
         assert body.asked < 320
         assert len(client._idle) == 0
@@ -158,7 +159,7 @@ async def test_a_provider_that_leaves_ends_the_upload() -> None:
         connection.close()
         with pytest.raises(HttpError):
             await task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await body.ended.wait()
         await client.close()
 

@@ -21,7 +21,7 @@ from sentinel.usage import partition_ownership
 from sentinel.usage.outbox import Outbox
 from tests.support.metering import Books, Stepped, Words, open_books, tapped
 from tests.support.streams import append, entries
-from tests.support.waiting import until
+from tests.support.waiting import AT_ONCE_SECONDS, until
 
 ANA, BO, CY = "ana@corp.test", "bo@corp.test", "cy@corp.test"
 NOBODY = 99_999_999
@@ -336,7 +336,7 @@ async def test_stopping_does_not_wait_for_ever(books: Books) -> None:
     await books.spend(ANA)
     books.simulator.faults.set(delay_seconds=30)
     outbox = books.outbox()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(AT_ONCE_SECONDS):
         await outbox.stop(0.3)
     books.simulator.faults.clear()
     await books.told(books.outbox("next"))

@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, chat
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
@@ -119,7 +120,9 @@ def ask(
     names = {name: name for name in re.findall(r"{(.*?)}", path)}
     body = {**chat(text), "prompt": text, "input": text} if path in MODELS else None
     headers = {"Authorization": key, **headers}
-    response = requests.request(method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=10)
+    response = requests.request(
+        method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=PATIENCE_SECONDS
+    )
     schema[path][method].Case(path_parameters=names).validate_response(response, checks=AS_DOCUMENTED)
     return response
 

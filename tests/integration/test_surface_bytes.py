@@ -13,7 +13,7 @@ import pytest
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, COMPLETIONS, chat, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ASK = b'"stream_options":{"include_usage":true}'
 
@@ -313,7 +313,7 @@ def test_an_event_arrives_before_the_next_is_sent(
     """Sentinel waits neither for the end of a stream nor for a second event."""
     gate = threading.Event()
     provider.streams(delta("first"), delta("second"), DONE, gate=gate)
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", CHAT, json.dumps(chat(stream=True)), {"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     try:

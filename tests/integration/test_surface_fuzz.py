@@ -15,6 +15,7 @@ from tests.support.client import Answer, answer_of
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, head, read_answer, send
+from tests.support.waiting import PATIENCE_SECONDS
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -114,7 +115,7 @@ class Caller:
     def __init__(self, sentinel: SentinelProcess, token: str) -> None:
         self.sentinel = sentinel
         self.token = token
-        self.connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+        self.connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
 
     def post(self, path: str, body: bytes, **headers: str) -> Answer:
         self.connection.request("POST", path, body, {"Authorization": f"Bearer {self.token}", **headers})

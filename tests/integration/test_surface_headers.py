@@ -253,11 +253,11 @@ def test_a_slow_body_is_not_our_time(sentinel: SentinelProcess, token: str) -> N
     body = json.dumps(chat("[[tokens=1]]")).encode()
     with raw_connection(sentinel) as connection:
         connection.sendall(head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]))
-        time.sleep(0.6)  # What the client does, not what the test waits for.
+        time.sleep(1.2)  # What the client does, not what the test waits for.
         connection.sendall(body)
         answer = read_answer(connection)
     assert answer.status == 200
-    assert float(answer.headers["x-sentinel-overhead-ms"]) < 500
+    assert float(answer.headers["x-sentinel-overhead-ms"]) < 1000
 
 
 def test_nothing_of_the_client_but_the_allowed_reaches_the_provider(

@@ -11,7 +11,7 @@ import pytest
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, COMPLETIONS, chat, head, is_closed, post, read_answer, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ADMIN_KEY = "operators-own"
 
@@ -235,7 +235,7 @@ def test_connections_that_say_nothing_leave_no_line(sentinel: SentinelProcess) -
     marker = send(sentinel, "GET", "/nowhere").headers["x-request-id"]
     line_of(sentinel, marker)
     before = len(sentinel.ended())
-    with socket.create_connection(("127.0.0.1", sentinel.port), timeout=5):
+    with socket.create_connection(("127.0.0.1", sentinel.port), timeout=PATIENCE_SECONDS):
         pass
     with raw_connection(sentinel) as connection:
         connection.sendall(b"\r\n")

@@ -13,11 +13,12 @@ import pytest
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, chat, head, is_closed, post, read_answer, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import AT_ONCE_SECONDS, PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture(scope="module")
-def sentinel(stack: Stack) -> SentinelProcess:
+def hasty(stack: Stack) -> SentinelProcess:
+    """One that waits for heads for so short a time that it can be waited for."""
     return stack.sentinel(REQUEST_HEADER_TIMEOUT_SECONDS="0.5")
 
 
@@ -32,7 +33,7 @@ def test_a_huge_token_gets_its_answer(sentinel: SentinelProcess, size: int) -> N
     answer = send(sentinel, "POST", CHAT, "x" * size, chat())
     assert answer.is_error(431, "request_headers_too_large")
     assert answer.headers["connection"] == "close"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < AT_ONCE_SECONDS
 
 
 def test_a_huge_head_is_refused_however_it_comes(sentinel: SentinelProcess) -> None:
@@ -99,22 +100,21 @@ def test_a_malformed_chunk_ends_its_request(sentinel: SentinelProcess, token: st
     assert wait_until(told, "its line") == [(400, "refused", "invalid_json")]
 
 
-def test_a_slow_head_is_408(sentinel: SentinelProcess) -> None:
+def test_a_slow_head_is_408(hasty: SentinelProcess) -> None:
     """A head that drips in is cut off after REQUEST_HEADER_TIMEOUT_SECONDS, with an answer."""
-    with raw_connection(sentinel) as connection:
+    with raw_connection(hasty) as connection:
         started = time.monotonic()
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-slow: ")
         answer = read_answer(connection)
-        assert 0.3 < time.monotonic() - started < 2
+        assert 0.3 < time.monotonic() - started < AT_ONCE_SECONDS
         assert answer.is_error(408, "request_timeout")
         assert answer.headers["x-request-id"].startswith("req_")
 
 
-def test_a_drip_does_not_reset_the_clock(sentinel: SentinelProcess) -> None:
+def test_a_drip_does_not_reset_the_clock(hasty: SentinelProcess) -> None:
     """A byte now and then does not keep a head alive."""
-    with raw_connection(sentinel) as connection:
+    with raw_connection(hasty) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nx: ")
-        started = time.monotonic()
 
         def refused() -> bool:
             connection.sendall(b"y")
@@ -125,21 +125,20 @@ def test_a_drip_does_not_reset_the_clock(sentinel: SentinelProcess) -> None:
                 return False
 
         wait_until(refused, "the refusal")
-        assert time.monotonic() - started < 2
 
 
-def test_a_slow_second_head_is_408_too(sentinel: SentinelProcess) -> None:
+def test_a_slow_second_head_is_408_too(hasty: SentinelProcess) -> None:
     """The clock also runs for the second request of a connection."""
-    with raw_connection(sentinel) as connection:
+    with raw_connection(hasty) as connection:
         connection.sendall(head("/health/live", "GET"))
         assert read_answer(connection).status == 200
         connection.sendall(b"GET /health")
         assert read_answer(connection).is_error(408, "request_timeout")
 
 
-def test_a_connection_that_was_opened_ahead_is_kept(sentinel: SentinelProcess) -> None:
+def test_a_connection_that_was_opened_ahead_is_kept(hasty: SentinelProcess) -> None:
     """The clock for heads starts with the first byte of one, however late that comes; then it runs."""
-    with raw_connection(sentinel) as connection, raw_connection(sentinel) as slow:
+    with raw_connection(hasty) as connection, raw_connection(hasty) as slow:
         deadline = time.monotonic() + 1.2
         wait_until(lambda: time.monotonic() >= deadline)
         connection.sendall(head("/health/live", "GET"))
@@ -147,12 +146,12 @@ def test_a_connection_that_was_opened_ahead_is_kept(sentinel: SentinelProcess) -
         started = time.monotonic()
         slow.sendall(b"\r\nG")
         assert read_answer(slow).is_error(408, "request_timeout")
-        assert 0.3 < time.monotonic() - started < 2
+        assert 0.3 < time.monotonic() - started < AT_ONCE_SECONDS
 
 
-def test_a_connection_between_requests_is_kept(sentinel: SentinelProcess) -> None:
+def test_a_connection_between_requests_is_kept(hasty: SentinelProcess) -> None:
     """The clock for heads does not run between two requests: keep-alive connections stay."""
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", hasty.port, timeout=PATIENCE_SECONDS)
     for pause in (0.0, 1.0):
         deadline = time.monotonic() + pause
         wait_until(lambda: time.monotonic() >= deadline)  # noqa: B023 (waited for at once)
@@ -166,12 +165,12 @@ def test_a_connection_between_requests_is_kept(sentinel: SentinelProcess) -> Non
 
 @pytest.mark.parametrize("in_one_write", [True, False])
 def test_a_long_answer_is_not_cut_by_the_clock_for_heads(
-    sentinel: SentinelProcess, token: str, in_one_write: bool
+    hasty: SentinelProcess, token: str, in_one_write: bool
 ) -> None:
     """Once a head is there its clock stands still, also when head and body came in one packet."""
     body = json.dumps(chat("[[tokens=8 delay=0.2]]", stream=True)).encode()
     start, rest = whole(token, body)[: -len(body)], body
-    with raw_connection(sentinel) as connection:
+    with raw_connection(hasty) as connection:
         if in_one_write:
             connection.sendall(start + rest)
         else:
@@ -265,4 +264,4 @@ def test_many_half_open_heads_block_nobody(sentinel: SentinelProcess, token: str
             connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nx: ")
         started = time.monotonic()
         assert post(sentinel, token, chat("[[tokens=1]]")).status == 200
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < AT_ONCE_SECONDS

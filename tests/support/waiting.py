@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
 """How long a test waits for what should come at once: a busy machine is no failure."""
+AT_ONCE_SECONDS = 10.0
+"""For what waits for nothing: even so a busy machine takes its time. What it must not wait for takes longer."""
 _LOOK_SECONDS = 0.01
 
 

@@ -24,8 +24,6 @@ from tests.support.surface import chat
 from tests.support.waiting import until
 
 LEASE_SECONDS = 2.0
-LATE_SECONDS = LEASE_SECONDS + 4
-"""A lease, a turn of the lease expirer, and what a busy machine takes longer."""
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +78,20 @@ async def test_a_killed_process_gives_back_what_it_held(stack: Stack, other: Sen
         await until(lambda: len(texts) > 250, "some chunks")
         victim.kill()
         killed = time.monotonic()
-        delivered = len([text for text in texts if text])
         refused = await small(other, token)
         assert (refused.status, refused.error["details"]["metric"]) == (429, "concurrency")
-    await asyncio.gather(whole, return_exceptions=True)
-    while (answer := await small(other, token)).status == 429:
-        assert time.monotonic() - killed < LATE_SECONDS
-        await asyncio.sleep(0.05)
-    assert answer.status == 200
-    assert time.monotonic() - killed > LEASE_SECONDS / 3
+        await asyncio.gather(whole, return_exceptions=True)
+        statuses: list[int] = []
+
+        async def admitted() -> bool:
+            statuses.append((await small(other, token)).status)
+            return statuses[-1] != 429
+
+        await until(admitted, "the end of the lease")
+        assert statuses[-1] == 200
+        assert time.monotonic() - killed > LEASE_SECONDS / 3
+        # By now all has been read that the kernel had.
+        delivered = len([text for text in texts if text])
     booked = await asyncio.to_thread(stack.booked, 2, email)
     assert booked["ai_requests"] == 2
     # The last checkpoint is about a second old at most, that is 100 tokens.
@@ -103,7 +106,7 @@ async def test_the_lease_expirer_ends_leases_of_users_who_stay_away(stack: Stack
     async with streaming(victim, token, "[[tokens=5000 delay=0.02]]") as texts:
         await until(lambda: len(texts) > 70, "some chunks")
         victim.kill()
-    booked = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+    booked = await asyncio.to_thread(stack.booked, 1, email)
     assert booked["ai_requests"] == 1
     assert booked["ai_output_tokens"] >= 20
 
@@ -153,7 +156,7 @@ async def test_a_paused_process_bills_once(stack: Stack, other: SentinelProcess)
         await until(lambda: len(texts) > 60, "some chunks")
         victim.signal(signal.SIGSTOP)
         try:
-            partly = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+            partly = await asyncio.to_thread(stack.booked, 1, email)
             assert 0 < partly["ai_output_tokens"] < 200
         finally:
             victim.signal(signal.SIGCONT)
@@ -182,7 +185,7 @@ async def test_a_process_that_was_stopped_delivers_nothing_that_others_have(
                 await until(lambda: noted(client, leases) == at_first, "the checkpoint")
             victim.signal(signal.SIGSTOP)
             try:
-                partly = await asyncio.to_thread(stack.booked, 1, email, LATE_SECONDS + 4)
+                partly = await asyncio.to_thread(stack.booked, 1, email)
                 assert partly["ai_output_tokens"] == at_first
                 gate.set()
                 answer = await post(other, token, chat(f"[[tokens={others}]]", max_tokens=others))

@@ -16,7 +16,7 @@ from tests.support.client import Answer
 from tests.support.crowd import crowd, post, start_all
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
 
 ADMIN_KEY = "operator-key"
 
@@ -150,7 +150,7 @@ async def test_zion_away_serves_what_it_said(stack: Stack, quick: SentinelProces
     stack.booked(1, user.email)
     with fault(stack, status=500, path_prefix="/api/v1/limits"):
         calls = limit_calls(stack, user)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while limit_calls(stack, user) == calls:
                 assert (await ask(quick, token, model="no-such-model")).status == 404
         refused = await until_status(quick, token, 429)

@@ -24,7 +24,7 @@ import pytest
 
 from sentinel.dev.ports import free_port
 from tests.support.stack import Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 LAUNCHER = Path(__file__).parents[2] / "sentinel"
@@ -178,7 +178,7 @@ def test_a_second_ctrl_c_ends_all_of_it_at_once(tmp_path: Path) -> None:
             {"Authorization": f"Bearer {token}"},
         )
         job = running.descendants()
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             assert answer.readline().startswith(b"data: ")
             os.killpg(running.process.pid, signal.SIGINT)
             wait_until(lambda: "Waiting up to 30 s for 1 open request" in running.output, "a word")
@@ -251,7 +251,7 @@ def test_what_is_given_replaces_its_stand_in(stack: Stack, tmp_path: Path, given
             b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}',
             {"Authorization": f"Bearer {token}"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             assert answer.status == 200
         assert any(call.method == "POST" for call in list(real.openai.calls)[before:]) == (real.openai_url in output)
         assert running.interrupt() == 0

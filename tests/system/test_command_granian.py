@@ -16,7 +16,7 @@ from sentinel.proxy.keepalive import COMMENT
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, sdk
 from tests.support.surface import CHAT, chat, post, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 SILENCE_SECONDS = 0.2
@@ -83,7 +83,7 @@ def test_granian_keeps_silent_streams_alive(stack: Stack, sentinel: SentinelProc
     faults = stack.simulators.openai.faults
     for directive, last in (("tokens=2 delay=0.7", "[DONE]"), ("status=400", None)):
         faults.set(hang=True, path_prefix=CHAT)
-        connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
         body = json.dumps(chat(f"[[{directive}]]", stream=True))
         connection.request("POST", CHAT, body, {"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
@@ -101,7 +101,7 @@ def test_granian_keeps_silent_streams_alive(stack: Stack, sentinel: SentinelProc
 def test_granian_tells_of_a_client_that_leaves(stack: Stack, sentinel: SentinelProcess) -> None:
     """An abandoned stream ends at the provider, and is charged what was delivered."""
     _, token = stack.user("granian3@corp.test")
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     body = json.dumps(chat("[[tokens=900 delay=0.05]]", stream=True))
     connection.request("POST", CHAT, body, {"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()

@@ -22,7 +22,7 @@ import pytest
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 GOOD = {"ZION_API_URL": "http://127.0.0.1:9", "ZION_API_KEY": "zion-key", "OPENAI_API_KEY": "sk-key"}
@@ -222,7 +222,7 @@ def test_without_redis_the_end_waits_for_nothing(tmp_path: Path) -> None:
 @contextmanager
 def open_stream(sentinel: SentinelProcess, token: str, text: str) -> Iterator[http.client.HTTPResponse]:
     """A stream of which the first event has come."""
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", CHAT, json.dumps(chat(text, stream=True)), {"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     assert answer.status == 200
@@ -286,7 +286,7 @@ def test_a_request_without_an_answer_at_the_end_gets_a_503(stack: Stack) -> None
     """A whole answer that does not come within the grace is an error that says to try again."""
     sentinel = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1")
     _, token = stack.user("late-answer@corp.test")
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", CHAT, json.dumps(chat("[[first_delay=30]]")), {"Authorization": f"Bearer {token}"})
     wait_until(lambda: any(b"first_delay=30" in call.raw for call in stack.simulators.openai.calls))
     sentinel.signal(signal.SIGTERM)
@@ -301,7 +301,7 @@ def test_a_request_without_an_answer_at_the_end_gets_a_503(stack: Stack) -> None
 def test_an_idle_process_ends_at_once(stack: Stack) -> None:
     """Idle keep-alive connections do not hold the end up."""
     sentinel = stack.sentinel()
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/health/live")
     connection.getresponse().read()
     assert sentinel.stop(5) == 0

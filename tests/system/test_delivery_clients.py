@@ -23,7 +23,7 @@ from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.openai import Billed
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 STALL_SECONDS = 1
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -52,7 +52,7 @@ class Caller:
         connection = socket.socket()
         if read_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
-        connection.settimeout(20)
+        connection.settimeout(PATIENCE_SECONDS)
         connection.connect(("127.0.0.1", sentinel.port))
         body = json.dumps(chat(text, **fields)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.token}\r\n"

@@ -26,7 +26,7 @@ from tests.support.scripted import MODELS, ScriptedProvider
 from tests.support.sockets import close, nodelay_of_ends, reset
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import CHAT, chat, head, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 COMMENT = b": keep-alive\n"
 SILENCE_SECONDS = 0.2
@@ -137,7 +137,9 @@ def test_the_sdk_reads_a_stream_with_silences(
 def asking(sentinel: SentinelProcess, token: str, **fields: Any) -> Iterator[http.client.HTTPResponse]:
     """A request whose answer has begun."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=15)) as connection:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
+    ) as connection:
         connection.request("POST", CHAT, json.dumps(chat(**fields)).encode(), headers)
         with connection.getresponse() as answer:
             yield answer
@@ -313,6 +315,7 @@ def test_a_kept_connection_that_dies_costs_nothing(stack: Stack, end: Any, strea
 # ----------------------------------------------------------------------------------------------------- small chunks
 
 CHUNKS, CHUNK_BYTES, EVERY_SECONDS = 64, 60, 0.02
+ROUNDS = 10
 PROMPT_SECONDS = 0.01
 """A delayed acknowledgement takes 40 ms, and would hold up all chunks but a few."""
 
@@ -356,19 +359,29 @@ def test_small_chunks_arrive_at_once(stack: Stack) -> None:
     with contextlib.closing(Dripping()) as provider:
         sentinel = stack.sentinel(OPENAI_API_URL=provider.url)
         _, token = stack.user("drip@corp.test")
-        body = json.dumps(chat(stream=True)).encode()
-        with raw_connection(sentinel) as connection:
-            connection.sendall(head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]) + body)
-            came: list[float] = []
-            got = b""
-            while len(came) < CHUNKS:
-                piece = connection.recv(65536)
-                assert piece
-                got += piece
-                came += [time.monotonic()] * (got.count(b"data: ") - len(came))
-    late = [after - before for before, after in zip(provider.sent, came, strict=True)]
-    assert statistics.median(late) < PROMPT_SECONDS
-    assert sum(seconds > 2 * PROMPT_SECONDS for seconds in late) < CHUNKS // 4
+        # A busy machine holds up some of them; what holds up all of them does so each time.
+        late: list[float] = []
+        for _ in range(ROUNDS):
+            late = lateness(sentinel, token, provider)
+            if statistics.median(late) < PROMPT_SECONDS and sum(s > 2 * PROMPT_SECONDS for s in late) < CHUNKS // 4:
+                return
+    raise AssertionError(late)
+
+
+def lateness(sentinel: SentinelProcess, token: str, provider: Dripping) -> list[float]:
+    """How long after it was sent each chunk came."""
+    body = json.dumps(chat(stream=True)).encode()
+    provider.sent.clear()
+    with raw_connection(sentinel) as connection:
+        connection.sendall(head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]) + body)
+        came: list[float] = []
+        got = b""
+        while len(came) < CHUNKS:
+            piece = connection.recv(65536)
+            assert piece
+            got += piece
+            came += [time.monotonic()] * (got.count(b"data: ") - len(came))
+    return [after - before for before, after in zip(provider.sent, came, strict=True)]
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:
@@ -391,7 +404,7 @@ def test_small_answers_leave_at_once() -> None:
     thread.start()
     try:
         wait_until(lambda: server.started, "the server")
-        with socket.create_connection(("127.0.0.1", settings.sentinel_port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", settings.sentinel_port), timeout=PATIENCE_SECONDS) as client:
             port = client.getsockname()[1]
             # It is set right after the connection is accepted.
             wait_until(lambda: nodelay_of_ends(port) == [1], "TCP_NODELAY")

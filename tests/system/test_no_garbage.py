@@ -15,7 +15,7 @@ import pytest
 from tests.support import collector
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 TIMES = 20
 FEW = TIMES // 2
@@ -47,7 +47,7 @@ def collected(stack: Stack) -> Collected:
 
 def leave(sentinel: SentinelProcess, token: str) -> None:
     """Go away in the middle of a stream."""
-    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
     body = json.dumps(chat("[[tokens=500 delay=0.01]]", stream=True))
     connection.request("POST", CHAT, body, {"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()

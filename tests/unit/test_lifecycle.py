@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sentinel.lifecycle import LifeCycle, Service
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Story:
@@ -79,7 +80,7 @@ async def test_a_loop_runs_from_its_service_s_start_until_it_has_closed() -> Non
     service = Service("delivery", story.step("starts"), story.step("closes"), {"heartbeat": story.loop("heartbeat")})
     life_cycle = LifeCycle([service])
     await life_cycle.start()
-    await asyncio.wait_for(story.reached.wait(), 5)
+    await asyncio.wait_for(story.reached.wait(), PATIENCE_SECONDS)
     await life_cycle.close()
     assert story.told == ["starts", "heartbeat runs", "closes", "heartbeat ends"]
 
@@ -98,7 +99,7 @@ async def test_a_loop_that_fails_is_told_by_its_name() -> None:
 
     life_cycle = LifeCycle([Service("ledger", loops={"reaper": fail})], note)
     await life_cycle.start()
-    await asyncio.wait_for(told.wait(), 5)
+    await asyncio.wait_for(told.wait(), PATIENCE_SECONDS)
     assert (failed, life_cycle.failing) == (["reaper"], ["reaper"])
     await life_cycle.close()
     assert life_cycle.failing == []

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from sentinel.memory_budget import SMALL_BYTES, Claim, MemoryBudget
+from tests.support.waiting import PATIENCE_SECONDS
 
 MB = 1024 * 1024
 MOST = 16 * MB
@@ -80,7 +81,7 @@ async def test_all_are_served_and_the_budget_is_kept(memory: MemoryBudget, users
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*(_served(_Connection(memory, f"u{n % users}")) for n in range(24)))
     watching.cancel()
     share = MOST if users > 1 else MOST * 3 // 8
@@ -93,7 +94,7 @@ async def test_who_stalls_holds_a_share_and_no_more(memory: MemoryBudget) -> Non
     stalled = [asyncio.create_task(_Connection(memory, "mallory", stalls=True).receive()) for _ in range(24)]
     await asyncio.sleep(0.1)
     assert memory.held_bytes <= MOST * 3 // 8 + BODY + STEP
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await _served(_Connection(memory, "ana", 2 * MB))
     for task in stalled:
         task.cancel()
@@ -104,7 +105,7 @@ async def test_small_ones_pass_where_large_ones_wait(memory: MemoryBudget) -> No
     stalled = [asyncio.create_task(_Connection(memory, f"m{n}", stalls=True).receive()) for n in range(24)]
     await asyncio.sleep(0.1)
     assert memory.held_bytes >= MOST * 3 // 4 - STEP
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await _served(_Connection(memory, "ana", 100_000))
     for task in stalled:
         task.cancel()
@@ -119,7 +120,7 @@ async def test_a_body_that_may_exceed_takes_nothing_from_small_ones(memory: Memo
     was_full = []
     for connection in small:
         was_full.append(memory.is_full)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await connection.receive()
     assert not any(was_full)
     last = _Connection(memory, "ana", 400_000)
@@ -130,7 +131,7 @@ async def test_a_body_that_may_exceed_takes_nothing_from_small_ones(memory: Memo
     for connection in small:
         connection.claim.release()
     assert (was_full[-1], memory.is_full) == (True, False)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await late
     last.claim.release()
     large.claim.release()
@@ -146,7 +147,7 @@ async def test_a_whole_body_is_waited_for(memory: MemoryBudget) -> None:
     assert not later.done()
     assert memory.held_bytes <= MOST * 3 // 4 + SMALL_BYTES
     first[0].claim.release()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await later
     first[1].claim.release()
     assert memory.held_bytes == 0
@@ -167,7 +168,7 @@ async def test_room_for_what_comes_out_of_a_body(memory: MemoryBudget) -> None:
     assert (memory.held_bytes, other.bytes) == (16 * MB, 0)
     one.keep(MB)
     ahead.release()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await other.room(8 * MB)
     assert memory.held_bytes == 9 * MB
     one.release()
@@ -191,7 +192,7 @@ async def test_whatever_happens_nobody_waits_for_ever() -> None:
                 asyncio.get_running_loop().call_later(chance.random() / 50, task.cancel)
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.random() / 100)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert memory.held_bytes == 0
         assert not memory._users

@@ -12,7 +12,7 @@ from sentinel.dev.faults import Fault, Faults
 from sentinel.dev.openai import OpenAISimulator
 from sentinel.dev.server import Server
 from tests.support.client import Answer, ask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 def test_nothing_happens_unless_set() -> None:
@@ -102,7 +102,7 @@ def test_hang_ends_when_cleared(openai_sim: OpenAISimulator, openai_server: Serv
 def test_hang_ends_when_the_client_leaves(openai_sim: OpenAISimulator, openai_server: Server) -> None:
     """A client that gives up leaves nothing behind in the server."""
     openai_sim.faults.hang = True
-    connection = http.client.HTTPConnection("127.0.0.1", openai_server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", openai_server.port, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/v1/models")
     wait_until(lambda: openai_server.is_answering)
     connection.close()

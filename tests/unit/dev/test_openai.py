@@ -21,7 +21,7 @@ from sentinel.dev.openai import OpenAISimulator
 from sentinel.dev.reply import encoding_of
 from sentinel.dev.server import Server
 from tests.support.client import Answer, ask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.unit.dev.models import MODELS, Plain
 
 CHAT = "/v1/chat/completions"
@@ -63,7 +63,7 @@ def open_stream(openai_sim: OpenAISimulator, openai_server: Server) -> Iterator[
             f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {openai_sim.api_key}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        connections.append(socket.create_connection(("127.0.0.1", openai_server.port), timeout=10))
+        connections.append(socket.create_connection(("127.0.0.1", openai_server.port), timeout=PATIENCE_SECONDS))
         connections[-1].sendall(head.encode() + body)
         return connections[-1]
 
@@ -424,7 +424,7 @@ def test_a_client_that_does_not_read(openai_sim: OpenAISimulator, open_stream: O
 
 def test_client_leaves_before_a_whole_answer(openai_sim: OpenAISimulator, openai_server: Server) -> None:
     """An answer in one piece that nobody waits for is not billed."""
-    connection = http.client.HTTPConnection("127.0.0.1", openai_server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", openai_server.port, timeout=PATIENCE_SECONDS)
     connection.request(
         "POST", CHAT, msgspec.json.encode(chat("[[first_delay=30]]")), {"Authorization": f"Bearer {openai_sim.api_key}"}
     )

@@ -13,7 +13,7 @@ import pytest
 from sentinel.dev.exchange import Exchange
 from sentinel.dev.server import Server
 from tests.support.client import ask
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 async def greet(scope: Any, receive: Any, send: Any) -> None:
@@ -45,7 +45,7 @@ def test_answers_and_has_a_url(server: Server) -> None:
 
 def test_stop_refuses_and_cuts_open_answers(server: Server) -> None:
     """After a stop the port refuses, and a client in mid-answer finds its connection closed."""
-    hanging = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    hanging = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
     hanging.request("GET", "/hang")
     wait_until(lambda: server.is_answering)
     server.stop()
@@ -53,7 +53,7 @@ def test_stop_refuses_and_cuts_open_answers(server: Server) -> None:
         hanging.getresponse()
     hanging.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS)
 
 
 def test_comes_back_on_the_same_port(server: Server) -> None:
@@ -83,7 +83,7 @@ def test_a_taken_port_is_an_error(server: Server) -> None:
 
 def test_cut_lets_earlier_bytes_out(server: Server) -> None:
     """What was written before a cut arrives, the rest does not."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/half")
     with pytest.raises(http.client.IncompleteRead) as cut:
         connection.getresponse().read()
@@ -109,7 +109,7 @@ def test_cuts_and_departures_are_not_logged(server: Server, caplog: pytest.LogCa
     """What a test does on purpose is no news: neither a cut by us nor a client that leaves writes a log line."""
     with pytest.raises(http.client.IncompleteRead):
         ask("GET", server.url + "/half")
-    hanging = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    hanging = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
     hanging.request("GET", "/hang")
     wait_until(lambda: server.is_answering)
     hanging.close()

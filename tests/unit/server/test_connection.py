@@ -16,6 +16,7 @@ from sentinel.memory_budget import SMALL_BYTES
 from sentinel.server.connection import MOST_WAITING, HttpConnection
 from sentinel.server.request import ServedRequest
 from sentinel.server.serve import config_for
+from tests.support.waiting import PATIENCE_SECONDS
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sentinel\r\n\r\n"
 IDLE_SECONDS = 0.2
@@ -91,7 +92,7 @@ def _connected(**state: Any) -> tuple[HttpConnection, Transport]:
 async def _answered(protocol: HttpConnection, transport: Transport) -> float:
     transport.answered.clear()
     protocol.data_received(REQUEST)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.answered.wait()
     return asyncio.get_running_loop().time()
 
@@ -106,7 +107,7 @@ async def test_a_connection_is_closed_once_it_has_been_idle(
         assert not transport.is_closing()
         last = await _answered(protocol, transport)
         await asyncio.sleep(IDLE_SECONDS / 20)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.closed.wait()
     assert asyncio.get_running_loop().time() - last >= IDLE_SECONDS * 0.99
 
@@ -118,7 +119,7 @@ async def test_a_connection_that_was_not_used_is_closed_like_an_idle_one(
     protocol, transport = connection
     opened = asyncio.get_running_loop().time()
     protocol.data_received(b"\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.closed.wait()
     assert asyncio.get_running_loop().time() - opened >= IDLE_SECONDS * 0.9
     assert transport.written == b""
@@ -150,7 +151,7 @@ async def test_a_connection_is_idle_though_something_came_late(
     await _served(1)
     protocol.data_received(b"llo")
     protocol.data_received(b"\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.closed.wait()
 
 
@@ -198,7 +199,7 @@ async def test_requests_that_do_not_wait_for_answers_have_an_end(
     protocol.data_received(REQUEST * 1000)
     await _served(3 + 1 + MOST_WAITING)
     assert transport.written.count(b"HTTP/1.1 200") == 3 + 1 + MOST_WAITING
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.closed.wait()
 
 
@@ -223,7 +224,7 @@ async def test_a_large_head_that_finds_the_memory_full_is_told(
     await _answered(protocol, transport)
     transport.answered.clear()
     protocol.data_received(REQUEST[:-2] + b"x: %b\r\n\r\n" % (b"y" * 10_000))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.answered.wait()
     assert b"HTTP/1.1 503 " in transport.written
     for claim in claims:
@@ -242,7 +243,7 @@ async def test_what_the_application_serves_at_once_needs_no_scope() -> None:
     for target in (b"/now?a=1", b"/later"):
         transport.answered.clear()
         protocol.data_received(b"GET %b HTTP/1.1\r\nHost: a\r\nX-Name: one\r\nx-name: two\r\n\r\n" % target)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await transport.answered.wait()
     assert [(one.method, one.path, one.version) for one in at_once] == [("GET", "/now", "1.1")]
     assert at_once[0].headers == {b"host": b"a", b"x-name": b"one, two"}

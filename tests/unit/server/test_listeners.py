@@ -11,6 +11,7 @@ import uvloop
 from sentinel.config import ConfigError, Settings
 from sentinel.dev.ports import free_port
 from sentinel.server.listeners import listeners_for
+from tests.support.waiting import PATIENCE_SECONDS
 
 CROWD = 64
 TURNS = 10
@@ -35,7 +36,7 @@ def test_a_crowd_is_accepted_in_few_turns_of_the_loop() -> None:
         listeners = listeners_for(_settings(free_port()))
         loop = asyncio.get_running_loop()
         servers = [await loop.create_server(Protocol, sock=listener, backlog=CROWD) for listener in listeners]
-        clients = [socket.create_connection(listeners[0].getsockname(), timeout=5) for _ in range(CROWD)]
+        clients = [socket.create_connection(listeners[0].getsockname(), timeout=PATIENCE_SECONDS) for _ in range(CROWD)]
         for _ in range(TURNS):
             await asyncio.sleep(0)
         came = len(accepted)

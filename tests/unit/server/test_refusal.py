@@ -13,6 +13,7 @@ from sentinel.error import AppError, InvalidJson, body_of
 from sentinel.server.connection import HttpConnection
 from sentinel.server.refusal import Renderer, context_of, renderer_for
 from sentinel.server.serve import config_for
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.server.test_connection import Transport, echo_app
 
 MESSAGES = "/v1/messages"
@@ -42,7 +43,7 @@ async def test_a_refused_head_is_answered_in_the_shape_of_its_path(path: str) ->
     connection, transport = HttpConnection(config, ServerState(), {"error_renderer": _choose}), Transport()
     connection.connection_made(transport)  # type: ignore[arg-type]
     connection.data_received(b"POST %b?a=b HTTP/1.1\r\nbad header\r\n\r\n" % path.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await transport.answered.wait()
     head, _, body = transport.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
