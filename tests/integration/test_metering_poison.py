@@ -29,6 +29,7 @@ from sentinel.usage.batch import MOST_ITEMS, Batch, Item
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.spool import Settlement, Spool
+from sentinel.usage.timings import Timings
 from sentinel.usage.tracker import BatchingUsageTracker
 from tests.support.metering import Books, open_books
 from tests.support.streams import append, entries
@@ -61,8 +62,10 @@ def seen() -> Seen:
     return Seen()
 
 
-def outbox_of(books: Books, seen: Seen) -> Outbox:
-    return Outbox(books.ledger, books.zion, flush_seconds=0.05, calls_per_second=1000.0, on_unreadable=seen)
+def outbox_of(books: Books, seen: Seen, timings: Timings | None = None) -> Outbox:
+    return Outbox(
+        books.ledger, books.zion, flush_seconds=0.05, calls_per_second=1000.0, on_unreadable=seen, timings=timings
+    )
 
 
 async def told(books: Books, outbox: Outbox) -> None:
@@ -387,7 +390,7 @@ async def test_a_deliverer(books: Books, seen: Seen, name: str | bytes) -> None:
     await books.store.client.hset("sentinel:{delivery}:owners", mapping={"seen": "x", "since": "y"})
     for email in EMAILS:
         await books.spend(email)
-    outbox = outbox_of(books, seen)
+    outbox = outbox_of(books, seen, Timings(lease_seconds=0.6, poll_seconds=0.05))
 
     async def is_told() -> bool:
         await outbox._ownership.heartbeat()

@@ -150,7 +150,8 @@ async def test_a_page_for_everything_is_waited_out(books: Books) -> None:
         await outbox.flush()
         return len(books.simulator.calls) >= times
 
-    await until(lambda: asked(12))
+    # The report, and two rounds of questions after the patience is over.
+    await until(lambda: asked(6))
     assert await books.waiting() == 2
     books.simulator.faults.clear()
     await books.told(outbox)
