@@ -87,7 +87,7 @@ class RedisLedger:
         self.store = store
         self.policy = policy
         self.now_ms = 0
-        self._verdict = struct.Struct(f"<{18 + 2 * len(policy.windows)}q")
+        self._verdict = struct.Struct(f"<{11 + 2 * len(policy.windows)}q")
         self._seen = struct.Struct(f"<{14 + 2 * len(policy.windows)}q")
         library = Script.library(_LUA, "ledger", policy.lua(), ("due", "view"))
         self._reserve, self._settle, self._extend = library["reserve"], library["settle"], library["extend"]

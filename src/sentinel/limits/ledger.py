@@ -60,11 +60,13 @@ def reserve(account: Account, policy: Policy, reservation: Reservation, now: int
         cost[2] = granted
         _take(account, policy, reservation, cost, now)
         totals = [total + cost[w.dimension] for w, total in zip(policy.windows, totals, strict=True)]
-    answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq, *blocker]
+    answer = [0 if admitted else 1, now, granted, finite, int(refresh), int(stale), account.seq]
     answer += [_told(account.left(d)) for d in range(3)]
+    answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
     for w in policy.windows:
         answer += _state_of(account, w, now)
-    answer.append(-1 if policy.concurrency is None else max(0, policy.concurrency - account.open))
+    if not admitted:
+        answer += blocker
     return verdict_of(tuple(answer), policy)
 
 

@@ -276,15 +276,16 @@ def verdict_of(answer: tuple[int, ...], policy: Policy) -> Verdict:
     code, now, granted, finite, refresh, stale, seq = answer[:7]
     if code == 2:
         return Verdict(admitted=False, now_ms=now, quota_known=False, refresh=True, seq=seq)
-    blocker = _blocker_of(answer, policy) if code else None
-    left, slots, quota = answer[17:-1], answer[-1], (answer[14], answer[15], answer[16])
+    quota, slots, left, blocker = (answer[7], answer[8], answer[9]), answer[10], answer[11:], None
+    if code:
+        left, blocker = answer[11:-7], _blocker_of(answer[-7:], policy)
     return Verdict(
         code == 0, now, granted, finite == 1, True, refresh == 1, stale == 1, seq, blocker, policy, left, slots, quota
     )
 
 
 def _blocker_of(answer: tuple[int, ...], policy: Policy) -> Blocker:
-    wait, kind, which, limit, used, remaining, reset = answer[7:14]
+    wait, kind, which, limit, used, remaining, reset = answer
     if _KINDS[kind] == "concurrency":
         metric = "concurrency"
     elif _KINDS[kind] == "window":

@@ -55,9 +55,9 @@ def test_a_slice_is_gone_when_all_it_holds_is_older_than_the_window(window_ms: i
 def test_a_refusal_names_its_blocker() -> None:
     """Window, concurrency and quota are told apart; a wait of -1 is none."""
     rates = policy("ai_input_tokens=50/60s,concurrency=2")
-    tail = [-1, 7, 0, 10, 1_000, 0]
+    head = [1, 0, 0, 0, 0, 0, 0, -1, 7, 0, 0, 10, 1_000]
     blockers = [
-        verdict_of((1, 0, 0, 0, 0, 0, 0, *fields, *tail), rates).blocker
+        verdict_of((*head, *fields), rates).blocker
         for fields in ([5, 1, 1, 50, 50, 0, 9], [1000, 2, 0, 2, 2, 0, 9], [-1, 3, 3, 70, 70, 0, 0])
     ]
     assert [(b.limit_type, b.metric, b.wait_ms) for b in blockers if b] == [

@@ -12,7 +12,7 @@ local letter = 2 * items + 3
 local function bury(a, told)
   local period, at = told[1], tonumber(ARGV[letter + 1])
   local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], period, at)
-  local entry = redis.call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
+  local entry = call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
   undoing('XDEL', KEYS[3], entry)
   local letters = letters_of(a)
   for d = 1, 3 do
@@ -47,10 +47,10 @@ local function acknowledge(keys, told, entries)
   add(a, PEND, -1, told, T_SUM)
   if ARGV[letter] then bury(a, told) else book(a, told) end
   save_before(a, keys, packed)
-  local count = redis.call('XDEL', keys[4], unpack_all(entries))
+  local count = call('XDEL', keys[4], unpack_all(entries))
   if count == 0 then undo_from(start_of_item) else undone = start_of_item end
   -- Last, so that a record which is not acknowledged is gone in any case.
-  redis.call('XACK', keys[4], ARGV[1], unpack_all(entries))
+  call('XACK', keys[4], ARGV[1], unpack_all(entries))
   dropped = dropped + count
 end
 

@@ -7,4 +7,4 @@ if not letter then return 0 end
 local a, _, packed = load(KEYS, now)
 forget_letter(a, letter)
 save_before(a, KEYS, packed)
-return redis.call('XDEL', KEYS[5], entry)
+return call('XDEL', KEYS[5], entry)

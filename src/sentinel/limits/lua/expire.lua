@@ -5,6 +5,6 @@ local a, dirty = load(KEYS, now)
 local lease = a[LEASE]
 local count = expire(a, KEYS, user, now)
 -- The index may still name a user whose account has been forgotten.
-if a[LEASE] == 0 then redis.call('ZREM', KEYS[3], user) end
+if a[LEASE] == 0 then call('ZREM', KEYS[3], user) end
 if dirty or a[LEASE] ~= lease then save(a, KEYS) end
 return count

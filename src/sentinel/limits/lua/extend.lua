@@ -8,7 +8,7 @@
 -- the end must not open it anew.
 local id, user, who = ARGV[1], ARGV[2], ARGV[3]
 local now, input, output, more, delivered = unpack_from('<ddddd', ARGV[4])
-if redis.call('SISMEMBER', KEYS[5], id) == 1 then return output end
+if call('SISMEMBER', KEYS[5], id) == 1 then return output end
 now = clock(now)
 local a = load(KEYS, now)
 expire(a, KEYS, user, now)
@@ -26,7 +26,7 @@ for _, p in ipairs(windows) do
   end
 end
 
-local packed = redis.call('HGET', KEYS[2], id)
+local packed = call('HGET', KEYS[2], id)
 local l, taken
 if packed then
   l, taken = read_lease(packed)

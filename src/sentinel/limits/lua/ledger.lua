@@ -5,7 +5,7 @@
 --
 -- One user's account is a row under the first key. In it are doubles, and in Lua they are an array with these places (a
 -- triple takes three: of requests, input tokens, output tokens; its place is that before the first):
-local TEXTS = 1   -- not in the row, see below
+local TEXTS = 1   -- not in the row: see `texts_of`
 local LAST = 2    -- the moment of this state
 local N = 3       -- number of the quota period
 local SEQ = 4     -- how often Zion has said something
@@ -27,8 +27,8 @@ local ID, BYTES, FIRST, SUM, TOP = 1, 2, 3, 4, 5
 local function base(k) return COUNT - 5 + 5 * k end
 -- which window, bytes of its older slices, number of its oldest slice, sum of all, amount of its newest slice. A sum of 0
 -- has no slices. After the doubles come the older slices of each window, four bytes each while the sum is below NARROW,
--- else doubles, for Redis writes all of it to its log twice for each request. In Lua they are strings, under TEXTS, from the
--- second place on; the first is for the doubles.
+-- else doubles, for Redis writes all of it to its log twice for each request. In Lua they are one string, behind the
+-- last double, and most calls leave it as it is.
 -- The windows of this policy come first, in its order; what an account has of others is kept as it is. So is a triple
 -- that only some accounts have, under the ID of no window, in place of FIRST, SUM and TOP: of the dead letters, that is
 -- what Zion has refused for good. It counts until a letter is sent again, or deleted, or its quota period is over. A
@@ -50,10 +50,13 @@ local GRACE_SECONDS = 3
 local LEASE_HEAD, NOTE = '<dddddddddd', '<dddd'
 local NOT_BILLED = { 0, 0, 0 }
 local USABLE_MS = POLICY.fresh + POLICY.stale
-local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {} }
+local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {}, account = {} }
 
 -- While a library is being loaded it has none of Lua's own functions. `start` takes them at the first call.
-local pack, unpack_from, unpack_all, rep, concat, floor, max, min, huge, attempt, NO_ACCOUNT, ANSWER
+local call, pack, unpack_from, unpack_all, rep, concat, floor, max, min, huge, attempt, NO_ACCOUNT
+
+-- What `reserve` answers, in part: it is filled anew in each call, for Lua pays for every table.
+local row = {}
 
 -- The form of so many numbers.
 local function form(of, count)
@@ -65,20 +68,29 @@ local function form(of, count)
   return known
 end
 
+-- The form of an account with so many windows: its doubles, and all older slices.
+local function account_form(count)
+  local known = forms.account[count]
+  if not known then
+    known = form('d', COUNT - 1 + 5 * count) .. 'c0'
+    forms.account[count] = known
+  end
+  return known
+end
+
 -- A window of the policy gets the places of what is its own in an account.
 local function start()
   if pack then return end
-  pack, unpack_from, unpack_all, rep, concat = struct.pack, struct.unpack, unpack, string.rep, table.concat
+  call, pack, unpack_from, unpack_all, rep, concat = redis.call, struct.pack, struct.unpack, unpack, string.rep, table.concat
   floor, max, min, huge, attempt = math.floor, math.max, math.min, math.huge, pcall
   local none = {}
   for place = 2, COUNT + 5 * #windows do none[place] = 0 end
   none[AT], none[LIMIT + 1], none[LIMIT + 2], none[LIMIT + 3], none[COUNT] = -1, -1, -1, -1, #windows
   for k, p in ipairs(windows) do
-    p.base, p.text = base(k), k + 1
+    p.base, p.text = base(k), k
     none[p.base + ID] = p.id
   end
   NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
-  ANSWER = form('i8', 18 + 2 * #windows)
 end
 
 -- Redis undoes nothing of a function that fails midway. So whatever is written is noted with the command that takes it
@@ -125,7 +137,7 @@ end
 local awake = false
 local function is_awake()
   if awake then return true end
-  local uptime = tonumber(redis.call('INFO', 'server'):match('uptime_in_seconds:(%-?%d+)'))
+  local uptime = tonumber(call('INFO', 'server'):match('uptime_in_seconds:(%-?%d+)'))
   -- Below zero where the clock went back since the start: who would wait for it would wait as long as it went back.
   awake = uptime >= GRACE_SECONDS or uptime < 0
   return awake
@@ -137,7 +149,7 @@ local function clock(given)
     awake = true
     return given
   end
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return time[1] * 1000 + floor(time[2] / 1000)
 end
 
@@ -159,17 +171,33 @@ end
 local function slices_form(sum, count) return form(sum < NARROW and 'I4' or 'd', count) end
 local function slice_bytes(sum) return sum < NARROW and 4 or 8 end
 
+-- The older slices of each window, by `p.text`. The string that they are stored as is cut when one is asked for.
+local function texts_of(a)
+  local texts = a[TEXTS]
+  if texts then return texts end
+  local count = a[COUNT]
+  local all, at = a[base(count + 1) + 1], 1
+  texts = {}
+  for k = 1, count do
+    local bytes = a[base(k) + BYTES]
+    texts[k] = bytes > 0 and all:sub(at, at + bytes - 1) or ''
+    at = at + bytes
+  end
+  a[TEXTS] = texts
+  return texts
+end
+
 -- The slices of a window that holds something, oldest first.
 local function slices(a, p)
   local sum = a[p.base + SUM]
   local count = a[p.base + BYTES] / slice_bytes(sum)
-  local all = { unpack_from(slices_form(sum, count), a[TEXTS][p.text]) }
+  local all = { unpack_from(slices_form(sum, count), texts_of(a)[p.text]) }
   all[count + 1] = a[p.base + TOP]
   return all
 end
 
 local function keep_text(a, p, text)
-  a[TEXTS][p.text], a[p.base + BYTES] = text, #text
+  texts_of(a)[p.text], a[p.base + BYTES] = text, #text
 end
 
 -- The opposite of `slices`.
@@ -196,7 +224,7 @@ local function charge(a, p, slice, amount)
   if slice == newest and top + amount > 0 and same then
     a[b + SUM], a[b + TOP] = after, top + amount
   elseif slice > newest and amount > 0 and same then
-    local text = a[TEXTS][p.text] .. pack(each == 4 and '<I4' or '<d', top)
+    local text = texts_of(a)[p.text] .. pack(each == 4 and '<I4' or '<d', top)
     if slice > newest + 1 then text = text .. rep('\0', (slice - newest - 1) * each) end
     keep_text(a, p, text)
     a[b + SUM], a[b + TOP] = after, amount
@@ -213,7 +241,7 @@ local function live(a, p, now)
   local b = p.base
   local sum, old = a[b + SUM], slice_of(p, now) - SLICES - a[b + FIRST]
   if sum == 0 or old <= 0 then return end
-  local each, text = slice_bytes(sum), a[TEXTS][p.text]
+  local each, text = slice_bytes(sum), texts_of(a)[p.text]
   if old > #text / each then return put(a, p, 0, {}) end
   local out, left = { unpack_from(slices_form(sum, old), text) }, sum
   for i = 1, old do left = left - out[i] end
@@ -235,12 +263,12 @@ end
 local function save_lease(keys, id, l, more, who)
   local packed = pack(LEASE_HEAD, unpack_all(l, 1, L_MORE))
   for i = 1, l[L_MORE], 2 do packed = packed .. pack('<dd', more[i], more[i + 1]) end
-  redis.call('HSET', keys[2], id, packed .. who)
+  call('HSET', keys[2], id, packed .. who)
 end
 
 -- Take a lease or a note away. packed: as it is there.
 local function drop(keys, id, packed)
-  redis.call('HDEL', keys[2], id)
+  call('HDEL', keys[2], id)
   undoing('HSET', keys[2], id, packed)
 end
 
@@ -270,7 +298,7 @@ local function rewind(a, keys, now)
       if moved > 0 then charge(a, p, current, moved) end
     end
   end
-  local all = redis.call('HGETALL', keys[2])
+  local all = call('HGETALL', keys[2])
   for i = 1, #all, 2 do
     if all[i]:sub(1, 2) ~= 'x:' then
       local l, more, who = read_lease(all[i + 1])
@@ -285,8 +313,8 @@ end
 
 -- Have the windows of this policy first, in its order.
 local function arrange(a)
-  local count, heads, texts, known = a[COUNT], {}, a[TEXTS], {}
-  for k = 1, count do heads[a[base(k) + ID]] = { texts[k + 1], unpack_all(a, base(k) + 1, base(k) + 5) } end
+  local count, heads, texts, known = a[COUNT], {}, texts_of(a), {}
+  for k = 1, count do heads[a[base(k) + ID]] = { texts[k], unpack_all(a, base(k) + 1, base(k) + 5) } end
   local order = {}
   for k = 1, #windows do
     local id = windows[k].id
@@ -296,9 +324,9 @@ local function arrange(a)
     local id = a[base(k) + ID]
     if not known[id] then order[#order + 1] = heads[id] end
   end
-  a[COUNT], a[TEXTS] = #order, { '' }
+  a[COUNT] = #order
   for k = 1, #order do
-    a[TEXTS][k + 1] = order[k][1]
+    texts[k] = order[k][1]
     for i = 1, 5 do a[base(k) + i] = order[k][i + 1] end
   end
   return a
@@ -315,8 +343,8 @@ end
 -- The same, made where there is none.
 local function letters_of(a)
   if not a.letters then
-    local k = a[COUNT] + 1
-    a[COUNT], a[TEXTS][k + 1], a.letters = k, '', base(k) + BYTES
+    local k, texts = a[COUNT] + 1, texts_of(a)
+    a[COUNT], texts[k], a.letters = k, '', base(k) + BYTES
     for i, number in ipairs({ LETTERS, 0, 0, 0, 0 }) do a[base(k) + i] = number end
   end
   return a.letters
@@ -327,7 +355,7 @@ local function is_current(a, d, period, at) return period == a[N] or (period >= 
 
 -- A dead letter as a triple and what else is in its `sum`; nil where it is not there.
 local function read_letter(key, entry)
-  local found = redis.call('XRANGE', key, entry, entry)[1]
+  local found = call('XRANGE', key, entry, entry)[1]
   if not found then return nil end
   local fields, letter = found[2], nil
   for i = 1, #fields, 2 do
@@ -348,15 +376,9 @@ end
 
 local function decode(packed)
   local count = unpack_from('<d', packed, 8 * (COUNT - 2) + 1)
-  -- The last that is unpacked is where the texts begin.
-  local a, texts = { 0, unpack_from(form('d', COUNT - 1 + 5 * count), packed) }, { '' }
-  local at = a[COUNT + 1 + 5 * count]
-  for k = 1, count do
-    local bytes = a[base(k) + BYTES]
-    texts[k + 1] = bytes > 0 and packed:sub(at, at + bytes - 1) or ''
-    at = at + bytes
-  end
-  a[TEXTS] = texts
+  -- The last that is unpacked is where the older slices begin: they take its place.
+  local a, last = { false, unpack_from(form('d', COUNT - 1 + 5 * count), packed) }, COUNT + 1 + 5 * count
+  a[last] = packed:sub(a[last])
   for k = 1, #windows do
     if k > count or a[windows[k].base + ID] ~= windows[k].id then
       arrange(a)
@@ -368,9 +390,9 @@ local function decode(packed)
 end
 
 local function save(a, keys)
-  local texts, count = a[TEXTS], a[COUNT]
-  texts[1] = pack(form('d', COUNT - 1 + 5 * count), unpack_all(a, 2, COUNT + 5 * count))
-  redis.call('SET', keys[1], concat(texts), 'PX', policy.ttl)
+  local last = COUNT + 1 + 5 * a[COUNT]
+  if a[TEXTS] then a[last] = concat(a[TEXTS]) end
+  call('SET', keys[1], pack(account_form(a[COUNT]), unpack_all(a, 2, last)), 'PX', policy.ttl)
 end
 
 -- Begin the quota periods that are due; says whether any was.
@@ -393,9 +415,9 @@ end
 
 -- The account as it is stored. Of one that is gone the leases may still be there, and hold what they hold.
 local function stored(keys)
-  local packed = redis.call('GET', keys[1])
+  local packed = call('GET', keys[1])
   if packed then return decode(packed), packed end
-  local a, all = decode(NO_ACCOUNT), redis.call('HGETALL', keys[2])
+  local a, all = decode(NO_ACCOUNT), call('HGETALL', keys[2])
   for i = 1, #all, 2 do
     local ends = unpack_from('<d', all[i + 1])
     a[LEASE] = a[LEASE] == 0 and ends or min(a[LEASE], ends)
@@ -458,7 +480,7 @@ local function bill(a, keys, who, total, billed, place, at)
   if o < 0 then o = 0 end
   if r + i + o == 0 then return end
   a[PEND + 1], a[PEND + 2], a[PEND + 3] = a[PEND + 1] + r, a[PEND + 2] + i, a[PEND + 3] + o
-  undoing('XDEL', keys[4], redis.call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at)))
+  undoing('XDEL', keys[4], call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at)))
 end
 
 -- The earliest end of a lease moved: tell the partition's index, which the lease expirer reads.
@@ -466,13 +488,13 @@ local function index(a, keys, user, earliest)
   local before = a[LEASE]
   if before == earliest then return end
   a[LEASE] = earliest
-  if earliest == 0 then redis.call('ZREM', keys[3], user) else redis.call('ZADD', keys[3], earliest, user) end
+  if earliest == 0 then call('ZREM', keys[3], user) else call('ZADD', keys[3], earliest, user) end
   if before == 0 then undoing('ZREM', keys[3], user) else undoing('ZADD', keys[3], before, user) end
 end
 
 -- What a request was billed when its lease ended; the note is taken away with the answer.
 local function billed_before(keys, id)
-  local packed = redis.call('HGET', keys[2], 'x:' .. id)
+  local packed = call('HGET', keys[2], 'x:' .. id)
   if not packed then return NOT_BILLED end
   drop(keys, 'x:' .. id, packed)
   local _, r, i, o = unpack_from(NOTE, packed)
@@ -489,7 +511,7 @@ local function expire_one(a, keys, id, packed, now)
   if l[DELIVERED] < 0 then return nil end
   bill(a, keys, who, spent, l, BILLED, 0)
   local ends = now + REMEMBER_EXPIRED_MS
-  redis.call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))
+  call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))
   undoing('HDEL', keys[2], 'x:' .. id)
   return ends
 end
@@ -499,7 +521,7 @@ end
 -- from those that live.
 local function expire(a, keys, user, now)
   if a[LEASE] == 0 or now < a[LEASE] or not is_awake() then return 0 end
-  local earliest, count, all = nil, 0, redis.call('HGETALL', keys[2])
+  local earliest, count, all = nil, 0, call('HGETALL', keys[2])
   a[OPEN], a[HELD + 1], a[HELD + 2], a[HELD + 3] = 0, 0, 0, 0
   for i = 1, #all, 2 do
     local id, packed = all[i], all[i + 1]

@@ -6,8 +6,8 @@
 local now, count = clock(tonumber(ARGV[1])), #ARGV[2] / 8
 local found = doubles(ARGV[2], 1, count)
 for i = 1, 2 do
-  local last = redis.call('XREVRANGE', KEYS[3 + i], '+', '-', 'COUNT', 1)[1]
-  if redis.call('XLEN', KEYS[3 + i]) ~= found[i] or (last and last[1] or '') ~= ARGV[2 + i] then return -1 end
+  local last = call('XREVRANGE', KEYS[3 + i], '+', '-', 'COUNT', 1)[1]
+  if call('XLEN', KEYS[3 + i]) ~= found[i] or (last and last[1] or '') ~= ARGV[2 + i] then return -1 end
 end
 local a, dirty = load(KEYS, now)
 local letters = { 0, 0, 0 }

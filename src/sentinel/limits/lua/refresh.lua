@@ -33,7 +33,7 @@ end
 if early then a[N] = a[N] + 1 end
 a[SEQ], a[AT], a[ASK] = a[SEQ] + 1, now, ask
 -- An account that begins may have forgotten records. In others it matters once it is more than what is left.
-local compare = not known and redis.call('XLEN', KEYS[4]) + redis.call('XLEN', KEYS[5]) > 0
+local compare = not known and call('XLEN', KEYS[4]) + call('XLEN', KEYS[5]) > 0
 for d, l in ipairs({ left(a, now) }) do
   local unpaid = a[PEND + d] + (a.letters and a[a.letters + d] or 0)
   if unpaid > 0 and l < unpaid then compare = true end

@@ -7,8 +7,8 @@ if not letter then return nil end
 local a, _, packed = load(KEYS, now)
 forget_letter(a, letter)
 add(a, PEND, 1, letter, 0)
-local new = redis.call('XADD', KEYS[4], '*', 'who', ARGV[3], 'sum', letter.sum)
+local new = call('XADD', KEYS[4], '*', 'who', ARGV[3], 'sum', letter.sum)
 undoing('XDEL', KEYS[4], new)
 save_before(a, KEYS, packed)
-redis.call('XDEL', KEYS[5], entry)
+call('XDEL', KEYS[5], entry)
 return new

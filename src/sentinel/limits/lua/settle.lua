@@ -5,14 +5,14 @@
 local id, who = ARGV[1], ARGV[2]
 local now, at, requests, input, output, bucket, unsure = unpack_from('<ddddddd', ARGV[3])
 -- Settling takes a lease away, and the note of one that has ended: while either is there it was not carried out.
-if unsure == 1 and redis.call('SISMEMBER', KEYS[5], id) == 0 then
-  if redis.call('HEXISTS', KEYS[2], id) + redis.call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
+if unsure == 1 and call('SISMEMBER', KEYS[5], id) == 0 then
+  if call('HEXISTS', KEYS[2], id) + call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
 end
-if redis.call('SADD', KEYS[5], id) == 0 then return 0 end
+if call('SADD', KEYS[5], id) == 0 then return 0 end
 undoing('SREM', KEYS[5], id)
 now = clock(now)
 local a = load(KEYS, now)
-local packed = redis.call('HGET', KEYS[2], id)
+local packed = call('HGET', KEYS[2], id)
 local l, more
 if packed then
   l, more = read_lease(packed)
@@ -30,7 +30,7 @@ spent[1] = requests
 bill(a, KEYS, who, spent, l, BILLED, at)
 -- One command less for a user of whom the set has heard within the minute.
 if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
-  redis.call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)
+  call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)
   a[BUCKET], a[TOLD] = bucket, now
 end
 save(a, KEYS)
