@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sentinel.cache.redis import Store
 from sentinel.dev.store import EmbeddedStore
@@ -16,8 +17,10 @@ from tests.support.stack import SentinelProcess, Stack
 
 # The same examples in every run: a commit must not fail for what another one has done. HYPOTHESIS_PROFILE=search looks
 # for new ones.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("search", derandomize=False)
+# On a busy machine an example may take long, and so may making one up.
+_patient: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, **_patient)
+settings.register_profile("search", derandomize=False, **_patient)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

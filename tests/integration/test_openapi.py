@@ -88,7 +88,7 @@ def please_the_provider(body: dict[str, Any], model: str) -> None:
                 message["role"] = "assistant"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def whatever_is_sent(case: schemathesis.Case[Any], sentinel: SentinelProcess, token: str) -> None:
     """No 5xx; status, type, body and headers are on the page; what the page forbids is refused."""
     if isinstance(case.body, dict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "sentinel.service"
 STORED_SETS = Path(__file__).with_name("system_call_sets.txt")
 
@@ -40,7 +42,7 @@ def system_call_sets(text: str | None = None) -> dict[str, set[str]]:
 def _printed_sets() -> str:
     try:
         command = ["systemd-analyze", "syscall-filter", "--no-pager"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
         return STORED_SETS.read_text()
 

@@ -61,7 +61,8 @@ class SentinelProcess:
                 stdout=out,
                 stderr=err,
             )
-        wait_until(lambda: self._answers(ready=ready), "the start of Sentinel")
+        # It is a second's work, beside much other work.
+        wait_until(lambda: self._answers(ready=ready), "the start of Sentinel", seconds=2 * PATIENCE_SECONDS)
         return self
 
     def _answers(self, *, ready: bool) -> bool:

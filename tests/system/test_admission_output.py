@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -11,6 +13,7 @@ from toktok import _encoding
 
 from tests.support.client import Answer
 from tests.support.crowd import crowd, post
+from tests.support.scripted import ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack, sdk
 from tests.support.surface import chat
 from tests.support.waiting import until, wait_until
@@ -253,15 +256,29 @@ async def test_a_refusal_of_the_provider_returns_the_output(caller_with: Any) ->
 
 async def test_reservations_follow_what_a_user_needs(stack: Stack) -> None:
     """With 3,000 tokens left, a user of short answers has room for many streams at once as soon as that is known."""
-    sentinel = stack.sentinel(DEFAULT_OUTPUT_TOKENS="1000")
-    caller = Caller(stack, sentinel, 3000)
-    slow = "[[tokens=10 first_delay=1]]"
-    before = await caller.chats(20, slow, stream=True)
-    assert [answer.status for answer in before].count(200) == 3
-    await caller.chats(3, "[[tokens=10]]", stream=True)
-    after = await caller.chats(20, slow, stream=True)
-    assert [answer.status for answer in after].count(200) == 20
-    assert all(answer.finish_reasons == ["stop"] for answer in after)
+    with ScriptedProvider() as provider:
+        sentinel = stack.sentinel(DEFAULT_OUTPUT_TOKENS="1000", OPENAI_API_URL=provider.url)
+        caller = Caller(stack, sentinel, 3000)
+
+        async def at_once(admitted: int) -> None:
+            """Of twenty, so many are admitted while none has ended; then they end."""
+            gate, seen = threading.Event(), len(provider.posts())
+            provider.streams(*words(10), b"data: [DONE]\n\n", late=gate)
+            asked = [asyncio.create_task(caller.chat("Go on", stream=True)) for _ in range(20)]
+            done = asyncio.gather(*asked)
+            try:
+                await until(lambda: sum(task.done() for task in asked) >= 20 - admitted, "the refusals")
+                await until(lambda: len(provider.posts()) - seen >= admitted, "the others at the provider")
+            finally:
+                gate.set()
+            answers = await done
+            assert Counter(answer.status for answer in answers) == +Counter({200: admitted, 429: 20 - admitted})
+            assert all(answer.text.split() == ["word"] * 10 for answer in answers if answer.status == 200)
+
+        await at_once(3)
+        provider.streams(*words(10), b"data: [DONE]\n\n")
+        await caller.chats(3, "Go on", stream=True)
+        await at_once(20)
 
 
 async def test_a_stream_outlives_a_redis_that_stumbles(caller_with: Any, stack: Stack) -> None:

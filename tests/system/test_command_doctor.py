@@ -25,7 +25,7 @@ from tests.support.cluster import EmbeddedCluster
 from tests.support.stack import Stack
 from tests.support.strangers import Authority, Behaviour, hang_up, http, says, silence, stranger
 from tests.support.surface import chat, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 SUBJECTS = [
@@ -55,7 +55,7 @@ def doctor(folder: Path, settings: dict[str, str], *arguments: str) -> tuple[int
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr
@@ -152,7 +152,13 @@ def test_missing_rights_are_named(stack: Stack, settings: dict[str, str], tmp_pa
 def test_wrong_settings_are_listed_instead(tmp_path: Path) -> None:
     """Without settings there is nothing to examine: all mistakes, status 2."""
     done = subprocess.run(
-        [COMMAND, "doctor"], env={}, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        [COMMAND, "doctor"],
+        env={},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.count("  - ") == 3
@@ -375,7 +381,7 @@ def test_dead_letters_are_listed_sent_again_and_deleted(stack: Stack, settings: 
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=2 * PATIENCE_SECONDS,
             check=False,
         )
         return done.returncode, done.stdout.splitlines()

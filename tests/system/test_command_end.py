@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_serve import children_of, is_running, open_stream, refuses, workers_of
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
@@ -101,7 +101,7 @@ def test_one_ctrl_c_lets_streams_finish(stack: Stack, workers: str) -> None:
         with open_stream(running.sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
             running.press_ctrl_c()
             assert answer.read().endswith(b"data: [DONE]\n\n")
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert running.stderr == WAITING
     assert stack.used(email)["ai_output_tokens"] == 20
 
@@ -138,7 +138,7 @@ def test_the_end_by_a_program_is_told_in_the_log_alone(stack: Stack, workers: st
             wait_until(lambda: refuses(running.sentinel), "a closed port")
             running.process.terminate()
             assert answer.read().endswith(b"data: [DONE]\n\n")
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert running.stderr == ""
         (line,) = [line for line in running.sentinel.log() if line["event"] == "sentinel waits for open requests"]
         assert (line["requests"], line["seconds"]) == (1, 30)
@@ -167,7 +167,7 @@ def test_ctrl_c_during_the_start_leaves_no_traceback(stack: Stack, workers: str)
         pid = running.process.pid
         wait_until(lambda: children_of(pid) if workers == "2" else "uvloop" in _maps(pid), "signs of life")
         running.press_ctrl_c()
-        assert running.process.wait(15) in (0, 130)
+        assert running.process.wait(PATIENCE_SECONDS) in (0, 130)
 
 
 def _maps(pid: int) -> str:

@@ -32,7 +32,13 @@ def serve(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """A start that is expected to fail."""
     environment = {"PATH": os.environ["PATH"], **settings}
     return subprocess.run(
-        [COMMAND, "serve"], env=environment, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        [COMMAND, "serve"],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
+        check=False,
     )
 
 
@@ -256,7 +262,7 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
         wait_until(lambda: refuses(sentinel), "a closed port")
         assert events(b"data: " + answer.read().partition(b"data: ")[2])[-1] == "[DONE]"
     assert sentinel.process is not None
-    assert sentinel.process.wait(15) == 0
+    assert sentinel.process.wait(PATIENCE_SECONDS) == 0
     assert stack.used(email) == {**stack.used(email), "ai_requests": 1, "ai_output_tokens": 15}
     assert [line["outcome"] for line in sentinel.ended()] == ["ok"]
     assert messages(sentinel)[-1] == "sentinel has stopped"
@@ -272,7 +278,7 @@ def test_a_stream_that_outlasts_the_grace_is_ended_and_billed(stack: Stack) -> N
         sentinel.signal(signal.SIGTERM)
         received = b"data: " + answer.read().partition(b"data: ")[2]
     assert sentinel.process is not None
-    assert sentinel.process.wait(15) == 0
+    assert sentinel.process.wait(PATIENCE_SECONDS) == 0
     *chunks, last = events(received)
     assert json.loads(last)["error"]["code"] == "service_unavailable"
     assert b"[DONE]" not in received

@@ -18,7 +18,7 @@ from sentinel.dev.ports import free_port
 from tests.support.relays import Certificates, ForwardProxy, Relay
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> subprocess.C
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
 

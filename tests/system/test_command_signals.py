@@ -13,7 +13,7 @@ import pytest
 
 from sentinel.dev.ports import free_port
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_end import job
 from tests.system.test_command_serve import children_of, is_running, messages, open_stream, refuses, workers_of
 
@@ -41,7 +41,7 @@ def test_signals_that_end_nothing(stack: Stack, workers: str) -> None:
         assert children_of(running.process.pid) == before
         assert len(workers_of(running.sentinel)) == int(workers)
         running.process.terminate()
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert running.stderr == ""
 
 
@@ -55,7 +55,7 @@ def test_sigquit_ends_like_sigterm(stack: Stack, workers: str) -> None:
             os.killpg(running.process.pid, signal.SIGQUIT)
             wait_until(lambda: refuses(running.sentinel), "a closed port")
             assert answer.read().endswith(b"data: [DONE]\n\n")
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert messages(running.sentinel)[-1] == "sentinel has stopped"
     assert stack.used(email)["ai_output_tokens"] == 20
 
@@ -132,7 +132,7 @@ def test_harmless_signals_during_the_start(stack: Stack) -> None:
 
         wait_until(serves, "two workers")
         running.process.terminate()
-        assert running.process.wait(15) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert running.stderr == ""
 
 
@@ -166,7 +166,7 @@ def test_dev_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     wait_until(lambda: "nothing to reload" in log.read_text(), "a word about SIGHUP")
     assert running.poll() is None
     running.send_signal(number)
-    _, errors = running.communicate(timeout=20)
+    _, errors = running.communicate(timeout=PATIENCE_SECONDS)
     assert (running.returncode, errors) == (0, "")
     wait_until(lambda: not any(is_running(child) for child in children), "the end of the store")
 
@@ -178,7 +178,7 @@ def test_dev_ends_well_while_it_starts(tmp_path: Path, number: signal.Signals) -
         running = dev(tmp_path)
         wait_until(lambda: what(running.pid), "a sign of life")  # noqa: B023 (called here)
         running.send_signal(number)
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=PATIENCE_SECONDS)
         assert (running.returncode, errors) == (0, "")
 
 

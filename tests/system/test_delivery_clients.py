@@ -241,7 +241,7 @@ def test_shutdown_does_not_wait_for_ever(stack: Stack) -> None:
         short.signal(signal.SIGTERM)
         got = read_until(connection, b"service_unavailable")
         assert b"[DONE]" not in got
-    assert short.stop(15) == 0
+    assert short.stop(PATIENCE_SECONDS) == 0
     # Told by itself before its exit, or by the other process, whoever delivers this caller's usage.
     assert caller.booked() == (caller.bill.prompt_tokens, 7)
     assert caller.holds_nothing()

@@ -218,7 +218,7 @@ def command(stack: Stack, sentinel: SentinelProcess, *words: str) -> tuple[int, 
         cwd=sentinel.folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr

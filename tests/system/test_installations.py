@@ -20,7 +20,7 @@ from tests.support.cluster import EmbeddedCluster
 from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post, send
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 BODY = chat("[[tokens=3]]")
 WRONG_START = 2
@@ -78,7 +78,7 @@ def refusal(stack: Stack, **settings: str) -> str:
         cwd=sentinel.folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stdout) == (WRONG_START, "")
@@ -148,7 +148,7 @@ def test_with_a_prefix_no_key_is_without_it(ours: Stack) -> None:
         env={"PATH": os.environ["PATH"], **sentinel.environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
     assert "1 dead letters" in doctor.stdout
@@ -240,7 +240,7 @@ def test_doctor_looks_and_claims_nothing(theirs: Stack, ours: Stack) -> None:
             env={"PATH": os.environ["PATH"], **environment, "REDIS_URL": url},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=2 * PATIENCE_SECONDS,
             check=False,
         )
         assert said in done.stdout

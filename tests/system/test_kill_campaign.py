@@ -7,7 +7,6 @@ import pytest
 from tests.support import campaign
 
 
-@pytest.mark.timeout(120)
 async def test_kills_under_load() -> None:
     """Whatever is killed when: what clients got complete is told once, and nobody pays more than was billed."""
     report = await campaign.run(7, 15, appendfsync="always", clients=8)
@@ -16,7 +15,6 @@ async def test_kills_under_load() -> None:
     assert sum(report.events.values()) >= 2, str(report)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("trouble", "seconds"), [("idle", 10), ("poison", 10), ("emptied", 8)])
 async def test_trouble_under_load(trouble: str, seconds: float) -> None:
     """Connections of the idle are lost, poison is in every queue, Redis comes back empty: nobody pays twice."""

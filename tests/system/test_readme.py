@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stack import Stack
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.system.test_command_dev import dev, snippets
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedP
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
 

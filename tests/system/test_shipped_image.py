@@ -17,7 +17,7 @@ from tests.support import shipped
 from tests.support.sandbox import Sandbox
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_serve import children_of, workers_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def container(volume: Path, **changes: Any) -> Sandbox:
 def is_healthy(sentinel: SentinelProcess) -> bool:
     """Whether the image's own check says so."""
     given = {**environment(), "SENTINEL_PORT": str(sentinel.port), "HTTP_PROXY": "http://127.0.0.1:9"}
-    return subprocess.run(health_command(), env=given, check=False, timeout=10).returncode == 0
+    return subprocess.run(health_command(), env=given, check=False, timeout=2 * PATIENCE_SECONDS).returncode == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -129,7 +129,7 @@ def test_workers_without_a_temporary_folder_are_told(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=2 * PATIENCE_SECONDS,
     )
     assert started.returncode == 2
     assert "SENTINEL_WORKERS: " in started.stderr

@@ -13,7 +13,7 @@ import pytest
 from tests.support.crowd import crowd, post
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 EARLIER = "7204ece"
 """The last commit that wrote no installation key; its layout has the same number as ours."""
@@ -34,7 +34,9 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip(f"this checkout does not have the commit {EARLIER}: {made.stderr.strip()}")
     zipfile.ZipFile(archive).extractall(folder / "source")
     wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    subprocess.run([*wheel, "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=60)
+    subprocess.run(
+        [*wheel, "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=2 * PATIENCE_SECONDS
+    )
     [built] = folder.glob("*.whl")
     zipfile.ZipFile(built).extractall(folder / "installed")
     return str(folder / "installed")

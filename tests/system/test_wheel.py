@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stack import Stack
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from this checkout by the locked build tool, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=50)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=2 * PATIENCE_SECONDS)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -39,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     for name in re.findall(r"^([a-z][\w.-]*)==", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE):
         _link(name, packages)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-deps", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True, timeout=50)
+    subprocess.run(pip, check=True, capture_output=True, timeout=2 * PATIENCE_SECONDS)
     return python.parent
 
 

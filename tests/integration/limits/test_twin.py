@@ -201,7 +201,7 @@ def runner(store_url: str) -> Iterator[tuple[asyncio.Runner, RedisLedger]]:
         runner.run(ledger.store.close())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(story=stories)
 def test_the_script_and_its_twin_agree(runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]) -> None:
     """Any sequence of steps leaves the same account and gives the same verdicts in Redis and in Python."""
@@ -219,7 +219,7 @@ def test_the_script_and_its_twin_agree(runner: tuple[asyncio.Runner, RedisLedger
     runner[0].run(play())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(story=st.lists(st.tuples(waits, st.tuples(st.sampled_from(["reserve", "settle"]), ids, huge)), max_size=30))
 def test_they_agree_on_sums_that_need_wider_slices(
     runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]
@@ -245,7 +245,7 @@ def test_they_agree_on_sums_that_need_wider_slices(
     runner[0].run(play())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(story=st.lists(st.tuples(st.integers(0, 70_000), steps.filter(lambda s: s[0] != "refresh")), max_size=40))
 def test_nothing_is_granted_while_no_limits_are_known(
     runner: tuple[asyncio.Runner, RedisLedger], story: list[Any]

@@ -111,14 +111,14 @@ def either(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 schemas = st.recursive(leaves, lambda inner: arrays(inner) | objects(inner) | either(inner), max_leaves=12)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(schemas)
 def test_whatever_is_asked_for_is_what_comes(schema: Any) -> None:
     """Types, choices, bounds, formats, patterns, lists, tuples and objects, in each other."""
     assert is_fit(fitting(schema), schema)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(NAMES, schemas, min_size=1, max_size=3), st.data())
 def test_references_are_followed(definitions: dict[str, Any], data: st.DataObject) -> None:
     """By JSON pointers, whatever the names hold, with words of their own beside them."""
@@ -206,7 +206,7 @@ def test_what_nothing_fits_is_said(schema: Any) -> None:
         fitting(schema)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.recursive(
         JSON,

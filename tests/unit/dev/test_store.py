@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from sentinel.dev.store import EmbeddedStore
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -104,6 +104,8 @@ def test_leaves_no_process_behind(tmp_path: Path, ending: str) -> None:
         print(store.pid, flush=True)
         {ending}
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=2 * PATIENCE_SECONDS, check=False
+    )
     assert done.returncode in {0, 3, -signal.SIGKILL}, done.stderr
     wait_until(lambda: not alive(int(done.stdout)))

@@ -238,7 +238,7 @@ def test_many_leases_that_end_one_by_one_cost_few_looks() -> None:
 outputs = st.integers(0, 300)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=st.data(),
     ends=st.lists(st.tuples(outputs, st.booleans()), min_size=1, max_size=6),

@@ -229,7 +229,7 @@ class QuotaMachine(RuleBasedStateMachine):
 
 
 TestQuota = QuotaMachine.TestCase
-TestQuota.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestQuota.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def walk(seed: int) -> None:

@@ -46,7 +46,7 @@ def history(seconds: int) -> History:
 
 
 @pytest.mark.parametrize("seconds", WINDOWS_SECONDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_no_interval_holds_more_than_the_limit(seconds: int, data: st.DataObject) -> None:
     """Whatever arrives when, is extended and settled: every interval of the window's length keeps every limit."""
@@ -56,7 +56,7 @@ def test_no_interval_holds_more_than_the_limit(seconds: int, data: st.DataObject
         assert played.most(dimension, seconds * 1000) <= limit
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(before=stories(60), behind_ms=st.integers(1, 200_000), after=stories(60))
 def test_a_clock_that_goes_back_admits_no_more(
     before: list[tuple[int, Step]], behind_ms: int, after: list[tuple[int, Step]]
@@ -95,7 +95,7 @@ def test_nearly_all_of_the_limit_is_usable(seconds: int, limit: int, cost: int, 
 
 
 @pytest.mark.parametrize("seconds", WINDOWS_SECONDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_the_wait_is_the_first_moment_that_fits(seconds: int, data: st.DataObject) -> None:
     """A refused request is admitted after its wait; a slice earlier and a millisecond earlier it is not."""
@@ -119,7 +119,7 @@ def test_the_wait_is_the_first_moment_that_fits(seconds: int, data: st.DataObjec
 
 
 @given(story=stories(60), hammer=st.lists(st.integers(0, 3000), max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_hammering_while_refused_changes_nothing(story: list[tuple[int, Step]], hammer: list[int]) -> None:
     """Refused requests, however many, do not put off the moment at which one is admitted."""
     played = history(60)

@@ -208,7 +208,7 @@ def test_what_passes(name: str, withhold: bool) -> None:
 
 
 @given(damaged())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_nothing_goes_free(events: list[bytes]) -> None:
     """Damaged in any way, all bytes pass, nothing is raised, and what a reader finds is charged."""
     relay, got = relayed(events)
@@ -218,7 +218,7 @@ def test_nothing_goes_free(events: list[bytes]) -> None:
 
 
 @given(damaged(), st.integers(1, 6))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_no_limit_is_passed(events: list[bytes], room: int) -> None:
     """However a stream is damaged, it ends before the event that would go beyond the limit."""
     relay, got = relayed(events, room)
@@ -229,7 +229,7 @@ def test_no_limit_is_passed(events: list[bytes], room: int) -> None:
 
 
 @given(damaged(), st.lists(st.integers(1, 80), max_size=30))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_cuts_do_not_matter(events: list[bytes], sizes: list[int]) -> None:
     """Cut anywhere, a damaged stream costs the same."""
     whole, pieces, start = b"".join(events), [], 0

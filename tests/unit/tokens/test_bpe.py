@@ -16,7 +16,7 @@ BIG = "A client may send a large prompt, 12345 times; that is fine.\n" * 33_000
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(text=texts)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_counts_equal_tiktoken(encoding: str, text: str) -> None:
     """Any text has exactly the tokens that OpenAI's tokenizer gives it, special-token strings included."""
     assert count_in(ENCODINGS[encoding])(text) == true_count(text, encoding)
@@ -30,7 +30,6 @@ def test_hostile_texts_equal_tiktoken(encoding: str, number: int) -> None:
 
 
 @given(text=st.text(st.characters(codec=None, categories=["Cs", "Lu"]), max_size=30))
-@settings(deadline=None)
 def test_lone_surrogates_equal_tiktoken(text: str) -> None:
     """Half a UTF-16 pair counts as U+FFFD and raises nothing."""
     assert count_in("o200k_base")(text) == true_count(text, "o200k_base")
@@ -51,9 +50,9 @@ def test_check_values_of_the_rust_sentinel(text: str, tokens: int) -> None:
 )
 def test_a_megabyte_is_counted_in_linear_time(text: str) -> None:
     """No text makes counting quadratic. The bound is loose, for busy machines; the usual time is 2 to 14 ms."""
-    started = time.perf_counter()
+    started = time.thread_time()
     count_in("cl100k_base")(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_counting_releases_the_gil() -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.tokens.answer import read_event
@@ -39,7 +39,6 @@ plain = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("model", MODELS)
 @given(messages=st.lists(plain, max_size=5))
-@settings(deadline=None)
 def test_messages_follow_the_cookbook(model: str, messages: list[dict[str, str]]) -> None:
     """Any list of text messages has the tokens of OpenAI's published function."""
     assert count_chat(messages, model) == cookbook(messages, encoding_of(model))

@@ -43,7 +43,7 @@ def pieces_of(text: str, cuts: list[int]) -> list[str]:
     letter=st.sampled_from("aZéßǅʰ日ก9٣"),
     mark=st.sampled_from(sorted(delivered._AFTER)),
 )
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_a_safe_point_never_changes_the_count(encoding: str, before: str, after: str, letter: str, mark: str) -> None:
     """Cutting between a letter or digit and one of the chosen characters is invisible to OpenAI's tokenizer."""
     text = before + letter + mark + after
@@ -64,7 +64,6 @@ def test_every_letter_is_a_safe_left_side() -> None:
 
 
 @given(text=st.one_of(texts, mixtures), cuts=st.lists(st.integers(0, 400), max_size=12), ask=st.booleans())
-@settings(deadline=None)
 def test_any_cutting_gives_the_same_count(text: str, cuts: list[int], ask: bool) -> None:
     """Deltas may cut a text anywhere, and asking in between changes nothing."""
     stream = DeliveredText("gpt-4o")

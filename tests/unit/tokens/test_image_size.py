@@ -56,9 +56,9 @@ def test_any_url_raises_nothing(text: str) -> None:
 def test_a_huge_image_costs_only_its_head() -> None:
     """20 MB of picture are not decoded to learn its size."""
     huge = url(PNG) + "A" * 28_000_000
-    started = time.perf_counter()
+    started = time.thread_time()
     assert inline_size(huge) == Size(640, 480)
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 @pytest.mark.parametrize("data", [b"\xff\xd8no marker", b"RIFF....WEBPVP9 " + bytes(30)])

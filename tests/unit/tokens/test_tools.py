@@ -2,7 +2,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.tokens.bpe import count_for
@@ -175,7 +175,6 @@ json_values = st.recursive(
 
 
 @given(schema=json_values, choice=json_values, response_format=json_values)
-@settings(deadline=None)
 def test_no_schema_raises(schema: Any, choice: Any, response_format: Any) -> None:
     """Whatever JSON a client sends for a schema, it is counted somehow; the provider judges it."""
     tools = [{"function": {"name": "f", "parameters": schema}}]
