@@ -45,11 +45,13 @@ def has_rate_headers(answer: Answer) -> bool:
 def test_an_answer_carries_its_headers(sentinel: SentinelProcess, token: str, path: str, stream: bool) -> None:
     """Ids, our own time and the rate limits are on answers and streams alike."""
     body = chat(stream=stream) if path == CHAT else {"model": "davinci-002", "prompt": "hi", "stream": stream}
+    started = time.monotonic()
     answer = post(sentinel, token, body, path)
+    took_ms = (time.monotonic() - started) * 1000
     assert answer.status == 200
     assert answer.headers["x-upstream-request-id"].startswith("req_")
     assert answer.headers["x-upstream-request-id"] != answer.headers["x-request-id"]
-    assert 0 <= float(answer.headers["x-sentinel-overhead-ms"]) < 1000
+    assert 0 <= float(answer.headers["x-sentinel-overhead-ms"]) <= took_ms
     assert answer.headers["openai-processing-ms"] == "41"
     assert has_rate_headers(answer)
     if stream:
@@ -253,11 +255,14 @@ def test_a_slow_body_is_not_our_time(sentinel: SentinelProcess, token: str) -> N
     body = json.dumps(chat("[[tokens=1]]")).encode()
     with raw_connection(sentinel) as connection:
         connection.sendall(head(headers=[f"authorization: Bearer {token}", f"content-length: {len(body)}"]))
-        time.sleep(1.2)  # What the client does, not what the test waits for.
+        time.sleep(0.6)  # What the client does, not what the test waits for.
+        started = time.monotonic()
         connection.sendall(body)
         answer = read_answer(connection)
+        took_ms = (time.monotonic() - started) * 1000
     assert answer.status == 200
-    assert float(answer.headers["x-sentinel-overhead-ms"]) < 1000
+    # What is done before the body comes takes less than half of the wait for it.
+    assert float(answer.headers["x-sentinel-overhead-ms"]) < took_ms + 300
 
 
 def test_nothing_of_the_client_but_the_allowed_reaches_the_provider(

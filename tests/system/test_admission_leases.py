@@ -10,18 +10,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import openai
 import pytest
 import redis
 
 from sentinel.cache import keys
-from tests.support.client import Answer
+from tests.support.client import Answer, read
 from tests.support.crowd import post
 from tests.support.scripted import ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack, sdk
-from tests.support.surface import chat
-from tests.support.waiting import until
+from tests.support.surface import chat, head
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 LEASE_SECONDS = 2.0
 
@@ -200,6 +201,20 @@ async def test_a_process_that_was_stopped_delivers_nothing_that_others_have(
     assert stack.used(email)["ai_output_tokens"] == limit
 
 
+async def follow(sentinel: SentinelProcess, token: str, body: dict[str, Any], begun: asyncio.Event) -> Answer:
+    """A request over a connection of its own. begun: set once something of the answer is there."""
+    content = json.dumps(body).encode()
+    lines = ["connection: close", f"authorization: Bearer {token}", f"content-length: {len(content)}"]
+    async with asyncio.timeout(PATIENCE_SECONDS * 2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", sentinel.port)
+        writer.write(head(headers=lines) + content)
+        first = await reader.read(1)
+        begun.set()
+        answer = read(first + await reader.read())
+        writer.close()
+        return answer
+
+
 WHOLE = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":'
     b'"assistant","content":" word"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}'
@@ -224,8 +239,11 @@ async def test_a_request_whose_place_others_have_is_not_answered(
         else:
             provider.streams(ROLE, b"".join(words(40)), b"data: [DONE]\n\n", gate=gate)
         victim = stack.sentinel(OPENAI_API_URL=provider.url)
-        asking = asyncio.create_task(post(victim, token, chat("Go on", stream=kind != "whole")))
+        begun = asyncio.Event()
+        asking = asyncio.create_task(follow(victim, token, chat("Go on", stream=kind != "whole"), begun))
         await until(provider.posts, "the request at the provider")
+        if kind == "begun":
+            await until(begun.is_set, "the beginning of the answer")
         victim.signal(signal.SIGSTOP)
         try:
             leases = keys.account_keys(user.external_id or "").leases

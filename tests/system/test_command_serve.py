@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import events
-from tests.support.stack import SentinelProcess, Stack
+from tests.support.stack import START_SECONDS, SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -270,22 +270,22 @@ def test_a_stream_finishes_before_the_end(stack: Stack, number: signal.Signals, 
     wait_until(lambda: not any(is_running(child) for child in children), "the end of every child")
 
 
-def test_a_stream_that_outlasts_the_grace_is_ended_and_billed(stack: Stack) -> None:
+def test_a_stream_that_outlasts_the_grace_is_ended_and_billed(stack: Stack, sentinel: SentinelProcess) -> None:
     """When the grace is over the stream gets an error event, and what was delivered of it is billed."""
-    sentinel = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1", USAGE_FLUSH_SECONDS="60")
+    short = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1", USAGE_FLUSH_SECONDS="60")
     _, token = stack.user("outlast@corp.test")
-    with open_stream(sentinel, token, "[[tokens=900 delay=0.05]]") as answer:
-        sentinel.signal(signal.SIGTERM)
+    with open_stream(short, token, "[[tokens=900 delay=0.05]]") as answer:
+        short.signal(signal.SIGTERM)
         received = b"data: " + answer.read().partition(b"data: ")[2]
-    assert sentinel.process is not None
-    assert sentinel.process.wait(PATIENCE_SECONDS) == 0
+    assert short.process is not None
+    assert short.process.wait(PATIENCE_SECONDS) == 0
     *chunks, last = events(received)
     assert json.loads(last)["error"]["code"] == "service_unavailable"
     assert b"[DONE]" not in received
     delivered = sum(bool(json.loads(chunk)["choices"][0]["delta"].get("content")) for chunk in chunks)
     assert delivered > 5
-    assert stack.used("outlast@corp.test")["ai_output_tokens"] in (delivered, delivered + 1)
-    assert [line["outcome"] for line in sentinel.ended()] == ["shutdown"]
+    assert stack.booked(1, "outlast@corp.test")["ai_output_tokens"] in (delivered, delivered + 1)
+    assert [line["outcome"] for line in short.ended()] == ["shutdown"]
 
 
 def test_a_request_without_an_answer_at_the_end_gets_a_503(stack: Stack) -> None:
@@ -357,7 +357,7 @@ def workers_of(sentinel: SentinelProcess) -> set[int]:
 def pair(stack: Stack) -> SentinelProcess:
     """Two workers."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers", seconds=START_SECONDS)
     return sentinel
 
 
@@ -383,7 +383,7 @@ def test_a_killed_worker_is_replaced_and_its_gauges_go(stack: Stack, pair: Senti
         wait_until(lambda: pair.metric(in_flight) == 1, "the request in flight")
         for worker in before & set(children_of(pair.pid)):
             os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: len(workers_of(pair) - before) == 2, "new workers")
+        wait_until(lambda: len(workers_of(pair) - before) == 2, "new workers", seconds=START_SECONDS)
         wait_until(lambda: not refuses(pair) and pair.metric(in_flight) == 0, "an honest gauge")
     assert post(pair, token, chat("[[tokens=1]]")).status == 200
 
@@ -391,7 +391,7 @@ def test_a_killed_worker_is_replaced_and_its_gauges_go(stack: Stack, pair: Senti
 def test_no_worker_outlives_a_killed_supervisor(stack: Stack) -> None:
     """SIGKILL for the supervisor ends its workers in good order: streams finish and the port is free."""
     sentinel = stack.sentinel(SENTINEL_WORKERS="2")
-    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers")
+    wait_until(lambda: len(workers_of(sentinel)) == 2, "two workers", seconds=START_SECONDS)
     workers = workers_of(sentinel)
     _, token = stack.user("orphan@corp.test")
     with open_stream(sentinel, token, "[[tokens=20 delay=0.05]]") as answer:
