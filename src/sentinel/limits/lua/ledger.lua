@@ -5,7 +5,7 @@
 --
 -- One user's account is a row under the first key. In it are doubles, and in Lua they are an array with these places (a
 -- triple takes three: of requests, input tokens, output tokens; its place is that before the first):
-local TEXTS = 1   -- not in the row: see `texts_of`
+local TEXTS = 1   -- not in the row: see `cut`
 local LAST = 2    -- the moment of this state
 local N = 3       -- number of the quota period
 local SEQ = 4     -- how often Zion has said something
@@ -50,7 +50,7 @@ local GRACE_SECONDS = 3
 local LEASE_HEAD, NOTE = '<dddddddddd', '<dddd'
 local NOT_BILLED = { 0, 0, 0 }
 local USABLE_MS = POLICY.fresh + POLICY.stale
-local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {}, account = {} }
+local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {} }
 
 -- While a library is being loaded it has none of Lua's own functions. `start` takes them at the first call.
 local call, pack, unpack_from, unpack_all, rep, concat, floor, max, min, huge, attempt, NO_ACCOUNT
@@ -68,16 +68,6 @@ local function form(of, count)
   return known
 end
 
--- The form of an account with so many windows: its doubles, and all older slices.
-local function account_form(count)
-  local known = forms.account[count]
-  if not known then
-    known = form('d', COUNT - 1 + 5 * count) .. 'c0'
-    forms.account[count] = known
-  end
-  return known
-end
-
 -- A window of the policy gets the places of what is its own in an account.
 local function start()
   if pack then return end
@@ -87,26 +77,26 @@ local function start()
   for place = 2, COUNT + 5 * #windows do none[place] = 0 end
   none[AT], none[LIMIT + 1], none[LIMIT + 2], none[LIMIT + 3], none[COUNT] = -1, -1, -1, -1, #windows
   for k, p in ipairs(windows) do
-    p.base, p.text = base(k), k
+    p.base, p.text = base(k), k + 1
     none[p.base + ID] = p.id
   end
   NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
 end
 
 -- Redis undoes nothing of a function that fails midway. So whatever is written is noted with the command that takes it
--- back, four places for each, and `whole` runs these, the last first. XDEL cannot be taken back: it is the last to be
--- done. The account comes right before that, or is the last itself.
-local undo, undone = {}, 0
+-- back, and `whole` runs these, the last first. XDEL cannot be taken back: it is the last to be done. The account comes
+-- right before that, or is the last itself. The notes of all calls have the same four tables: that is the least to write.
+local undone, undo_command, undo_key, undo_one, undo_two = 0, {}, {}, {}, {}
 local function undoing(command, key, one, two)
-  local n = undone
-  undo[n + 1], undo[n + 2], undo[n + 3], undo[n + 4] = command, key, one or false, two or false
-  undone = n + 4
+  local n = undone + 1
+  undo_command[n], undo_key[n], undo_one[n], undo_two[n] = command, key, one, two
+  undone = n
 end
 
--- Take back what was written since so many places were noted.
+-- Take back what was written since so many commands were noted.
 local function undo_from(first)
-  for n = undone, first + 4, -4 do
-    local command, key, one, two = undo[n - 3], undo[n - 2], undo[n - 1], undo[n]
+  for n = undone, first + 1, -1 do
+    local command, key, one, two = undo_command[n], undo_key[n], undo_one[n], undo_two[n]
     if two then
       redis.pcall(command, key, one, two)
     elseif one then
@@ -171,16 +161,16 @@ end
 local function slices_form(sum, count) return form(sum < NARROW and 'I4' or 'd', count) end
 local function slice_bytes(sum) return sum < NARROW and 4 or 8 end
 
--- The older slices of each window, by `p.text`. The string that they are stored as is cut when one is asked for.
-local function texts_of(a)
-  local texts = a[TEXTS]
-  if texts then return texts end
+-- Cut the older slices of each window, by `p.text`, out of the string that they are stored as.
+-- The strings of all accounts have the same table, from the second place on; the first is for the doubles. Only one
+-- account is worked on at a time, and making a table anew in each call takes longer than to fill it.
+local texts = {}
+local function cut(a)
   local count = a[COUNT]
   local all, at = a[base(count + 1) + 1], 1
-  texts = {}
   for k = 1, count do
     local bytes = a[base(k) + BYTES]
-    texts[k] = bytes > 0 and all:sub(at, at + bytes - 1) or ''
+    texts[k + 1] = bytes > 0 and all:sub(at, at + bytes - 1) or ''
     at = at + bytes
   end
   a[TEXTS] = texts
@@ -191,13 +181,13 @@ end
 local function slices(a, p)
   local sum = a[p.base + SUM]
   local count = a[p.base + BYTES] / slice_bytes(sum)
-  local all = { unpack_from(slices_form(sum, count), texts_of(a)[p.text]) }
+  local all = { unpack_from(slices_form(sum, count), (a[TEXTS] or cut(a))[p.text]) }
   all[count + 1] = a[p.base + TOP]
   return all
 end
 
 local function keep_text(a, p, text)
-  texts_of(a)[p.text], a[p.base + BYTES] = text, #text
+  (a[TEXTS] or cut(a))[p.text], a[p.base + BYTES] = text, #text
 end
 
 -- The opposite of `slices`.
@@ -224,7 +214,7 @@ local function charge(a, p, slice, amount)
   if slice == newest and top + amount > 0 and same then
     a[b + SUM], a[b + TOP] = after, top + amount
   elseif slice > newest and amount > 0 and same then
-    local text = texts_of(a)[p.text] .. pack(each == 4 and '<I4' or '<d', top)
+    local text = (a[TEXTS] or cut(a))[p.text] .. pack(each == 4 and '<I4' or '<d', top)
     if slice > newest + 1 then text = text .. rep('\0', (slice - newest - 1) * each) end
     keep_text(a, p, text)
     a[b + SUM], a[b + TOP] = after, amount
@@ -241,7 +231,7 @@ local function live(a, p, now)
   local b = p.base
   local sum, old = a[b + SUM], slice_of(p, now) - SLICES - a[b + FIRST]
   if sum == 0 or old <= 0 then return end
-  local each, text = slice_bytes(sum), texts_of(a)[p.text]
+  local each, text = slice_bytes(sum), (a[TEXTS] or cut(a))[p.text]
   if old > #text / each then return put(a, p, 0, {}) end
   local out, left = { unpack_from(slices_form(sum, old), text) }, sum
   for i = 1, old do left = left - out[i] end
@@ -256,7 +246,8 @@ end
 local function read_lease(packed)
   local l = { unpack_from(LEASE_HEAD, packed) }
   local count = l[L_MORE]
-  return l, count > 0 and doubles(packed, l[L_REST], count), packed:sub(l[L_REST] + 8 * count)
+  local rest = l[L_REST] + 8 * count
+  return l, count > 0 and doubles(packed, l[L_REST], count), rest <= #packed and packed:sub(rest) or ''
 end
 
 -- The opposite of read_lease.
@@ -274,7 +265,8 @@ end
 
 -- Count what a lease holds, or no more.
 local function hold(a, sign, l)
-  a[OPEN] = max(0, a[OPEN] + sign)
+  local open = a[OPEN] + sign
+  a[OPEN] = open > 0 and open or 0
   for d = 1, 3 do
     local amount = l[COST + d] - l[BILLED + d]
     if amount > 0 then
@@ -313,8 +305,9 @@ end
 
 -- Have the windows of this policy first, in its order.
 local function arrange(a)
-  local count, heads, texts, known = a[COUNT], {}, texts_of(a), {}
-  for k = 1, count do heads[a[base(k) + ID]] = { texts[k], unpack_all(a, base(k) + 1, base(k) + 5) } end
+  local count, heads, known = a[COUNT], {}, {}
+  if not a[TEXTS] then cut(a) end
+  for k = 1, count do heads[a[base(k) + ID]] = { texts[k + 1], unpack_all(a, base(k) + 1, base(k) + 5) } end
   local order = {}
   for k = 1, #windows do
     local id = windows[k].id
@@ -326,7 +319,7 @@ local function arrange(a)
   end
   a[COUNT] = #order
   for k = 1, #order do
-    texts[k] = order[k][1]
+    texts[k + 1] = order[k][1]
     for i = 1, 5 do a[base(k) + i] = order[k][i + 1] end
   end
   return a
@@ -343,8 +336,9 @@ end
 -- The same, made where there is none.
 local function letters_of(a)
   if not a.letters then
-    local k, texts = a[COUNT] + 1, texts_of(a)
-    a[COUNT], texts[k], a.letters = k, '', base(k) + BYTES
+    if not a[TEXTS] then cut(a) end
+    local k = a[COUNT] + 1
+    a[COUNT], texts[k + 1], a.letters = k, '', base(k) + BYTES
     for i, number in ipairs({ LETTERS, 0, 0, 0, 0 }) do a[base(k) + i] = number end
   end
   return a.letters
@@ -390,9 +384,15 @@ local function decode(packed)
 end
 
 local function save(a, keys)
-  local last = COUNT + 1 + 5 * a[COUNT]
-  if a[TEXTS] then a[last] = concat(a[TEXTS]) end
-  call('SET', keys[1], pack(account_form(a[COUNT]), unpack_all(a, 2, last)), 'PX', policy.ttl)
+  local last = COUNT + 5 * a[COUNT]
+  local packed = pack(form('d', last - 1), unpack_all(a, 2, last))
+  if a[TEXTS] then
+    texts[1] = packed
+    packed = concat(texts, '', 1, a[COUNT] + 1)
+  else
+    packed = packed .. a[last + 1]
+  end
+  call('SET', keys[1], packed, 'PX', policy.ttl)
 end
 
 -- Begin the quota periods that are due; says whether any was.

@@ -114,7 +114,8 @@ if not fits then
 end
 return pack(
   form('i8', 11 + count), fits and 0 or 1, now, granted, finite, refresh, stale, a[SEQ],
-  requests_left < huge and max(0, requests_left) or -1, input_left < huge and max(0, input_left) or -1,
-  output_left < huge and max(0, output_left) or -1,
+  requests_left < huge and (requests_left > 0 and requests_left or 0) or -1,
+  input_left < huge and (input_left > 0 and input_left or 0) or -1,
+  output_left < huge and (output_left > 0 and output_left or 0) or -1,
   policy.concurrency >= 0 and max(0, policy.concurrency - a[OPEN]) or -1, unpack_all(row, 1, count)
 )
