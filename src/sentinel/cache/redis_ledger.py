@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain
+from operator import add
 from typing import Any
 
 import msgspec
@@ -325,10 +326,13 @@ def _used_of(packed: bytes | None, now: int, fresh_ms: int) -> ByDimension | Non
         row = _HEAD.unpack_from(packed)
     except struct.error:
         return None
-    ask, at, used, blind, ends = row[_ASK], row[_AT], row[_USED], row[_BLIND], row[_ENDS]
-    if at < 0 or any(0 < end <= now for end in ends) or (any(blind) and ask != at + fresh_ms):
+    at, used, blind, (r_ends, i_ends, o_ends) = row[_AT], row[_USED], row[_BLIND], row[_ENDS]
+    # Written out: a generator for each of these takes as long as all the rest, and this is done for each item.
+    if at < 0 or 0 < r_ends <= now or 0 < i_ends <= now or 0 < o_ends <= now:
         return None
-    known = [used[d] + blind[d] for d in range(3)]
-    if not all(0 <= number <= _EXACT for number in known):
+    if any(blind) and row[_ASK] != at + fresh_ms:
         return None
-    return int(known[0]), int(known[1]), int(known[2])
+    requests, inputs, outputs = map(add, used, blind)
+    if 0 <= requests <= _EXACT and 0 <= inputs <= _EXACT and 0 <= outputs <= _EXACT:
+        return int(requests), int(inputs), int(outputs)
+    return None

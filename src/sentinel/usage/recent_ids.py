@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from sentinel.clock import monotonic
@@ -32,6 +32,10 @@ class RecentIds(Generic[T]):
 
     def __contains__(self, id_: T) -> bool:
         return id_ in self._new or id_ in self._old
+
+    def has_any(self, ids: Sequence[T]) -> bool:
+        """Whether any of these is among them: one call for all of a page, for nearly always none is."""
+        return not (self._new.isdisjoint(ids) and self._old.isdisjoint(ids))
 
     def add(self, ids: Iterable[T]) -> None:
         """They were seen now."""

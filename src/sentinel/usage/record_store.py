@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import compress
 
 import structlog
 
@@ -145,17 +146,16 @@ class RecordStore:
 
     async def _new(self, records: list[Record]) -> list[Record]:
         """These, without what is booked: Redis may have lost its last moments."""
-        again = []
-        for record in records:
-            # The record of a request may come back under another name, when it was settled again.
-            what = hash((record.id, record.spent))
+        # The record of a request may come back under another name, when it was settled again.
+        whats = [hash((record.id, record.spent)) for record in records]
+        for record, what in zip(records, whats, strict=True):
             self._on_its_way[record.partition, record.entry] = what
-            if record.id and what in self._booked:
-                again.append(record)
-        if again:
-            await self._drop(again)
-            records = [record for record in records if record not in again]
-        return records
+        if not self._booked.has_any(whats):
+            return records
+        known = [bool(record.id) and what in self._booked for record, what in zip(records, whats, strict=True)]
+        if any(known):
+            await self._drop(list(compress(records, known)))
+        return [record for record, again in zip(records, known, strict=True) if not again]
 
     async def _drop(self, records: Sequence[Record]) -> None:
         """These are booked already: this Redis has lost its last moments."""
@@ -178,9 +178,11 @@ class RecordStore:
 
     def remember_booked(self, items: Iterable[Item]) -> None:
         """These are booked: whatever becomes of Redis, they are not given out again."""
+        whats, take = list[int | None](), self._on_its_way.pop
         for item in items:
-            whats = (self._on_its_way.pop((item.partition, entry), None) for entry in item.entries)
-            self._booked.add(what for what in whats if what)
+            partition = item.partition
+            whats += [take((partition, entry), None) for entry in item.entries]
+        self._booked.add(what for what in whats if what)
 
     def let_go(self, item: Item) -> None:
         """This item is not on its way any longer, and was not booked."""

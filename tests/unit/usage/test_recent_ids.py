@@ -38,6 +38,18 @@ def test_it_is_known_for_long_enough() -> None:
         assert number < 31 or number - 31 not in memory
 
 
+def test_many_are_asked_for_at_once() -> None:
+    """Whether they were remembered lately or before that."""
+    clock, memory = remembering()
+    memory.add([1])
+    clock.now += REMEMBER_SECONDS + 1
+    memory.age()
+    memory.add([2])
+    assert memory.has_any([0, 1])
+    assert memory.has_any([2, 3])
+    assert not memory.has_any([0, 3])
+
+
 def test_time_that_nobody_counts_does_not_pass() -> None:
     """While Redis is away nothing ages: when it is back, what was right before counts."""
     clock, memory = remembering()
