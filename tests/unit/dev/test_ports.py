@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,18 @@ def test_none_is_given_twice() -> None:
     """The server that has it may be away."""
     given = [free_port() for _ in range(300)]
     assert len(set(given)) == len(given)
+
+
+def test_none_is_given_to_two_processes() -> None:
+    """Tests run beside each other, and a server takes a second to listen. After the end of one its ports are free."""
+    given = "from sentinel.dev.ports import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", given], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        with pytest.raises(OSError, match="no free port"):
+            free_port(ports=range(port, port + 1))
+        other.kill()
+    assert free_port(ports=range(port, port + 1)) == port
 
 
 def test_one_can_listen_there() -> None:
