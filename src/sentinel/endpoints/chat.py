@@ -45,7 +45,7 @@ class ChatEndpoint(OpenAIEndpoint[ChatRequest]):
 
     def read(self, body: bytes) -> ChatRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
-        return json_body.read(_decoder, _SHAPE, body)
+        return json_body.read(_decoder.decode, _SHAPE, body)
 
     def count(self, request: ChatRequest, counter: TokenCounter) -> int:
         """The input tokens: messages, tools, response format, images."""

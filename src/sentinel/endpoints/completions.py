@@ -31,7 +31,7 @@ class CompletionsEndpoint(OpenAIEndpoint[CompletionRequest]):
 
     def read(self, body: bytes) -> CompletionRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
-        request = json_body.read(_decoder, _SHAPE, body)
+        request = json_body.read(_decoder.decode, _SHAPE, body)
         if request.prompt is None:
             raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
         return request

@@ -38,7 +38,7 @@ class EmbeddingsEndpoint(WholeEndpoint[EmbeddingRequest]):
 
     def read(self, body: bytes) -> EmbeddingRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
-        request = json_body.read(_decoder, _SHAPE, body)
+        request = json_body.read(_decoder.decode, _SHAPE, body)
         if request.input is None:
             raise MissingParameter("Missing required parameter: 'input'.", param="input")
         return request

@@ -32,6 +32,7 @@ class OutputBound(Struct, frozen=True, gc=False):
 
     choices: that the provider generates, and bills. shown_choices: that a stream has. client_max: the client's own
     maximum, None where it gave none. default_max: what is generated without one, None where the model decides.
+    least_max: no provider takes a lower maximum.
     grows_in_sight: all of the output is seen as it grows, so its reservation can be extended, or its stream ended.
     shows_its_cost: what is delivered is output, and nothing else. hides_output: the model bills more than it shows.
     """
@@ -43,6 +44,7 @@ class OutputBound(Struct, frozen=True, gc=False):
     grows_in_sight: bool
     shows_its_cost: bool
     hides_output: bool
+    least_max: int = 1
 
 
 class Changes(Struct, frozen=True, gc=False):
@@ -120,8 +122,8 @@ class Endpoint(ABC, Generic[R]):
         """An error as the body of an answer."""
         return body_of(error)
 
-    def render_event(self, error: AppError) -> bytes:
-        """An error as the last event of a stream."""
+    def render_event(self, error: AppError, meter: StreamMeter | None) -> bytes:  # noqa: ARG002
+        """An error as the last event of a stream; meter: of the events before it, None where there are none."""
         return event_of(error)
 
 

@@ -7,6 +7,7 @@ its own bytes, for only the top level is taken apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,13 +33,14 @@ _WHITE_SPACE = b" \t\r\n"
 _MOST_NAMED = 96
 """Characters of a client's key in a message of ours."""
 
-_OURS = frozenset(("stream_options", "max_completion_tokens", "max_tokens"))
+_OURS = frozenset(("stream_options", "max_completion_tokens", "max_tokens", "max_output_tokens"))
 _ASK_USAGE = b'"stream_options":{"include_usage":true},'
 
 
-def read(decoder: msgspec.json.Decoder[T], shape: Shape, body: bytes) -> T:
+def read(decode: Callable[[bytes], T], shape: Shape, body: bytes) -> T:
     """What is decided on of a body. shape: the objects in it of which no key may come twice.
 
+    decode: as msgspec does, with its errors.
     Raises InvalidJson, InvalidType, MissingParameter.
     """
     try:
@@ -46,7 +48,7 @@ def read(decoder: msgspec.json.Decoder[T], shape: Shape, body: bytes) -> T:
         if not body.isascii():
             body.decode()
         try:
-            request = decoder.decode(body)
+            request = decode(body)
         except msgspec.ValidationError as error:
             # It stopped there; what follows may not even be JSON.
             _anything.decode(body)

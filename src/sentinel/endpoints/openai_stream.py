@@ -15,7 +15,7 @@ from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.answer import read_answer, read_event
 from sentinel.tokens.loose import parse
-from sentinel.tokens.usage import Usage
+from sentinel.tokens.usage import NOTHING, Usage
 
 _ENVELOPE = frozenset(("id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"))
 """What all events of a stream have in common."""
@@ -33,13 +33,19 @@ def _is_only_usage(data: bytes) -> bool:
     )
 
 
+def _usage_of(data: bytes) -> Usage:
+    reading = read_event(data)
+    return NOTHING if reading is None else reading.usage
+
+
 FORMAT = StreamFormat(
     read_event=read_event,
     read_answer=read_answer,
+    usage_of=_usage_of,
     is_only_usage=_is_only_usage,
-    usage_mark=re.compile(rb'"usage"\s*:\s*\{'),
+    is_last=None,
+    mark=re.compile(rb'"usage"\s*:\s*\{'),
     envelope_mark=re.compile(rb'"choices"\s*:\s*\[\s*\{'),
-    last_data=b"[DONE]",
 )
 
 

@@ -22,7 +22,7 @@ MOST_MODELS = 1000
 _USAGE, _MAXIMUM = "stream_options", "max_completion_tokens"
 _LEGACY_MAXIMUM = "max_tokens"
 _REFUSALS = (400, 422)
-_TOO_LARGE = re.compile(rb"max_(?:completion_)?tokens.{1,30}too large|supports at most|maximum context length")
+_TOO_LARGE = re.compile(rb"max_(?:completion_|output_)?tokens.{1,30}too large|supports at most|maximum context length")
 """How OpenAI, vLLM and SGLang say that a maximum is more than the model can answer (vllm#42474, vllm#20409)."""
 
 

@@ -122,7 +122,8 @@ class Exchange(ExchangeState):
         context.outcome = outcome.of_error(error, context.outcome, has_begun=has_begun)
         if client.started:
             if context.streamed:
-                await client.end(self.endpoint.render_event(error))
+                meter = None if self.relay is None else self.relay.meter
+                await client.end(self.endpoint.render_event(error, meter))
             return
         context.status = error.status
         send = client.answer_early if isinstance(error, RequestTooLarge | RequestTimeout) else client.answer

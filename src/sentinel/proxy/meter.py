@@ -15,7 +15,7 @@ from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, bytes_outside, data_of, last_end, split_events
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.loose import Reading, parse
-from sentinel.tokens.usage import NOTHING
+from sentinel.tokens.usage import NOTHING, Usage
 
 MOST_PENDING_BYTES = 16 * 1024
 """Raw bytes kept before their text is taken out: bounds the memory of a stream, and each step to about 0.2 ms."""
@@ -25,6 +25,8 @@ MOST_READ_BYTES = 8 * 1024 * 1024
 
 _TELLS_ERROR = re.compile(rb"(?:\A|[\r\n])(?:event: ?error|error:)")
 """An event of that name, and a field of it, as llama.cpp has had (llama.cpp#14566)."""
+_DONE = b"[DONE]"
+"""How the data of a stream's last event begins, in most formats."""
 _WHITE_SPACE = b" \t\r\n\xef\xbb\xbf"
 """And the bytes of a BOM."""
 
@@ -34,17 +36,20 @@ class StreamFormat:
     """What the meter must know of a format's events.
 
     read_event, read_answer: what the data of one event, and a whole answer to who asked for a stream, say; None for
-    what is no JSON object. usage_mark: found in whatever tells usage. is_only_usage: whether the data of an event tells
-    nothing else. envelope_mark: found in the first event of which a stream that is ended early takes its envelope.
-    last_data: how the data of a stream's last event begins.
+    what is no JSON object. usage_of: what the data of an event tells of usage, whether or not the client gets it.
+    is_only_usage: whether it tells nothing else; None where nobody asks for such an event. is_last: whether it ends a
+    stream that must not end without; None for streams whose end is `[DONE]`, if anything.
+    mark: found in whatever tells usage, or is last. envelope_mark: found in the first event of which a stream that is
+    ended early takes its envelope.
     """
 
     read_event: Callable[[bytes], Reading | None]
     read_answer: Callable[[bytes], Reading | None]
-    is_only_usage: Callable[[bytes], bool]
-    usage_mark: re.Pattern[bytes]
+    usage_of: Callable[[bytes], Usage]
+    is_only_usage: Callable[[bytes], bool] | None
+    is_last: Callable[[bytes], bool] | None
+    mark: re.Pattern[bytes]
     envelope_mark: re.Pattern[bytes]
-    last_data: bytes
 
 
 class StreamMeter:
@@ -54,14 +59,40 @@ class StreamMeter:
     withhold_usage: the client did not ask for the usage chunk, so it does not get it.
     redactor: takes the provider's key out of events.
     failed: the provider told of an error. broke_off: the stream ended inside of an event. first: the first events of
-    which one has the envelope. finished: why each choice that has ended did; call `count` before.
+    which one has the envelope. finished: why each choice that has ended did; call `count` before. done: the last event.
+    trail: what came after it.
     """
 
     __slots__ = (
-        "_begins_inside", "_begun", "_buffer", "_delivered", "_format", "_generated", "_given_bytes", "_has_ended",
-        "_last_data", "_mark", "_most_begun", "_pending", "_pending_bytes", "_read_bytes", "_redact", "_tells_usage",
-        "_text_at", "_too_long", "_usage_at", "_withhold",
-        "broke_off", "done", "failed", "finished", "first", "malformed", "model", "usage",
+        "_begins_inside",
+        "_begun",
+        "_buffer",
+        "_delivered",
+        "_format",
+        "_generated",
+        "_given_bytes",
+        "_has_ended",
+        "_is_last",
+        "_is_notable",
+        "_is_only_usage",
+        "_mark",
+        "_most_begun",
+        "_pending",
+        "_pending_bytes",
+        "_read_bytes",
+        "_redact",
+        "_text_at",
+        "_too_long",
+        "_usage_at",
+        "broke_off",
+        "done",
+        "failed",
+        "finished",
+        "first",
+        "malformed",
+        "model",
+        "trail",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +103,8 @@ class StreamMeter:
         self._buffer = EventBuffer()
         self._delivered = DeliveredText(model)
         self._format = stream_format
-        self._last_data, self._tells_usage = stream_format.last_data, stream_format.usage_mark.search
+        self._is_last, self._is_notable = stream_format.is_last, stream_format.mark.search
+        self._is_only_usage = stream_format.is_only_usage if withhold_usage else None
         self.finished: dict[int, str] = {}
         self.first = b""
         self._generated = False
@@ -80,13 +112,12 @@ class StreamMeter:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
-        self._withhold = withhold_usage
         # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
         # the last text ended.
         self._given_bytes = self._read_bytes = self._usage_at = self._text_at = 0
         self._begins_inside = self._has_ended = self._too_long = False
         self.usage = NOTHING
-        self.done = b""
+        self.done = self.trail = b""
         self.failed = self.broke_off = False
         self.malformed = 0
 
@@ -165,7 +196,7 @@ class StreamMeter:
     def _is_readable(self, rest: bytes) -> bool:
         """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
         data = data_of(rest)
-        return not data or data.startswith(self._last_data) or parse(data) is not None
+        return not data or data.startswith(_DONE) or parse(data) is not None
 
     def _is_whole_answer(self) -> bool:
         return b"".join(self._pending).lstrip()[:1] == b"{"
@@ -178,7 +209,7 @@ class StreamMeter:
             block = self._redact(block)
         if not self.first and self._format.envelope_mark.search(block) is not None:
             self.first = block
-        if block.find(self._last_data) >= 0 or self._tells_usage(block) is not None:
+        if block.find(_DONE) >= 0 or self._is_notable(block) is not None:
             return self._sift(block)
         self._given_bytes += len(block)
         return block
@@ -193,19 +224,23 @@ class StreamMeter:
 
     def _sift(self, block: bytes) -> bytes:
         kept = []
-        for event in split_events(block):
+        events = split_events(block)
+        for position, event in enumerate(events):
             data = data_of(event)
             if data is None:
                 kept.append(event)
-            elif data.startswith(self._last_data):
+            elif data.startswith(_DONE):
                 # The body ends with it; whatever follows is for nobody.
                 self.done = event
                 break
-            elif self._tells_usage(data) is None:
+            elif self._is_notable(data) is None:
                 kept.append(event)
+            elif self._is_last is not None and self._is_last(data):
+                self._note_usage(data, self._given_bytes + sum(map(len, kept)))
+                self.done, self.trail = event, b"".join(events[position + 1 :])
+                break
             else:
-                keep = not (self._withhold and self._format.is_only_usage(data))
-                if keep:
+                if self._is_only_usage is None or not self._is_only_usage(data):
                     kept.append(event)
                 self._note_usage(data, self._given_bytes + sum(map(len, kept)))
         block = b"".join(kept)
@@ -213,9 +248,9 @@ class StreamMeter:
         return block
 
     def _note_usage(self, data: bytes, at: int) -> None:
-        reading = self._format.read_event(data)
-        if reading is not None and reading.usage != NOTHING:
-            self.usage = self.usage.merged(reading.usage)
+        usage = self._format.usage_of(data)
+        if usage != NOTHING:
+            self.usage = self.usage.merged(usage)
             self._usage_at = at
 
     @property
@@ -241,6 +276,38 @@ class StreamMeter:
     def is_broken(self) -> bool:
         """Whether a stream that has ended told of an error, or of nothing at all; call `count` before."""
         return self.failed or not (self.done or self.generated or self.usage != NOTHING)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of what was delivered, for the events that end the stream at a limit."""
+        return 0
+
+    @property
+    def may_trail(self) -> bool:
+        """Whether anything may follow the last event: where that is no `[DONE]`, one may."""
+        return self._is_last is not None and self.is_done and data_of(self.done) != _DONE
+
+    def lacks_end(self) -> bool:
+        """Whether a stream has ended without the event that it must end with, and without an error."""
+        self.count()
+        return self._is_last is not None and not (self.done or self.failed or self.finished)
+
+    @property
+    def unfinished(self) -> bytes:
+        """What has come of an event that has not come whole."""
+        return self._buffer.rest()
+
+    def end_with(self, trail: bytes) -> None:
+        """Give out what came after the last event with it."""
+        self.done += self._redact(trail)
+
+    def end(self) -> int:
+        """Note that the client is to get the last event, too; the output tokens delivered with it."""
+        self.count()
+        if self.done:
+            self._read_bytes += len(self.done)
+            self._read(self.done)
+        return self._delivered.count()
 
     def could_exceed(self, tokens: int) -> bool:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""
@@ -293,7 +360,7 @@ class StreamMeter:
                     self.malformed += 1
                     self._charge_bytes(unread)
                 return
-        elif data.startswith(self._last_data):
+        elif data.startswith(_DONE):
             return
         reading = read(data) if data else Reading()
         if reading is None:

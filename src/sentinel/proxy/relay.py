@@ -30,6 +30,8 @@ LARGE_EVENT_BYTES = 32 * 1024
 """Of one event. What is larger is read in a thread: its text may take 0.45 us a byte to count."""
 
 _LAST_READ_SECONDS = 0.5
+_MOST_TRAIL_BYTES = 4 * 1024
+"""After a last event; what is more is no end of a stream."""
 ABANDONED_SECONDS = 600.0
 """So long ABANDONED_STREAMS=drain reads on."""
 LAST_USAGE_SECONDS = 5.0
@@ -106,27 +108,53 @@ class Relay:
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
+        unread = b""
         while not self.meter.done and (data := await upstream.flow(self._take)) is not None:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:
                     await pause(0)
-                await self._deliver(await self._inspected(self.meter.cut(data[start : start + MOST_AT_ONCE_BYTES])))
+                end = start + MOST_AT_ONCE_BYTES
+                await self._deliver(await self._inspected(self.meter.cut(data[start:end])))
                 if self.at_limit:
                     return
                 if self.meter.is_done:
+                    unread = data[end:]
                     break
             await self._hold()
         await self._deliver(await self._rest())
-        if self.meter.broke_off:
+        if self.meter.broke_off or (not self.at_limit and self.meter.lacks_end()):
             raise UpstreamError("The model provider's answer broke off.")
+        if not self.at_limit:
+            await self._weigh_last()
+        if self.meter.may_trail and not self.at_limit:
+            await self._take_trail(upstream, unread)
         self.ended = not self.at_limit
+
+    async def _weigh_last(self) -> None:
+        """A last event may say what none before it did; where that is too much, it is not for the client."""
+        room, before = self._room, self.delivered()
+        is_large = len(self.meter.done) > LARGE_EVENT_BYTES
+        after = await self._aside(self.meter.end) if is_large else self.meter.end()
+        if room is not None and after > max(before, room.output):
+            await self._extended(max(EXTENSION_TOKENS, after - room.output), max(0, before))
+            if after > room.output:
+                self.at_limit, self._capped = True, max(0, before)
+
+    async def _take_trail(self, upstream: ProviderStream, unread: bytes) -> None:
+        """Read what follows a last event, such as a `[DONE]` where none is needed: it comes at once, or never."""
+        trail = self.meter.trail + self.meter.unfinished + unread
+        with contextlib.suppress(TimeoutError, AppError):
+            async with asyncio.timeout(_LAST_READ_SECONDS):
+                while len(trail) <= _MOST_TRAIL_BYTES and (data := await upstream.read()) is not None:
+                    trail += data
+        self.meter.end_with(trail[:_MOST_TRAIL_BYTES])
 
     async def _hold(self) -> None:
         """Count what is held of a large event; where others hold too much, its provider waits."""
         claim = self._claim
         if claim is None:
             return
-        held = self.meter.held_bytes + self.meter.waiting_bytes
+        held = self.meter.held_bytes + self.meter.waiting_bytes + self.meter.kept_bytes
         if held > LARGE_EVENT_BYTES:
             await claim.room(max(0, held - claim.bytes))
         elif claim.bytes:

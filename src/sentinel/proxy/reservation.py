@@ -28,7 +28,9 @@ def of(
         output = estimator.tokens(user.id, model) * n
     else:
         output, fair = output_ceiling(model, input_tokens) * n, estimator.default_tokens * n
-    return Reservation(request_id, user.id, user.email, model, input_tokens, output, n, fair)
+    # What is watched is told the least maximum, and ended at its limit; of what is not, nobody could hold less.
+    least = n if bound.grows_in_sight else min(bound.least_max * n, max(n, output))
+    return Reservation(request_id, user.id, user.email, model, input_tokens, output, least, fair)
 
 
 def least(request_id: str, user: AuthenticatedUser) -> Reservation:
@@ -46,7 +48,7 @@ def output_max(bound: OutputBound, reservation: Reservation, verdict: Verdict) -
         return None
     is_open = bound.client_max is None and not bound.grows_in_sight and not is_known(reservation.model)
     return (
-        verdict.granted_output // bound.choices
+        max(bound.least_max, verdict.granted_output // bound.choices)
         if is_open or verdict.granted_output < reservation.output_tokens
         else None
     )
@@ -57,6 +59,6 @@ def has_open_end(bound: OutputBound, reservation: Reservation, verdict: Verdict)
     return bound.grows_in_sight and bound.client_max is None and verdict.granted_output == reservation.output_tokens
 
 
-def learn(estimator: OutputEstimator, reservation: Reservation, spent: Spent) -> None:
-    """So long was an answer that ended by itself, not at a maximum; least_output is one token for each choice."""
-    estimator.note(reservation.user, reservation.model, spent.cost.output // max(1, reservation.least_output))
+def learn(estimator: OutputEstimator, reservation: Reservation, bound: OutputBound, spent: Spent) -> None:
+    """So long was a choice of an answer that ended by itself, not at a maximum."""
+    estimator.note(reservation.user, reservation.model, spent.cost.output // max(1, bound.choices))

@@ -49,7 +49,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
     is_open = reservation.has_open_end(bound, exchange.reservation, exchange.verdict)
     if context.outcome == "ok" and (is_open or exchange.spent.cost.output < exchange.verdict.granted_output):
-        reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
+        reservation.learn(deps.estimator, exchange.reservation, bound, exchange.spent)
     return partial(_complete, exchange, relay, stream)
 
 

@@ -52,7 +52,7 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     context.outcome = "ok"
     context.finish_reason = reading.finished[0][1] if reading.finished else None
     if exchange.spent.cost.output < exchange.verdict.granted_output:
-        reservation.learn(deps.estimator, exchange.reservation, exchange.spent)
+        reservation.learn(deps.estimator, exchange.reservation, exchange.bound, exchange.spent)
     return partial(_complete, exchange, answer)
 
 

@@ -84,7 +84,7 @@ def test_errors_have_the_form_of_openai() -> None:
     """As an answer, and as the last event of a stream."""
     error = InternalError("no")
     assert CHAT.render(error) == body_of(error)
-    assert CHAT.render_event(error) == event_of(error)
+    assert CHAT.render_event(error, None) == event_of(error)
 
 
 def test_a_whole_answer_is_read_and_can_become_a_stream() -> None:

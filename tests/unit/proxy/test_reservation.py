@@ -95,5 +95,5 @@ def test_answers_teach_what_one_choice_needs() -> None:
     """Next time a stream without a maximum reserves that."""
     estimator, streamed = OutputEstimator(DEFAULT), bound(in_sight=True, choices=2)
     for _ in range(ENOUGH):
-        learn(estimator, ask(streamed), Spent(Cost(1, 9, 80)))
+        learn(estimator, ask(streamed), streamed, Spent(Cost(1, 9, 80)))
     assert ask(streamed, estimator=estimator).output_tokens == 80
