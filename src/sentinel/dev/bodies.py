@@ -24,7 +24,10 @@ _FINGERPRINT = "fp_simulator0"
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What all parts of one answer share. chat: or else a legacy completion. created: Unix seconds."""
+    """What all parts of one answer share. chat: or else a legacy completion. created: Unix seconds.
+
+    reasoning: tokens that were thought.
+    """
 
     id: str
     model: str
@@ -32,6 +35,24 @@ class Envelope:
     chat: bool
     logprobs: bool
     include_usage: bool
+    reasoning: int = 0
+
+    def usage(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+        """The usage object."""
+        return usage(prompt_tokens, completion_tokens, self.reasoning)
+
+    def whole(self, replies: list[Reply], usage_object: dict[str, Any] | None) -> bytes:
+        """The answer in one piece. usage_object: None leaves it out."""
+        return whole(self, replies, usage_object)
+
+    def events(self, replies: list[Reply], directive: Directive) -> Iterator[Event]:
+        """The answer as events, up to and without usage and `[DONE]`."""
+        return events(self, replies, directive)
+
+    def ending(self, _: list[Reply], usage_object: dict[str, Any] | None, directive: Directive) -> list[bytes]:
+        """The chunk that carries the usage, where it was asked for, and `[DONE]`."""
+        told = [usage_event(self, usage_object)] if self.include_usage and usage_object is not None else []
+        return told if directive.no_done else [*told, DONE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +63,7 @@ class Event:
     tokens: int = 0
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
     """The usage object."""
     return {
         "prompt_tokens": prompt_tokens,
@@ -50,7 +71,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

@@ -23,6 +23,7 @@ class Directive:
     hang_after: say nothing more after that many chunks; an answer in one piece never comes.
     split: write every event in two parts, parted inside its line or inside a character of several bytes.
     status, retry_after: answer with this error. no_usage: leave usage out. no_done: leave `[DONE]` out.
+    reasoning: tokens that are thought unseen before the reply, and billed.
     tool: call the first tool. refusal: refuse. text_emoji: use words of several bytes.
     bad_line: a malformed data line in the middle. big_event: pad one event to about that many bytes.
     usage_prompt, usage_completion: claim these numbers instead of the true ones.
@@ -48,6 +49,7 @@ class Directive:
     usage_completion: int | None = None
     ignores_max: bool = False
     no_stream: bool = False
+    reasoning: int = 0
 
     def seconds(self, chunks: int) -> float:
         """How long an answer of so many chunks takes."""

@@ -1,4 +1,4 @@
-"""A stand-in for OpenAI: chat, legacy completions, embeddings and models, with a ledger of what it would bill."""
+"""A stand-in for OpenAI: chat, completions, responses, embeddings and models, with a ledger of what it would bill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sentinel.dev import embeddings
-from sentinel.dev.bodies import DONE, Envelope, cut_in_two, events, usage, usage_event, whole
+from sentinel.dev.bodies import Envelope, cut_in_two
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
 from sentinel.dev.control import control, set_faults
@@ -26,6 +26,8 @@ from sentinel.dev.reply import (
     say,
     texts_of,
 )
+from sentinel.dev.responses import ResponseEnvelope, as_in_a_chat, messages_of
+from sentinel.dev.responses_checks import check_response
 from sentinel.dev.schema import Unfit
 from sentinel.dev.validation import (
     JSON_FORMS,
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
 MODELS = "/v1/models"
+
+_MAXIMA = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 DEFAULT_MODELS = (
     *("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini"),
@@ -56,6 +61,7 @@ DEFAULT_MODELS = (
 )
 
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
+_MAX_RESPONSES = 1_000  # Remembered, for those that go on from them.
 _MAX_BILLED = 1_000_000  # Far above the requests of a kill campaign.
 _SPLIT_SECONDS = 0.001  # Between the two writes of a split event; without it the reader may get both at once.
 
@@ -82,17 +88,17 @@ class Billed:
 class _Job:
     """One accepted request, decided in full before its first byte goes out."""
 
-    envelope: Envelope
+    envelope: Envelope | ResponseEnvelope
     replies: list[Reply]
     directive: Directive
     bill: Billed
 
     def usage(self) -> dict[str, Any]:
         """The usage of the finished answer, from which the bill is made."""
-        true_tokens = sum(reply.tokens for reply in self.replies)
+        true_tokens = sum(reply.tokens for reply in self.replies) + self.envelope.reasoning
         claimed = self.directive.usage_completion
         self.bill.completion_tokens = true_tokens if claimed is None else claimed
-        return usage(self.bill.prompt_tokens, self.bill.completion_tokens)
+        return self.envelope.usage(self.bill.prompt_tokens, self.bill.completion_tokens)
 
 
 class OpenAISimulator:
@@ -105,6 +111,7 @@ class OpenAISimulator:
         self.calls: deque[Call] = deque(maxlen=_MAX_CALLS)
         self.billed: deque[Billed] = deque(maxlen=_MAX_BILLED)
         self.app = self.__call__
+        self._responses: dict[str, list[dict[str, Any]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app."""
@@ -128,7 +135,7 @@ class OpenAISimulator:
         path, method = exchange.path, exchange.method
         known = (
             "POST"
-            if path in {CHAT, COMPLETIONS, EMBEDDINGS}
+            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES}
             else "GET"
             if path == MODELS or path.startswith(f"{MODELS}/")
             else ""
@@ -171,13 +178,26 @@ class OpenAISimulator:
             retry_after = [] if directive.retry_after is None else [("retry-after", directive.retry_after)]
             await exchange.answer(directive.status, status_body(directive.status), [*_headers(), *retry_after])
             return
-        job = _job(exchange, body, directive)
+        earlier = self._earlier(body) if exchange.path == RESPONSES else []
+        job = _job(exchange, body, directive, earlier)
+        if isinstance(job.envelope, ResponseEnvelope) and body.get("store") is not False:
+            self._responses[job.envelope.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
+            if len(self._responses) > _MAX_RESPONSES:
+                del self._responses[next(iter(self._responses))]
         self.billed.append(job.bill)
         try:
             await (_stream(exchange, job) if job.bill.stream and not directive.no_stream else _answer(exchange, job))
         finally:
             if job.bill.state == "running":
                 job.bill.state = "cancelled"
+
+    def _earlier(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """What was said before, in the response that this one goes on from. Raises Refused."""
+        name = body.get("previous_response_id")
+        if name is not None and name not in self._responses:
+            message = f"Previous response with id '{name}' not found."
+            raise Refused(400, message, param="previous_response_id", code="previous_response_not_found")
+        return [] if name is None else self._responses[name]
 
     async def _embed(self, exchange: Exchange) -> None:
         body = decode_body(exchange.raw)
@@ -210,6 +230,10 @@ def _directive(body: dict[str, Any], path: str) -> Directive:
         check_chat(body)
         asked = [message for message in body["messages"] if message["role"] == "user"]
         texts = texts_of(asked[-1].get("content")) if asked else []
+    elif path == RESPONSES:
+        check_response(body)
+        asked = [message for message in messages_of(body) if message["role"] == "user"]
+        texts = texts_of(asked[-1]["content"]) if asked else []
     else:
         if path == EMBEDDINGS:
             check_embedding(body, embeddings.DIMENSIONS)
@@ -223,10 +247,10 @@ def _directive(body: dict[str, Any], path: str) -> Directive:
         raise Refused(400, str(mistake), code="bad_directive") from mistake
 
 
-def _job(exchange: Exchange, body: dict[str, Any], directive: Directive) -> _Job:
-    chat, model = exchange.path == CHAT, body["model"]
-    encoding = encoding_of(model)
-    counted = chat_prompt_tokens(encoding, body["messages"]) if chat else prompts_tokens(encoding, body["prompt"])
+def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier: list[dict[str, Any]]) -> _Job:
+    """earlier: the messages that a response goes on from."""
+    path, model, encoding = exchange.path, body["model"], encoding_of(body["model"])
+    counted = _prompt_tokens(encoding, path, body, earlier)
     bill = Billed(
         request_id=exchange.headers.get("x-request-id", ""),
         model=model,
@@ -234,26 +258,44 @@ def _job(exchange: Exchange, body: dict[str, Any], directive: Directive) -> _Job
         completion_tokens=0,
         state="running",
         stream=bool(body.get("stream")),
-        path=exchange.path,
+        path=path,
     )
+    limit = None if directive.ignores_max else next((body[name] for name in _MAXIMA if body.get(name)), None)
+    reasoning = directive.reasoning if limit is None else min(directive.reasoning, limit)
+    left = None if limit is None else limit - reasoning
+    created = int(unix_seconds())
+    if path == RESPONSES:
+        response = ResponseEnvelope(f"resp_{secrets.token_hex(24)}", model, created, body, reasoning)
+        return _Job(response, _replies(as_in_a_chat(body), directive, encoding, left), directive, bill)
+    chat = path == CHAT
     envelope = Envelope(
         id=f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(14)}",
         model=model,
-        created=int(unix_seconds()),
+        created=created,
         chat=chat,
         logprobs=bool(body.get("logprobs")) and chat,
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        reasoning=reasoning,
     )
-    return _Job(envelope, _replies(body, directive, encoding, chat=chat), directive, bill)
+    return _Job(envelope, _replies(body, directive, encoding, left), directive, bill)
 
 
-def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, *, chat: bool) -> list[Reply]:
-    limit = None if directive.ignores_max else body.get("max_completion_tokens") or body.get("max_tokens")
-    prompts = 1
-    if not chat and isinstance(body["prompt"], list) and not all(isinstance(part, int) for part in body["prompt"]):
-        prompts = len(body["prompt"])
+def _prompt_tokens(encoding: Encoding, path: str, body: dict[str, Any], earlier: list[dict[str, Any]]) -> int:
+    if path == COMPLETIONS:
+        return prompts_tokens(encoding, body["prompt"])
+    if path == CHAT:
+        return chat_prompt_tokens(encoding, body["messages"])
+    instructions = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    return chat_prompt_tokens(encoding, [*instructions, *earlier, *messages_of(body)])
+
+
+def _replies(body: dict[str, Any], directive: Directive, encoding: Encoding, limit: int | None) -> list[Reply]:
+    """limit: the most tokens of each that are said."""
+    prompt, prompts = body.get("prompt"), 1
+    if isinstance(prompt, list) and not all(isinstance(part, int) for part in prompt):
+        prompts = len(prompt)
     choices = (body.get("n") or 1) * prompts
-    tool, form = _wanted_tool(body, directive), body.get("response_format") or {} if chat else {}
+    tool, form = (None, {}) if "prompt" in body else (_wanted_tool(body, directive), body.get("response_format") or {})
     try:
         if tool is not None:
             return [call_tool(encoding, tool, limit)] * choices
@@ -288,7 +330,7 @@ async def _answer(exchange: Exchange, job: _Job) -> None:
         return
     if not await exchange.writable():
         return
-    body = whole(job.envelope, job.replies, None if directive.no_usage else job.usage())
+    body = job.envelope.whole(job.replies, None if directive.no_usage else job.usage())
     job.usage()  # It is billed whether or not it is told.
     if directive.break_after is None:
         job.bill.state = "complete"
@@ -306,17 +348,17 @@ async def _stream(exchange: Exchange, job: _Job) -> None:
         return
     usage_object = job.usage()
     job.bill.state = "complete"
-    if job.envelope.include_usage and not job.directive.no_usage:
-        await _write(exchange, usage_event(job.envelope, usage_object), job.directive)
-    if not job.directive.no_done:
-        await exchange.write(DONE)
+    told = None if job.directive.no_usage else usage_object
+    for data in job.envelope.ending(job.replies, told, job.directive):
+        await _write(exchange, data, job.directive)
     await exchange.end()
 
 
 async def _stream_reply(exchange: Exchange, job: _Job) -> bool:
     """Write the reply chunk by chunk, billing each one as it goes out. False if it was not finished."""
     directive, chunks = job.directive, 0
-    for event in events(job.envelope, job.replies, directive):
+    job.bill.completion_tokens = job.envelope.reasoning
+    for event in job.envelope.events(job.replies, directive):
         if event.tokens:
             if _stops(directive, chunks):
                 break
@@ -338,6 +380,10 @@ async def _stream_reply(exchange: Exchange, job: _Job) -> bool:
         await exchange.pause(None)
         return False
     return True
+
+
+def _said(reply: Reply) -> dict[str, Any]:
+    return {"role": "assistant", "content": reply.tool + reply.text}
 
 
 def _stops(directive: Directive, chunks: int) -> bool:

@@ -73,13 +73,13 @@ def check_common(body: dict[str, Any], models: frozenset[str]) -> None:
     if model is None:
         raise Refused(400, "you must provide a model parameter", param="model", code="missing_required_parameter")
     if not isinstance(model, str):
-        raise _wrong_type("model", "a string", model)
+        raise wrong_type("model", "a string", model)
     if model not in models:
         message = f"The model `{model}` does not exist or you do not have access to it."
         raise Refused(404, message, param="model", code="model_not_found")
     for name in ("stream",):
         if not isinstance(body.get(name), bool | None):
-            raise _wrong_type(name, "a boolean", body[name])
+            raise wrong_type(name, "a boolean", body[name])
     if body.get("stream_options") is not None and not body.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise Refused(400, message, param="stream_options")
@@ -90,9 +90,9 @@ def check_chat(body: dict[str, Any]) -> None:
     """Check the rest of a chat request. Raises Refused."""
     messages = body.get("messages")
     if messages is None:
-        raise _missing("messages")
+        raise missing("messages")
     if not isinstance(messages, list):
-        raise _wrong_type("messages", "an array of objects", messages)
+        raise wrong_type("messages", "an array of objects", messages)
     if not messages:
         message = "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array."
         raise Refused(400, message, param="messages", code="empty_array")
@@ -108,18 +108,18 @@ def check_completion(body: dict[str, Any]) -> None:
     """Check the rest of a legacy completion request. Raises Refused."""
     prompt = body.get("prompt")
     if prompt is None:
-        raise _missing("prompt")
+        raise missing("prompt")
     if not isinstance(prompt, str | list):
-        raise _wrong_type("prompt", "a string or an array", prompt)
+        raise wrong_type("prompt", "a string or an array", prompt)
 
 
 def check_embedding(body: dict[str, Any], models: Collection[str]) -> None:
     """Check the rest of an embedding request. models: that make embeddings. Raises Refused."""
     given = body.get("input")
     if given is None:
-        raise _missing("input")
+        raise missing("input")
     if not isinstance(given, str | list):
-        raise _wrong_type("input", "a string or an array", given)
+        raise wrong_type("input", "a string or an array", given)
     if not given:
         raise Refused(400, "'input' cannot be an empty string or array.", param="input")
     if body["model"] not in models:
@@ -131,40 +131,40 @@ def check_embedding(body: dict[str, Any], models: Collection[str]) -> None:
 
 def _check_message(message: Any, place: str) -> None:
     if not isinstance(message, dict):
-        raise _wrong_type(place, "an object", message)
+        raise wrong_type(place, "an object", message)
     role = message.get("role")
     if role is None:
-        raise _missing(f"{place}.role")
+        raise missing(f"{place}.role")
     if role not in _ROLES:
         names = ", ".join(f"'{name}'" for name in sorted(_ROLES))
         text = f"Invalid value: '{role}'. Supported values are: {names}."
         raise Refused(400, text, param=f"{place}.role", code="invalid_value")
     content = message.get("content")
     if not isinstance(content, str | list | None):
-        raise _wrong_type(f"{place}.content", "a string or an array", content)
+        raise wrong_type(f"{place}.content", "a string or an array", content)
     if content is None and role != "assistant":
-        raise _missing(f"{place}.content")
+        raise missing(f"{place}.content")
 
 
 def _check_tools(body: dict[str, Any]) -> None:
     tools = body.get("tools")
     if not isinstance(tools, list | None):
-        raise _wrong_type("tools", "an array of objects", tools)
+        raise wrong_type("tools", "an array of objects", tools)
     for index, tool in enumerate(tools or []):
         if not isinstance(tool, dict):
-            raise _wrong_type(f"tools[{index}]", "an object", tool)
+            raise wrong_type(f"tools[{index}]", "an object", tool)
         if tool.get("type") == "custom":
             continue
         function = tool.get("function")
         if not isinstance(function, dict):
-            raise _missing(f"tools[{index}].function")
+            raise missing(f"tools[{index}].function")
         if not isinstance(function.get("name"), str):
-            raise _missing(f"tools[{index}].function.name")
+            raise missing(f"tools[{index}].function.name")
         if not isinstance(function.get("parameters"), dict | None):
-            raise _wrong_type(f"tools[{index}].function.parameters", "an object", function["parameters"])
+            raise wrong_type(f"tools[{index}].function.parameters", "an object", function["parameters"])
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and not isinstance(choice.get("function"), dict):
-        raise _missing("tool_choice.function")
+        raise missing("tool_choice.function")
 
 
 def _check_response_format(body: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def _check_response_format(body: dict[str, Any]) -> None:
     if form is None:
         return
     if not isinstance(form, dict):
-        raise _wrong_type("response_format", "an object", form)
+        raise wrong_type("response_format", "an object", form)
     kind = form.get("type")
     if kind not in {"text", *JSON_FORMS}:
         message = f"Invalid value: '{kind}'. Supported values are: 'json_object', 'json_schema', and 'text'."
@@ -185,9 +185,9 @@ def _check_response_format(body: dict[str, Any]) -> None:
     if kind == "json_schema":
         described = form.get("json_schema")
         if not isinstance(described, dict):
-            raise _missing("response_format.json_schema")
+            raise missing("response_format.json_schema")
         if not isinstance(described.get("name"), str):
-            raise _missing("response_format.json_schema.name")
+            raise missing("response_format.json_schema.name")
 
 
 def unfit_schema(body: dict[str, Any], tool: dict[str, Any] | None, reason: str) -> Refused:
@@ -206,31 +206,34 @@ def _check_numbers(body: dict[str, Any]) -> None:
         if value is None:
             continue
         if type(value) is not int:
-            raise _wrong_type(name, "an integer", value)
+            raise wrong_type(name, "an integer", value)
         if value < 1:
-            raise _out_of_range(name, "integer", "below minimum", f">= 1, but got {value} instead")
+            raise out_of_range(name, "integer", "below minimum", f">= 1, but got {value} instead")
         if name == "n" and value > _MAX_CHOICES:
-            raise _out_of_range(name, "integer", "above maximum", f"<= {_MAX_CHOICES}, but got {value} instead")
+            raise out_of_range(name, "integer", "above maximum", f"<= {_MAX_CHOICES}, but got {value} instead")
     for name, (low, high) in _NUMBERS.items():
         value = body.get(name)
         if value is None:
             continue
         if type(value) not in {int, float}:
-            raise _wrong_type(name, "a decimal", value)
+            raise wrong_type(name, "a decimal", value)
         if not low <= value <= high:
             side, bound = ("below minimum", f">= {low}") if value < low else ("above maximum", f"<= {high}")
-            raise _out_of_range(name, "decimal", side, f"{bound}, but got {value} instead")
+            raise out_of_range(name, "decimal", side, f"{bound}, but got {value} instead")
 
 
-def _missing(param: str) -> Refused:
+def missing(param: str) -> Refused:
+    """The refusal of a request without this field."""
     return Refused(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
-def _wrong_type(param: str, expected: str, value: Any) -> Refused:
+def wrong_type(param: str, expected: str, value: Any) -> Refused:
+    """The refusal of a value of another type. expected: such as `a string`."""
     message = f"Invalid type for '{param}': expected {expected}, but got {type(value).__name__} instead."
     return Refused(400, message, param=param, code="invalid_type")
 
 
-def _out_of_range(param: str, kind: str, side: str, bound: str) -> Refused:
+def out_of_range(param: str, kind: str, side: str, bound: str) -> Refused:
+    """The refusal of a number. side: `below minimum` or `above maximum`."""
     code = f"{kind}_{side.replace(' ', '_')}_value"
     return Refused(400, f"Invalid '{param}': {kind} {side} value. Expected a value {bound}.", param=param, code=code)
