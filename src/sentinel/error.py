@@ -99,6 +99,12 @@ class MissingParameter(_ClientError):
     code = "missing_required_parameter"
 
 
+class UnsupportedParameter(_ClientError):
+    """A field asks for something that this proxy does not do."""
+
+    code = "unsupported_parameter"
+
+
 class UnknownUrl(_ClientError):
     """No such route."""
 

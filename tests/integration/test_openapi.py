@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, chat
+from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, chat
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,12 @@ CODES = {
 }
 """The table of errors: which code comes with which status."""
 ADMIN_KEY = "operators-key"
-MODELS = {CHAT: "gpt-4o-mini", COMPLETIONS: "davinci-002", EMBEDDINGS: "text-embedding-3-small"}
+MODELS = {
+    CHAT: "gpt-4o-mini",
+    COMPLETIONS: "davinci-002",
+    EMBEDDINGS: "text-embedding-3-small",
+    RESPONSES: "gpt-4o-mini",
+}
 
 schema = schemathesis.openapi.from_dict(
     DOCUMENT,

@@ -15,6 +15,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 def send(

@@ -20,6 +20,7 @@ from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.responses import RESPONSES
 from sentinel.error import (
     AppError,
     Header,
@@ -41,7 +42,9 @@ from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
 
-ENDPOINTS: dict[str, Endpoint[Any]] = {endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS)}
+ENDPOINTS: dict[str, Endpoint[Any]] = {
+    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+}
 """The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
 """Asked every few seconds by machines: their log lines are of level debug."""

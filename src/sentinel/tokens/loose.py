@@ -26,6 +26,7 @@ class Kind(IntEnum):
     ARGUMENTS = 4
     TRANSCRIPT = 5
     OTHER = 6
+    SUMMARY = 7
 
 
 class Text(NamedTuple):
@@ -77,7 +78,7 @@ _KINDS_ANYWHERE: Final = {
 }
 """For an event without `choices`, which is none of a chat."""
 
-_NOT_TEXT: Final = frozenset(
+NOT_TEXT: Final = frozenset(
     (
         "role", "id", "type", "object", "index", "status", "model", "provider", "created", "seed", "service_tier",
         "finish_reason", "native_finish_reason", "stop_reason", "matched_stop", "logprobs", "prompt_logprobs",
@@ -199,10 +200,15 @@ def _leaves(value: Any, field: str, kind: Kind | None, tool: int, kinds: dict[st
         yield _Leaf(field, kind, tool, str(value))
 
 
+def pieces(value: Any, kind: Kind) -> list[str]:
+    """All texts in a value of this kind, whatever its shape. Raises RecursionError where it is nested too deeply."""
+    return [leaf.piece for leaf in _leaves(value, "", kind, 0, _KINDS)]
+
+
 def _leaves_under(
     key: str, value: Any, field: str, kind: Kind | None, tool: int, kinds: dict[str, Kind]
 ) -> Iterator[_Leaf]:
-    if key in _NOT_TEXT:
+    if key in NOT_TEXT:
         return
     if key == "tool_calls" and isinstance(value, list):
         for position, call in enumerate(value):

@@ -53,7 +53,7 @@ def _value(raw: msgspec.Raw) -> Any:
         raise ValueError("not to be taken apart") from error
 
 
-def _as_it_is(raw: msgspec.Raw) -> str:
+def json_text(raw: msgspec.Raw) -> str:
     """Return JSON untouched, but without white space unless it is too large or too deep for that, too."""
     text = bytes(raw)
     if len(text) <= MOST_BYTES:
@@ -66,7 +66,7 @@ def _custom_text(raw: msgspec.Raw) -> str:
     try:
         return _as_json(_value(raw))
     except ValueError:
-        return _as_it_is(raw)
+        return json_text(raw)
 
 
 def _type(schema: object, indent: int, depth: int) -> str:
@@ -118,7 +118,7 @@ def _declaration(function: Function) -> str:
     try:
         schema = _value(function.parameters)
     except ValueError:
-        return f"{comment}type {function.name} = (_: {_as_it_is(function.parameters)}) => any;\n"
+        return f"{comment}type {function.name} = (_: {json_text(function.parameters)}) => any;\n"
     if isinstance(schema, dict) and schema.get("properties"):
         return f"{comment}type {function.name} = (_: {{\n{_properties(schema, 0, 0)}\n}}) => any;\n"
     return f"{comment}type {function.name} = () => any;\n"
@@ -192,7 +192,7 @@ def response_format_tokens(raw: msgspec.Raw, count: Count) -> int:
     try:
         response_format = _value(raw)
     except ValueError:
-        return count(_as_it_is(raw))
+        return count(json_text(raw))
     if not isinstance(response_format, dict):
         return 0
     schema = response_format.get("json_schema")
