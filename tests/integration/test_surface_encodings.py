@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, head, post, read_answer
 from tests.support.waiting import AT_ONCE_SECONDS
 from tests.unit.proxy.test_content_coding import ENCODERS
 
@@ -30,7 +30,7 @@ else:
 ACCEPTED = "gzip, deflate, br, zstd"
 MEGABYTE = 1 << 20
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 coded = pytest.mark.parametrize(("coding", "encode"), ENCODERS.values(), ids=ENCODERS)
 
 
@@ -46,8 +46,7 @@ def sentinel(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
 
 
 def request(path: str, words: int = 5) -> bytes:
-    text = "word " * words
-    return json.dumps(chat(text) if path == CHAT else {"model": "davinci-002", "prompt": text}).encode()
+    return json.dumps(asked(path, "word " * words)).encode()
 
 
 def sent_as_itself(provider: ScriptedProvider, body: bytes) -> bool:

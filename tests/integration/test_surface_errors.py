@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, chat, head, post, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, chat, head, post, read_answer, send
 from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -33,14 +33,14 @@ def questions(stack: Stack) -> int:
 
 @pytest.mark.parametrize("header", [None, "", "Basic YW5hOnB3", "Token abc", "abc", "Bearer", "Bearer   "])
 @pytest.mark.parametrize(
-    "path", [CHAT, COMPLETIONS, EMBEDDINGS, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"]
+    "path", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"]
 )
 def test_without_a_bearer_token_nobody_is_asked(
     stack: Stack, sentinel: SentinelProcess, path: str, header: str | None
 ) -> None:
     """No token gives 401 missing_api_key with a challenge, and neither Zion nor the provider hears of it."""
     before = questions(stack), provider_calls(stack)
-    method = "POST" if path in (CHAT, COMPLETIONS, EMBEDDINGS) else "GET"
+    method = "POST" if path in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES) else "GET"
     headers: dict[str, Any] = {} if header is None else {"Authorization": header}
     answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")
@@ -160,7 +160,7 @@ MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
     ],
     ids=range(25),
 )
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
 def test_what_is_no_json_gives_invalid_json(
     stack: Stack, sentinel: SentinelProcess, token: str, body: bytes, path: str
 ) -> None:
@@ -347,7 +347,7 @@ def test_an_odd_host_header_changes_nothing(sentinel: SentinelProcess, token: st
 
 def test_a_wrong_method_names_the_right_ones(sentinel: SentinelProcess, token: str) -> None:
     """405 says in Allow what would do; below /v1 only to callers."""
-    for path in (CHAT, COMPLETIONS):
+    for path in (CHAT, COMPLETIONS, RESPONSES):
         assert send(sentinel, "GET", path).is_error(401, "missing_api_key")
         answer = send(sentinel, "GET", path, token)
         assert answer.is_error(405, "method_not_allowed")

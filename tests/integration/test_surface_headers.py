@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.client import Answer, events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, chat, head, post, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, head, post, read_answer, send
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -40,13 +40,12 @@ def has_rate_headers(answer: Answer) -> bool:
     return True
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_carries_its_headers(sentinel: SentinelProcess, token: str, path: str, stream: bool) -> None:
     """Ids, our own time and the rate limits are on answers and streams alike."""
-    body = chat(stream=stream) if path == CHAT else {"model": "davinci-002", "prompt": "hi", "stream": stream}
     started = time.monotonic()
-    answer = post(sentinel, token, body, path)
+    answer = post(sentinel, token, asked(path, stream=stream), path)
     took_ms = (time.monotonic() - started) * 1000
     assert answer.status == 200
     assert answer.headers["x-upstream-request-id"].startswith("req_")

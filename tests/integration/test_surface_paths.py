@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, chat, head, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, head, read_answer, send
 from tests.support.waiting import AT_ONCE_SECONDS
 
 ADMIN_KEY = "operators-key"
@@ -28,6 +28,9 @@ def over_the_wire(sentinel: SentinelProcess, method: str, target: str, key: str,
     with raw_connection(sentinel) as connection:
         connection.sendall(head(target, method, headers) + body)
         return read_answer(connection)
+
+
+TEXTS = (CHAT, COMPLETIONS, RESPONSES)
 
 
 def forms(path: str) -> list[str]:
@@ -49,14 +52,16 @@ def forms(path: str) -> list[str]:
     return spelled
 
 
-@pytest.mark.parametrize("target", [*forms(CHAT), *forms(COMPLETIONS)])
-def test_a_hot_route_is_served_in_place(stack: Stack, sentinel: SentinelProcess, token: str, target: str) -> None:
+@pytest.mark.parametrize(("path", "target"), [(path, form) for path in TEXTS for form in forms(path)])
+def test_a_hot_route_is_served_in_place(
+    stack: Stack, sentinel: SentinelProcess, token: str, path: str, target: str
+) -> None:
     """Answered at once, never redirected, and the provider sees the one right path without our client's query."""
-    body = json.dumps({**chat("[[tokens=1]]"), "prompt": "hi"}).encode()
+    body = json.dumps(asked(path, "[[tokens=1]]")).encode()
     answer = over_the_wire(sentinel, "POST", target, token, body)
     assert answer.status == 200, answer.body
     assert "location" not in answer.headers
-    assert [call.path for call in stack.simulators.openai.calls if call.method == "POST"][-1] in {CHAT, COMPLETIONS}
+    assert [call.path for call in stack.simulators.openai.calls if call.method == "POST"][-1] == path
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,17 @@ def test_an_odd_name_reaches_the_provider_as_one_segment(
     assert ".." not in asked[0].split("/")
 
 
-ROUTES = (CHAT, COMPLETIONS, "/v1/models", "/v1/models/gpt-4o", "/v1/models/none", "/v1/nope", "/health", "/metrics")
+ROUTES = (
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    "/v1/models",
+    "/v1/models/gpt-4o",
+    "/v1/models/none",
+    "/v1/nope",
+    "/health",
+    "/metrics",
+)
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import Answer
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, post, send
 from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -181,15 +181,13 @@ def test_it_works_without_redis() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 def test_every_answer_tells_what_is_left(stack: Stack, sentinel: SentinelProcess, path: str, stream: bool) -> None:
     """Of each dimension that has a quota, with this request's own reservation taken off."""
     email = f"told{path.replace('/', '-')}-{stream}@corp.test"
     _, token = stack.user(email, limits={"ai_requests": 9, "ai_output_tokens": 1000})
-    body = {**chat("[[tokens=10]]", max_tokens=300, stream=stream), "prompt": "[[tokens=10]]"}
-    if path == COMPLETIONS:
-        body["model"] = "davinci-002"
-        del body["messages"]
+    maximum = {"max_output_tokens" if path == RESPONSES else "max_tokens": 300}
+    body = asked(path, "[[tokens=10]]", stream=stream, **maximum)
     assert left(post(sentinel, token, body, path)) == [8, None, 700]
     assert left(post(sentinel, token, body, path)) == [7, None, 690]
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import brotli
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import EVENTS, Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, chat, post, send
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, post, send
 
 KEY = "sk-proj-Zq8/Kf3+TxVbN0m_WcR7yLhJ2uGdE5"
 BLOT = "[redacted]"
@@ -21,7 +22,7 @@ ECHO = f"Incorrect API key provided: Bearer {KEY}."
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 both = pytest.mark.parametrize("stream", [False, True])
 
 
@@ -36,10 +37,9 @@ def sentinel(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
     return stack.sentinel(OPENAI_API_URL=provider.url, OPENAI_API_KEY=KEY, LOG_LEVEL="debug")
 
 
-def ask(sentinel: SentinelProcess, token: str, path: str = CHAT, **fields: object) -> Answer:
+def ask(sentinel: SentinelProcess, token: str, path: str = CHAT, **fields: Any) -> Answer:
     """An answer, after a look whether the key is in it in any way that a client could read."""
-    body = {**chat(), "prompt": "hi", **fields}
-    answer = post(sentinel, token, body, path)
+    answer = post(sentinel, token, asked(path, **fields), path)
     everything = f"{answer.headers}{answer.body!r}"
     assert KEY not in everything
     assert KEY not in json.dumps(everything).encode().decode("unicode_escape")

@@ -49,6 +49,13 @@ def chat(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
 
 
+def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
+    """The body of a request to one of the endpoints that generate text."""
+    if path == COMPLETIONS:
+        return {"model": "davinci-002", "prompt": text, **fields}
+    return {"model": "gpt-4o-mini", "input": text, **fields} if path == RESPONSES else chat(text, **fields)
+
+
 def head(path: str = CHAT, method: str = "POST", headers: Iterable[str] = ()) -> bytes:
     """The head of a request, for raw connections."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: sentinel", *headers, "", ""]).encode()

@@ -328,3 +328,97 @@ COMPLETION = Transcript(
 )
 
 ALL = {name.lower(): value for name, value in list(globals().items()) if isinstance(value, Transcript)}
+"""Those of chat and completions."""
+
+
+# ----------------------------------------------------------------------------------------------------------- responses
+
+_MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant"}
+_CALL = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "weather"}
+_PLACE = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+
+
+def _response(status: str, output: list[Any], usage: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "id": "resp_1", "object": "response", "created_at": 1794000000, "status": status, "model": "gpt-4o-mini",
+        "error": None, "incomplete_details": None, "instructions": "be kind", "output": output, "usage": usage,
+    }  # fmt: skip
+
+
+def _told(*events: dict[str, Any]) -> list[Any]:
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
+
+
+def _spent(input_tokens: int, output_tokens: int, reasoning: int = 0) -> dict[str, Any]:
+    return {
+        "input_tokens": input_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": output_tokens,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": input_tokens + output_tokens,
+    }
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": []}
+
+
+_SAID = {**_MESSAGE, "status": "completed", "content": [_text(" one two")]}
+_CALLED = {**_CALL, "status": "completed", "arguments": " one two"}
+_BEGUN = {"type": "response.created", "response": _response("in_progress", [])}
+
+RESPONSE_TEXT = Transcript(
+    _told(
+        _BEGUN,
+        {"type": "response.in_progress", "response": _response("in_progress", [])},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**_MESSAGE, "content": []}},
+        {"type": "response.content_part.added", **_PLACE, "part": _text("")},
+        {"type": "response.output_text.delta", **_PLACE, "delta": " one", "logprobs": [], "obfuscation": "aB3"},
+        {"type": "response.output_text.delta", **_PLACE, "delta": " two", "logprobs": [], "obfuscation": "aB3"},
+        {"type": "response.output_text.done", **_PLACE, "text": " one two", "logprobs": []},
+        {"type": "response.content_part.done", **_PLACE, "part": _text(" one two")},
+        {"type": "response.output_item.done", "output_index": 0, "item": _SAID},
+        {"type": "response.completed", "response": _response("completed", [_SAID], _spent(21, 17, 10))},
+    ),
+    (21, 17),
+    2,
+)
+
+RESPONSE_CALL = Transcript(
+    _told(
+        _BEGUN,
+        {"type": "response.output_item.added", "output_index": 0,
+         "item": {"id": "rs_1", "type": "reasoning", "summary": []}},
+        {"type": "response.reasoning_summary_text.delta", "item_id": "rs_1", "output_index": 0, "summary_index": 0,
+         "delta": " three"},
+        {"type": "response.output_item.done", "output_index": 0,
+         "item": {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": " three"}]}},
+        {"type": "response.output_item.added", "output_index": 1, "item": {**_CALL, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "output_index": 1, "delta": " one"},
+        {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "output_index": 1, "delta": " two"},
+        {"type": "response.function_call_arguments.done", "item_id": "fc_1", "output_index": 1, "name": "weather",
+         "arguments": " one two"},
+        {"type": "response.output_item.done", "output_index": 1, "item": _CALLED},
+        {"type": "response.completed", "response": _response("completed", [_CALLED])},
+    ),
+    (0, 0),
+    4,
+)  # fmt: skip
+
+RESPONSE_WITHOUT_DELTAS = Transcript(
+    _told(
+        _BEGUN,
+        {"type": "response.output_item.done", "output_index": 0, "item": _SAID},
+        {"type": "response.incomplete", "response": _response("incomplete", [_SAID], _spent(21, 2))},
+    ),
+    (21, 2),
+    2,
+)
+
+RESPONSE_AT_ONCE = Transcript(
+    _told(_BEGUN, {"type": "response.completed", "response": _response("completed", [_SAID], _spent(21, 2))}),
+    (21, 2),
+    2,
+)
+
+RESPONSES = [RESPONSE_TEXT, RESPONSE_CALL, RESPONSE_WITHOUT_DELTAS, RESPONSE_AT_ONCE]
