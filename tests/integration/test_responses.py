@@ -192,6 +192,17 @@ class TestLimits:
         assert stack.booked(1, email)["ai_output_tokens"] == left
         assert last.response.id == seen[0].response.id  # type: ignore[union-attr]
 
+    async def test_the_sdk_takes_it_as_openais_own(self, stack: Stack, sentinel: SentinelProcess) -> None:
+        """Its accumulator has a final response of what is completed alone; of ours it says what it says of OpenAI's."""
+        _, token = stack.user("as-openais@corp.test", limits={"ai_output_tokens": 20})
+        direct = openai.AsyncOpenAI(base_url=stack.simulators.openai_url, api_key=stack.simulators.openai_key)
+        asked: dict[str, Any] = {"model": MODEL, "input": "[[tokens=40]]", "max_output_tokens": 20}
+        for api in (direct, sdk(sentinel, token)):
+            async with api, api.responses.stream(**asked) as stream:
+                with pytest.raises(RuntimeError, match=r"response\.completed"):
+                    await stream.get_final_response()
+            asked = {"model": MODEL, "input": "[[tokens=40 ignores_max]]"}
+
     def test_a_call_is_ended_too(self, stack: Stack, sentinel: SentinelProcess) -> None:
         """As far as its arguments came."""
         _, token = stack.user("ended-call@corp.test", limits={"ai_output_tokens": 4})

@@ -6,7 +6,8 @@ clock, no network, no state. What happens when is the exchange's affair (proxy/e
 registry's (proxy/registry.py). Endpoints know no provider, and providers know no client.
 
 `endpoint.py` is the interface; `chat.py` and `completions.py` are OpenAI's two oldest formats. They share
-`json_body.py` (JSON read and changed with every other byte kept), `openai_stream.py` (their events), and
-`answer_as_stream.py` (a whole answer for a client that was told to expect a stream). `strict_json.py` refuses JSON that
+`openai_stream.py` (their events), and `answer_as_stream.py` (a whole answer for a client that was told to expect a
+stream). `responses.py` has both of its own: `responses_stream.py`, and `responses_items.py` for what its last events
+repeat. All share `json_body.py` (JSON read and changed with every other byte kept); `strict_json.py` refuses JSON that
 two readers could take differently.
 """

@@ -14,6 +14,8 @@ Files, from the bottom up
   request.py    what we decode of a client's body
   usage.py      the usage that a provider reports, put together from its pieces
   answer.py     what a provider's events and answers say; loose.py: the same where they have no shape that we know
+  responses_input.py   a request to /v1/responses, and the chat that it is counted as
+  responses_answer.py  what its events and answers say, each text once
   images.py     size of an inline image, and tokens of an image; audio.py: tokens of inline audio
   tools.py      tokens of tool definitions, tool calls and response formats
   counter.py    `TokenCounter`: a whole request

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentinel.endpoints.endpoint import UNCHANGED
 from sentinel.endpoints.responses import LEAST_MAX, RESPONSES
@@ -56,6 +58,53 @@ def test_what_is_wrong_is_named(sent: bytes, kind: type[AppError], param: str | 
     with pytest.raises(kind) as raised:
         RESPONSES.read(sent)
     assert raised.value.param == param
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "role", "text", "x"]), inner),
+    max_leaves=6,
+)
+KINDS = st.sampled_from(
+    [
+        *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+        *("reasoning", "computer_call_output", "image_generation_call", "item_reference"),
+        *("input_text", "input_image", "input_file", "x"),
+    ]
+)
+PARTS = st.fixed_dictionaries(
+    {"type": KINDS}, optional=dict.fromkeys(["text", "refusal", "image_url", "input_audio", "filename"], VALUES)
+)
+ITEMS = st.fixed_dictionaries(
+    {"type": KINDS | st.none()},
+    optional={
+        **dict.fromkeys(["role", "id", "name", "arguments", "input", "result", "summary", "action"], VALUES),
+        **dict.fromkeys(["content", "output"], VALUES | st.lists(PARTS, max_size=3)),
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"input": VALUES | st.lists(ITEMS | VALUES, max_size=4)},
+        optional={
+            **dict.fromkeys(["instructions", "stream", "background", "prompt", "conversation", "text"], VALUES),
+            **dict.fromkeys(["max_output_tokens", "tool_choice", "previous_response_id"], VALUES),
+            "tools": VALUES
+            | st.lists(st.fixed_dictionaries({"type": st.just("function"), "name": VALUES}), max_size=2),
+        },
+    )
+)
+@settings(deadline=None, max_examples=400)
+def test_whatever_is_sent_is_counted_or_refused(fields: dict[str, Any]) -> None:
+    """With a 400 that names a field; nothing else is raised."""
+    sent = json.dumps({"model": MODEL, **fields}).encode()
+    try:
+        counted = RESPONSES.count(RESPONSES.read(sent), COUNTER)
+    except AppError as error:
+        assert (error.status, (error.param or "").split("[")[0].split(".")[0] in {"input", *fields}) == (400, True)
+    else:
+        assert counted >= 3
 
 
 @pytest.mark.parametrize(
