@@ -340,3 +340,15 @@ async def test_line_ends(stage: Stage, end: bytes) -> None:
     client = asks()
     assert await run(stage, client, *pieces) == (21, 17)
     assert client.got == b"".join(pieces)
+
+
+async def test_who_leaves_after_the_last_event_pays_what_it_tells(stage: Stage) -> None:
+    """Also while nobody knows yet whether anything follows it, and of a model that thinks unseen."""
+    gate, client = Gate(), asks(model="o3")
+    stage.provider.pieces = [*START, WORDS[0], USAGE, gate]
+    task = asyncio.create_task(stage.exchange(client, RESPONSES).run())
+    await gate.reached.wait()
+    client.connection.gone = True
+    client.connection.tell()
+    await task
+    assert list((await stage.settled()).values()) == [(1, 21, 17)]

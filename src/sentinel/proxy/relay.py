@@ -126,9 +126,9 @@ class Relay:
             raise UpstreamError("The model provider's answer broke off.")
         if not self.at_limit:
             await self._weigh_last()
-        if self.meter.may_trail and not self.at_limit:
-            await self._take_trail(upstream, unread)
         self.ended = not self.at_limit
+        if self.ended and self.meter.may_trail:
+            await self._take_trail(upstream, unread)
 
     async def _weigh_last(self) -> None:
         """A last event may say what none before it did; where that is too much, it is not for the client."""

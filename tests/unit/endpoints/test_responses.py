@@ -61,7 +61,11 @@ def test_what_is_wrong_is_named(sent: bytes, kind: type[AppError], param: str | 
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.text(max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "role", "text", "x"]), inner),
     max_leaves=6,
 )
@@ -98,13 +102,16 @@ ITEMS = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=400)
 def test_whatever_is_sent_is_counted_or_refused(fields: dict[str, Any]) -> None:
     """With a 400 that names a field; nothing else is raised."""
-    sent = json.dumps({"model": MODEL, **fields}).encode()
+    counted, refused = 0, None
     try:
-        counted = RESPONSES.count(RESPONSES.read(sent), COUNTER)
+        counted = RESPONSES.count(RESPONSES.read(json.dumps({"model": MODEL, **fields}).encode()), COUNTER)
     except AppError as error:
-        assert (error.status, (error.param or "").split("[")[0].split(".")[0] in {"input", *fields}) == (400, True)
-    else:
+        refused = error
+    if refused is None:
         assert counted >= 3
+    else:
+        assert refused.status == 400
+        assert (refused.param or "").split("[")[0].split(".")[0] in fields
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,10 @@ def test_the_last_event_costs_nothing() -> None:
     meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     assert meter.measure(event("one") + DONE) == 1
     assert meter.malformed == 0
+
+
+def test_a_format_whose_end_repeats_nothing_keeps_nothing() -> None:
+    """And nothing may follow its `[DONE]`."""
+    meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
+    meter.delivered(meter.feed(event("one") + b"data: [DONE]\n\n"))
+    assert (meter.end(), meter.kept_bytes, meter.may_trail, meter.lacks_end()) == (1, 0, False, False)
