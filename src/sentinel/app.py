@@ -19,6 +19,7 @@ from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Inspector
 from sentinel.cache.installation import Installation
 from sentinel.cache.local_ledger import FallbackLedger, LocalLedger
+from sentinel.cache.owners import OwnerRecords
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.cache.subscription import SubscriptionCache
@@ -31,6 +32,7 @@ from sentinel.limits.policy import Policy
 from sentinel.memory_budget import MemoryBudget
 from sentinel.middleware import lease_expirer
 from sentinel.middleware.lease_keeper import LeaseKeeper
+from sentinel.middleware.ownership import Ownership
 from sentinel.observability import logs
 from sentinel.observability.gauges import Gauges, Sources
 from sentinel.observability.metrics import Metrics
@@ -244,6 +246,7 @@ def build(
         counter=TokenCounter(),
         registry=Registry(Target("openai", provider)),
         tracker=tracker,
+        ownership=Ownership(OwnerRecords(store), settings.shared_objects),
         leases=leases,
         keepalive=keepalive,
         tasks=exchange_tasks,

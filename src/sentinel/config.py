@@ -26,6 +26,9 @@ from sentinel.setting_checks import KUBERNETES_PORT, is_example_host, is_placeho
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
 
+OBJECT_KINDS = frozenset(("containers", "conversations", "files", "responses", "vector_stores"))
+"""What users create at a provider, by the family of paths that it belongs to."""
+
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(?P<limit>\d{1,15})/(?P<count>\d{1,6})(?P<unit>[smhd])")
 _LONGEST_WINDOW_SECONDS = 31 * 86400
@@ -109,6 +112,15 @@ def _redis_prefix(value: str | None) -> str | None:
             "must be at most 32 letters, digits, dots, dashes and underscores; not sentinel, jwt or limits"
         )
     return value
+
+
+def _object_kinds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    kinds = frozenset(filter(None, (part.strip().lower() for part in value.split(","))))
+    if unknown := sorted(kinds - OBJECT_KINDS):
+        raise ValueError(f"{', '.join(map(repr, unknown))}: not one of {', '.join(sorted(OBJECT_KINDS))}")
+    return kinds
 
 
 def _has_host(url: str) -> bool:
@@ -229,6 +241,7 @@ class Settings(BaseSettings):
     abandoned_streams: Annotated[Literal["cancel", "drain"], AnyCase] = "cancel"
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
 
+    shared_objects: Annotated[frozenset[str], NoDecode, BeforeValidator(_object_kinds)] = frozenset()
     cors_origins: Annotated[str, AfterValidator(_origins)] = "*"
     admin_key: Annotated[Secret | None, AbsentIfEmpty] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"

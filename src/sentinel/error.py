@@ -117,6 +117,12 @@ class ModelNotFound(_ClientError):
     status, code = 404, "model_not_found"
 
 
+class NotFound(_ClientError):
+    """An object of a provider that is another user's, or nobody's."""
+
+    status, code = 404, "not_found"
+
+
 class UserNotFound(_ClientError):
     """An operator named a user who is not there."""
 

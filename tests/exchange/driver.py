@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinel.cache import keys
+from sentinel.cache.owners import OwnerRecords
 from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import RedisLedger, read_account
 from sentinel.clock import monotonic
@@ -23,6 +24,7 @@ from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Policy, Quota
 from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
+from sentinel.middleware.ownership import Ownership
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.keepalive import StreamKeepAlive
@@ -290,6 +292,7 @@ class Stage:
             counter=TokenCounter(),
             registry=Registry(Target("scripted", self.provider)),
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
+            ownership=Ownership(OwnerRecords(store), ()),
             leases=self.leases,
             keepalive=self.keepalive,
             tasks=self.tasks,

@@ -148,6 +148,11 @@ def unreadable(partition: int) -> bytes:
     return b"%bsentinel:{%d}:unreadable" % (_prefix, partition)
 
 
+def owner(name: bytes) -> bytes:
+    """Whose object of a provider this is. name: what the provider calls it."""
+    return b"%bsentinel:owner:%b" % (_prefix, name)
+
+
 def token_digest(token: bytes) -> bytes:
     """SHA-256 of a JWT in hex: the only form in which a token leaves this process, but for governance."""
     return hashlib.sha256(token).hexdigest().encode()

@@ -9,6 +9,7 @@ import msgspec
 from sentinel.endpoints import json_body
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.endpoints.openai import OpenAIEndpoint
+from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.strict_json import Shape
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.output import hides_output
@@ -41,6 +42,7 @@ class ChatEndpoint(OpenAIEndpoint[ChatRequest]):
     path = b"/chat/completions"
     output_field = "max_completion_tokens"
     stream_object = "chat.completion.chunk"
+    ids = ReferenceFields({"file_id": "files"})
     empty_choice: ClassVar[dict[str, Any]] = {"delta": {}}
 
     def read(self, body: bytes) -> ChatRequest:

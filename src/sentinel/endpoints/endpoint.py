@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from sentinel.endpoints.references import NO_REFERENCES, ReferenceFields
 from sentinel.error import AppError, body_of, event_of
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import Redactor
@@ -68,11 +69,15 @@ R = TypeVar("R", bound=Request)
 
 
 class Endpoint(ABC, Generic[R]):
-    """One format. format: its name in configuration, logs and metrics; route: its path here; path: at a provider."""
+    """One format. format: its name in configuration, logs and metrics; route: its path here; path: at a provider.
+
+    ids: the fields that name objects of a provider.
+    """
 
     format: ClassVar[str]
     route: ClassVar[str]
     path: ClassVar[bytes]
+    ids: ClassVar[ReferenceFields] = NO_REFERENCES
 
     @abstractmethod
     def read(self, body: bytes) -> R:

@@ -52,6 +52,8 @@ class Exchange(ExchangeState):
             self.body = await receive(self) if small is None else small
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
+            if self.references:
+                await deps.ownership.check(user.id, self.references)
             bound = self.bound = self.endpoint.bound(request)
             self.reservation = reservation.of(
                 context.id, user, request.model, context.counted_input, bound, deps.estimator
@@ -68,6 +70,8 @@ class Exchange(ExchangeState):
                 spent = self._end()
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
                 await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
+            if self.created:
+                await deps.ownership.record(user.id, self.created)
             if (rest := complete()) is not None:
                 await rest
         except AppError as error:

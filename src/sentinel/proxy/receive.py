@@ -62,6 +62,7 @@ def parse(exchange: ExchangeState) -> Request:
     """What is decided on of the body; its input tokens are in the context. Raises what is wrong with it."""
     endpoint, context = exchange.endpoint, exchange.context
     request: Request = endpoint.read(exchange.body)
+    exchange.references = endpoint.ids.found_in(exchange.body)
     context.model, context.streamed = request.model, bool(request.stream)
     context.counted_input = endpoint.count(request, exchange.deps.counter)
     return request

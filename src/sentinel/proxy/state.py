@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.endpoints.endpoint import Endpoint, OutputBound, Request
+from sentinel.endpoints.references import Reference
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Reservation, Verdict
 from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
+from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
@@ -46,6 +48,7 @@ class Dependencies:
     counter: TokenCounter
     registry: Registry
     tracker: BatchingUsageTracker
+    ownership: Ownership
     leases: LeaseKeeper
     keepalive: StreamKeepAlive
     tasks: Tasks
@@ -68,12 +71,13 @@ class ExchangeState:
     """What is known of one exchange. The fields without a value get theirs in the phase that is named beside them.
 
     upstream: the request as it was sent on last. stream: the provider's answer, as long as it is open.
-    is_refused: the provider has answered with an error. spent: what it has cost so far.
+    is_refused: the provider has answered with an error. spent: what it has cost so far. references: the provider's
+    objects that it names; created: the ids of those that its answer has.
     """
 
     __slots__ = (
-        "answer_claim", "body", "bound", "client", "context", "deps", "endpoint", "is_refused", "lease", "relay",
-        "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
+        "answer_claim", "body", "bound", "client", "context", "created", "deps", "endpoint", "is_refused", "lease",
+        "references", "relay", "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
@@ -95,5 +99,7 @@ class ExchangeState:
         self.is_refused = False
         self.relay: Relay | None = None
         self.spent = SPENT_NOTHING
+        self.references: tuple[Reference, ...] = ()
+        self.created: tuple[str, ...] = ()
         self.answer_claim: Claim | None = None
         self.watched: Watched | None = None

@@ -1,0 +1,93 @@
+"""Users are apart: what one has created no other can name, nor what nobody has created through Sentinel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from sentinel.cache.owners import OwnerRecords
+from sentinel.cache.redis import Store, open_store
+from sentinel.endpoints.references import Reference
+from sentinel.error import NotFound, RedisUnavailable
+from sentinel.middleware.ownership import Ownership
+from tests.support.client import Answer
+from tests.support.crowd import post
+from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import chat
+
+PARAM = "messages[0].content[1].file.file_id"
+
+
+def refers(*ids: str, kind: str = "files") -> list[Reference]:
+    return [Reference(id_, kind, f"ids[{number}]") for number, id_ in enumerate(ids)]
+
+
+async def test_only_ones_own(store: Store) -> None:
+    """The error names the first that is not, by its field."""
+    ownership = Ownership(OwnerRecords(store), ())
+    await ownership.record("ana", ["f1", "f2"])
+    await ownership.record("bo", ["f3"])
+    await ownership.check("ana", refers("f1", "f2", "f1"))
+    for other in ("f3", "f4", "", "f" * 1000, "\ud800"):
+        with pytest.raises(NotFound) as error:
+            await ownership.check("ana", refers("f1", other))
+        assert error.value.param == "ids[1]"
+
+
+async def test_it_stays_its_creators(store: Store) -> None:
+    """Whoever else records it later."""
+    ownership = Ownership(OwnerRecords(store), ())
+    await asyncio.gather(*(ownership.record(user, ["f1"]) for user in ("ana", "bo")))
+    await ownership.check("ana", refers("f1"))
+    with pytest.raises(NotFound):
+        await ownership.check("bo", refers("f1"))
+
+
+async def test_common_property(store: Store) -> None:
+    """Of kinds that are shared nobody is asked; of others as before."""
+    ownership = Ownership(OwnerRecords(store), {"files"})
+    await ownership.check("ana", refers("f1"))
+    with pytest.raises(NotFound):
+        await ownership.check("ana", refers("f1") + refers("r1", kind="responses"))
+
+
+async def test_a_redis_that_is_away() -> None:
+    """Nothing is let through unseen; what is created meanwhile is nobody's."""
+    ownership = Ownership(OwnerRecords(open_store("redis://127.0.0.1:1")), ())
+    with pytest.raises(RedisUnavailable):
+        await ownership.check("ana", refers("f1"))
+    await ownership.record("ana", ["f1"])
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack() as stack:
+        yield stack
+
+
+async def ask(sentinel: SentinelProcess, token: str, file: str) -> Answer:
+    parts = [{"type": "text", "text": "Sum this up"}, {"type": "file", "file": {"file_id": file}}]
+    return await post(sentinel, token, {**chat(""), "messages": [{"role": "user", "content": parts}]})
+
+
+async def test_a_file_in_a_prompt(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Found by whom it belongs to; for others the request costs nothing and is not sent on."""
+    ana, token = stack.user("ana@corp.test")
+    _, other_token = stack.user("bo@corp.test")
+    store = open_store(stack.store.url)
+    await store.start()
+    await Ownership(OwnerRecords(store), ()).record(ana.external_id or "", ["file-1"])
+    await store.close()
+    assert (await ask(sentinel, token, "file-1")).status == 200
+    for answer in (await ask(sentinel, other_token, "file-1"), await ask(sentinel, token, "file-2")):
+        assert answer.is_error(404, "not_found", param=PARAM)
+    assert len(stack.simulators.openai.billed) == 1
+
+
+async def test_files_that_all_may_use(stack: Stack) -> None:
+    """By the setting."""
+    _, token = stack.user("cy@corp.test")
+    sentinel = stack.sentinel(SHARED_OBJECTS="files, responses")
+    assert (await ask(sentinel, token, "file-of-the-team")).status == 200

@@ -1,0 +1,105 @@
+"""Whatever names an object of the provider is found, wherever it stands; what an application defines itself is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sentinel.endpoints.references import MOST_REFERENCES, NO_REFERENCES, Reference, ReferenceFields
+from sentinel.error import InvalidType
+
+FIELDS = ReferenceFields(
+    {
+        "previous_response_id": "responses",
+        "conversation": "conversations",
+        "file_id": "files",
+        "file_ids": "files",
+        "container": "containers",
+    },
+    {"item_reference": "responses"},
+)
+
+
+def found(body: Any) -> list[Reference]:
+    return list(FIELDS.found_in(json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"previous_response_id": "r1"}, [("r1", "responses", "previous_response_id")]),
+        ({"conversation": "c1"}, [("c1", "conversations", "conversation")]),
+        ({"conversation": {"id": "c1", "name": "x"}}, [("c1", "conversations", "conversation.id")]),
+        (
+            {"messages": [{"content": [{"type": "text"}, {"file": {"file_id": "f1"}}]}]},
+            [("f1", "files", "messages[0].content[1].file.file_id")],
+        ),
+        (
+            {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f1", "f2"]}}]},
+            [
+                ("f1", "files", "tools[0].container.file_ids[0]"),
+                ("f2", "files", "tools[0].container.file_ids[1]"),
+            ],
+        ),
+        (
+            {"input": [{"type": "item_reference", "id": "i1"}, {"type": "message", "id": "m1"}]},
+            [("i1", "responses", "input[0].id")],
+        ),
+    ],
+)
+def test_what_is_found(body: Any, expected: list[tuple[str, str, str]]) -> None:
+    """With its kind, and the path that an error can name."""
+    assert found(body) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"file_id": "mine"}},
+        {"tools": [{"function": {"parameters": {"properties": {"file_id": {"type": "string"}}, "file_id": "x"}}}]},
+        {"text": {"format": {"schema": {"file_ids": ["x"]}}}},
+        {"file_id": None, "conversation": True, "file_ids": [None], "container": {"type": "auto", "id": None}},
+        {"input": "file_id"},
+        ["item_reference"],
+    ],
+)
+def test_what_is_none(body: Any) -> None:
+    """What applications define themselves, and what is no id."""
+    assert found(body) == []
+
+
+def test_both_of_two_equal_keys() -> None:
+    """A provider may obey either."""
+    body = b'{"input":[{"file_id":"mine","file_id":"theirs"}],"previous_response_id":"a","previous_response_id":"b"}'
+    assert [reference.id for reference in FIELDS.found_in(body)] == ["mine", "theirs", "a", "b"]
+
+
+def test_one_type_of_two() -> None:
+    """The same for the type that says that there is an id."""
+    body = b'{"input":[{"type":"message","id":"i1","type":"item_reference"}]}'
+    assert [reference.id for reference in FIELDS.found_in(body)] == ["i1"]
+
+
+def test_a_key_in_escapes() -> None:
+    """A provider reads it as what it is."""
+    assert [r.id for r in FIELDS.found_in(b'{"\\u0066ile\\u005fid":"f1"}')] == ["f1"]
+
+
+def test_a_number_of_any_length() -> None:
+    """Python refuses integers of over 4,300 digits."""
+    assert [r.id for r in FIELDS.found_in(b'{"file_id":"f1","seed":%b,"t":1e5}' % (b"1" * 5000))] == ["f1"]
+
+
+def test_a_format_without_ids() -> None:
+    """Looks for none."""
+    assert NO_REFERENCES.found_in(b'{"file\\u005fid":"f1"}') == ()
+
+
+def test_too_many() -> None:
+    """Each is a question to Redis."""
+    assert len(found({"file_ids": ["f"] * MOST_REFERENCES})) == MOST_REFERENCES
+    with pytest.raises(InvalidType, match="more than 1,000 objects") as error:
+        found({"file_ids": ["f"] * (MOST_REFERENCES + 1)})
+    assert error.value.param == "file_ids[1000]"
