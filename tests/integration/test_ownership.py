@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -91,3 +93,34 @@ async def test_files_that_all_may_use(stack: Stack) -> None:
     _, token = stack.user("cy@corp.test")
     sentinel = stack.sentinel(SHARED_OBJECTS="files, responses")
     assert (await ask(sentinel, token, "file-of-the-team")).status == 200
+
+
+async def respond(sentinel: SentinelProcess, token: str, **fields: Any) -> Answer:
+    body = {"model": "gpt-4o-mini", "input": "Say hello", **fields}
+    return await post(sentinel, token, body, "/v1/responses")
+
+
+def response_of(answer: Answer) -> dict[str, Any]:
+    """The response, also where it was streamed."""
+    assert answer.status == 200
+    if answer.body.startswith(b"{"):
+        return dict(answer.json)
+    last = answer.body.strip().split(b"\n\n")[-1]
+    return dict(json.loads(last.split(b"data: ", 1)[1])["response"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_is_its_creators(stack: Stack, sentinel: SentinelProcess, stream: bool) -> None:
+    """To go on from, by its id and by those of its items; nobody else can, nor from one that was not kept."""
+    _, token = stack.user(f"creator-{stream}@corp.test")
+    _, other_token = stack.user(f"other-{stream}@corp.test")
+    first = response_of(await respond(sentinel, token, stream=stream))
+    item = {"type": "item_reference", "id": first["output"][0]["id"]}
+    assert (await respond(sentinel, token, previous_response_id=first["id"])).status == 200
+    assert (await respond(sentinel, token, input=[item])).status == 200
+    refused = await respond(sentinel, other_token, previous_response_id=first["id"])
+    assert refused.is_error(404, "not_found", param="previous_response_id")
+    assert (await respond(sentinel, other_token, input=[item])).is_error(404, "not_found", param="input[0].id")
+    forgotten = response_of(await respond(sentinel, token, stream=stream, store=False))
+    answer = await respond(sentinel, token, previous_response_id=forgotten["id"])
+    assert answer.is_error(404, "not_found", param="previous_response_id")

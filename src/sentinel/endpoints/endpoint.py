@@ -71,13 +71,14 @@ R = TypeVar("R", bound=Request)
 class Endpoint(ABC, Generic[R]):
     """One format. format: its name in configuration, logs and metrics; route: its path here; path: at a provider.
 
-    ids: the fields that name objects of a provider.
+    ids: the fields that name objects of a provider. creates: answers may have made some.
     """
 
     format: ClassVar[str]
     route: ClassVar[str]
     path: ClassVar[bytes]
     ids: ClassVar[ReferenceFields] = NO_REFERENCES
+    creates: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, body: bytes) -> R:
@@ -122,6 +123,10 @@ class Endpoint(ABC, Generic[R]):
     @abstractmethod
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
+
+    def created(self, told: bytes) -> tuple[str, ...]:  # noqa: ARG002
+        """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""
+        return ()
 
     def render(self, error: AppError) -> bytes:
         """An error as the body of an answer."""

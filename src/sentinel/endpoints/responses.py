@@ -1,8 +1,8 @@
 """OpenAI's responses: POST /v1/responses, whole or as a stream.
 
 What a response is told of what lies at the provider (`previous_response_id`, `conversation`, `prompt`, files) is input
-that nobody here sees: the provider's usage bills it. A response in the background is answered before it is generated,
-so its request is refused.
+that nobody here sees: the provider's usage bills it. Each must be the caller's own (P7). A response in the background is
+answered before it is generated, so its request is refused.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from msgspec import Struct
 
 from sentinel.endpoints import json_body, responses_stream
 from sentinel.endpoints.endpoint import UNCHANGED, Changes, Endpoint, OutputBound
+from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.responses_stream import ResponsesMeter
 from sentinel.endpoints.strict_json import Shape
 from sentinel.error import AppError, MissingParameter, UnsupportedParameter
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.sse import data_of
 from sentinel.tokens.counter import TokenCounter
-from sentinel.tokens.loose import Reading
+from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.output import hides_output
 from sentinel.tokens.request import ChatRequest
 from sentinel.tokens.responses_answer import read_answer
@@ -52,6 +54,18 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
     """Responses: items in, items out."""
 
     format = "responses"
+    ids = ReferenceFields(
+        {
+            "previous_response_id": "responses",
+            "conversation": "conversations",
+            "file_id": "files",
+            "file_ids": "files",
+            "vector_store_ids": "vector_stores",
+            "container": "containers",
+        },
+        {"item_reference": "responses"},
+    )
+    creates = True
     route = "/v1/responses"
     path = b"/responses"
 
@@ -111,6 +125,18 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
         return responses_stream.refusal(status, body)
+
+    def created(self, told: bytes) -> tuple[str, ...]:
+        """The response and its items, where the provider keeps them (`store`)."""
+        answer = parse(data_of(told) or told)
+        if not isinstance(answer, dict):
+            return ()
+        response = answer.get("response", answer)
+        if not isinstance(response, dict) or response.get("store") is False:
+            return ()
+        items = response.get("output")
+        ids = (of.get("id") for of in (response, *(items if isinstance(items, list) else ())) if isinstance(of, dict))
+        return tuple(id_ for id_ in ids if isinstance(id_, str))
 
     def render_event(self, error: AppError, meter: StreamMeter | None) -> bytes:
         """An error as the last event of a stream."""

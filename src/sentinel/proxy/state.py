@@ -23,7 +23,7 @@ from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderRequest, ProviderStream
 from sentinel.proxy.registry import Registry
-from sentinel.proxy.relay import Drains, Relay
+from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.tracker import BatchingUsageTracker
@@ -103,3 +103,8 @@ class ExchangeState:
         self.created: tuple[str, ...] = ()
         self.answer_claim: Claim | None = None
         self.watched: Watched | None = None
+
+    async def note_created(self, told: bytes) -> None:
+        """Note what an answer has created. told: a whole one, or the last event of a stream."""
+        created = self.endpoint.created
+        self.created = created(told) if len(told) <= LARGE_EVENT_BYTES else await self.deps.beside(created, told)

@@ -47,6 +47,8 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     finally:
         exchange.spent = _spent(exchange, relay)
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
+    if exchange.endpoint.creates and not relay.at_limit:
+        await exchange.note_created(meter.done)
     is_open = reservation.has_open_end(bound, exchange.reservation, exchange.verdict)
     if context.outcome == "ok" and (is_open or exchange.spent.cost.output < exchange.verdict.granted_output):
         reservation.learn(deps.estimator, exchange.reservation, bound, exchange.spent)

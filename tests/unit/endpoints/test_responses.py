@@ -165,3 +165,20 @@ def test_it_has_streams_and_whole_answers_and_errors_of_its_own() -> None:
     reading = RESPONSES.read_answer(b'{"output":[],"status":"completed","usage":{"input_tokens":9,"output_tokens":2}}')
     assert reading is not None
     assert reading.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "ids"),
+    [
+        (b'{"id":"resp_1","output":[{"id":"msg_1"},{"type":"x"},7,{"id":8}]}', ("resp_1", "msg_1")),
+        (b'event: x\ndata: {"type":"response.completed","response":{"id":"resp_1","store":true}}\n\n', ("resp_1",)),
+        (b'{"id":"resp_1","store":false,"output":[{"id":"msg_1"}]}', ()),
+        (b'{"id":"resp_1","output":{"id":"msg_1"}}', ("resp_1",)),
+        (b'data: {"response":"resp_1"}\n\n', ()),
+        (b"data: [DONE]\n\n", ()),
+        (b"", ()),
+    ],
+)
+def test_what_an_answer_creates(told: bytes, ids: tuple[str, ...]) -> None:
+    """The response and its items, where they are kept."""
+    assert RESPONSES.created(told) == ids
