@@ -348,7 +348,7 @@ class StreamMeter:
         self._text_at = self._read_bytes
 
     def _read(self, event: bytes) -> None:
-        is_error = b"error" in event and _TELLS_ERROR.search(event) is not None
+        is_error = event.find(b"error") >= 0 and _TELLS_ERROR.search(event) is not None
         self.failed = self.failed or is_error
         data = data_of(event)
         read = self._format.read_event
@@ -371,9 +371,10 @@ class StreamMeter:
         if reading.texts:
             self._delivered.feed(reading.texts)
             self._text_at = self._read_bytes
-        if reading.usage != NOTHING:
+        if reading.usage is not NOTHING and reading.usage != NOTHING:
             self.usage = self.usage.merged(reading.usage)
             self._usage_at = max(self._usage_at, self._read_bytes)
-        self.finished.update(reading.finished)
+        if reading.finished:
+            self.finished.update(reading.finished)
         self._generated = self._generated or reading.is_generated
         self.failed = self.failed or reading.failed

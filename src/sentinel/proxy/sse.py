@@ -81,8 +81,10 @@ class EventBuffer:
 
 def last_end(data: bytes) -> int:
     """Where the last whole event in these bytes ends; 0 if none does."""
-    if b"\r" not in data:
-        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    # `find`, for `in` makes an exception first for whatever is no number: 1 us for each event near a limit.
+    if data.find(b"\r") < 0:
+        blank = data.rfind(b"\n\n")
+        return blank + 2 if blank >= 0 else 0
     end = 0
     for found in _BLANK_LINE.finditer(data):
         end = found.end()
@@ -91,7 +93,7 @@ def last_end(data: bytes) -> int:
 
 def split_events(block: bytes) -> list[bytes]:
     """The events of a block, each with its blank line; their concatenation is the block."""
-    if b"\r" not in block:
+    if block.find(b"\r") < 0:
         # Nearly always, and twenty times as fast.
         *events, rest = block.split(b"\n\n")
         events = [event + b"\n\n" for event in events]
@@ -104,7 +106,7 @@ def split_events(block: bytes) -> list[bytes]:
 
 def data_of(event: bytes) -> bytes | None:
     """The data of one event, its lines joined by LF, without blanks at its ends; None where it has none (a comment)."""
-    if event.startswith(b"data:") and b"\r" not in event and event.find(b"\n") >= len(event) - 2:
+    if event.startswith(b"data:") and event.find(b"\r") < 0 and event.find(b"\n") >= len(event) - 2:
         return event[5:].strip()
     lines = [line[5:].removeprefix(b" ") for line in event.removeprefix(_BOM).splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines).strip() if lines else None

@@ -166,9 +166,19 @@ def _read(data: bytes, *, whole: bool) -> Reading | None:
 
 
 def _reading_of(event: _Event, *, whole: bool) -> Reading:
+    if _has_text_alone(event):
+        return Reading(_texts_of(event, whole=whole))
     usage, failed = _usage_of(event), _failed(event)
     texts = [] if whole and usage.output_tokens and not failed else _texts_of(event, whole=whole)
     return Reading(texts, usage, _finished_of(event), failed)
+
+
+def _has_text_alone(event: _Event) -> bool:
+    """Whether its one choice can have text and nothing else, as nearly all of a stream's: a quarter of its reading."""
+    if len(event.choices) != 1 or event.usage is not None or event.x_groq is not None or event.error:
+        return False
+    choice = event.choices[0]
+    return choice.finish_reason is None and choice.usage is None and not choice.error
 
 
 def _failed(event: _Event) -> bool:

@@ -93,16 +93,19 @@ class _Text:
 class DeliveredText:
     """Readings in, a token count out. One object per stream, not for use by two threads at once."""
 
-    __slots__ = ("_count", "_texts", "_unread_bytes")
+    __slots__ = ("_count", "_counted", "_texts", "_unread_bytes")
 
     def __init__(self, model: str, count: Count | None = None) -> None:
         """model: as the client named it; decides the encoding, unless `count` is given."""
         self._count = count or count_for(model)
         self._texts: dict[tuple[int, int, int], _Text] = {}
         self._unread_bytes = 0
+        # What `count` has said, until more is fed. Near a limit it is asked four times for each event.
+        self._counted: int | None = 0
 
     def feed(self, texts: Iterable[Text]) -> None:
         """Take the texts of one stream event that was delivered, or of a whole answer."""
+        self._counted = None
         for choice, kind, tool, piece in texts:
             key: tuple[int, int, int] = (choice, kind, tool)
             text = self._texts.get(key)
@@ -115,17 +118,22 @@ class DeliveredText:
     def feed_unread(self, size: int) -> None:
         """Take bytes that cannot be read; each is charged as a token, for no token has less (DESIGN section 5)."""
         self._unread_bytes += size
+        self._counted = None
 
     def count(self) -> int:
         """Return the exact tokens of everything delivered: each choice, kind and tool call is a text of its own.
 
         What the model produces around texts (tool call frames, hidden reasoning, audio) is not in here.
         """
-        return self._unread_bytes + sum(text.tokens(self._count) for text in self._texts.values())
+        if self._counted is None:
+            self._counted = self._unread_bytes + sum([text.tokens(self._count) for text in self._texts.values()])
+        return self._counted
 
     def upper_bound(self) -> int:
         """Return a number that count() does not exceed, cheaply: a token has at least one byte.
 
         After count() the two are equal until more is fed.
         """
-        return self._unread_bytes + sum(text.at_most() for text in self._texts.values())
+        if self._counted is not None:
+            return self._counted
+        return self._unread_bytes + sum([text.at_most() for text in self._texts.values()])
