@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tests.support import patient as patience
 from tests.support.client import Answer, request_beside
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import CHAT
@@ -26,8 +28,11 @@ async def crowd(sentinels: Sequence[SentinelProcess], token: str, bodies: Iterab
     return await asyncio.gather(*(post(sentinels[n % len(sentinels)], token, body) for n, body in enumerate(bodies)))
 
 
-def start_all(stack: Stack, count: int, **settings: str) -> list[SentinelProcess]:
-    """So many Sentinels with the same settings, started side by side."""
+def start_all(stack: Stack, count: int, *, patient: bool = False, **settings: str) -> list[SentinelProcess]:
+    """So many Sentinels with the same settings, started side by side. patient: they wait longer for Redis."""
     sentinels = [stack.sentinel(settings, start=False) for _ in range(count)]
+    if patient:
+        for sentinel in sentinels:
+            sentinel.command = [sys.executable, patience.__file__]
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(SentinelProcess.start, sentinels))

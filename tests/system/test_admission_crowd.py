@@ -22,14 +22,14 @@ RATES = "ai_requests=50/1h"
 @pytest.fixture(scope="module")
 def fleet(stack: Stack) -> list[SentinelProcess]:
     """Four processes on one Redis, with a window of 50 requests."""
-    return start_all(stack, 4, RATE_LIMITS=RATES)
+    return start_all(stack, 4, patient=True, RATE_LIMITS=RATES)
 
 
 @pytest.fixture(scope="module")
 def limited() -> Iterator[tuple[Stack, list[SentinelProcess]]]:
     """Two processes whose other dimensions are limited."""
     with Stack(RATE_LIMITS="ai_input_tokens=1000000/1h,ai_output_tokens=350/1h,concurrency=50") as stack:
-        yield stack, start_all(stack, 2)
+        yield stack, start_all(stack, 2, patient=True)
 
 
 def admitted(answers: list[Answer], stream: bool) -> int:
