@@ -246,7 +246,7 @@ def used() -> set[tuple[str, ...]]:
     found = set()
     for path in (ROOT / "src/sentinel").rglob("*.*"):
         if path.suffix == ".lua":
-            found |= set(re.findall(r"redis\.p?call\('([A-Z]+)'(?:, '(CREATE)')?", path.read_text()))
+            found |= set(re.findall(r"\bp?call\('([A-Z]+)'(?:, '(CREATE)')?", path.read_text()))
         elif path.suffix == ".py" and "dev" not in path.parts:
             found |= set(re.findall(r"\bcommand\(\s*\"([A-Z]+)\"()", path.read_text()))
     return {tuple(filter(None, names)) for names in found} - {("CLUSTER",)}
