@@ -135,6 +135,12 @@ class MethodNotAllowed(_ClientError):
     status, code = 405, "method_not_allowed"
 
 
+class UpgradeRequired(_ClientError):
+    """The path is for a protocol that this connection does not speak (RFC 9110, 15.5.22)."""
+
+    status, code = 426, "upgrade_required"
+
+
 class RequestTimeout(_ClientError):
     """The client sends its request too slowly."""
 

@@ -347,7 +347,7 @@ def test_an_odd_host_header_changes_nothing(sentinel: SentinelProcess, token: st
 
 def test_a_wrong_method_names_the_right_ones(sentinel: SentinelProcess, token: str) -> None:
     """405 says in Allow what would do; below /v1 only to callers."""
-    for path in (CHAT, COMPLETIONS, RESPONSES):
+    for path in (CHAT, COMPLETIONS):
         assert send(sentinel, "GET", path).is_error(401, "missing_api_key")
         answer = send(sentinel, "GET", path, token)
         assert answer.is_error(405, "method_not_allowed")
@@ -615,3 +615,18 @@ def test_zions_own_429_is_503_with_its_retry_after(stack: Stack, sentinel: Senti
     answer = post(sentinel, token, chat())
     assert answer.is_error(503, "service_unavailable", "server_error")
     assert answer.headers["retry-after"] == "9"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "x"}],
+)
+def test_a_websocket_is_refused_so_that_clients_go_on_over_http(
+    sentinel: SentinelProcess, token: str, headers: dict[str, str]
+) -> None:
+    """Codex asks for one first, and takes no other status for an answer; strangers learn nothing."""
+    answer = send(sentinel, "GET", "/v1/responses", token, None, **headers)
+    assert answer.is_error(426, "upgrade_required")
+    assert answer.headers["upgrade"] == "websocket"
+    assert "POST /v1/responses" in answer.error["message"]
+    assert send(sentinel, "GET", "/v1/responses", None, None, **headers).is_error(401, "missing_api_key")

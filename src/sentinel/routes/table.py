@@ -28,6 +28,7 @@ from sentinel.error import (
     MethodNotAllowed,
     ServiceUnavailable,
     UnknownUrl,
+    UpgradeRequired,
     body_of,
     headers_of,
 )
@@ -132,6 +133,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
         except AppError as refused:
             return _render(request, refused)
     asked = f"{method} {request.scope['asked_path'][:_MOST_PATH]}"
+    if error.status_code == 405 and (method, path) == ("GET", RESPONSES.route):
+        # Codex asks for a WebSocket first; told so it goes on over HTTP at once, and at a 405 only after five attempts.
+        text = f"{asked} is for WebSockets, which Sentinel does not serve yet. Use POST {path}."
+        return _render(request, UpgradeRequired(text), [(b"upgrade", b"websocket")])
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return _render(request, MethodNotAllowed(f"Not allowed: {asked}."), [(b"allow", allow.encode())])
