@@ -8,12 +8,15 @@ Source of the table: DESIGN section 7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 Side = Literal["client", "sentinel", "provider", "zion", "redis"]
 Header = tuple[bytes, bytes]
+Renderer = Callable[["AppError", str], bytes]
+"""The body of an error's answer, as JSON, for the request with this id; empty where it has none."""
 
 
 class AppError(Exception):
@@ -247,8 +250,8 @@ class ForeignStore(RedisUnavailable):
     """This Redis belongs to another installation, or to a version that cannot share it; the message says what to do."""
 
 
-def body_of(error: AppError) -> bytes:
-    """The error in OpenAI's shape, as JSON bytes."""
+def body_of(error: AppError, _request_id: str = "") -> bytes:
+    """The error in OpenAI's shape, as JSON bytes; it has no place for the request's id, which is in a header."""
     fields: dict[str, Any] = {
         "message": error.message,
         "type": error.error_type,
@@ -271,6 +274,6 @@ def headers_of(error: AppError) -> list[Header]:
     return headers
 
 
-def event_of(error: AppError) -> bytes:
+def event_of(error: AppError, _request_id: str = "") -> bytes:
     """The error as the last event of a stream that broke; no `[DONE]` follows it."""
     return b"data: " + body_of(error) + b"\n\n"

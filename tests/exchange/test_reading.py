@@ -116,6 +116,18 @@ class TestLargeEvents:
         assert client.text == " one"
         assert stage.ended[0].outcome == "limit"
 
+    @pytest.mark.parametrize("words", [3, 70_000])
+    async def test_what_does_not_fit_has_not_ended_its_choice(self, stage: Stage, words: int) -> None:
+        """Its finish reason does not leave, so the end at the limit has one."""
+        await stage.limit(2)
+        client = Client(stream=True)
+        last = {"index": 0, "delta": {"content": " word" * words}, "finish_reason": "stop"}
+        pieces = [WORDS[0], b"data: " + json.dumps({"choices": [last]}).encode() + b"\n\n", DONE]
+        assert await run(stage, client, *pieces) == (INPUT_TOKENS, 1)
+        reasons = [choice["finish_reason"] for each in events(client.got) for choice in each["choices"]]
+        assert reasons[-1] == "length"
+        assert "stop" not in reasons
+
     async def test_a_limit_that_suffices(self, stage: Stage) -> None:
         """The reservation grows by what the event needs."""
         await stage.limit(100_000)

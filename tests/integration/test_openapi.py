@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, chat
+from tests.support.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, chat
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,8 @@ MODELS = {
     COMPLETIONS: "davinci-002",
     EMBEDDINGS: "text-embedding-3-small",
     RESPONSES: "gpt-4o-mini",
+    MESSAGES: "claude-sonnet-5-5",
+    COUNT_TOKENS: "claude-sonnet-5-5",
 }
 
 schema = schemathesis.openapi.from_dict(
@@ -123,7 +125,7 @@ def ask(
 ) -> requests.Response:
     """A good request to this path, its answer held against the page."""
     names = {name: name for name in re.findall(r"{(.*?)}", path)}
-    body = {**chat(text), "prompt": text, "input": text} if path in MODELS else None
+    body = {**chat(text), "prompt": text, "input": text, "max_tokens": 5} if path in MODELS else None
     headers = {"Authorization": key, **headers}
     response = requests.request(
         method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=PATIENCE_SECONDS

@@ -14,10 +14,11 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.endpoints.references import Reference
 from sentinel.error import NotFound, RedisUnavailable
 from sentinel.middleware.ownership import Ownership
+from tests.support import surface
 from tests.support.client import Answer
 from tests.support.crowd import post
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import chat
+from tests.support.surface import COUNT_TOKENS, MESSAGES, chat
 
 PARAM = "messages[0].content[1].file.file_id"
 
@@ -93,6 +94,21 @@ async def test_files_that_all_may_use(stack: Stack) -> None:
     _, token = stack.user("cy@corp.test")
     sentinel = stack.sentinel(SHARED_OBJECTS="files, responses")
     assert (await ask(sentinel, token, "file-of-the-team")).status == 200
+
+
+@pytest.mark.parametrize("path", [MESSAGES, COUNT_TOKENS])
+def test_a_file_and_a_container_in_a_message(sentinel: SentinelProcess, token: str, path: str) -> None:
+    """Whose they are not is told in Anthropic's shape, also by who only counts; a tool's own arguments are no ids."""
+    turn = {"role": "user", "content": "Say hello"}
+    body = {"model": "claude-haiku-5-5", "messages": [turn], **({"max_tokens": 9} if path == MESSAGES else {})}
+    answer = surface.post(sentinel, token, {**body, "container": "container_1"}, path)
+    assert answer.is_error(404, "not_found", param="container")
+    document = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    answer = surface.post(sentinel, token, {**body, "messages": [{"role": "user", "content": [document]}]}, path)
+    assert answer.is_error(404, "not_found", param="messages[0].content[0].source.file_id")
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"file_id": "mine"}}
+    body["messages"] = [turn, {"role": "assistant", "content": [call]}]
+    assert surface.post(sentinel, token, body, path, **{"anthropic-version": "2023-06-01"}).status == 200
 
 
 async def respond(sentinel: SentinelProcess, token: str, **fields: Any) -> Answer:

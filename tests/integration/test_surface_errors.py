@@ -12,12 +12,25 @@ import pytest
 
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, chat, head, post, read_answer, send
+from tests.support.surface import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    chat,
+    head,
+    post,
+    read_answer,
+    send,
+)
 from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
 DEPTH = 100_000
+METERED = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
 
 
 def provider_calls(stack: Stack) -> int:
@@ -32,15 +45,13 @@ def questions(stack: Stack) -> int:
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic YW5hOnB3", "Token abc", "abc", "Bearer", "Bearer   "])
-@pytest.mark.parametrize(
-    "path", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"]
-)
+@pytest.mark.parametrize("path", [*METERED, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
 def test_without_a_bearer_token_nobody_is_asked(
     stack: Stack, sentinel: SentinelProcess, path: str, header: str | None
 ) -> None:
     """No token gives 401 missing_api_key with a challenge, and neither Zion nor the provider hears of it."""
     before = questions(stack), provider_calls(stack)
-    method = "POST" if path in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES) else "GET"
+    method = "POST" if path in METERED else "GET"
     headers: dict[str, Any] = {} if header is None else {"Authorization": header}
     answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")
@@ -160,7 +171,7 @@ MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
     ],
     ids=range(25),
 )
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
+@pytest.mark.parametrize("path", METERED)
 def test_what_is_no_json_gives_invalid_json(
     stack: Stack, sentinel: SentinelProcess, token: str, body: bytes, path: str
 ) -> None:

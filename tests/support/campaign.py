@@ -21,7 +21,7 @@ from typing import Any, Literal
 import redis
 
 from sentinel.cache import keys
-from sentinel.dev.openai import Billed
+from sentinel.dev.generation import Billed
 from sentinel.dev.zion import BATCH
 from tests.support.campaign_trouble import Kind, Load, Trouble
 from tests.support.stack import Stack

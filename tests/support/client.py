@@ -26,17 +26,33 @@ class Answer(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error, once it has been seen to have OpenAI's shape."""
+        """The error, once it has been seen to have OpenAI's shape, or Anthropic's."""
         assert self.headers["content-type"] == "application/json"
+        if self.is_anthropics:
+            return self._anthropics_error
         assert list(self.json) == ["error"]
         error: dict[str, Any] = self.json["error"]
         assert {"message", "type", "param", "code"} <= error.keys() <= {"message", "type", "param", "code", "details"}
         assert error["message"]
         return error
 
+    @property
+    def is_anthropics(self) -> bool:
+        """Whether an error has Anthropic's shape."""
+        return bool(self.json.get("type") == "error")
+
+    @property
+    def _anthropics_error(self) -> dict[str, Any]:
+        told = self.json
+        assert list(told) == ["type", "error", "request_id"]
+        assert {"type", "message"} <= told["error"].keys() <= {"type", "message", "code", "param", "details"}
+        assert told["error"]["message"]
+        return {"code": None, "param": None, **told["error"]}
+
     def is_error(self, status: int, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bool:
-        """Whether this is exactly that error; the assertion tells what it is instead."""
+        """Whether this is exactly that error; the assertion tells what it is instead. kind: in OpenAI's shape."""
         error = self.error
+        kind = error["type"] if self.is_anthropics else kind
         assert (self.status, error["code"], error["type"], error["param"]) == (status, code, kind, param)
         return True
 

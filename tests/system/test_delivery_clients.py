@@ -20,7 +20,7 @@ import redis
 
 from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
-from sentinel.dev.openai import Billed
+from sentinel.dev.generation import Billed
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat
 from tests.support.waiting import PATIENCE_SECONDS, wait_until

@@ -102,6 +102,7 @@ def test_the_openapi_page_has_every_error_code() -> None:
     [
         *(request.ChatRequest, request.CompletionRequest, request.Message, request.Part, request.StreamOptions),
         *(request.FunctionCall, request.ToolCall, request.Function, request.Tool),
+        *(request.MessageRequest, request.CountRequest, request.Turn, request.Block, request.Source, request.Thinking),
     ],
     ids=lambda struct: struct.__name__,
 )

@@ -23,10 +23,11 @@ class Directive:
     hang_after: say nothing more after that many chunks; an answer in one piece never comes.
     split: write every event in two parts, parted inside its line or inside a character of several bytes.
     status, retry_after: answer with this error. no_usage: leave usage out. no_done: leave `[DONE]` out.
-    reasoning: tokens that are thought unseen before the reply, and billed.
+    reasoning: tokens that are thought before the reply, and billed; they are seen in messages alone.
     tool: call the first tool. refusal: refuse. text_emoji: use words of several bytes.
     bad_line: a malformed data line in the middle. big_event: pad one event to about that many bytes.
     usage_prompt, usage_completion: claim these numbers instead of the true ones.
+    cached: of the input so many were in a cache, in messages alone.
     ignores_max: know no maximum of tokens. no_stream: know no streams, and answer in one piece.
     """
 
@@ -50,6 +51,7 @@ class Directive:
     ignores_max: bool = False
     no_stream: bool = False
     reasoning: int = 0
+    cached: int = 0
 
     def seconds(self, chunks: int) -> float:
         """How long an answer of so many chunks takes."""

@@ -1,20 +1,23 @@
-"""A stand-in for OpenAI: chat, completions, responses, embeddings and models, with a ledger of what it would bill."""
+"""A stand-in for OpenAI: chat, completions, responses, embeddings and models, with a ledger of what it would bill.
+
+And for a vendor who speaks Anthropic's messages beside it (messages.py).
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sentinel.dev import embeddings
-from sentinel.dev.bodies import Envelope, cut_in_two
+from sentinel.dev import embeddings, messages
+from sentinel.dev.bodies import Envelope
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
 from sentinel.dev.control import control, set_faults
 from sentinel.dev.directive import BadDirective, Directive, find_directive
 from sentinel.dev.exchange import Call, Exchange
 from sentinel.dev.faults import Faults, misbehave
+from sentinel.dev.generation import Billed, Job, generate
 from sentinel.dev.reply import (
     Encoding,
     Reply,
@@ -58,47 +61,12 @@ DEFAULT_MODELS = (
     *("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini"),
     *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "davinci-002"),
     *embeddings.DIMENSIONS,
+    *("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"),
 )
 
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
 _MAX_RESPONSES = 1_000  # Remembered, for those that go on from them.
 _MAX_BILLED = 1_000_000  # Far above the requests of a kill campaign.
-_SPLIT_SECONDS = 0.001  # Between the two writes of a split event; without it the reader may get both at once.
-
-
-@dataclass(slots=True)
-class Billed:
-    """What OpenAI charges for one request, at this moment.
-
-    request_id: the x-request-id that the caller sent, "" if none. completion_tokens: what was generated and written so
-    far; after a "complete" answer what its usage says. state: "cancelled" when the client left before the end, "broken"
-    when a directive cut the connection.
-    """
-
-    request_id: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    state: Literal["running", "complete", "cancelled", "broken"]
-    stream: bool
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One accepted request, decided in full before its first byte goes out."""
-
-    envelope: Envelope | ResponseEnvelope
-    replies: list[Reply]
-    directive: Directive
-    bill: Billed
-
-    def usage(self) -> dict[str, Any]:
-        """The usage of the finished answer, from which the bill is made."""
-        true_tokens = sum(reply.tokens for reply in self.replies) + self.envelope.reasoning
-        claimed = self.directive.usage_completion
-        self.bill.completion_tokens = true_tokens if claimed is None else claimed
-        return self.envelope.usage(self.bill.prompt_tokens, self.bill.completion_tokens)
 
 
 class OpenAISimulator:
@@ -123,19 +91,25 @@ class OpenAISimulator:
             return
         self.calls.append(exchange.record())
         fault = self.faults.take(exchange.path)
-        if fault is not None and await misbehave(exchange, fault, self.faults, status_body):
+        is_messages = exchange.path in {messages.PATH, messages.COUNT_PATH}
+        error_body = messages.status_body if is_messages else status_body
+        if fault is not None and await misbehave(exchange, fault, self.faults, error_body):
             return
         try:
             await self._route(exchange)
         except Refused as refused:
-            await exchange.answer(refused.status, refused.body, _headers())
+            if is_messages:
+                body = messages.error_body(refused.status, str(refused))
+                await exchange.answer(refused.status, body, messages.headers())
+            else:
+                await exchange.answer(refused.status, refused.body, _headers())
 
     async def _route(self, exchange: Exchange) -> None:
         self._demand_api_key(exchange)
         path, method = exchange.path, exchange.method
         known = (
             "POST"
-            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES}
+            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, messages.PATH, messages.COUNT_PATH}
             else "GET"
             if path == MODELS or path.startswith(f"{MODELS}/")
             else ""
@@ -148,6 +122,10 @@ class OpenAISimulator:
             await exchange.answer_json(200, self._models(path), _headers())
         elif path == EMBEDDINGS:
             await self._embed(exchange)
+        elif path == messages.COUNT_PATH:
+            await exchange.answer_json(200, messages.counted(exchange, self.models), messages.headers())
+        elif path == messages.PATH:
+            await self._message(exchange)
         else:
             await self._complete(exchange)
 
@@ -180,16 +158,23 @@ class OpenAISimulator:
             return
         earlier = self._earlier(body) if exchange.path == RESPONSES else []
         job = _job(exchange, body, directive, earlier)
-        if isinstance(job.envelope, ResponseEnvelope) and body.get("store") is not False:
-            self._responses[job.envelope.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
+        if isinstance(job.form, ResponseEnvelope) and body.get("store") is not False:
+            self._responses[job.form.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
             if len(self._responses) > _MAX_RESPONSES:
                 del self._responses[next(iter(self._responses))]
         self.billed.append(job.bill)
-        try:
-            await (_stream(exchange, job) if job.bill.stream and not directive.no_stream else _answer(exchange, job))
-        finally:
-            if job.bill.state == "running":
-                job.bill.state = "cancelled"
+        await generate(exchange, job)
+
+    async def _message(self, exchange: Exchange) -> None:
+        body, directive = messages.read(exchange, self.models)
+        if directive.status is not None:
+            retry_after = [] if directive.retry_after is None else [("retry-after", directive.retry_after)]
+            answer = messages.status_body(directive.status)
+            await exchange.answer(directive.status, answer, [*messages.headers(), *retry_after])
+            return
+        job = messages.job(exchange, body, directive)
+        self.billed.append(job.bill)
+        await generate(exchange, job)
 
     def _earlier(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """What was said before, in the response that this one goes on from. Raises Refused."""
@@ -247,7 +232,7 @@ def _directive(body: dict[str, Any], path: str) -> Directive:
         raise Refused(400, str(mistake), code="bad_directive") from mistake
 
 
-def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier: list[dict[str, Any]]) -> _Job:
+def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier: list[dict[str, Any]]) -> Job:
     """earlier: the messages that a response goes on from."""
     path, model, encoding = exchange.path, body["model"], encoding_of(body["model"])
     counted = _prompt_tokens(encoding, path, body, earlier)
@@ -266,7 +251,7 @@ def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier
     created = int(unix_seconds())
     if path == RESPONSES:
         response = ResponseEnvelope(f"resp_{secrets.token_hex(24)}", model, created, body, reasoning)
-        return _Job(response, _replies(as_in_a_chat(body), directive, encoding, left), directive, bill)
+        return Job(response, _replies(as_in_a_chat(body), directive, encoding, left), directive, bill, _headers)
     chat = path == CHAT
     envelope = Envelope(
         id=f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(14)}",
@@ -277,7 +262,7 @@ def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         reasoning=reasoning,
     )
-    return _Job(envelope, _replies(body, directive, encoding, left), directive, bill)
+    return Job(envelope, _replies(body, directive, encoding, left), directive, bill, _headers)
 
 
 def _prompt_tokens(encoding: Encoding, path: str, body: dict[str, Any], earlier: list[dict[str, Any]]) -> int:
@@ -320,82 +305,8 @@ def _wanted_tool(body: dict[str, Any], directive: Directive) -> dict[str, Any] |
     return tools[0] if choice == "required" or (directive.tool and choice != "none") else None
 
 
-async def _answer(exchange: Exchange, job: _Job) -> None:
-    directive = job.directive
-    if directive.hang_after is not None:
-        await exchange.pause(None)
-        return
-    wait_seconds = directive.seconds(max(len(reply.pieces) for reply in job.replies))
-    if wait_seconds and not await exchange.pause(wait_seconds):
-        return
-    if not await exchange.writable():
-        return
-    body = job.envelope.whole(job.replies, None if directive.no_usage else job.usage())
-    job.usage()  # It is billed whether or not it is told.
-    if directive.break_after is None:
-        job.bill.state = "complete"
-        await exchange.answer(200, body, _headers())
-        return
-    job.bill.state = "broken"
-    await exchange.begin(200, [("content-length", str(len(body))), *_headers()])
-    await exchange.write(body[: len(body) // 2])
-    await exchange.cut()
-
-
-async def _stream(exchange: Exchange, job: _Job) -> None:
-    await exchange.begin(200, _headers(), "text/event-stream; charset=utf-8")
-    if not await _stream_reply(exchange, job) or not await exchange.writable():
-        return
-    usage_object = job.usage()
-    job.bill.state = "complete"
-    told = None if job.directive.no_usage else usage_object
-    for data in job.envelope.ending(job.replies, told, job.directive):
-        await _write(exchange, data, job.directive)
-    await exchange.end()
-
-
-async def _stream_reply(exchange: Exchange, job: _Job) -> bool:
-    """Write the reply chunk by chunk, billing each one as it goes out. False if it was not finished."""
-    directive, chunks = job.directive, 0
-    job.bill.completion_tokens = job.envelope.reasoning
-    for event in job.envelope.events(job.replies, directive):
-        if event.tokens:
-            if _stops(directive, chunks):
-                break
-            delay_seconds = directive.delay if chunks else directive.first_delay
-            if delay_seconds and not await exchange.pause(delay_seconds):
-                return False
-        elif chunks and _stops(directive, chunks):
-            break
-        if not await exchange.writable():
-            return False
-        job.bill.completion_tokens += event.tokens
-        chunks += bool(event.tokens)
-        await _write(exchange, event.data, directive)
-    if directive.break_after == chunks:
-        job.bill.state = "broken"
-        await exchange.cut()
-        return False
-    if directive.hang_after == chunks:
-        await exchange.pause(None)
-        return False
-    return True
-
-
 def _said(reply: Reply) -> dict[str, Any]:
     return {"role": "assistant", "content": reply.tool + reply.text}
-
-
-def _stops(directive: Directive, chunks: int) -> bool:
-    return chunks in {directive.break_after, directive.hang_after}
-
-
-async def _write(exchange: Exchange, data: bytes, directive: Directive) -> None:
-    cut = cut_in_two(data, directive.split) if directive.split else 0
-    if cut:
-        await exchange.write(data[:cut])
-        await exchange.pause(_SPLIT_SECONDS)
-    await exchange.write(data[cut:])
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from toktok import _encoding
 from sentinel.dev.directive import Directive
 from sentinel.dev.schema import fitting
 
-Kind = Literal["content", "refusal", "tool"]
+Kind = Literal["content", "refusal", "tool", "thinking"]
 
 # Every word below is one token in both encodings, alone and in a row (a test checks it), so a reply of n pieces is
 # exactly n tokens.
@@ -117,6 +117,12 @@ def prompts_tokens(encoding: Encoding, prompt: Any) -> int:
     if isinstance(prompt, list):
         return sum(1 if isinstance(part, int) else prompts_tokens(encoding, part) for part in prompt)
     return 0
+
+
+def think(tokens: int, limit: int | None) -> Reply:
+    """So many tokens of thinking. limit: as in `say`."""
+    pieces, is_whole = _kept([Piece(PLAIN_WORDS[index % len(PLAIN_WORDS)]) for index in range(tokens)], limit)
+    return Reply("thinking", pieces, "stop" if is_whole else "length")
 
 
 @lru_cache(maxsize=512)

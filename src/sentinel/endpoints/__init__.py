@@ -10,4 +10,7 @@ registry's (proxy/registry.py). Endpoints know no provider, and providers know n
 stream). `responses.py` has both of its own: `responses_stream.py`, and `responses_items.py` for what its last events
 repeat. All share `json_body.py` (JSON read and changed with every other byte kept); `strict_json.py` refuses JSON that
 two readers could take differently.
+
+`messages.py` and `count_tokens.py` are Anthropic's formats. They share `anthropic.py` (its errors and headers, what a
+request is read by), and `message_stream.py` has the events.
 """

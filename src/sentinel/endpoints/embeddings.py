@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sentinel.endpoints import json_body
-from sentinel.endpoints.endpoint import OutputBound, WholeEndpoint
+from sentinel.endpoints.endpoint import NO_OUTPUT, OutputBound, WholeEndpoint
 from sentinel.endpoints.strict_json import Shape
 from sentinel.error import MissingParameter
 from sentinel.tokens.answer import read_answer
@@ -16,15 +16,6 @@ from sentinel.tokens.usage import Usage
 
 _decoder = msgspec.json.Decoder(EmbeddingRequest)
 _SHAPE: Shape = {}
-_NO_OUTPUT = OutputBound(
-    choices=0,
-    shown_choices=0,
-    client_max=0,
-    default_max=0,
-    grows_in_sight=False,
-    shows_its_cost=True,
-    hides_output=False,
-)
 _VECTORS = [(0, "")]
 """Vectors have no reason to end; that there are any is enough for the input to be spent."""
 
@@ -53,7 +44,7 @@ class EmbeddingsEndpoint(WholeEndpoint[EmbeddingRequest]):
 
     def bound(self, request: EmbeddingRequest) -> OutputBound:  # noqa: ARG002 (it is the same for all)
         """No output: nothing of that is reserved, and a used-up limit on output is in nobody's way."""
-        return _NO_OUTPUT
+        return NO_OUTPUT
 
     def read_answer(self, body: bytes) -> Reading | None:
         """What an answer says; None if it cannot be read. `prompt_tokens` may be missing beside `total_tokens`."""

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from sentinel.endpoints.references import NO_REFERENCES, ReferenceFields
 from sentinel.error import AppError, body_of, event_of
+from sentinel.limits.policy import Verdict
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import Redactor
 from sentinel.tokens.counter import TokenCounter
@@ -48,6 +49,17 @@ class OutputBound(Struct, frozen=True, gc=False):
     least_max: int = 1
 
 
+NO_OUTPUT = OutputBound(
+    choices=0,
+    shown_choices=0,
+    client_max=0,
+    default_max=0,
+    grows_in_sight=False,
+    shows_its_cost=True,
+    hides_output=False,
+)
+
+
 class Changes(Struct, frozen=True, gc=False):
     """What the provider must be told beside what the client says. output_max: tokens of one choice, None = leave it.
 
@@ -71,7 +83,9 @@ R = TypeVar("R", bound=Request)
 class Endpoint(ABC, Generic[R]):
     """One format. format: its name in configuration, logs and metrics; route: its path here; path: at a provider.
 
-    ids: the fields that name objects of a provider. creates: answers may have made some.
+    ids: the fields that name objects of a provider. creates: answers may have made some. query: the parameters that
+    pass to the provider. is_free: nothing is generated, so that it counts as a request of the rate limit, and is not
+    billed. passed_statuses: of a provider's failures, those that clients of this format know what to do with.
     """
 
     format: ClassVar[str]
@@ -79,6 +93,9 @@ class Endpoint(ABC, Generic[R]):
     path: ClassVar[bytes]
     ids: ClassVar[ReferenceFields] = NO_REFERENCES
     creates: ClassVar[bool] = False
+    query: ClassVar[frozenset[bytes]] = frozenset()
+    is_free: ClassVar[bool] = False
+    passed_statuses: ClassVar[frozenset[int]] = frozenset()
 
     @abstractmethod
     def read(self, body: bytes) -> R:
@@ -128,13 +145,25 @@ class Endpoint(ABC, Generic[R]):
         """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""
         return ()
 
-    def render(self, error: AppError) -> bytes:
-        """An error as the body of an answer."""
-        return body_of(error)
+    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:  # noqa: ARG002
+        """Our own answer to what is free, where the provider has refused it so; None where its refusal stands."""
+        return None
 
-    def render_event(self, error: AppError, meter: StreamMeter | None) -> bytes:  # noqa: ARG002
+    def id_lines(self, request_id: bytes) -> bytes:
+        """The headers that have the request's id, as they go over the wire."""
+        return b"x-request-id: %b\r\n" % request_id
+
+    def limit_lines(self, verdict: Verdict) -> bytes:  # noqa: ARG002
+        """The rate limit headers that clients of this format look for beside OpenAI's, as they go over the wire."""
+        return b""
+
+    def render(self, error: AppError, request_id: str) -> bytes:
+        """An error as the body of an answer."""
+        return body_of(error, request_id)
+
+    def render_event(self, error: AppError, meter: StreamMeter | None, request_id: str) -> bytes:  # noqa: ARG002
         """An error as the last event of a stream; meter: of the events before it, None where there are none."""
-        return event_of(error)
+        return event_of(error, request_id)
 
 
 class WholeEndpoint(Endpoint[R]):

@@ -1,4 +1,4 @@
-"""JSON bodies of OpenAI's formats: bytes to what is decided on, and the few changes that a body may need.
+"""JSON bodies of all formats: bytes to what is decided on, and the few changes that a body may need.
 
 The client's bytes are sent on as they are unless something must change; then every value that does not change keeps
 its own bytes, for only the top level is taken apart.
@@ -100,6 +100,16 @@ def changed(body: bytes, changes: Changes, bounds: dict[str, int], *, has_option
         lowered = {name: min(bound, changes.output_max) for name, bound in bounds.items()}
         fields |= lowered or {changes.output_field: changes.output_max}
     return msgspec.json.encode(fields)
+
+
+def value(body: bytes, name: str) -> msgspec.Raw:
+    """The value of a field that the body has, as it is."""
+    return _top_level.decode(body)[name]
+
+
+def replaced(body: bytes, values: dict[str, Any]) -> bytes:
+    """The body with these values instead of its own; all others keep their bytes."""
+    return msgspec.json.encode({**_top_level.decode(body), **values})
 
 
 def _with_more(body: bytes, changes: Changes) -> bytes:

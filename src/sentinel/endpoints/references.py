@@ -9,7 +9,7 @@ schemas, arguments of tools) holds no ids of the provider's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from sentinel.error import InvalidType
@@ -39,12 +39,15 @@ class ReferenceFields:
     """The fields of a format that hold ids, each with the kind of what they name.
 
     A field holds an id, a list of ids, or an object with an `id`. by_type: the same for objects of a `type`, which are
-    named by their own `id`.
+    named by their own `id`. defined: fields that hold what an application defines, in this format alone.
     """
 
-    def __init__(self, fields: Mapping[str, str], by_type: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, fields: Mapping[str, str], by_type: Mapping[str, str] | None = None, defined: Collection[str] = ()
+    ) -> None:
         self._fields = fields
         self._by_type = by_type or {}
+        self._defined = _DEFINED_BY_APPLICATIONS.union(defined)
         self._marks = tuple(name.encode() for name in (*fields, *self._by_type))
 
     def found_in(self, body: bytes) -> tuple[Reference, ...]:
@@ -77,7 +80,7 @@ class ReferenceFields:
                         for type_ in types & self._by_type.keys()
                         for reference in _named(each, self._by_type[type_], here)
                     )
-                if key not in _DEFINED_BY_APPLICATIONS:
+                if key not in self._defined:
                     yield from self._within(each, here)
         elif isinstance(value, list):
             for number, each in enumerate(value):

@@ -138,7 +138,7 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
         ids = (of.get("id") for of in (response, *(items if isinstance(items, list) else ())) if isinstance(of, dict))
         return tuple(id_ for id_ in ids if isinstance(id_, str))
 
-    def render_event(self, error: AppError, meter: StreamMeter | None) -> bytes:
+    def render_event(self, error: AppError, meter: StreamMeter | None, request_id: str) -> bytes:  # noqa: ARG002
         """An error as the last event of a stream."""
         assert meter is None or isinstance(meter, ResponsesMeter)
         return responses_stream.error_event(error, meter)

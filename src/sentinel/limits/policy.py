@@ -241,6 +241,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     degraded: bool = False
 
 
+def tightest(windows: tuple[int, ...], own: list[tuple[int, int]]) -> tuple[int, int]:
+    """The place in Verdict.windows, and the limit, of the window of which the least part is left. own: one at least."""
+    return min(own, key=lambda window: windows[window[0]] / window[1] if window[1] else 0.0)
+
+
 class View(msgspec.Struct, frozen=True, gc=False):
     """What a user may spend and has spent. With `known` false limits must be fetched first.
 

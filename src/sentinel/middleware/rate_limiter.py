@@ -14,7 +14,7 @@ from sentinel.error import (
     ServiceUnavailable,
     ZionUnavailable,
 )
-from sentinel.limits.policy import NOT_LIMITED, Cost, Reservation, Verdict, View
+from sentinel.limits.policy import NOT_LIMITED, Cost, Reservation, Verdict, View, tightest
 from sentinel.timestamp import rfc3339_seconds
 
 ZION_SECONDS = 2.8
@@ -198,7 +198,7 @@ def lines_of(verdict: Verdict) -> bytes:
     least, first = 2.0, (0, 0, 0)
     numbers: list[int | bytes] = []
     for own in policy.by_dimension:
-        place, limit = own[0] if len(own) == 1 else _tightest(windows, own)
+        place, limit = own[0] if len(own) == 1 else tightest(windows, own)
         remaining, reset_ms = windows[place], windows[place + 1]
         left = remaining / limit if limit else 0.0
         if left < least:
@@ -207,10 +207,6 @@ def lines_of(verdict: Verdict) -> bytes:
         # As `duration` has it; a call for each would cost as much as all the rest.
         numbers += (limit, remaining, b"%dms" % ms if ms < 1000 else _whole_seconds(-(-ms // 1000)))
     return lines + _LINES[policy.dimensions] % (*first, *numbers)
-
-
-def _tightest(windows: tuple[int, ...], own: list[tuple[int, int]]) -> tuple[int, int]:
-    return min(own, key=lambda window: windows[window[0]] / window[1] if window[1] else 0.0)
 
 
 def duration(ms: int) -> bytes:

@@ -156,7 +156,7 @@ class Metrics:
             if not context.streamed:
                 series.overhead.observe(context.overhead_seconds(now))
         if context.malformed_events:
-            endpoint = "chat" if "chat" in (context.route or "") else "completions"
+            endpoint = (context.route or "").split("/")[2]
             self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
         if context.tokens_from != "none":
             series.charged(context)
@@ -235,7 +235,7 @@ class _Series:
         """Add the tokens of a request."""
         self.prompt += context.input_tokens
         self.completion += context.output_tokens
-        if context.tokens_from == "count":
+        if context.tokens_from != "provider":
             self.fallback += 1
         elif context.counted_input:
             diff = context.input_tokens - context.counted_input

@@ -72,12 +72,14 @@ class Connection(Protocol):
 class ClientRequest(Connection, Protocol):
     """All that our own server knows of a request: enough to serve it without a scope.
 
-    path: decoded. headers: names in lower case. client: the address of the other side. context: where the server notes
-    that it has refused the rest of the request, so that its one log line tells of it.
+    path: decoded; target: it, the path as it came, the query. headers: names in lower case. client: the address of the
+    other side. context: where the server notes that it has refused the rest of the request, so that its one log line
+    tells of it.
     """
 
     method: str
     path: str
+    target: tuple[str, bytes, bytes]
     headers: Mapping[bytes, bytes]
     client: str | None
     context: RequestContext | None
@@ -94,12 +96,13 @@ class ClientSide:
 
     connection: None under another server than ours, which is spoken to in ASGI alone, by `receive` and `send`.
     headers: the request's, names in lower case. lines: headers that every answer of this request carries, here and
-    below as they go over the wire. last_piece: of the body, as it was written; for whoever looks at it now and then.
+    below as they go over the wire. query: of its target, as it came. last_piece: of the body, as it was written; for
+    whoever looks at it now and then.
     """
 
     __slots__ = (
         *("_claim", "_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
-        *("ended", "gone", "headers", "last_piece", "lines", "started"),
+        *("ended", "gone", "headers", "last_piece", "lines", "query", "started"),
     )
 
     def __init__(
@@ -109,9 +112,11 @@ class ClientSide:
         send: Send,
         headers: Mapping[bytes, bytes],
         lines: bytes,
+        query: bytes = b"",
     ) -> None:
         self.headers = headers
         self.lines = lines
+        self.query = query
         self.started = self.ended = False
         self.gone = False
         self.last_piece = b""

@@ -30,6 +30,7 @@ from sentinel.proxy.state import ExchangeState
 from sentinel.proxy.streaming import relay_stream, unseen
 from sentinel.proxy.whole import relay_whole
 from sentinel.tokens.counter import is_large
+from sentinel.tokens.encoding import is_exact
 
 log = structlog.get_logger()
 
@@ -55,9 +56,8 @@ class Exchange(ExchangeState):
             if self.references:
                 await deps.ownership.check(user.id, self.references)
             bound = self.bound = self.endpoint.bound(request)
-            self.reservation = reservation.of(
-                context.id, user, request.model, context.counted_input, bound, deps.estimator
-            )
+            input_tokens = 0 if self.endpoint.is_free else context.counted_input
+            self.reservation = reservation.of(context.id, user, request.model, input_tokens, bound, deps.estimator)
             self.verdict = await reserve(self, self.reservation)
             try:
                 answer = await forward(self)
@@ -103,7 +103,12 @@ class Exchange(ExchangeState):
             self._unwatch()
         if context.forwarded and not context.first_byte:
             context.provider_seconds = monotonic() - context.forwarded
-        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        source = spent.source
+        if source == "provider":
+            self.deps.input_ratio.note(context.model, self.counted, spent.cost.input)
+        elif source == "count" and not is_exact(context.model):
+            source = "estimate"
+        context.has_spent(spent.cost, source, spent.cached_tokens, spent.reasoning_tokens)
         return spent
 
     def _unwatch(self) -> None:
@@ -127,12 +132,12 @@ class Exchange(ExchangeState):
         if client.started:
             if context.streamed:
                 meter = None if self.relay is None else self.relay.meter
-                await client.end(self.endpoint.render_event(error, meter))
+                await client.end(self.endpoint.render_event(error, meter, context.id))
             return
         context.status = error.status
         send = client.answer_early if isinstance(error, RequestTooLarge | RequestTimeout) else client.answer
         lines = passing.lines_of(headers_of(error)) + context.trace_lines(monotonic())
-        await send(error.status, lines, self.endpoint.render(error))
+        await send(error.status, lines, self.endpoint.render(error, context.id))
 
     async def _cancelled(self) -> None:
         """A client that left needs no answer; one that is still there at shutdown gets an error.

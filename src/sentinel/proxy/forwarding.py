@@ -36,13 +36,14 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
     answer: ProviderAnswer | ProviderStream
     lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user)
+    path = endpoint.path + passing.query_to_provider(client.query, endpoint.query) if client.query else endpoint.path
     room = partial(_room, exchange)
     context.forwarded = monotonic()
     while True:
         exchange.is_refused = False
         is_small = not is_large(len(exchange.body))
         body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
-        upstream = exchange.upstream = ProviderRequest(endpoint.path, lines, body)
+        upstream = exchange.upstream = ProviderRequest(path, lines, body)
         if context.streamed:
             answer = await _open_stream(exchange, target, upstream, room)
         else:

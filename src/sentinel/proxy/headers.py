@@ -13,7 +13,9 @@ from operator import itemgetter
 
 from sentinel.error import Header
 
-_TO_PROVIDER = ((b"accept", b"accept: "), (b"user-agent", b"user-agent: "), (b"openai-beta", b"openai-beta: "))
+_TO_PROVIDER = tuple(
+    (name, name + b": ") for name in (b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta")
+)
 """Beside `content-type`: whatever the client calls its body, it was read as JSON, so that is what it is."""
 _IDEMPOTENCY_KEY = b"idempotency-key"
 TO_CLIENT = frozenset(
@@ -28,14 +30,22 @@ TO_CLIENT = frozenset(
     }
 )
 UPSTREAM_ID = b"x-request-id"
-"""Ours on the way to the provider, the provider's on the way back; the client gets that as x-upstream-request-id."""
+_UPSTREAM_IDS = (UPSTREAM_ID, b"request-id")
+"""Ours on the way to the provider, the provider's on the way back, where Anthropic's is called `request-id`; the client
+gets that as x-upstream-request-id."""
 EXPOSED = (
     b"x-request-id, x-upstream-request-id, retry-after, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-input-tokens, x-ratelimit-remaining-input-tokens, x-ratelimit-reset-input-tokens, "
     b"x-ratelimit-limit-output-tokens, x-ratelimit-remaining-output-tokens, x-ratelimit-reset-output-tokens, "
     b"x-sentinel-quota-remaining-requests, x-sentinel-quota-remaining-input-tokens, "
-    b"x-sentinel-quota-remaining-output-tokens, x-sentinel-limited-by, x-sentinel-overhead-ms, x-sentinel-degraded"
+    b"x-sentinel-quota-remaining-output-tokens, x-sentinel-limited-by, x-sentinel-overhead-ms, x-sentinel-degraded, "
+    b"request-id, anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, "
+    b"anthropic-ratelimit-requests-reset, anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, "
+    b"anthropic-ratelimit-tokens-reset, anthropic-ratelimit-input-tokens-limit, "
+    b"anthropic-ratelimit-input-tokens-remaining, anthropic-ratelimit-input-tokens-reset, "
+    b"anthropic-ratelimit-output-tokens-limit, anthropic-ratelimit-output-tokens-remaining, "
+    b"anthropic-ratelimit-output-tokens-reset"
 )
 EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\n"
 STREAM = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -67,6 +77,12 @@ def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) ->
     return lines
 
 
+def query_to_provider(query: bytes, names: Collection[bytes]) -> bytes:
+    """What passes of a query, with its `?`: the parameters of these names, as they came. Others may hold a key."""
+    passing = [each for each in query.split(b"&") if each.partition(b"=")[0] in names]
+    return b"?" + b"&".join(passing) if passing else b""
+
+
 def _own_key(key: bytes, user: str) -> bytes:
     """A key that is the same for the same user and key; of one length, and it tells of neither."""
     return hashlib.sha256(hashlib.sha256(user.encode()).digest() + key).hexdigest().encode()
@@ -81,7 +97,7 @@ def _passing(names: tuple[bytes, ...]) -> tuple[bytes, Callable[[Mapping[bytes, 
     """Of a head with these names: the form of the lines that pass, what picks their values, the name of the id."""
     passing = [name for name in names if name.lower() in TO_CLIENT]
     form = b"".join(b"%b: %%b\r\n" % name.lower() for name in passing)
-    ids = [name for name in names if name.lower() == UPSTREAM_ID]
+    ids = [name for name in names if name.lower() in _UPSTREAM_IDS]
     return form, itemgetter(*passing) if passing else _nothing, ids[-1] if ids else None
 
 
@@ -90,7 +106,7 @@ def _nothing(_: Mapping[bytes, bytes]) -> tuple[()]:
 
 
 def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
-    """The provider's headers that accompany its answer, and its `x-request-id`. Names may be in any case."""
+    """The provider's headers that accompany its answer, and its id of the request. Names may be in any case."""
     # Which of them pass is the same for all heads with the same names.
     form, values, name_of_id = _passing(tuple(headers))
     return form % values(headers), None if name_of_id is None else headers[name_of_id]

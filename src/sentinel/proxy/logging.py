@@ -100,7 +100,8 @@ class RequestContext(msgspec.Struct):
 
     body_seconds: until the client had sent its body. outcome: `ok`, `refused` (by us, before anything was spent),
     `upstream_error`, `broken`, `client_gone`, `limit` (ended at a limit), `shutdown` or `error`.
-    tokens_from: `provider`, `count`, or `none` where nothing was spent.
+    tokens_from: `provider`, `count`, `estimate` (a count with another vocabulary than the model's), or `none` where
+    nothing was spent.
     """
 
     id: str

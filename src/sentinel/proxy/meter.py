@@ -191,12 +191,21 @@ class StreamMeter:
             self.broke_off = True
             return b"\n\n"
         self.broke_off = not self._is_readable(rest)
-        return b"" if self.broke_off else self._inspect_piece(b"", 0) + self._inspect(rest)
+        if self.broke_off or (self._is_last is not None and self._says_nothing(rest)):
+            return b""
+        rest = self._inspect_piece(b"", 0) + self._inspect(rest)
+        # What follows an event that is not the last is an error of ours.
+        return rest + b"\n\n" if self._is_last is not None and data_of(rest) else rest
 
     def _is_readable(self, rest: bytes) -> bool:
         """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
         data = data_of(rest)
         return not data or data.startswith(_DONE) or parse(data) is not None
+
+    @staticmethod
+    def _says_nothing(rest: bytes) -> bool:
+        """Whether a last event without its blank line broke off before its data; a whole answer needs none."""
+        return not data_of(rest) and not rest.lstrip(_WHITE_SPACE).startswith(b"{")
 
     def _is_whole_answer(self) -> bool:
         return b"".join(self._pending).lstrip()[:1] == b"{"
@@ -308,6 +317,10 @@ class StreamMeter:
             self._read_bytes += len(self.done)
             self._read(self.done)
         return self._delivered.count()
+
+    def take_back(self, finished: dict[int, str]) -> None:
+        """The client does not get the last event: to it only these choices have ended."""
+        self.finished = finished
 
     def could_exceed(self, tokens: int) -> bool:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""

@@ -64,7 +64,8 @@ def parse(exchange: ExchangeState) -> Request:
     request: Request = endpoint.read(exchange.body)
     exchange.references = endpoint.ids.found_in(exchange.body)
     context.model, context.streamed = request.model, bool(request.stream)
-    context.counted_input = endpoint.count(request, exchange.deps.counter)
+    exchange.counted = endpoint.count(request, exchange.deps.counter)
+    context.counted_input = exchange.deps.input_ratio.corrected(request.model, exchange.counted)
     return request
 
 

@@ -213,7 +213,7 @@ class Relay:
 
     async def _deliver_large(self, event: bytes) -> None:
         """Deliver an event that takes long to count: it is counted first, so a limit decides on all of it."""
-        before = self.delivered()
+        before, finished = self.delivered(), dict(self.meter.finished)
         try:
             after = await self._aside(self.meter.measure, event)
             room = self._room
@@ -221,6 +221,7 @@ class Relay:
                 await self._extended(max(EXTENSION_TOKENS, after - room.output), max(0, before))
             if room is not None and after > room.output:
                 self.at_limit, self._capped = True, max(0, before)
+                self.meter.take_back(finished)
                 return
             await self._client.write(event)
         except BaseException:
@@ -265,13 +266,14 @@ class Relay:
     async def _fitting(self, block: bytes, room: HeldLease) -> bytes:
         fits = []
         for event in split_events(block):
-            before = self.meter.count()
+            before, finished = self.meter.count(), dict(self.meter.finished)
             self.meter.delivered(event)
             after = self.meter.count()
             if after > room.output:
                 await self._extended(max(EXTENSION_TOKENS, after - room.output), before)
             if after > room.output:
                 self.at_limit, self._capped = True, before
+                self.meter.take_back(finished)
                 break
             fits.append(event)
         return b"".join(fits)

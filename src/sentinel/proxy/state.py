@@ -26,6 +26,7 @@ from sentinel.proxy.registry import Registry
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.input_ratio import InputRatio
 from sentinel.usage.tracker import BatchingUsageTracker
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Dependencies:
     drain_abandoned: bool
     threads: Executor
     on_end: Callable[[RequestContext], None]
+    input_ratio: InputRatio = field(default_factory=InputRatio)
     drains: Drains = field(default_factory=Drains)
     answers: MemoryBudget = field(default_factory=MemoryBudget)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
@@ -76,11 +78,12 @@ class ExchangeState:
     """
 
     __slots__ = (
-        "answer_claim", "body", "bound", "client", "context", "created", "deps", "endpoint", "is_refused", "lease",
-        "references", "relay", "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
+        "answer_claim", "body", "bound", "client", "context", "counted", "created", "deps", "endpoint", "is_refused",
+        "lease", "references", "relay", "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
+    counted: int  # the input tokens, before they are corrected
     bound: OutputBound
     reservation: Reservation  # reserve
     verdict: Verdict

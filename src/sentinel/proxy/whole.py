@@ -25,12 +25,10 @@ Complete = Callable[[], Awaitable[None] | None]
 async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
     """Learn what a whole answer has cost. Raises PlaceTaken, and UpstreamError for one that is not for the client."""
     context, deps, endpoint = exchange.context, exchange.deps, exchange.endpoint
+    if endpoint.is_free and (instead := _free(exchange, answer)) is not None:
+        return partial(_complete, exchange, instead)
     if answer.status != 200:
-        context.outcome = "upstream_error"
-        if not outcome.concerns_the_client(answer.status):
-            log.warning("provider refuses", request_id=context.id, status=answer.status)
-            raise UpstreamError("The model provider failed to process the request.")
-        return partial(_complete_refusal, exchange, answer)
+        return _refused(exchange, answer)
     body, read_answer = answer.body, endpoint.read_answer
     if exchange.answer_claim is not None:
         exchange.answer_claim.keep(len(body))
@@ -56,6 +54,27 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     if exchange.spent.cost.output < exchange.verdict.granted_output:
         reservation.learn(deps.estimator, exchange.reservation, exchange.bound, exchange.spent)
     return partial(_complete, exchange, answer)
+
+
+def _refused(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
+    """What the provider has refused. Raises UpstreamError where that is not for the client."""
+    exchange.context.outcome = "upstream_error"
+    if not outcome.concerns_the_client(answer.status) and answer.status not in exchange.endpoint.passed_statuses:
+        log.warning("provider refuses", request_id=exchange.context.id, status=answer.status)
+        raise UpstreamError("The model provider failed to process the request.")
+    return partial(_complete_refusal, exchange, answer)
+
+
+def _free(exchange: ExchangeState, answer: ProviderAnswer) -> ProviderAnswer | None:
+    """The answer to what costs nothing, the provider's or our own; None for what the provider has refused."""
+    context = exchange.context
+    if answer.status != 200:
+        own = exchange.endpoint.own_answer(answer.status, answer.body, context.model, context.counted_input)
+        if own is None:
+            return None
+        answer = ProviderAnswer(200, b"content-type: application/json\r\n", answer.id, own)
+    context.outcome = "ok"
+    return answer
 
 
 async def _take_up(exchange: ExchangeState, output: int) -> None:

@@ -22,6 +22,11 @@ def _word(healthy: bool) -> Response:
     return _json({"status": "healthy" if healthy else "unhealthy"}, 200 if healthy else 503)
 
 
+async def here(_: Request) -> Response:
+    """Yes: what Claude Code asks before anything else (HEAD / and /api/hello)."""
+    return Response()
+
+
 async def health(request: Request) -> Response:
     """Everything: 200 while requests can be served."""
     state: AppState = request.app.state.sentinel

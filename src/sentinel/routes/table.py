@@ -18,14 +18,17 @@ from starlette.routing import BaseRoute, Route
 from sentinel.clock import monotonic
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.count_tokens import COUNT_TOKENS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.messages import MESSAGES
 from sentinel.endpoints.responses import RESPONSES
 from sentinel.error import (
     AppError,
     Header,
     InternalError,
     MethodNotAllowed,
+    Renderer,
     ServiceUnavailable,
     UnknownUrl,
     UpgradeRequired,
@@ -44,7 +47,7 @@ from sentinel.routes.state import AppState
 log = structlog.get_logger()
 
 ENDPOINTS: dict[str, Endpoint[Any]] = {
-    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
+    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
 }
 """The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
@@ -70,6 +73,7 @@ def rest(state: AppState) -> Starlette:
             Route("/health/live", operations.live, methods=["GET"]),
             Route("/metrics", operations.metrics, methods=["GET"]),
             Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
+            *(Route(path, operations.here, methods=["HEAD"]) for path in ("/", "/api/hello")),
             *(Route(path, _never, methods=["POST"]) for path in ENDPOINTS),
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error, Exception: _unknown_error},
@@ -96,10 +100,16 @@ def served_path(path: str) -> str:
     return path
 
 
-def renderer_of(path: str) -> Callable[[AppError], bytes] | None:
-    """What renders the errors of this path; None for one that has no format of its own."""
-    endpoint = ENDPOINTS.get(served_path(path))
-    return None if endpoint is None else endpoint.render
+def renderer_of(path: str) -> Renderer | None:
+    """What renders the errors of this path, and of what would be below it; None for one without a format of its own."""
+    path = served_path(path)
+    render = None
+    for route, endpoint in ENDPOINTS.items():
+        if path == route:
+            return endpoint.render
+        if path.startswith(f"{route}/"):
+            render = endpoint.render
+    return render
 
 
 def _render(request: Request, error: AppError, more: Iterable[Header] = ()) -> Response:
@@ -110,7 +120,7 @@ def _answer_of(error: AppError, context: RequestContext, path: str, more: Iterab
     """The answer that an error is, in the format of the path; noted in the context."""
     context.error_code = error.code
     context.outcome = outcome.of_error(error, "error", has_begun=False)
-    response = Response((renderer_of(path) or body_of)(error), error.status)
+    response = Response((renderer_of(path) or body_of)(error, context.id), error.status)
     response.raw_headers += [*headers_of(error), *more]
     return response
 
@@ -215,7 +225,8 @@ class Routes:
         endpoint = ENDPOINTS.get(request.path)
         if endpoint is None or request.method != "POST":
             return None
-        return self._exchange(endpoint, request, request.receive, request.send, request.headers, request.client)
+        query = request.target[2]
+        return self._exchange(endpoint, request, request.receive, request.send, request.headers, query, request.client)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
@@ -225,7 +236,7 @@ class Routes:
         scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
         endpoint = ENDPOINTS.get(scope["path"])
         if endpoint is not None and scope["method"] == "POST":
-            return self._exchange(endpoint, connection, receive, send, headers, address)
+            return self._exchange(endpoint, connection, receive, send, headers, scope["query_string"], address)
         context = scope["context"] = _context(None if endpoint is None else endpoint.route, address, headers)
         if connection is not None:
             connection.context = context
@@ -238,13 +249,14 @@ class Routes:
         receive: Receive,
         send: Send,
         headers: Mapping[bytes, bytes],
+        query: bytes,
         address: str | None,
     ) -> Awaitable[None]:
         context = _context(endpoint.route, address, headers)
         if connection is not None:
             connection.context = context
-        lines = self._cors.lines(headers) + b"x-request-id: " + context.id.encode() + b"\r\n"
-        client = ClientSide(connection, receive, send, headers, lines)
+        lines = self._cors.lines(headers) + endpoint.id_lines(context.id.encode())
+        client = ClientSide(connection, receive, send, headers, lines, query)
         return Exchange(self._deps, endpoint, client, context).run()
 
     async def _beside(

@@ -11,13 +11,10 @@ from http import HTTPStatus
 from typing import Any
 
 from sentinel.clock import monotonic
-from sentinel.error import AppError, Header, body_of, headers_of
+from sentinel.error import AppError, Header, Renderer, body_of, headers_of
 from sentinel.proxy.headers import by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.server.head import path_in
-
-Renderer = Callable[[AppError], bytes]
-"""The body of an error's answer, as JSON."""
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
@@ -39,7 +36,7 @@ def renderer_for(state: dict[str, Any], path: str) -> Renderer:
 
 def answer_of(error: AppError, request_id: str, render: Renderer) -> bytes:
     """The whole answer, which is the last one of its connection."""
-    body = render(error)
+    body = render(error, request_id)
     headers = [
         *headers_of(error),
         (b"x-request-id", request_id.encode()),

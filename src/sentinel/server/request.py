@@ -163,7 +163,8 @@ class ServedRequest:
             self._transport.close()
             return
         error = InternalError("The server had an error while processing your request.")
-        body = renderer_for(self._connection.state, self.path)(error)
+        request_id = "" if self.context is None else self.context.id
+        body = renderer_for(self._connection.state, self.path)(error, request_id)
         self.send_head(error.status, lines_of(headers_of(error)), body, len(body), close=True, more=False)
 
     # ------------------------------------------------------------------------------------------------------ incoming

@@ -9,23 +9,26 @@ Words
 
 Files, from the bottom up
   models.py     model name -> table row (longest match); the only place that knows how names are compared
-  encoding.py   model name -> encoding
+  encoding.py   model name -> encoding, and whether its counts are exact or an estimate
   bpe.py        the one door to toktok; text in, number out, never raises
   request.py    what we decode of a client's body
   usage.py      the usage that a provider reports, put together from its pieces
   answer.py     what a provider's events and answers say; loose.py: the same where they have no shape that we know
   responses_input.py   a request to /v1/responses, and the chat that it is counted as
   responses_answer.py  what its events and answers say, each text once
+  message_answer.py  the same of Anthropic's messages
   images.py     size of an inline image, and tokens of an image; audio.py: tokens of inline audio
   tools.py      tokens of tool definitions, tool calls and response formats
-  counter.py    `TokenCounter`: a whole request
+  counter.py    `TokenCounter`: a whole request; messages.py: one in Anthropic's format, an estimate
+  input_ratio.py  what the provider's own figures are to our estimates, by model
   delivered.py  `DeliveredText`: a stream, counted as it passes, in bounded memory
   output.py     ceilings, and which models think before they speak
 
 Rules
   - A special-token string in a client's text (`<|endoftext|>`) is ordinary text, as for OpenAI's API.
   - Texts are exact. Tools are exact on every published measurement. Images follow OpenAI's published formulas.
-    Files, remote images and audio are estimates; the provider's `usage` replaces every count when it comes.
+    Files, remote images, audio, and all that other models than OpenAI's read are estimates; the provider's `usage`
+    replaces every count when it comes.
   - Nothing here raises on hostile text, sizes or schemas; only decoding raises (msgspec.DecodeError).
     A caller must also expect RecursionError from msgspec itself, on a body nested some thousand deep.
 

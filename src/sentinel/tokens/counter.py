@@ -8,7 +8,8 @@ from sentinel.tokens.bpe import Count, count_for
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.images import url_tokens
 from sentinel.tokens.loose import Text
-from sentinel.tokens.request import ChatRequest, Message, Part, Prompt
+from sentinel.tokens.messages import message_tokens
+from sentinel.tokens.request import ChatRequest, CountRequest, Message, MessageRequest, Part, Prompt
 from sentinel.tokens.tools import call_tokens, definition_tokens, response_format_tokens
 
 # A body above this should be counted in a thread. The worst text (a run of dashes) takes 0.45 us a byte, so 6,000
@@ -77,6 +78,10 @@ class TokenCounter:
         if isinstance(prompt, str):
             return tokens + count(prompt)
         return tokens + sum(_item_tokens(item, count) for item in prompt)
+
+    def count_messages(self, request: MessageRequest | CountRequest, model: str) -> int:
+        """Return the input tokens of a request in Anthropic's messages format: an estimate, see messages.py."""
+        return message_tokens(request, model)
 
     def count_generated(self, texts: Iterable[Text], model: str) -> int:
         """Return the output tokens of a whole answer that came without `usage`: every choice, every kind of text."""

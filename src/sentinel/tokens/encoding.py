@@ -23,6 +23,26 @@ _ENCODINGS: Final = {
 }
 
 
+# The models whose vocabulary is one of these, so that a count is exact; of all others it is an estimate.
+_OPENAI: Final = dict.fromkeys(
+    (
+        *("gpt-3.5*", "gpt-35*", "gpt-4*", "gpt-5*", "gpt-oss", "chatgpt-4o", "codex*", "computer-use-preview"),
+        *("o1", "o3", "o4", "davinci-002", "babbage-002", "text-embedding-ada-002", "text-embedding-3"),
+    ),
+    True,
+)
+
+
+@lru_cache(maxsize=1024)
+def _is_exact(name: str) -> bool:
+    return longest_match(_OPENAI, name, False)
+
+
+def is_exact(model: str) -> bool:
+    """Say whether the tokens of a text are counted as `model` counts them, or estimated with another vocabulary."""
+    return _is_exact(model[:MAX_NAME_CHARS])
+
+
 @lru_cache(maxsize=1024)
 def _encoding_of(name: str) -> str:
     return longest_match(_ENCODINGS, name, O200K)

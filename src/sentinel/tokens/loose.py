@@ -8,6 +8,7 @@ A text that comes under several names at once counts once.
 import json
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -39,12 +40,17 @@ class Text(NamedTuple):
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """What an event or an answer says. finished: (choice, reason). failed: it tells of an error."""
+    """What an event or an answer says. finished: (choice, reason). failed: it tells of an error.
+
+    begun, ended: parts of an answer, by their numbers, where a stream tells when one begins and ends.
+    """
 
     texts: list[Text] = []
     usage: Usage = NOTHING
     finished: list[tuple[int, str]] = []
     failed: bool = False
+    begun: tuple[int, ...] = ()
+    ended: tuple[int, ...] = ()
 
     @property
     def is_generated(self) -> bool:
@@ -65,6 +71,7 @@ _KINDS: Final = {
     "thought": Kind.REASONING,
     "transcript": Kind.TRANSCRIPT,
     "arguments": Kind.ARGUMENTS,
+    "partial_json": Kind.ARGUMENTS,
     "input": Kind.ARGUMENTS,
     "parameters": Kind.ARGUMENTS,
     "name": Kind.NAME,
@@ -83,7 +90,8 @@ NOT_TEXT: Final = frozenset(
         "role", "id", "type", "object", "index", "status", "model", "provider", "created", "seed", "service_tier",
         "finish_reason", "native_finish_reason", "stop_reason", "matched_stop", "logprobs", "prompt_logprobs",
         "token_ids", "prompt_token_ids", "usage", "content_filter_results", "content_filter_result", "channel",
-        "content_filter_offsets", "annotations", "citations", "error", "obfuscation", "format", "mime_type", "detail",
+        "content_filter_offsets", "annotations", "citations", "citation", "stop_sequence", "error", "obfuscation",
+        "format", "mime_type", "detail",
         # Encoded, not text: pictures and sound, and what only the provider can read.
         "url", "image_url", "images", "b64_json", "data", "file_data", "signature", "thought_signature",
         "encrypted_content", "encrypted",
@@ -147,6 +155,12 @@ def _read(event: dict[str, Any], *, whole: bool) -> Reading:
                 finished.append((index, reason))
     of_choices = [choice.get("usage") for choice in listed if isinstance(choice, dict)]
     return Reading(texts, usage_beside(event.get("usage"), event.get("x_groq"), of_choices), finished, failed)
+
+
+def texts_in(fields: dict[str, Any], part: int) -> list[Text]:
+    """The texts in a part of an answer that comes in numbered parts. Raises RecursionError."""
+    leaves = (_leaves_under(key, value, key, None, part, _KINDS) for key, value in fields.items())
+    return [Text(0, *leaf[1:]) for leaf in _once(chain.from_iterable(leaves))]
 
 
 def tells_error(error: Any, finish_reason: Any) -> bool:

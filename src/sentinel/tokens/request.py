@@ -134,6 +134,75 @@ class ChatRequest(Struct, gc=False):
     response_format: Raw = Raw()
 
 
+class Source(Struct, gc=False):
+    """Where an image or a document of a message is: inline as base64 or text, remote, or kept by the provider."""
+
+    type: str | None = None
+    media_type: str | None = None
+    data: str | None = None
+    content: Raw = Raw()
+
+
+class Block(Struct, gc=False):
+    """A block of a message's content in Anthropic's format; `type` says what is set. Of others only the bytes count.
+
+    content: of a tool's result or the like, a text or blocks again. input: of a tool's call, as JSON. data: of thinking
+    that only the provider can read.
+    """
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    name: str | None = None
+    source: Source | str | None = None
+    data: Raw = Raw()
+    title: Raw = Raw()
+    context: Raw = Raw()
+    input: Raw = Raw()
+    content: Raw = Raw()
+
+
+class Turn(Struct, gc=False):
+    """One message in Anthropic's format."""
+
+    role: str
+    content: str | list[Block]
+
+
+class Thinking(Struct, gc=False):
+    """Whether a model is to think before it speaks, and for how many tokens at most."""
+
+    type: str | None = None
+    budget_tokens: TokenLimit | None = None
+
+
+class CountRequest(Struct, gc=False):
+    """The body of POST /v1/messages/count_tokens, as far as Sentinel decides on it."""
+
+    model: ModelName
+    messages: list[Turn]
+    system: str | list[Block] | None = None
+    tools: Annotated[list[Raw], Meta(max_length=MOST_TOOLS)] | None = None
+    thinking: Thinking | None = None
+    output_config: Raw = Raw()
+    output_format: Raw = Raw()
+    stream: ClassVar[bool | None] = None
+
+
+class MessageRequest(Struct, gc=False):
+    """The body of POST /v1/messages, as far as Sentinel decides on it."""
+
+    model: ModelName
+    max_tokens: TokenLimit
+    messages: list[Turn]
+    system: str | list[Block] | None = None
+    tools: Annotated[list[Raw], Meta(max_length=MOST_TOOLS)] | None = None
+    thinking: Thinking | None = None
+    output_config: Raw = Raw()
+    output_format: Raw = Raw()
+    stream: bool | None = None
+
+
 class EmbeddingRequest(Struct, gc=False):
     """The body of POST /v1/embeddings, as far as Sentinel decides on it; it has no streams."""
 

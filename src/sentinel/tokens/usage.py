@@ -15,7 +15,8 @@ MOST_TOKENS: Final = 2**53
 class Usage(Struct, frozen=True, gc=False):
     """The provider's own count, in tokens; 0 for what it does not tell.
 
-    cached_tokens and cache_write_tokens are part of the input, reasoning_tokens of the output.
+    cached_tokens and cache_write_tokens are part of the input, reasoning_tokens of the output. adds_cache: the provider
+    tells them beside its input, so its three figures are merged each by itself, and the input is their sum.
     """
 
     prompt_tokens: int = 0
@@ -24,6 +25,12 @@ class Usage(Struct, frozen=True, gc=False):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    adds_cache: bool = False
+
+    @property
+    def uncached_tokens(self) -> int:
+        """The input that was neither read from a cache nor written to one."""
+        return max(0, self.prompt_tokens - self.cached_tokens - self.cache_write_tokens)
 
     @property
     def output_tokens(self) -> int:
@@ -34,13 +41,21 @@ class Usage(Struct, frozen=True, gc=False):
 
     def merged(self, other: "Usage") -> "Usage":
         """What both tell together, field by field: usage comes in pieces, or grows all along."""
-        return Usage(
-            max(self.prompt_tokens, other.prompt_tokens),
-            max(self.completion_tokens, other.completion_tokens),
-            max(self.total_tokens, other.total_tokens),
+        prompt, adds_cache = max(self.prompt_tokens, other.prompt_tokens), self.adds_cache or other.adds_cache
+        cached, written = (
             max(self.cached_tokens, other.cached_tokens),
             max(self.cache_write_tokens, other.cache_write_tokens),
+        )
+        if adds_cache:
+            prompt = max(self.uncached_tokens, other.uncached_tokens) + cached + written
+        return Usage(
+            prompt,
+            max(self.completion_tokens, other.completion_tokens),
+            max(self.total_tokens, other.total_tokens),
+            cached,
+            written,
             max(self.reasoning_tokens, other.reasoning_tokens),
+            adds_cache,
         )
 
 
@@ -65,6 +80,24 @@ def read_usage(value: Any) -> Usage:
         _tokens(inputs.get("cache_write_tokens")),
         _tokens(outputs.get("reasoning_tokens")),
     )
+
+
+def read_usage_beside_cache(value: Any) -> Usage:
+    """Read a `usage` object as Anthropic's messages have it: input_tokens is without what a cache had or got.
+
+    Source: Anthropic's guide "Prompt caching", "Tracking cache performance": the input is the sum of the three.
+    """
+    if not isinstance(value, dict):
+        return NOTHING
+    plain, output = _tokens(value.get("input_tokens")), _tokens(value.get("output_tokens"))
+    cached, written = (
+        _tokens(value.get("cache_read_input_tokens")),
+        _tokens(value.get("cache_creation_input_tokens")),
+    )
+    if not (plain or output or cached or written):
+        return NOTHING
+    reasoning = _tokens(_object(value, "output_tokens_details").get("thinking_tokens"))
+    return Usage(plain + cached + written, output, 0, cached, written, reasoning, True)
 
 
 def usage_beside(usage: Any, groq: Any, of_choices: list[Any]) -> Usage:

@@ -83,8 +83,8 @@ def test_a_maximum_is_told_by_the_name_that_chat_has_for_it() -> None:
 def test_errors_have_the_form_of_openai() -> None:
     """As an answer, and as the last event of a stream."""
     error = InternalError("no")
-    assert CHAT.render(error) == body_of(error)
-    assert CHAT.render_event(error, None) == event_of(error)
+    assert CHAT.render(error, "req_1") == body_of(error)
+    assert CHAT.render_event(error, None, "req_1") == event_of(error)
 
 
 def test_a_whole_answer_is_read_and_can_become_a_stream() -> None:

@@ -159,7 +159,7 @@ def test_it_has_streams_and_whole_answers_and_errors_of_its_own() -> None:
     request = RESPONSES.read(body(stream=True))
     meter = RESPONSES.meter(request, NO_SECRET)
     assert b"response.incomplete" in RESPONSES.ending(request, meter, Usage(9, 2))
-    assert b"event: error" in RESPONSES.render_event(InternalError("no"), meter)
+    assert b"event: error" in RESPONSES.render_event(InternalError("no"), meter, "req_1")
     assert b"event: error" in RESPONSES.refusal_as_stream(400, b'{"error":{"message":"no"}}')
     assert b"response.completed" in RESPONSES.as_stream(b'{"output":[],"status":"completed"}')
     reading = RESPONSES.read_answer(b'{"output":[],"status":"completed","usage":{"input_tokens":9,"output_tokens":2}}')

@@ -307,3 +307,19 @@ def test_done_ends_it_as_well() -> None:
     meter = ResponsesMeter(MODEL, NO_SECRET)
     meter.feed(told(CREATED) + b"data: [DONE]\n\n")
     assert (meter.done, meter.may_trail, meter.lacks_end()) == (b"data: [DONE]\n\n", False, False)
+
+
+@pytest.mark.parametrize(
+    ("rest", "given", "broke_off"),
+    [
+        (b"event: response.out", b"", False),
+        (b'event: response.in_progress\ndata: {"ty', b"", True),
+        (b"event: response.in_progress\ndata: {}", b"event: response.in_progress\ndata: {}\n\n", False),
+        (b'{"output":[]}', b'{"output":[]}', False),
+    ],
+)
+def test_an_event_that_has_not_ended_is_dropped_or_closed(rest: bytes, given: bytes, broke_off: bool) -> None:
+    """An error of ours follows it, which must be an event of its own; a whole answer is no event."""
+    meter = ResponsesMeter(MODEL, NO_SECRET)
+    assert meter.feed(rest) == b""
+    assert (meter.rest(), meter.broke_off) == (given, broke_off)

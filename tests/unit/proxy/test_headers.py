@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID, by_name, pairs_of, to_client, to_provider
+from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID, by_name, pairs_of, query_to_provider, to_client, to_provider
 
-PASSED = {b"accept", b"user-agent", b"openai-beta"}
+PASSED = {b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
 names = st.sampled_from(
     [
         b"authorization",
@@ -40,6 +40,13 @@ def test_only_named_headers_reach_the_provider(headers: dict[bytes, bytes]) -> N
     assert sorted(sent) == sorted((expected | {b"x-request-id": b"req_1"}).items())
 
 
+def test_only_named_parameters_reach_the_provider() -> None:
+    """As they came; another may hold a key."""
+    names = {b"beta"}
+    assert query_to_provider(b"key=a&beta=true&%62eta=x&beta&", names) == b"?beta=true&beta"
+    assert query_to_provider(b"key=a", names) == query_to_provider(b"beta=1", ()) == b""
+
+
 def test_an_idempotency_key_is_its_users_own() -> None:
     """The same for the same user and key, another for another of either, however the two are put together."""
 
@@ -56,6 +63,7 @@ def test_only_named_headers_reach_the_client() -> None:
     """However they are spelled; the provider's own id comes apart."""
     headers = {b"Content-Type": b"text/json", b"Set-Cookie": b"a=1", b"X-Request-ID": b"req_9", b"retry-after": b"3"}
     assert to_client(headers) == (b"content-type: text/json\r\nretry-after: 3\r\n", b"req_9")
+    assert to_client({b"Request-Id": b"req_8"})[1] == b"req_8"
 
 
 @given(st.lists(st.dictionaries(spelled, st.sampled_from([b"a", b"%b", b""]), max_size=6), max_size=4))

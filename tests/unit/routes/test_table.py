@@ -48,4 +48,5 @@ def test_errors_have_the_format_of_their_path() -> None:
     for path, endpoint in ENDPOINTS.items():
         assert renderer_of(path) == endpoint.render
         assert renderer_of(f"/v1{path}/") == endpoint.render
-    assert renderer_of("/v1/models") is None
+    assert renderer_of("/v1/messages/batches") == ENDPOINTS["/v1/messages"].render
+    assert renderer_of("/v1/models") is renderer_of("/v1/messagesx") is None

@@ -9,9 +9,9 @@ import pytest
 from uvicorn.server import ServerState
 
 from sentinel.config import Settings
-from sentinel.error import AppError, InvalidJson, body_of
+from sentinel.error import AppError, InvalidJson, Renderer, body_of
 from sentinel.server.connection import HttpConnection
-from sentinel.server.refusal import Renderer, context_of, renderer_for
+from sentinel.server.refusal import context_of, renderer_for
 from sentinel.server.serve import config_for
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.server.test_connection import Transport, echo_app
@@ -19,8 +19,8 @@ from tests.unit.server.test_connection import Transport, echo_app
 MESSAGES = "/v1/messages"
 
 
-def _render_other(error: AppError) -> bytes:
-    return json.dumps({"type": "error", "error": {"message": error.message}}).encode()
+def _render_other(error: AppError, request_id: str) -> bytes:
+    return json.dumps({"type": "error", "error": {"message": error.message}, "request_id": request_id}).encode()
 
 
 def _choose(path: str) -> Renderer | None:
@@ -49,6 +49,8 @@ async def test_a_refused_head_is_answered_in_the_shape_of_its_path(path: str) ->
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"x-request-id: req_" in head
     assert ("type" in json.loads(body)) is (path == MESSAGES)
+    if path == MESSAGES:
+        assert json.loads(body)["request_id"].encode() in head
     connection.connection_lost(None)
 
 

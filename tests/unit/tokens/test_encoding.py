@@ -1,7 +1,7 @@
 import pytest
 from tiktoken.model import MODEL_PREFIX_TO_ENCODING, MODEL_TO_ENCODING
 
-from sentinel.tokens.encoding import CL100K, O200K, encoding_of
+from sentinel.tokens.encoding import CL100K, O200K, encoding_of, is_exact
 
 OURS = {CL100K, O200K}
 
@@ -38,3 +38,15 @@ def test_invented_names_do_not_pile_up() -> None:
     for number in range(3_000):
         encoding_of(f"invented-{number}")
     assert encoding._encoding_of.cache_info().currsize <= 1_024
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4-0613", "gpt-5.1", "gpt-oss-120b", "ft:gpt-4o-mini:acme", "o4-mini"])
+def test_counts_of_openais_models_are_exact(model: str) -> None:
+    """Their vocabulary is at hand."""
+    assert is_exact(model)
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-5-5", "llama4", "gemini-3-pro", "o", "", "anthropic/gpt"])
+def test_counts_of_others_are_estimates(model: str) -> None:
+    """They have a vocabulary of their own."""
+    assert not is_exact(model)

@@ -1,0 +1,54 @@
+"""Anthropic's count of a request's tokens: POST /v1/messages/count_tokens. It generates nothing, and costs nothing."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sentinel.endpoints import json_body
+from sentinel.endpoints.anthropic import SHAPE, AnthropicEndpoint
+from sentinel.endpoints.endpoint import NO_OUTPUT, OutputBound, WholeEndpoint
+from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.loose import Reading
+from sentinel.tokens.request import CountRequest
+
+_decoder = msgspec.json.Decoder(CountRequest)
+
+
+class CountTokensEndpoint(AnthropicEndpoint[CountRequest], WholeEndpoint[CountRequest]):
+    """A request in, the number of its input tokens out: the provider's, or our estimate where it has no such path."""
+
+    route = "/v1/messages/count_tokens"
+    path = b"/messages/count_tokens"
+    is_free = True
+
+    def read(self, body: bytes) -> CountRequest:
+        """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
+        return json_body.read(_decoder.decode, SHAPE, body)
+
+    def count(self, request: CountRequest, counter: TokenCounter) -> int:
+        """Our estimate of the answer."""
+        return counter.count_messages(request, request.model)
+
+    def forget_prompt(self, request: CountRequest) -> None:
+        """Free what was read to be counted."""
+        request.messages = []
+        request.system = request.tools = None
+        # The others hold on to the bytes of the body.
+        request.output_config = request.output_format = msgspec.Raw()
+
+    def bound(self, request: CountRequest) -> OutputBound:  # noqa: ARG002 (it is the same for all)
+        """No output."""
+        return NO_OUTPUT
+
+    def read_answer(self, body: bytes) -> Reading | None:
+        """Never asked: it costs nothing, whatever it says."""
+        raise NotImplementedError
+
+    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:
+        """Our estimate, where the provider has no such path (404, 405). A 404 that names the model is about that."""
+        if status == 405 or (status == 404 and model.encode() not in body):
+            return msgspec.json.encode({"input_tokens": counted_input})
+        return None
+
+
+COUNT_TOKENS = CountTokensEndpoint()
