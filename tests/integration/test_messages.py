@@ -130,10 +130,10 @@ def test_the_beta_client(stack: Stack, sentinel: SentinelProcess, sdk: Any, toke
     stack.simulators.openai.calls.clear()
     assert ask(sentinel, token, asked(), f"{PATH}?key=mine&beta=true").status == 200
     sdk.beta.messages.create(**asked(), betas=["context-1m-2025-08-07"])
-    for call in stack.simulators.openai.calls:
-        assert (call.path, call.query) == (PATH, "beta=true")
+    raw, call = stack.simulators.openai.calls
+    assert (raw.path, raw.query, call.path) == (PATH, "beta=true", PATH)
     assert call.headers["anthropic-beta"] == "context-1m-2025-08-07"
-    assert call.headers["anthropic-version"] == "2023-06-01"
+    assert (raw.headers["anthropic-version"], "anthropic-version" in call.headers) == ("2023-06-01", True)
     assert call.headers["authorization"] == f"Bearer {stack.simulators.openai_key}"
     assert "x-api-key" not in call.headers
 

@@ -137,7 +137,7 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     return opening * depth + closing * depth
 
 
-MESSAGE = b'"messages":[{"role":"user","content":"hi"}]'
+MESSAGE = b'"max_tokens":9,"messages":[{"role":"user","content":"hi"}]'
 
 
 @pytest.mark.parametrize(

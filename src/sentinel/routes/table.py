@@ -147,8 +147,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
         # Codex asks for a WebSocket first; told so it goes on over HTTP at once, and at a 405 only after five attempts.
         text = f"{asked} is for WebSockets, which Sentinel does not serve yet. Use POST {path}."
         return _render(request, UpgradeRequired(text), [(b"upgrade", b"websocket")])
-    if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
+    allow = (error.headers or {}).get("Allow", "")
+    # What answers HEAD alone is there for those who look whether anybody is; to others it is no route.
+    if error.status_code == 405 and allow != "HEAD":
         return _render(request, MethodNotAllowed(f"Not allowed: {asked}."), [(b"allow", allow.encode())])
     served = ", ".join(_closest_first(path, request.app.routes))
     return _render(request, UnknownUrl(f"Unknown request URL: {asked}. Sentinel serves {served}."))
