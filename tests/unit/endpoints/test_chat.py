@@ -10,6 +10,7 @@ import pytest
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.endpoint import UNCHANGED, OutputBound
 from sentinel.error import InternalError, body_of, event_of
+from sentinel.limits.policy import Verdict
 from sentinel.tokens.counter import TokenCounter
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -85,6 +86,12 @@ def test_errors_have_the_form_of_openai() -> None:
     error = InternalError("no")
     assert CHAT.render(error, "req_1") == body_of(error)
     assert CHAT.render_event(error, None, "req_1") == event_of(error)
+
+
+def test_its_headers_are_those_of_openai() -> None:
+    """What else others look for is not there."""
+    assert CHAT.id_lines(b"req_1") == b"x-request-id: req_1\r\n"
+    assert CHAT.limit_lines(Verdict(True, 0)) == b""
 
 
 def test_a_whole_answer_is_read_and_can_become_a_stream() -> None:
