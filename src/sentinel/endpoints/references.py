@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from sentinel.error import InvalidType
+from sentinel.error import InvalidJson, InvalidType
 
 MOST_REFERENCES = 1_000
 """In one request; each is a question to Redis."""
@@ -48,22 +49,27 @@ class ReferenceFields:
         self._fields = fields
         self._by_type = by_type or {}
         self._defined = _DEFINED_BY_APPLICATIONS.union(defined)
-        self._marks = tuple(name.encode() for name in (*fields, *self._by_type))
+        names = (*fields, *self._by_type)
+        self._marks = (_ASCII_ESCAPE, *(name.encode() for name in names)) if names else ()
 
     def found_in(self, body: bytes) -> tuple[Reference, ...]:
-        """What a request refers to, from its body as JSON. Raises InvalidType for more than MOST_REFERENCES."""
-        # Nearly no request refers to anything, which takes a tenth of a microsecond to see.
-        if not self._marks or not (_ASCII_ESCAPE in body or any(mark in body for mark in self._marks)):
+        """What a request refers to, from its body as JSON. Raises InvalidJson, InvalidType beyond MOST_REFERENCES."""
+        # Nearly no request refers to anything. `in` takes three times as long: it tries the mark as a number first.
+        for mark in self._marks:
+            if body.find(mark) >= 0:
+                break
+        else:
             return ()
-        # Numbers are of no interest, and may be of any length.
-        pairs = json.loads(body, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
-        found: list[Reference] = []
-        for reference in self._within(pairs, ""):
-            if len(found) == MOST_REFERENCES:
-                raise InvalidType(
-                    f"The request names more than {MOST_REFERENCES:,} objects by their ids.", param=reference.param
-                )
-            found.append(reference)
+        try:
+            # Numbers are of no interest, and may be of any length.
+            pairs = json.loads(body, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+            found = list(islice(self._within(pairs, ""), MOST_REFERENCES + 1))
+        except RecursionError as error:
+            raise InvalidJson("The JSON body of your request is nested too deeply.") from error
+        if len(found) > MOST_REFERENCES:
+            raise InvalidType(
+                f"The request names more than {MOST_REFERENCES:,} objects by their ids.", param=found[-1].param
+            )
         return tuple(found)
 
     def _within(self, value: Any, path: str) -> Iterator[Reference]:

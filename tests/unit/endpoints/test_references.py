@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sentinel.endpoints.references import MOST_REFERENCES, NO_REFERENCES, Reference, ReferenceFields
-from sentinel.error import InvalidType
+from sentinel.error import InvalidJson, InvalidType
 
 FIELDS = ReferenceFields(
     {
@@ -95,6 +95,13 @@ def test_a_number_of_any_length() -> None:
 def test_a_format_without_ids() -> None:
     """Looks for none."""
     assert NO_REFERENCES.found_in(b'{"file\\u005fid":"f1"}') == ()
+
+
+@pytest.mark.parametrize("levels", [2_000, 100_000])
+def test_nested_too_deeply(levels: int) -> None:
+    """An error of the client's, however deep."""
+    with pytest.raises(InvalidJson, match="nested too deeply"):
+        FIELDS.found_in(b'{"file_id":"f1","x":%b%b}' % (b"[" * levels, b"]" * levels))
 
 
 def test_too_many() -> None:
