@@ -90,7 +90,7 @@ class Provider:
     body: bytes = b""
     blanks: list[bytes | Exception | Gate] = field(default_factory=list)
     gate: Gate | None = None
-    lines: bytes = b"content-type: text/event-stream\r\n"
+    header_lines: bytes = b"content-type: text/event-stream\r\n"
     failure: AppError | None = None
     refuses: list[tuple[int, bytes]] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
@@ -148,7 +148,7 @@ class _Stream:
         self._body = body
         self._closed = False
         self.status = status
-        self.lines, self.id = provider.lines, b"up_1"
+        self.header_lines, self.id = provider.header_lines, b"up_1"
 
     async def read(self) -> bytes | None:
         await asyncio.sleep(0)
@@ -177,7 +177,7 @@ class _Stream:
     async def whole(self) -> ProviderAnswer:
         await asyncio.sleep(0)
         self.close()
-        return ProviderAnswer(self.status, self.lines, self.id, self._body)
+        return ProviderAnswer(self.status, self.header_lines, self.id, self._body)
 
     def close(self) -> None:
         self._provider.closed += not self._closed
@@ -211,7 +211,9 @@ class Connection:
     async def has_room(self) -> None:
         await asyncio.sleep(0)
 
-    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+    def send_head(
+        self, status: int, header_lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool
+    ) -> None:
         self._client.status = status
         self.send_piece(body, more=more)
 

@@ -207,7 +207,7 @@ async def test_a_refusal_after_the_client_was_told_200(
 async def test_a_whole_answer_after_the_client_was_told_200(stage: Stage, gate: Gate) -> None:
     """It is told as a stream of one chunk, which is all that an SDK would read of it; charged as it says."""
     stage.provider.gate, stage.provider.body = gate, WHOLE
-    stage.provider.lines = b"content-type: application/json\r\n"
+    stage.provider.header_lines = b"content-type: application/json\r\n"
     scene = Scene(stage)
     await scene.until(gate.reached)
     scene.passes(KEEP_ALIVE_SECONDS)

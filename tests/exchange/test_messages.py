@@ -163,7 +163,7 @@ async def test_a_whole_message_for_who_was_told_to_expect_a_stream(stage: Stage)
     body = {"type": "message", "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn"}
     gate = stage.provider.gate = Gate()
     asks = client(slow=False)
-    stage.provider.lines = b"content-type: application/json\r\n"
+    stage.provider.header_lines = b"content-type: application/json\r\n"
     stage.provider.body = json.dumps({**body, "usage": {"input_tokens": 5, "output_tokens": 1}}).encode()
     task = stage.tasks.start(stage.exchange(asks, MESSAGES).run(), "exchange")
     await gate.reached.wait()

@@ -372,7 +372,9 @@ class TestErrors:
         for streamed in (False, True):
             client = Client(stream=streamed)
             body = b' [{"error":{"code":502}}]'
-            charged = await run(stage, client, body=body, pieces=[body], lines=b"content-type: application/json\r\n")
+            charged = await run(
+                stage, client, body=body, pieces=[body], header_lines=b"content-type: application/json\r\n"
+            )
             assert charged is None
             assert (client.status, stage.ended[-1].outcome) == (502, "upstream_error")
 

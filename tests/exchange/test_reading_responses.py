@@ -225,7 +225,7 @@ class TestErrors:
         """It passes as it is, where no comment has told of a stream."""
         body = json.dumps({"error": {"message": "no"}}).encode()
         client = asks()
-        assert await run(stage, client, body, status=status, body=body, lines=JSON) is None
+        assert await run(stage, client, body, status=status, body=body, header_lines=JSON) is None
         assert (client.status, client.got) == (status, body)
 
 
@@ -256,7 +256,7 @@ class TestWholeAnswers:
         body = json.dumps({"status": "completed", "output": [said(" one two")], "usage": usage(21, 17)}).encode()
         client, gate = asks(slow=False), Gate()
         stage.provider.gate = gate
-        stage.provider.pieces, stage.provider.body, stage.provider.lines = [body], body, JSON
+        stage.provider.pieces, stage.provider.body, stage.provider.header_lines = [body], body, JSON
         task = asyncio.create_task(stage.exchange(client, RESPONSES).run())
         await gate.reached.wait()
         now = monotonic()

@@ -88,7 +88,7 @@ class TestEndings:
     async def test_a_whole_answer_to_who_asked_for_a_stream(self, stage: Stage, kind: bytes) -> None:
         """It is passed on as it is, and charged as what it is."""
         client = Client(stream=True)
-        assert await ended(stage, client, body=WHOLE, lines=b"content-type: %b\r\n" % kind) == (1, 9, 2)
+        assert await ended(stage, client, body=WHOLE, header_lines=b"content-type: %b\r\n" % kind) == (1, 9, 2)
         assert (client.status, client.got) == (200, WHOLE)
 
     @pytest.mark.parametrize("kind", [b"application/json", b"text/html", b"text/plain", b""])
@@ -96,13 +96,13 @@ class TestEndings:
         """A wrong content type does not make it less of a stream."""
         client = Client(stream=True)
         lines = b"content-type: %b\r\n" % kind if kind else b""
-        assert await ended(stage, client, pieces=[*STREAM, DONE], lines=lines) == (1, INPUT_TOKENS, 4)
+        assert await ended(stage, client, pieces=[*STREAM, DONE], header_lines=lines) == (1, INPUT_TOKENS, 4)
         assert client.got == b"".join(STREAM) + DONE
 
     async def test_a_page_instead_of_a_stream(self, stage: Stage) -> None:
         """Something else than the provider has answered: a broken answer, and free."""
         client = Client(stream=True)
-        assert await ended(stage, client, body=b"<html>", lines=b"content-type: text/html\r\n") is None
+        assert await ended(stage, client, body=b"<html>", header_lines=b"content-type: text/html\r\n") is None
         assert client.status == 502
 
     @pytest.mark.parametrize("stream", [True, False])

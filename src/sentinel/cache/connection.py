@@ -182,7 +182,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-class Link:
+class RedisConnection:
     """A connection that is made anew whenever it is lost. connects: how often it was made.
 
     meanwhile: what becomes of requests while it is lost, for the log. failure: why the last attempt to connect failed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from sentinel.cache.connection import Link
+from sentinel.cache.connection import RedisConnection
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic
 from sentinel.diagnosis import reason_of
@@ -60,7 +60,7 @@ class StoreHealth:
             return ["belongs to another installation"]
         return await asyncio.gather(*(self._probe(master, number) for master, number in store.masters()))
 
-    async def _probe(self, master: Link, number: int) -> str | None:
+    async def _probe(self, master: RedisConnection, number: int) -> str | None:
         try:
             await self._ledger.probe(master, number)
         except RedisUnavailable as error:

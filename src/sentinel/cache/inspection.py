@@ -12,7 +12,7 @@ from typing import Literal
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.connection import Arg, Link, away
+from sentinel.cache.connection import Arg, RedisConnection, away
 from sentinel.cache.redis import Store
 from sentinel.clock import monotonic
 from sentinel.error import RedisUnavailable
@@ -120,7 +120,7 @@ def _of(flaw: Flaw, times: int, masters: int) -> Flaw:
     return Flaw(flaw.what, f"{flaw.said} (on {times} of {masters} masters)", flaw.remedy) if masters > 1 else flaw
 
 
-async def _look_at(master: Link, number: int) -> tuple[str, list[Flaw]]:
+async def _look_at(master: RedisConnection, number: int) -> tuple[str, list[Flaw]]:
     [info] = await master.replies([("INFO",)])
     facts = _facts(info) if isinstance(info, bytes) else {}
     version = facts.get("valkey_version") or facts.get("redis_version", "not told")
@@ -149,7 +149,7 @@ def _of_facts(facts: Mapping[str, str]) -> list[Flaw]:
     return flaws
 
 
-async def _refusals(master: Link, number: int) -> list[Flaw]:
+async def _refusals(master: RedisConnection, number: int) -> list[Flaw]:
     """Commands that this Redis does not know, or does not let us run; keys and channels that it denies us."""
     key = keys.probe(number)
     tried = [_tried(name, rest, key) for name, rest in COMMANDS.items()]

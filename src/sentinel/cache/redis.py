@@ -28,8 +28,8 @@ from sentinel.cache.connection import (
     Arg,
     Command,
     Endpoint,
-    Link,
     Moved,
+    RedisConnection,
     away,
     pack,
 )
@@ -44,7 +44,7 @@ _CLIENT_TIMEOUT_SECONDS = 5
 _MOST_TAGS = 4096
 """Looked through for one on each node: 8 ms, at most once a second, where a node has next to no slots."""
 _LEARN_SECONDS = 60.0
-"""The slots are asked for this often even if no call fails: so a link to a node that is gone does not stay for ever."""
+"""The slots are asked for this often even if no call fails: no connection to a node that is gone stays for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Store(Protocol):
     async def start(self) -> None:
         """Try to connect; returns after the first attempt, keeps trying in the background."""
 
-    def masters(self) -> list[tuple[Link, int]]:
+    def masters(self) -> list[tuple[RedisConnection, int]]:
         """The connection to each server that takes writes, and a number whose hash tag is that server's."""
 
     async def claim(self) -> None:
@@ -217,7 +217,7 @@ class _SentinelAddress:
             sentinel_kwargs={
                 "socket_timeout": deadline_seconds,
                 "socket_connect_timeout": deadline_seconds,
-                # Whoever asks asks every Sentinel in turn, and Link asks again.
+                # Whoever asks asks every Sentinel in turn, and the connection asks again.
                 "retry": Retry(NoBackoff(), 0),
                 **_login_and_tls(address, address.sentinel_login),
             },
@@ -238,7 +238,7 @@ class _SentinelAddress:
             await client.aclose()
 
 
-class SingleStore(Link):
+class SingleStore(RedisConnection):
     """A Store on one Redis."""
 
     def __init__(
@@ -252,7 +252,7 @@ class SingleStore(Link):
         self.client: Redis | RedisCluster = address.client
         self._close_clients = address.close
 
-    def masters(self) -> list[tuple[Link, int]]:
+    def masters(self) -> list[tuple[RedisConnection, int]]:
         """The one there is."""
         return [(self, 0)]
 
@@ -283,7 +283,7 @@ class _NodeAddress:
 
 
 class ClusterStore:
-    """A Store on a Redis Cluster: a link to each master, of which each is up or away by itself.
+    """A Store on a Redis Cluster: a connection to each master, of which each is up or away by itself.
 
     Who has which slots is learned at the start, whenever a call fails or is sent on, and now and then. A slot that is
     on its way from node to node is away: a script cannot run while some of its keys are here and some there.
@@ -306,7 +306,7 @@ class ClusterStore:
             **_login_and_tls(address, address.login),
         )
         self._any_node = _endpoint(address)
-        self._links: dict[_Node, Link] = {}
+        self._connections: dict[_Node, RedisConnection] = {}
         self._slots: list[_Node] = [self._seed] * 16_384
         self._learn_soon = asyncio.Event()
         self._tasks = Tasks()
@@ -314,27 +314,27 @@ class ClusterStore:
     @property
     def available(self) -> bool:
         """Whether any node can be reached; users of a node that cannot are refused all the same."""
-        return self._foreign is None and any(link.available for link in self._links.values())
+        return self._foreign is None and any(one.available for one in self._connections.values())
 
     @property
     def failure(self) -> Exception | None:
         """Why a node cannot be reached, or must not be used."""
-        return self._foreign or next((link.failure for link in self._links.values() if link.failure), None)
+        return self._foreign or next((one.failure for one in self._connections.values() if one.failure), None)
 
     @property
     def whole(self) -> bool:
         """Whether every node can be reached."""
-        return bool(self._links) and all(link.available for link in self._links.values())
+        return bool(self._connections) and all(one.available for one in self._connections.values())
 
     @property
     def connects(self) -> int:
         """Connections made to all nodes, also to those that are gone: it never returns to what it was."""
-        return self._connects_of_gone + sum(link.connects for link in self._links.values())
+        return self._connects_of_gone + sum(one.connects for one in self._connections.values())
 
     @property
     def outage_seconds(self) -> float:
         """The longest of all nodes' last ones."""
-        return max((link.outage_seconds for link in self._links.values()), default=0.0)
+        return max((one.outage_seconds for one in self._connections.values()), default=0.0)
 
     async def start(self) -> None:
         """Learn the slots, and from now on follow them."""
@@ -352,7 +352,7 @@ class ClusterStore:
             await self.claim()
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    def masters(self) -> list[tuple[Link, int]]:
+    def masters(self) -> list[tuple[RedisConnection, int]]:
         """The connection to each master that has slots, and a number whose hash tag is in one of them."""
         found: dict[_Node, int] = {}
         owners = set(self._slots)
@@ -360,13 +360,13 @@ class ClusterStore:
             found.setdefault(self._slots[key_slot(b"%d" % number)], number)
             if len(found) == len(owners):
                 break
-        return [(self._links[node], number) for node, number in found.items() if node in self._links]
+        return [(self._connections[node], number) for node, number in found.items() if node in self._connections]
 
     async def claim(self) -> None:
         """See again whose this cluster is; while it is another's, calls fail."""
         anew, self._claimed = self._claimed != self.connects, self.connects
         try:
-            await self._admission(lambda *words: self._at_its_node(words[1], lambda link: link.command(*words)), anew)
+            await self._admission(lambda *words: self._at_its_node(words[1], lambda node: node.command(*words)), anew)
         except ForeignStore as error:
             if self._foreign is None:
                 log.warning(
@@ -382,37 +382,37 @@ class ClusterStore:
             self._foreign = None
 
     async def _learn(self) -> None:
-        """Ask nodes until one tells the slots, and keep links to their masters alone."""
-        for node in [*random.sample(list(self._links), len(self._links)), self._seed]:
-            link = await self._link(node)
+        """Ask nodes until one tells the slots, and keep connections to their masters alone."""
+        for node in [*random.sample(list(self._connections), len(self._connections)), self._seed]:
+            connection = await self._connection(node)
             try:
-                ranges = await link.command("CLUSTER", "SLOTS")
+                ranges = await connection.command("CLUSTER", "SLOTS")
             except RedisUnavailable:
                 continue
             slots = self._slots.copy()
             for first, last, (host, port, *_), *_ in ranges:
                 slots[first : last + 1] = [(host.decode() if host else node[0], port)] * (last - first + 1)
             for owner in set(slots):
-                await self._link(owner)
+                await self._connection(owner)
             self._slots, self._unknown = slots, False
-            await self._forget(set(self._links) - set(slots))
+            await self._forget(set(self._connections) - set(slots))
             return
         if not self._unknown:
             log.warning("no node of the redis cluster tells who has which slots", meanwhile=self._meanwhile)
         self._unknown = True
 
-    async def _link(self, node: _Node) -> Link:
-        if node not in self._links:
+    async def _connection(self, node: _Node) -> RedisConnection:
+        if node not in self._connections:
             address = _NodeAddress(replace(self._any_node, host=node[0], port=node[1]), f"{node[0]}:{node[1]}")
-            self._links[node] = Link(address, self._meanwhile, deadline_seconds=self._deadline_seconds)
-            await self._links[node].start()
-        return self._links[node]
+            self._connections[node] = RedisConnection(address, self._meanwhile, deadline_seconds=self._deadline_seconds)
+            await self._connections[node].start()
+        return self._connections[node]
 
     async def _forget(self, nodes: set[_Node]) -> None:
         for node in nodes:
-            link = self._links.pop(node)
-            self._connects_of_gone += link.connects
-            await link.close()
+            connection = self._connections.pop(node)
+            self._connects_of_gone += connection.connects
+            await connection.close()
 
     async def script(self, script: Script, keys: Sequence[bytes], *args: Arg) -> Any:
         """Run a script on the node that holds its keys."""
@@ -420,31 +420,31 @@ class ClusterStore:
 
     async def run(self, script: Script, key: bytes, packed: bytes) -> Any:
         """Run a script whose call is packed on the node that holds its keys."""
-        return await self._on_its_node(key, lambda link: link.call(packed, script.load))
+        return await self._on_its_node(key, lambda connection: connection.call(packed, script.load))
 
     async def command(self, *args: Arg, key: bytes | None = None) -> Any:
         """Run one command on the node that holds its key."""
         if key is None:
             key = args[1] if isinstance(args[1], bytes) else str(args[1]).encode()
-        return await self._on_its_node(key, lambda link: link.command(*args))
+        return await self._on_its_node(key, lambda connection: connection.command(*args))
 
-    async def _on_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
+    async def _on_its_node(self, key: bytes, call: Callable[[RedisConnection], Awaitable[Any]]) -> Any:
         if self._foreign is not None:
             self._learn_soon.set()
             raise away()
         return await self._at_its_node(key, call)
 
-    async def _at_its_node(self, key: bytes, call: Callable[[Link], Awaitable[Any]]) -> Any:
+    async def _at_its_node(self, key: bytes, call: Callable[[RedisConnection], Awaitable[Any]]) -> Any:
         slot = key_slot(key)
-        link = self._links.get(self._slots[slot])
+        connection = self._connections.get(self._slots[slot])
         try:
-            if link is None:
+            if connection is None:
                 raise away()
-            return await call(link)
+            return await call(connection)
         except Moved as moved:
             self._learn_soon.set()
             self._slots[slot] = moved.address
-            return await call(await self._link(moved.address))
+            return await call(await self._connection(moved.address))
         except RedisUnavailable:
             self._learn_soon.set()
             raise
@@ -452,5 +452,5 @@ class ClusterStore:
     async def close(self) -> None:
         """Close all connections."""
         await self._tasks.cancel()
-        await self._forget(set(self._links))
+        await self._forget(set(self._connections))
         await self.client.aclose()

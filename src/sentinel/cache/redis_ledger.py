@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from sentinel.cache import keys
-from sentinel.cache.connection import Arg, Link
+from sentinel.cache.connection import Arg, RedisConnection
 from sentinel.cache.redis import Script, Store
 from sentinel.clock import now_ms
 from sentinel.error import RedisRefused
@@ -122,7 +122,7 @@ class RedisLedger:
         form = self._verdict if len(answer) == self._verdict.size else struct.Struct(f"<{len(answer) // 8}q")
         return verdict_of(form.unpack(answer), self.policy)
 
-    async def probe(self, master: Link, number: int) -> None:
+    async def probe(self, master: RedisConnection, number: int) -> None:
         """Go the way of a request to this master, and write there under the hash tag of this number."""
         await master.call(self._probe.packed((keys.probe(number),), ()), self._probe.load)
 

@@ -187,14 +187,14 @@ def lines_of(verdict: Verdict) -> bytes:
     tightest window of each dimension, with reset as a duration. `x-sentinel-quota-remaining-*` is what is left of the
     subscription beside this request's reservation.
     """
-    lines = DEGRADED if verdict.degraded else b""
+    header_lines = DEGRADED if verdict.degraded else b""
     quota, windows, policy, now = verdict.quota_remaining, verdict.windows, verdict.policy, verdict.now_ms
     if min(quota) >= 0:
-        lines += _QUOTA % quota
+        header_lines += _QUOTA % quota
     else:
-        lines += b"".join(each % left for each, left in zip(_QUOTA_EACH, quota, strict=True) if left >= 0)
+        header_lines += b"".join(each % left for each, left in zip(_QUOTA_EACH, quota, strict=True) if left >= 0)
     if policy is None or not windows:
-        return lines
+        return header_lines
     least, first = 2.0, (0, 0, 0)
     numbers: list[int | bytes] = []
     for own in policy.by_dimension:
@@ -206,7 +206,7 @@ def lines_of(verdict: Verdict) -> bytes:
         ms = reset_ms - now
         # As `duration` has it; a call for each would cost as much as all the rest.
         numbers += (limit, remaining, b"%dms" % ms if ms < 1000 else _whole_seconds(-(-ms // 1000)))
-    return lines + _LINES[policy.dimensions] % (*first, *numbers)
+    return header_lines + _LINES[policy.dimensions] % (*first, *numbers)
 
 
 def duration(ms: int) -> bytes:

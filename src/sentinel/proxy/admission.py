@@ -51,7 +51,7 @@ def _patience(context: RequestContext) -> float:
 def _admitted(exchange: ExchangeState, verdict: Verdict) -> Verdict:
     """Note the verdict for the log line and the answer's headers. Raises a refusal."""
     exchange.context.verdict = verdict
-    exchange.client.lines += rate_limiter.lines_of(verdict) + exchange.endpoint.limit_lines(verdict)
+    exchange.client.header_lines += rate_limiter.lines_of(verdict) + exchange.endpoint.limit_lines(verdict)
     if not verdict.admitted:
         exchange.context.outcome = "refused"
         raise rate_limiter.refusal_of(verdict)

@@ -62,7 +62,9 @@ class Connection(Protocol):
     async def has_room(self) -> None:
         """Wait until the client has read, or has left."""
 
-    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+    def send_head(
+        self, status: int, header_lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool
+    ) -> None:
         """The head of an answer, and the first piece of its body. length: of the body, None = to be seen."""
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
@@ -95,14 +97,14 @@ class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
     connection: None under another server than ours, which is spoken to in ASGI alone, by `receive` and `send`.
-    headers: the request's, names in lower case. lines: headers that every answer of this request carries, here and
-    below as they go over the wire. query: of its target, as it came. last_piece: of the body, as it was written; for
-    whoever looks at it now and then.
+    headers: the request's, names in lower case. header_lines: headers that every answer of this request
+    carries, here and below as they go over the wire. query: of its target, as it came. last_piece: of the body, as it
+    was written; for whoever looks at it now and then.
     """
 
     __slots__ = (
         *("_claim", "_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
-        *("ended", "gone", "headers", "last_piece", "lines", "query", "started"),
+        *("ended", "gone", "headers", "last_piece", "header_lines", "query", "started"),
     )
 
     def __init__(
@@ -111,11 +113,11 @@ class ClientSide:
         receive: Receive,
         send: Send,
         headers: Mapping[bytes, bytes],
-        lines: bytes,
+        header_lines: bytes,
         query: bytes = b"",
     ) -> None:
         self.headers = headers
-        self.lines = lines
+        self.header_lines = header_lines
         self.query = query
         self.started = self.ended = False
         self.gone = False
@@ -243,39 +245,39 @@ class ClientSide:
             self._watch.cancel()
             self._watch = None
 
-    def answer_at_once(self, status: int, lines: bytes, body: bytes) -> bool:
+    def answer_at_once(self, status: int, header_lines: bytes, body: bytes) -> bool:
         """Send a whole small answer, if that needs no waiting; False, and nothing is sent, where it does."""
         connection = self._connection
         if connection is None or len(body) > MUCH_BYTES or connection.is_full:
             return False
         self.started = self.ended = True
-        connection.send_head(status, self.lines + lines, body, len(body), close=False, more=False)
+        connection.send_head(status, self.header_lines + header_lines, body, len(body), close=False, more=False)
         return True
 
-    async def answer(self, status: int, lines: bytes, body: bytes) -> None:
+    async def answer(self, status: int, header_lines: bytes, body: bytes) -> None:
         """Send a whole answer; a large one in pieces, for what a client does not read would be in memory twice."""
         more = len(body) > MUCH_BYTES
-        await self._head(status, lines, body[:MUCH_BYTES] if more else body, len(body), more=more)
+        await self._head(status, header_lines, body[:MUCH_BYTES] if more else body, len(body), more=more)
         for start in range(MUCH_BYTES, len(body), MUCH_BYTES):
             await self._piece(body[start : start + MUCH_BYTES], more=start + MUCH_BYTES < len(body))
 
-    async def answer_early(self, status: int, lines: bytes, body: bytes) -> None:
+    async def answer_early(self, status: int, header_lines: bytes, body: bytes) -> None:
         """Send a whole answer while the client is still sending, then close the connection.
 
         A connection closed with unread bytes is reset, which can take the answer from the client: so what still
         comes is read and thrown away for a moment.
         """
-        await self._head(status, lines, body, len(body), close=True, more=True)
+        await self._head(status, header_lines, body, len(body), close=True, more=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while (message := await self._receive())["type"] != "http.disconnect" and message.get("more_body"):
                     pass
         await self.end()
 
-    async def start(self, status: int, lines: bytes) -> None:
+    async def start(self, status: int, header_lines: bytes) -> None:
         """Send the head of an answer whose body follows in pieces."""
         # The head goes out now, although the first bytes of the body may be long in coming.
-        await self._head(status, lines, b"", None, more=True)
+        await self._head(status, header_lines, b"", None, more=True)
 
     @property
     def is_full(self) -> bool:
@@ -298,22 +300,22 @@ class ClientSide:
         connection = self._connection
         if self.ended or self.gone or self._waits or (connection is not None and connection.is_full):
             return
-        lines = None if self.started else self.lines + head()
+        header_lines = None if self.started else self.header_lines + head()
         self.started = True
         if connection is None:
             self._waits = True
-            self._comment = tasks.start(self._send_comment(line, lines), "keep-alive")
-        elif lines is None:
+            self._comment = tasks.start(self._send_comment(line, header_lines), "keep-alive")
+        elif header_lines is None:
             connection.send_piece(line, more=True)
         else:
-            connection.send_head(200, lines, line, None, close=False, more=True)
+            connection.send_head(200, header_lines, line, None, close=False, more=True)
 
-    async def _send_comment(self, line: bytes, lines: bytes | None) -> None:
+    async def _send_comment(self, line: bytes, header_lines: bytes | None) -> None:
         try:
             # The server says so if the client has left; whoever watches for that hears of it, too.
             with contextlib.suppress(OSError):
-                if lines is not None:
-                    await self._send({"type": "http.response.start", "status": 200, "headers": pairs_of(lines)})
+                if header_lines is not None:
+                    await self._send({"type": "http.response.start", "status": 200, "headers": pairs_of(header_lines)})
                 await self._send({"type": "http.response.body", "body": line, "more_body": True})
         finally:
             self._waits = False
@@ -327,13 +329,13 @@ class ClientSide:
         await self._piece(piece, more=False)
 
     async def _head(
-        self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool = False, more: bool
+        self, status: int, header_lines: bytes, body: bytes, length: int | None, *, close: bool = False, more: bool
     ) -> None:
         self.started = True
         self.ended = not more
         connection = self._connection
         if connection is None:
-            headers = pairs_of(self.lines + lines)
+            headers = pairs_of(self.header_lines + header_lines)
             if length is not None:
                 headers.append((b"content-length", b"%d" % length))
             if close:
@@ -345,7 +347,7 @@ class ClientSide:
             return
         if connection.is_full:
             await self._has_room(connection)
-        connection.send_head(status, self.lines + lines, body, length, close=close, more=more)
+        connection.send_head(status, self.header_lines + header_lines, body, length, close=close, more=more)
 
     async def _piece(self, piece: bytes, *, more: bool) -> None:
         self.last_piece = piece

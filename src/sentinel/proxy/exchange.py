@@ -136,8 +136,8 @@ class Exchange(ExchangeState):
             return
         context.status = error.status
         send = client.answer_early if isinstance(error, RequestTooLarge | RequestTimeout) else client.answer
-        lines = passing.lines_of(headers_of(error)) + context.trace_lines(monotonic())
-        await send(error.status, lines, self.endpoint.render(error, context.id))
+        header_lines = passing.lines_of(headers_of(error)) + context.trace_lines(monotonic())
+        await send(error.status, header_lines, self.endpoint.render(error, context.id))
 
     async def _cancelled(self) -> None:
         """A client that left needs no answer; one that is still there at shutdown gets an error.

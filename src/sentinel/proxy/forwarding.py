@@ -35,7 +35,7 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     wanted = endpoint.changes(request, exchange.bound, most)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
     answer: ProviderAnswer | ProviderStream
-    lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user)
+    header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user)
     path = endpoint.path + passing.query_to_provider(client.query, endpoint.query) if client.query else endpoint.path
     room = partial(_room, exchange)
     context.forwarded = monotonic()
@@ -43,7 +43,7 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
         exchange.is_refused = False
         is_small = not is_large(len(exchange.body))
         body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
-        upstream = exchange.upstream = ProviderRequest(path, lines, body)
+        upstream = exchange.upstream = ProviderRequest(path, header_lines, body)
         if context.streamed:
             answer = await _open_stream(exchange, target, upstream, room)
         else:
@@ -106,5 +106,5 @@ async def _blank_came(exchange: ExchangeState, begun: ProviderAnswer) -> None:
     if not client.started:
         context.provider_answered(begun.id, now)
         context.status = 200
-        await client.start(200, begun.lines + context.trace_lines(now))
+        await client.start(200, begun.header_lines + context.trace_lines(now))
     await client.write(begun.body)

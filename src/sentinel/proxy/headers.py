@@ -68,13 +68,13 @@ def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) ->
     All users share one account there, so a user's idempotency key is made the user's own: two who choose the same one
     have two, and neither gets the other's answer (P7).
     """
-    lines = b"x-request-id: " + request_id + b"\r\ncontent-type: application/json\r\n"
+    header_lines = b"x-request-id: " + request_id + b"\r\ncontent-type: application/json\r\n"
     for name, begin in _TO_PROVIDER:
         if name in headers:
-            lines += begin + headers[name] + b"\r\n"
+            header_lines += begin + headers[name] + b"\r\n"
     if _IDEMPOTENCY_KEY in headers:
-        lines += b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, _own_key(headers[_IDEMPOTENCY_KEY], user))
-    return lines
+        header_lines += b"%b: %b\r\n" % (_IDEMPOTENCY_KEY, _own_key(headers[_IDEMPOTENCY_KEY], user))
+    return header_lines
 
 
 def query_to_provider(query: bytes, names: Collection[bytes]) -> bytes:
@@ -117,7 +117,7 @@ def lines_of(headers: Iterable[Header]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
-def pairs_of(lines: bytes) -> list[Header]:
+def pairs_of(header_lines: bytes) -> list[Header]:
     """The opposite of `lines_of`."""
-    pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    pairs = (line.partition(b": ") for line in header_lines.split(b"\r\n")[:-1])
     return [(name, value) for name, _, value in pairs]

@@ -80,14 +80,16 @@ class OpenAIProvider:
 
     def _plain(self, answer: Http1Answer) -> ProviderAnswer | None:
         """A small answer that has come at once, in no content coding and without our key: nearly all of them."""
-        lines, upstream_id = to_client(answer.headers)
+        header_lines, upstream_id = to_client(answer.headers)
         body, mark = answer.came_whole(), self._redactor.mark
         # `in` makes an exception for whatever is no number, and forgets it: `find` takes half as long.
-        if lines.find(b"content-encoding: ") >= 0:
+        if header_lines.find(b"content-encoding: ") >= 0:
             return None
-        if mark is not None and (body.find(mark) >= 0 or lines.find(mark) >= 0 or (upstream_id or b"").find(mark) >= 0):
+        if mark is not None and (
+            body.find(mark) >= 0 or header_lines.find(mark) >= 0 or (upstream_id or b"").find(mark) >= 0
+        ):
             return None
-        return ProviderAnswer(200, lines, upstream_id, body)
+        return ProviderAnswer(200, header_lines, upstream_id, body)
 
     async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """Send a request whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
@@ -100,8 +102,8 @@ class OpenAIProvider:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
         try:
             async with asyncio.timeout(_GET_SECONDS):
-                lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
-                request = ProviderRequest(path.encode("ascii"), lines, b"", b"GET")
+                header_lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
+                request = ProviderRequest(path.encode("ascii"), header_lines, b"", b"GET")
                 return await _whole(await self._send(request), self._redactor)
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error
@@ -115,8 +117,8 @@ class OpenAIProvider:
         body = request.body
         try:
             if isinstance(body, bytes):
-                return await self._client.send(request.method, request.path, request.lines, body, request)
-            return await self._client.upload(request.method, request.path, request.lines, body, request)
+                return await self._client.send(request.method, request.path, request.header_lines, body, request)
+            return await self._client.upload(request.method, request.path, request.header_lines, body, request)
         except HttpError as error:
             raise _ours(error) from error
 
@@ -128,14 +130,14 @@ class _Stream:
     def __init__(self, answer: Http1Answer, redactor: Redactor, room: Room | None) -> None:
         self.status = answer.status
         self.room = room
-        self.lines, self.id = _head(answer, redactor)
+        self.header_lines, self.id = _head(answer, redactor)
         self.redactor = redactor
         self._answer = answer
 
     @property
     def coding(self) -> bytes | None:
         """Its Content-Encoding, which we did not ask for."""
-        return _without_coding(self.lines)[1]
+        return _without_coding(self.header_lines)[1]
 
     async def read(self) -> bytes | None:
         try:
@@ -167,7 +169,7 @@ class _DecodedStream:
 
     def __init__(self, stream: _Stream, coding: bytes) -> None:
         self.status, self.id, self.redactor = stream.status, stream.id, stream.redactor
-        self.lines = _without_coding(stream.lines)[0]
+        self.header_lines = _without_coding(stream.header_lines)[0]
         self._stream = stream
         self._peeked = b""
         try:
@@ -217,21 +219,21 @@ class _DecodedStream:
                 await self._stream.room(len(data))
             if size > MOST_ANSWER_BYTES:
                 raise UpstreamError("The model provider gave a broken answer.")
-        return ProviderAnswer(self.status, self.lines, self.id, self.redactor.plain(b"".join(pieces)))
+        return ProviderAnswer(self.status, self.header_lines, self.id, self.redactor.plain(b"".join(pieces)))
 
 
 def _head(answer: Http1Answer, redactor: Redactor) -> tuple[bytes, bytes | None]:
     """What passes of an answer's head, and the provider's id of it."""
-    lines, upstream_id = to_client(answer.headers)
-    return redactor.plain(lines), None if upstream_id is None else redactor.plain(upstream_id)
+    header_lines, upstream_id = to_client(answer.headers)
+    return redactor.plain(header_lines), None if upstream_id is None else redactor.plain(upstream_id)
 
 
 async def _pass_blanks(answer: Http1Answer, on_blank: OnBlank, redactor: Redactor) -> None:
     """Pass on at once what some providers send to keep the connection alive until their answer is ready."""
     try:
-        lines, upstream_id = _head(answer, redactor)
+        header_lines, upstream_id = _head(answer, redactor)
         while blank := await answer.read_blank():
-            await on_blank(ProviderAnswer(answer.status, lines, upstream_id, blank))
+            await on_blank(ProviderAnswer(answer.status, header_lines, upstream_id, blank))
     except HttpError as error:
         raise _ours(error) from error
     except BaseException:
@@ -246,26 +248,26 @@ async def _whole(answer: Http1Answer, redactor: Redactor, room: Room | None = No
         raise _ours(error) from error
     finally:
         answer.close()
-    lines, upstream_id = _head(answer, redactor)
+    header_lines, upstream_id = _head(answer, redactor)
     blotted = redactor.plain if answer.status == 200 else redactor.every_spelling
-    lines, coding = _without_coding(blotted(lines))
+    header_lines, coding = _without_coding(blotted(header_lines))
     if coding is None and (answer.status == 200 or not is_large(len(body))):
-        return ProviderAnswer(answer.status, lines, upstream_id, blotted(body))
+        return ProviderAnswer(answer.status, header_lines, upstream_id, blotted(body))
     body = await asyncio.to_thread(_readable, body, coding, blotted)
-    return ProviderAnswer(answer.status, lines, upstream_id, body)
+    return ProviderAnswer(answer.status, header_lines, upstream_id, body)
 
 
-def _without_coding(lines: bytes) -> tuple[bytes, bytes | None]:
+def _without_coding(header_lines: bytes) -> tuple[bytes, bytes | None]:
     """The headers without Content-Encoding, and what that says.
 
     We ask for none, yet some send one (agent-vision-toolkit#36). What we read, the client gets as we read it.
     """
-    if b"content-encoding: " not in lines:
-        return lines, None
-    headers = pairs_of(lines)
+    if b"content-encoding: " not in header_lines:
+        return header_lines, None
+    headers = pairs_of(header_lines)
     coding = dict(headers)[b"content-encoding"]
     if coding.lower() in (b"identity", b""):
-        return lines, None
+        return header_lines, None
     return lines_of(header for header in headers if header[0] != b"content-encoding"), coding
 
 

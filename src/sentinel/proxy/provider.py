@@ -25,25 +25,25 @@ class StreamedBody(Protocol):
 class ProviderRequest(msgspec.Struct):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`.
 
-    lines: headers as they go over the wire. body: one that is streamed is sent once, and over a fresh connection.
+    header_lines: headers as they go over the wire. body: one that is streamed is sent once, over a fresh connection.
     sent: the provider may know of it from now on, and bill it.
     """
 
     path: bytes
-    lines: bytes
+    header_lines: bytes
     body: bytes | StreamedBody
     method: bytes = b"POST"
     sent: bool = False
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):
-    """A whole answer. lines: the headers that proxy/headers.py lets pass, as they go over the wire; id: its own.
+    """A whole answer. header_lines: the headers that proxy/headers.py lets pass, as they go over the wire; id: its own.
 
-    Its body is in no content coding, and neither is what a ProviderStream gives: lines of ours may stand between.
+    Its body is in no content coding, and neither is what a ProviderStream gives: header lines of ours may be added.
     """
 
     status: int
-    lines: bytes
+    header_lines: bytes
     id: bytes | None
     body: bytes
 
@@ -59,7 +59,7 @@ class ProviderStream(Protocol):
         """The HTTP status."""
 
     @property
-    def lines(self) -> bytes:
+    def header_lines(self) -> bytes:
         """As in ProviderAnswer."""
 
     @property

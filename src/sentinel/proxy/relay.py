@@ -68,7 +68,7 @@ def drain_seconds(*, left: bool, has_finished: bool, hides_output: bool, drain_a
 
 async def is_whole(answer: ProviderStream) -> bool:
     """Whether an answer is no stream, by its content type and its first byte; not all streams say what they are."""
-    return _WHOLE.search(answer.lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"[", b"<")
+    return _WHOLE.search(answer.header_lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"[", b"<")
 
 
 class Relay:

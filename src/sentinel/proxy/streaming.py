@@ -37,7 +37,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     context.status = 200
     try:
         if not client.started:
-            await client.start(200, stream.lines + context.trace_lines(monotonic()) + passing.STREAM)
+            await client.start(200, stream.header_lines + context.trace_lines(monotonic()) + passing.STREAM)
         await relay.run(stream)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError):

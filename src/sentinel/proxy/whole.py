@@ -91,8 +91,8 @@ def _complete(exchange: ExchangeState, answer: ProviderAnswer) -> Awaitable[None
     context.status = 200
     if client.started:
         return client.end(exchange.endpoint.as_stream(body) if context.streamed else body)
-    lines = answer.lines + context.trace_lines(monotonic())
-    return None if client.answer_at_once(200, lines, body) else client.answer(200, lines, body)
+    header_lines = answer.header_lines + context.trace_lines(monotonic())
+    return None if client.answer_at_once(200, header_lines, body) else client.answer(200, header_lines, body)
 
 
 async def _complete_refusal(exchange: ExchangeState, answer: ProviderAnswer) -> None:
@@ -102,4 +102,4 @@ async def _complete_refusal(exchange: ExchangeState, answer: ProviderAnswer) -> 
         await client.end(exchange.endpoint.refusal_as_stream(answer.status, answer.body))
         return
     context.status = answer.status
-    await client.answer(answer.status, answer.lines + context.trace_lines(monotonic()), answer.body)
+    await client.answer(answer.status, answer.header_lines + context.trace_lines(monotonic()), answer.body)

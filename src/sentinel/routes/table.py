@@ -193,8 +193,8 @@ class Cors:
             headers.append((b"access-control-expose-headers", EXPOSED))
         return headers
 
-    def lines(self, request: Mapping[bytes, bytes]) -> bytes:
-        """The same as lines; most callers are no browser, so theirs are ready."""
+    def header_lines(self, request: Mapping[bytes, bytes]) -> bytes:
+        """The same as lines for a head; most callers are no browser, so theirs are ready."""
         return lines_of(self.headers(request)) if b"origin" in request else self._of_no_browser
 
     def preflight(self, request: Mapping[bytes, bytes]) -> list[Header]:
@@ -256,8 +256,8 @@ class Routes:
         context = _context(endpoint.route, address, headers)
         if connection is not None:
             connection.context = context
-        lines = self._cors.lines(headers) + endpoint.id_lines(context.id.encode())
-        client = ClientSide(connection, receive, send, headers, lines, query)
+        header_lines = self._cors.header_lines(headers) + endpoint.id_lines(context.id.encode())
+        client = ClientSide(connection, receive, send, headers, header_lines, query)
         return Exchange(self._deps, endpoint, client, context).run()
 
     async def _beside(

@@ -293,10 +293,12 @@ class ServedRequest:
         """Wait until the client has read, or has left."""
         await self._connection.flow.drain()
 
-    def send_head(self, status: int, lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool) -> None:
+    def send_head(
+        self, status: int, header_lines: bytes, body: bytes, length: int | None, *, close: bool, more: bool
+    ) -> None:
         """The head of an answer, and the first piece of its body. length: of the body, None = to be seen.
 
-        lines: headers, none of which is about the connection or the body's length.
+        header_lines: headers, none of which is about the connection or the body's length.
         """
         if self._answer is not AWAITED:
             return
@@ -317,7 +319,7 @@ class ServedRequest:
         if not self.keep_alive:
             framing += b"connection: close\r\n"
         # Where pieces are long, this takes a third of what a format does.
-        data = b"".join((STATUS_LINES[status], lines, framing, b"\r\n", body))
+        data = b"".join((STATUS_LINES[status], header_lines, framing, b"\r\n", body))
         if more:
             self._answer = sending
             self._transport.write(data)
@@ -357,17 +359,17 @@ class ServedRequest:
         """Whether the connection can go on in the protocol that the request asks for (upgrade.py)."""
         return self._answer is AWAITED and self._connection.offered is self
 
-    def accept_upgrade(self, lines: bytes, protocol: asyncio.Protocol) -> bool:
+    def accept_upgrade(self, header_lines: bytes, protocol: asyncio.Protocol) -> bool:
         """Answer 101 and give the transport to `protocol`; returns False, and does nothing, without `can_upgrade`.
 
-        lines: headers, with `Upgrade` and without `Connection`. Before this returns `protocol` is told of the
+        header_lines: headers, with `Upgrade` and without `Connection`. Before this returns `protocol` is told of the
         connection, and of what came behind the head. The connection is closed when this request's task ends.
         """
         if not self.can_upgrade:
             return False
         self._answer = UPGRADED
         self.let_go()
-        self._connection.hand_over(b"%b%bconnection: Upgrade\r\n\r\n" % (_SWITCHING, lines), protocol)
+        self._connection.hand_over(b"%b%bconnection: Upgrade\r\n\r\n" % (_SWITCHING, header_lines), protocol)
         return True
 
     async def send(self, message: Any) -> None:
@@ -382,9 +384,9 @@ class ServedRequest:
         if head is None:
             self.send_piece(body, more=more)
             return
-        status, lines, length, close = head
+        status, header_lines, length, close = head
         has_body = self._may_have_body(status)
-        self.send_head(status, lines, body if has_body else b"", length, close=close, more=more)
+        self.send_head(status, header_lines, body if has_body else b"", length, close=close, more=more)
         if not has_body and self._answer is SENDING:
             self._answer = SENDING_NOTHING
 

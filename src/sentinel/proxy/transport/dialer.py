@@ -26,7 +26,7 @@ class ProxyRefused(ConnectionError):
 class Dialer:
     """Connects to the host of a URL. Making one reads the files of TLS. Raises OSError.
 
-    before_path: what stands before the path in each request line; lines: headers for the proxy in each request.
+    before_path: what stands before the path in each request line; header_lines: headers for the proxy in each request.
     """
 
     def __init__(self, url: str, egress: Egress) -> None:
@@ -38,10 +38,10 @@ class Dialer:
         self._proxy = egress.proxy
         # Our own certificate is for the provider, not for the proxy.
         self._proxy_tls = TlsFiles(egress.tls.ca_file).context() if egress.proxy and egress.proxy.tls else None
-        self.before_path = self.lines = b""
+        self.before_path = self.header_lines = b""
         if egress.proxy and not tls:
             self.before_path = b"http://%b" % parts.netloc.encode("ascii")
-            self.lines = _authorization(egress.proxy)
+            self.header_lines = _authorization(egress.proxy)
 
     async def connect(self, make: Callable[[], P]) -> P:
         """A protocol that `make` made, on a connection over which requests can be sent. Raises OSError."""

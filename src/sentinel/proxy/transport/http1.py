@@ -66,14 +66,14 @@ class Http1Client:
     """Connections to one origin. connect_seconds: to a connection; idle_seconds: between two reads of an answer.
 
     keep_seconds: how long a connection is kept for the next request, 0 = not at all. connect_retries: how often it is
-    tried again to get one. lines: headers of every request, as they go over the wire. egress: how the origin is
+    tried again to get one. header_lines: headers of every request, as they go over the wire. egress: how the origin is
     reached. has_room: whether there may be one connection more.
     """
 
     def __init__(
         self,
         url: str,
-        lines: bytes = b"",
+        header_lines: bytes = b"",
         *,
         connect_seconds: float,
         idle_seconds: float,
@@ -87,7 +87,7 @@ class Http1Client:
         self._dialer = Dialer(url, egress)
         self._prefix = self._dialer.before_path + parts.path.encode("ascii")
         host = parts.netloc.rpartition("@")[2].encode()
-        self._lines = b" HTTP/1.1\r\nhost: %b\r\n%b%b" % (host, lines, self._dialer.lines)
+        self._header_lines = b" HTTP/1.1\r\nhost: %b\r\n%b%b" % (host, header_lines, self._dialer.header_lines)
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
         self._keep_seconds = keep_seconds
@@ -103,20 +103,20 @@ class Http1Client:
         self,
         method: bytes,
         path: bytes,
-        lines: bytes,
+        header_lines: bytes,
         body: bytes,
         note: Note | None = None,
     ) -> Http1Answer:
         """Send a request; returns when the head of its answer is there. Raises HttpError.
 
-        lines: headers as they go over the wire, without host and content-length. note: is told once there is a
+        header_lines: headers as they go over the wire, without host and content-length. note: is told once there is a
         connection. The answer must be read to its end, or closed.
         """
         connection = self._reuse() or await self._connect()
         if note is not None:
             note.sent = True
         length = b"content-length: %d\r\n" % len(body) if body or method != b"GET" else b""
-        head = b"".join((method, b" ", self._prefix, path, self._lines, lines, length, b"\r\n"))
+        head = b"".join((method, b" ", self._prefix, path, self._header_lines, header_lines, length, b"\r\n"))
         while True:
             self._busy.add(connection)
             answer = Http1Answer(connection)
@@ -135,7 +135,7 @@ class Http1Client:
             connection = await self._connect()
 
     async def upload(
-        self, method: bytes, path: bytes, lines: bytes, body: StreamedBody, note: Note | None = None
+        self, method: bytes, path: bytes, header_lines: bytes, body: StreamedBody, note: Note | None = None
     ) -> Http1Answer:
         """`send` for a body that comes piece by piece. Raises HttpError, and what reading the body raises.
 
@@ -144,7 +144,7 @@ class Http1Client:
         connection = await self._connect()
         if note is not None:
             note.sent = True
-        head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._lines, lines, framing_of(body))
+        head = b"%b %b%b%b%b%b\r\n" % (method, self._prefix, path, self._header_lines, header_lines, framing_of(body))
         self._busy.add(connection)
         answer = Http1Answer(connection)
         try:
