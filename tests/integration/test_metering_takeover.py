@@ -9,6 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import redis
@@ -155,24 +156,63 @@ async def test_a_process_that_was_stopped_tells_nothing_of_its_past(books: Books
     assert books.booked() == books.owed
 
 
-async def test_a_process_that_was_stopped_right_before_a_call(books: Books, short_lives: None) -> None:
-    """Who goes on after a silence that was too long does not send what it was about to send."""
-    awake = asyncio.Event()
+@pytest.mark.parametrize("beats", [False, True], ids=["silent", "heard"])
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_process_that_was_stopped_right_before_a_call(
+    books: Books, short_lives: None, where: Literal["before", "after"], beats: bool
+) -> None:
+    """Who goes on after a silence that was too long does not send what it was about to send.
+
+    where: the stop is before, or after, it is written down that it is sent. beats: the process says that it lives, and
+    is believed so again, before it comes to the call.
+    """
+    stop, awake = asyncio.Event(), asyncio.Event()
 
     async def stopped(words: Words) -> None:
-        if words[:2] == ("HSET", keys.batches()):
+        if _notes_sent(words):
+            stop.set()
             await awake.wait()
 
-    victim = replace(books, ledger=tapped(books.store, after=stopped)).outbox("far")
+    ledger = tapped(books.store, before=stopped) if where == "before" else tapped(books.store, after=stopped)
+    victim, successor = replace(books, ledger=ledger).outbox("far"), books.outbox("near|1|1")
+    await books.spend(ANA)
+    working = asyncio.create_task(victim.flush())
+    await stop.wait()
+    await successor.flush()
+    await until(lambda: _told_by(successor))
+    if beats:
+        beating = asyncio.create_task(victim.beat())
+        await until(lambda: not victim._ownership.owned)
+    awake.set()
+    await working
+    if beats:
+        beating.cancel()
+    await books.told(successor)
+    assert len(books.reports()) == 1
+    assert books.booked() == books.owed
+
+
+async def test_a_process_that_was_stopped_while_another_could_not_tell(books: Books, short_lives: None) -> None:
+    """Its successor has written down the same usage as sent, and Zion fails: it is told in one batch all the same."""
+    stop, awake = asyncio.Event(), asyncio.Event()
+
+    async def stopped(words: Words) -> None:
+        if _notes_sent(words):
+            stop.set()
+            await awake.wait()
+
+    victim = replace(books, ledger=tapped(books.store, before=stopped)).outbox("far")
     successor = books.outbox("near|1|1")
     await books.spend(ANA)
     working = asyncio.create_task(victim.flush())
-    await until(lambda: _sent(books))
+    await stop.wait()
+    books.simulator.faults.set(status=503, times=1, path_prefix=BATCH)
     await successor.flush()
-    await until(lambda: _told_by(successor))
+    await until(lambda: _failed(successor))
     awake.set()
     await working
-    assert len(books.reports()) == 1
+    await until(lambda: _told_by(successor))
+    await books.told(successor)
     assert books.booked() == books.owed
 
 
@@ -360,8 +400,14 @@ async def _told_by(outbox: Outbox) -> bool:
     return outbox.delivered.taken > 0 and (await outbox.depth())[0] == 0
 
 
-async def _sent(books: Books) -> bool:
-    return int(await books.store.command("HLEN", "sentinel:batches")) > 0
+async def _failed(outbox: Outbox) -> bool:
+    await outbox.flush()
+    return outbox.delivered.failures > 0
+
+
+def _notes_sent(words: Words) -> bool:
+    """Whether this writes down that a batch is sent."""
+    return words[:2] == (keys.batches(), keys.deliverers()) and words[4:5] >= (b"{",)
 
 
 async def _called(books: Books) -> bool:

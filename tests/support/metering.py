@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import types
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sentinel.cache.redis import Store, open_store
+from sentinel.cache.redis import Script, Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
@@ -161,6 +161,13 @@ class _Tapped:
         await self._after(words)
         return answer
 
+    async def script(self, script: Script, names: Sequence[bytes], *args: Any) -> Any:
+        words = (*names, *args)
+        await self._before(words)
+        answer = await self._store.script(script, names, *args)
+        await self._after(words)
+        return answer
+
 
 async def _nothing(_: Words) -> None:
     return
@@ -169,7 +176,8 @@ async def _nothing(_: Words) -> None:
 def tapped(store: Store, *, before: Tap = _nothing, after: Tap = _nothing) -> RedisLedger:
     """A ledger on this store, whose single commands are told before they are sent, and after they were answered.
 
-    What is told may wait, or raise what the caller of the command shall hear.
+    So are scripts that are not about accounts, as their keys and arguments. What is told may wait, or raise what the
+    caller of the command shall hear.
     """
     return RedisLedger(cast("Store", _Tapped(store, before, after)), POLICY)
 

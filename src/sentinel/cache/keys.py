@@ -123,6 +123,11 @@ def batches() -> bytes:
     return b"%bsentinel:batches" % _prefix
 
 
+def deliverers() -> bytes:
+    """The partitions, by who took them over last: only they note batches as sent. On the shard of `batches`."""
+    return b"%bsentinel:deliverers:{%b}" % (_prefix, batches())
+
+
 def unreadable_batches() -> bytes:
     """Batches that cannot be read, by their key, for an operator."""
     return b"%bsentinel:batches:unreadable" % _prefix

@@ -1,15 +1,18 @@
 """The batches on their way, in Redis: written down right before they are sent, with the answer right after it came.
 
-So whoever takes over a partition knows whether a batch was sent, and whether it was answered.
+So whoever takes over a partition knows whether a batch was sent, and whether it was answered. Who had it before cannot
+note another one: a process may be stopped for longer than others wait for it, and go on right where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import resources
 
 import msgspec
 
 from sentinel.cache import keys
+from sentinel.cache.redis import Script
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.usage.batch import Batch, Item, portions
 from sentinel.usage.pacer import Pacer
@@ -28,20 +31,31 @@ NO_RECEIPT: Refusals = {-1: "no receipt"}
 """Somebody said yes, without a receipt. Who does not know this takes it for a yes."""
 
 
+class PartitionsTaken(Exception):
+    """Somebody has taken over partitions of a batch, which must not be sent."""
+
+
 class BatchStore:
     """The batches of all processes. Every method may raise RedisUnavailable.
 
-    pacer: waits between the steps of what would hold up requests. remember_seconds: how long what was done with is
+    name: this process among those who deliver. pacer: waits between the steps of what would hold up requests.
+    remember_seconds: how long what was done with is
     known, should Redis forget it.
     """
 
     def __init__(
         self,
         ledger: RedisLedger,
+        name: str,
         pacer: Pacer,
         quarantine: Quarantine,
         remember_seconds: float = REMEMBER_SECONDS,
     ) -> None:
+        self._take_over, self._note_sent = (
+            Script.of(resources.files(__package__).joinpath(f"{what}.lua").read_text())
+            for what in ("take_over", "note_sent")
+        )
+        self._name = name.encode()
         self._ledger = ledger
         self._store = ledger.store
         self._pacer = pacer
@@ -49,9 +63,17 @@ class BatchStore:
         self._done: RecentIds[str] = RecentIds(remember_seconds)
 
     async def note_sent(self, batch: Batch) -> None:
-        """Write down that this batch is sent from now on, with what was booked for its users before that."""
+        """Write down that this batch is sent from now on, with what was booked for its users before that.
+
+        Raises PartitionsTaken, with nothing written down.
+        """
         await self._pacer.run(self._look_up, portions(batch.items, _ITEMS_LOOKED_UP, lambda item: item.partition))
-        await self._store.command("HSET", keys.batches(), batch.key, msgspec.json.encode(batch))
+        partitions = {item.partition for item in batch.items}
+        names = keys.batches(), keys.deliverers()
+        written = msgspec.json.encode(batch)
+        args = (self._name, batch.key.encode(), written, *(b"%d" % p for p in partitions))
+        if not await self._store.script(self._note_sent, names, *args):
+            raise PartitionsTaken
 
     async def _look_up(self, items: Sequence[Item]) -> None:
         before = await self._ledger.known_used([item.user for item in items])
@@ -71,13 +93,16 @@ class BatchStore:
         self._done.add((batch.key,))
         await self._store.command("HDEL", keys.batches(), batch.key, batch.key.encode() + _ANSWER)
 
-    async def batches(self) -> list[tuple[Batch, Refusals | None]]:
-        """All batches that were sent, of all processes, with the answer where it came.
+    async def take_over(self, partitions: Collection[int]) -> list[tuple[Batch, Refusals | None]]:
+        """From now on these partitions are delivered by this process, and batches of others' past come to no end.
 
-        Not those that we were done with. What was booked of them the record store remembers; to ask the governance
-        would tell nothing, for it has booked later ones since.
+        Returns all batches that were sent, of all processes, with the answer where it came. Not those that we were done
+        with: what was booked of them the record store remembers. To ask the governance would tell nothing, for it has
+        booked later ones since.
         """
-        fields = pairs(await self._store.command("HGETALL", keys.batches()))
+        names = keys.batches(), keys.deliverers()
+        told = await self._store.script(self._take_over, names, self._name, *(b"%d" % p for p in partitions))
+        fields = pairs(told)
         found = []
         for key, value in fields.items():
             if key.endswith(_ANSWER):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import structlog
 
@@ -23,7 +24,10 @@ _NOBODY = "sentinel-nobody"
 
 
 class Confirmation:
-    """Of one process. patience_seconds: how long a batch waits for a governance that is there and does not tell."""
+    """Of one process. patience_seconds: how long a batch waits for a governance that is there and does not tell.
+
+    is_ours: whether nobody else can have taken over what we work on.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Confirmation:
         batches: BatchStore,
         receipts: Receipts,
         isolation: FaultIsolation,
+        is_ours: Callable[[], bool],
         *,
         patience_seconds: float,
     ) -> None:
@@ -42,6 +47,7 @@ class Confirmation:
         self._batches = batches
         self._receipts = receipts
         self._isolation = isolation
+        self._is_ours = is_ours
         self._patience_seconds = patience_seconds
 
     async def confirm(self, held: HeldBatch) -> None:
@@ -63,7 +69,8 @@ class Confirmation:
                 found.tell(user, None)
             else:
                 found.tell(user, quota.used, quota.told)
-        await self._resolve(held, found)
+        if self._is_ours():
+            await self._resolve(held, found)
 
     async def _is_patience_over(self, held: HeldBatch) -> bool:
         """Whether the governance is there and has not told what is booked for too long. While it is away we can wait.

@@ -32,9 +32,9 @@ class Delivery:
         batches: BatchStore,
         receipts: Receipts,
         isolation: FaultIsolation,
+        is_ours: Callable[[], bool],
         *,
         unconfirmed_seconds: float,
-        is_ours: Callable[[], bool],
     ) -> None:
         self._governance = governance
         self._calls = calls
@@ -46,7 +46,7 @@ class Delivery:
         self._is_ours = is_ours
 
     async def send(self, held: HeldBatch) -> None:
-        """Send this batch, and take the answer. Raises RedisUnavailable."""
+        """Send this batch, and take the answer. Raises PartitionsTaken, RedisUnavailable."""
         batch = held.batch
         if not held.sent:
             # Nobody has this batch, so its numbers are those before it, and may be renewed before each attempt.

@@ -18,7 +18,7 @@ from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.governance.port import Governance
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS
-from sentinel.usage.batch_store import BatchStore
+from sentinel.usage.batch_store import BatchStore, PartitionsTaken
 from sentinel.usage.confirmation import Confirmation
 from sentinel.usage.dead_letters import DeadLetters
 from sentinel.usage.delivery import Delivery
@@ -72,7 +72,7 @@ class Outbox:
         self._ownership = PartitionOwnership(ledger.store, timings.lease_seconds, name)
         quarantine = Quarantine(ledger.store, on_unreadable)
         self._records = RecordStore(ledger, self._pacer, quarantine, timings.remember_seconds)
-        self._batches = BatchStore(ledger, self._pacer, quarantine, timings.remember_seconds)
+        self._batches = BatchStore(ledger, self._ownership.name, self._pacer, quarantine, timings.remember_seconds)
         self._scheduler = Scheduler(lambda: secrets.token_hex(16), timings.backoff_scale)
         calls = CallPacer(calls_per_second, lambda: self._ownership.count)
         receipts = Receipts(self._records, self._batches, self.delivered)
@@ -84,10 +84,8 @@ class Outbox:
             OutageDetector(timings.outage_seconds),
             self.delivered,
         )
-        shared = governance, calls, self._scheduler, self._batches, receipts, isolation
-        self._delivery = Delivery(
-            *shared, unconfirmed_seconds=timings.unconfirmed_seconds, is_ours=lambda: self._is_ours
-        )
+        shared = governance, calls, self._scheduler, self._batches, receipts, isolation, lambda: self._is_ours
+        self._delivery = Delivery(*shared, unconfirmed_seconds=timings.unconfirmed_seconds)
         self._confirmation = Confirmation(*shared, patience_seconds=timings.patience_seconds)
         self._recovery = Recovery(
             self._scheduler,
@@ -179,16 +177,22 @@ class Outbox:
             held = await self._next()
             if held is None:
                 return self._scheduler.empty
-            if self._is_ours and self._known:
-                await self._work(held)
-            else:
-                # Somebody may have taken over from us meanwhile.
-                self._known, self._look_at = False, 0.0
+            try:
+                if self._is_ours:
+                    await self._work(held)
+                    continue
+            except PartitionsTaken:
+                log.info("others deliver meanwhile what was about to be sent")
+            # Somebody may have taken over from us.
+            self._known, self._look_at = False, 0.0
 
     @property
     def _is_ours(self) -> bool:
-        """Whether nobody else can have taken what we work on."""
-        return self._ownership.certain and self._connects == self._store.connects
+        """Whether nobody else can have taken what we work on.
+
+        A heartbeat may have said anew that we live, after others had taken us for dead: what is ours has changed then.
+        """
+        return self._known and self._ownership.certain and self._connects == self._store.connects
 
     async def _look(self) -> None:
         """Settle which partitions are ours, and recall what there is if that has changed."""

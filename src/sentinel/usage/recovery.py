@@ -38,7 +38,7 @@ class Recovery:
         self._scheduler.clear()
         await self._records.prepare(owned)
         known: set[tuple[int, str]] = set()
-        for batch, noted in await self._batches.batches():
+        for batch, noted in await self._batches.take_over(owned):
             refusals = self._receipts.known(batch, noted)
             if batch.home in owned and refusals is not None and refusals != NO_RECEIPT:
                 await self._receipts.apply(batch, refusals, None)
