@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ WHOLE = json.dumps(
     indent=1,
 ).encode()
 
+_PARTS = 2**20
+
 
 class Scene:
     """One stream, and the time that passes in it."""
@@ -46,7 +49,8 @@ class Scene:
             self.task = asyncio.create_task(self.stage.exchange(self.client).run())
         async with asyncio.timeout(PATIENCE_SECONDS):
             await reached.wait()
-        self._now = max(self._now, monotonic())
+        # In whole parts of a second, so that what is added to it is exact: 14 and then 1 are 15.
+        self._now = max(self._now, math.ceil(monotonic() * _PARTS) / _PARTS)
         self.passes(0)
 
     def passes(self, seconds: float) -> None:
