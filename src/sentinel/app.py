@@ -40,6 +40,7 @@ from sentinel.observability.observer import Observers
 from sentinel.observability.request_log import RequestLog
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
+from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.registry import Registry, Target
@@ -53,6 +54,7 @@ from sentinel.server.workers import die_with_parent
 from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_threads, pause
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.counter import TokenCounter
+from sentinel.usage.job_store import JobStore
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.reconciliation import Reconciler
 from sentinel.usage.spool import Spool
@@ -191,9 +193,20 @@ def build(
         on_unreadable=unreadable,
     )
     reconciler = Reconciler(ledger)
+    registry, counter = Registry(Target("openai", provider)), TokenCounter()
+    job_store = JobStore(ledger, unreadable)
+    follower = JobFollower(
+        job_store,
+        registry,
+        counter,
+        lease_seconds=settings.lease_seconds,
+        on_billed=lambda model, cost: metrics.job_billed(catalog.label(model), cost),
+    )
     leases = LeaseKeeper(admission, cache, settings.lease_seconds)
     keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, exchange_tasks)
-    gauges = Gauges(metrics, Sources(leases, lines, outbox, reconciler, requests, store, store_health, tracker))
+    gauges = Gauges(
+        metrics, Sources(job_store, leases, lines, outbox, reconciler, requests, store, store_health, tracker)
+    )
 
     async def start_store() -> None:
         await store.start()
@@ -228,6 +241,7 @@ def build(
                 close=lambda: outbox.stop(FLUSH_SECONDS),
                 loops={"heartbeat": outbox.beat, "outbox": outbox.run},
             ),
+            Service("jobs", loops={"jobs": follower.run}),
             Service(
                 "leases",
                 loops={"leases": leases.run, "lost leases": lambda: leases.run_for_losses(lambda: store.connects)},
@@ -243,10 +257,11 @@ def build(
     deps = Dependencies(
         cache=cache,
         ledger=admission,
-        counter=TokenCounter(),
-        registry=Registry(Target("openai", provider)),
+        counter=counter,
+        registry=registry,
         tracker=tracker,
         ownership=Ownership(OwnerRecords(store), settings.shared_objects),
+        follower=follower,
         leases=leases,
         keepalive=keepalive,
         tasks=exchange_tasks,

@@ -21,12 +21,13 @@ from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import AppError
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import OutputEstimator
-from sentinel.limits.policy import Policy, Quota
+from sentinel.limits.policy import Cost, Policy, Quota
 from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
+from sentinel.proxy.job_follower import JobFollower, JobTimings
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
@@ -35,6 +36,7 @@ from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
 from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
+from sentinel.usage.job_store import JobStore
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
 from tests.support.streams import entries
@@ -81,8 +83,8 @@ class Gate:
 class Provider:
     """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised.
 
-    refuses: status and body of the answers to the first requests. gate: before the head of an answer. blanks: come
-    before the rest of a whole answer, one by one.
+    objects: what it tells of these paths, an exception is raised. refuses: status and body of the answers to the first
+    requests. gate: before the head of an answer. blanks: come before the rest of a whole answer, one by one.
     """
 
     status: int = 200
@@ -94,6 +96,8 @@ class Provider:
     failure: AppError | None = None
     refuses: list[tuple[int, bytes]] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
+    objects: dict[str, bytes | Exception] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     read: list[bytes] = field(default_factory=list)
     opened: int = 0
     closed: int = 0
@@ -133,7 +137,12 @@ class Provider:
         return _Stream(self, *self.refuses.pop(0)) if self.refuses else _Stream(self, self.status, self.body)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
-        raise AssertionError
+        await asyncio.sleep(0)
+        self.asked.append(path)
+        told = self.objects.get(path)
+        if isinstance(told, Exception):
+            raise told
+        return ProviderAnswer(404 if told is None else 200, b"", b"up_2", told or b"{}")
 
     async def close(self) -> None:
         return
@@ -280,21 +289,35 @@ class _Cache:
 class Stage:
     """Everything an exchange needs, and what it left behind."""
 
-    def __init__(self, store: Store, folder: Path, *, drain: bool = False, default_output: int = 1000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        drain: bool = False,
+        default_output: int = 1000,
+        jobs_ledger: RedisLedger | None = None,
+    ) -> None:
         self.ledger = RedisLedger(store, Policy((), 5, 30_000, 300_000, 3_600_000))
         self.tasks = Tasks()
         self.ended: list[RequestContext] = []
         self.provider = Provider()
+        self._registry = Registry(Target("scripted", self.provider))
         cache = _Cache(self.ledger)
         self.leases = LeaseKeeper(self.ledger, cache, 30)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
+        self.billed: list[tuple[str, Cost]] = []
+        self.unreadable: list[str] = []
+        self.jobs = JobStore(self.ledger, self.unreadable.append)
+        self.follower = self.another_follower(jobs_ledger)
         self.deps = Dependencies(
             cache=cache,  # type: ignore[arg-type]
             ledger=self.ledger,
             counter=TokenCounter(),
-            registry=Registry(Target("scripted", self.provider)),
+            registry=self._registry,
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
             ownership=Ownership(OwnerRecords(store), ()),
+            follower=self.follower,
             leases=self.leases,
             keepalive=self.keepalive,
             tasks=self.tasks,
@@ -311,6 +334,17 @@ class Stage:
         self._count += 1
         return Exchange(
             self.deps, endpoint, client.side, RequestContext(f"req_{self._count}", endpoint.route, monotonic())
+        )
+
+    def another_follower(self, ledger: RedisLedger | None = None, missing: float = 60.0) -> JobFollower:
+        """Who looks after jobs, as another process would, through a ledger of its own; missing: as in JobTimings."""
+        return JobFollower(
+            self.jobs if ledger is None else JobStore(ledger),
+            self._registry,
+            TokenCounter(),
+            lease_seconds=30,
+            on_billed=lambda model, cost: self.billed.append((model, cost)),
+            timings=JobTimings(pause=0, longest_pause=0, taken=20, missing=missing, patience=0),
         )
 
     async def limit(self, output: int) -> None:

@@ -282,7 +282,6 @@ class TestBytes:
     [
         ({"model": MODEL}, "missing_required_parameter", "input"),
         ({"input": "hi"}, "missing_required_parameter", "model"),
-        (asked(background=True), "unsupported_parameter", "background"),
         ({"model": MODEL, "input": [{"role": "user", "content": [{"type": "input_text", "text": 7}]}]}, "invalid_type",
          "input[0].content[0].text"),
         (b'{"model":"m","input":"a","max_output_tokens":1,"max_output_tokens":9}', "invalid_json", "max_output_tokens"),

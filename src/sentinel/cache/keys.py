@@ -118,6 +118,16 @@ def forget() -> str:
     return f"{_prefix.decode()}sentinel:forget"
 
 
+def jobs(partition: int) -> bytes:
+    """What goes on at the provider and is not billed yet, by its id there."""
+    return b"%bsentinel:{%d}:jobs" % (_prefix, partition)
+
+
+def jobs_due(partition: int) -> bytes:
+    """Sorted set of the jobs by when each is to be looked at."""
+    return b"%bsentinel:{%d}:jobs:due" % (_prefix, partition)
+
+
 def batches() -> bytes:
     """Batches that were sent to Zion and are not done with, by their key; and Zion's answer to each that has one."""
     return b"%bsentinel:batches" % _prefix

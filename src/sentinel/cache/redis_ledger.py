@@ -171,6 +171,14 @@ class RedisLedger:
         )
         return _SETTLED[await self.store.run(self._settle, account.account, call)]
 
+    async def settle_job(self, reservation: Reservation, spent: Cost, started_ms: int, job: str) -> bool:
+        """Settle what a job has cost, and forget the job; False if that was done before. job: its id."""
+        account, bucket = keys.account_keys(reservation.user), keys.settled_bucket(started_ms)
+        touched = (*account.settle(started_ms), keys.jobs(account.partition), keys.jobs_due(account.partition))
+        numbers = _seven(self.now_ms, 0, *spent, bucket, False)
+        done = await self.store.script(self._settle, touched, reservation.id, _who(reservation), numbers, job)
+        return bool(_SETTLED[done])
+
     async def incarnations(self) -> list[bytes]:
         """For each partition a name that is another one once Redis was emptied."""
         names = [keys.life(p) for p in range(keys.PARTITIONS)]

@@ -141,6 +141,10 @@ class Endpoint(ABC, Generic[R]):
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
 
+    def job_kind(self, request: R) -> str:  # noqa: ARG002
+        """The kind of job that the provider goes on with after its answer, such as `responses`; "" = it does not."""
+        return ""
+
     def created(self, told: bytes) -> tuple[str, ...]:  # noqa: ARG002
         """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""
         return ()

@@ -2,7 +2,7 @@
 
 What a response is told of what lies at the provider (`previous_response_id`, `conversation`, `prompt`, files) is input
 that nobody here sees: the provider's usage bills it. Each must be the caller's own (P7). A response in the background
-is answered before it is generated, so its request is refused.
+is answered before it is generated: it is a job, which is followed until it ends (`proxy/job_follower.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sentinel.endpoints.endpoint import UNCHANGED, Changes, Endpoint, OutputBoun
 from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.responses_stream import ResponsesMeter
 from sentinel.endpoints.strict_json import Shape
-from sentinel.error import AppError, MissingParameter, UnsupportedParameter
+from sentinel.error import AppError, MissingParameter
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.sse import data_of
@@ -42,12 +42,13 @@ _SHAPE: Shape = {
 
 
 class ResponsesRequest(Struct, gc=False):
-    """What is decided on of a request. chat: what it is counted as."""
+    """What is decided on of a request. chat: what it is counted as. background: it is generated after its answer."""
 
     model: str
     stream: bool | None
     client_max: int | None
     chat: ChatRequest
+    background: bool = False
 
 
 class ResponsesEndpoint(Endpoint[ResponsesRequest]):
@@ -70,16 +71,13 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
     path = b"/responses"
 
     def read(self, body: bytes) -> ResponsesRequest:
-        """The request in a body. Raises InvalidJson, InvalidType, MissingParameter, UnsupportedParameter."""
+        """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
         fields, chat = json_body.read(read_body, _SHAPE, body)
         if not fields.has_input:
             raise MissingParameter("Missing required parameter: 'input'.", param="input")
-        if fields.background:
-            raise UnsupportedParameter(
-                "Unsupported parameter: 'background' is not supported by this proxy. Use 'stream' for long responses.",
-                param="background",
-            )
-        return ResponsesRequest(fields.model, fields.stream, fields.max_output_tokens, chat)
+        return ResponsesRequest(
+            fields.model, fields.stream, fields.max_output_tokens, chat, background=bool(fields.background)
+        )
 
     def count(self, request: ResponsesRequest, counter: TokenCounter) -> int:
         """The input tokens that can be seen: instructions, items, tools, text format."""
@@ -92,7 +90,9 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
     def bound(self, request: ResponsesRequest) -> OutputBound:
         """What the request says of its output; its maximum is one of all items, and of what is thought unseen."""
         hides = hides_output(request.model)
-        return OutputBound(1, 1, request.client_max, None, bool(request.stream) and not hides, True, hides, LEAST_MAX)
+        # In the background it goes on when its stream is ended.
+        in_sight = bool(request.stream) and not hides and not request.background
+        return OutputBound(1, 1, request.client_max, None, in_sight, True, hides, LEAST_MAX)
 
     def changes(self, request: ResponsesRequest, bound: OutputBound, output_max: int | None) -> Changes:  # noqa: ARG002
         """A maximum is told where there is one; usage is told unasked."""
@@ -125,6 +125,10 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
         return responses_stream.refusal(status, body)
+
+    def job_kind(self, request: ResponsesRequest) -> str:
+        """A response in the background is a job."""
+        return "responses" if request.background else ""
 
     def created(self, told: bytes) -> tuple[str, ...]:
         """The response and its items, where the provider keeps them (`store`)."""

@@ -15,6 +15,7 @@ from sentinel.memory_budget import MemoryBudget
 from sentinel.observability.logs import LineWriter
 from sentinel.observability.metrics import Metrics
 from sentinel.tasks import pause
+from sentinel.usage.job_store import JobStore
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.reconciliation import Reconciler
 from sentinel.usage.tracker import BatchingUsageTracker
@@ -26,8 +27,13 @@ _EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What gauges read. leases: the reservations that are open; requests: the memory of all that is not answered."""
+    """What gauges read.
 
+    jobs: those that are followed; leases: the reservations that are open; requests: the memory of all that is not
+    answered.
+    """
+
+    jobs: JobStore
     leases: Sized
     lines: LineWriter
     outbox: Outbox
@@ -52,6 +58,7 @@ class Gauges:
             self.read()
             try:
                 await self.read_outbox()
+                self._metrics.jobs.set(await self._sources.jobs.count())
             except RedisUnavailable:
                 log.debug("the gauges wait for redis")
             await pause(_EVERY_SECONDS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from sentinel.limits.policy import Cost
 from sentinel.proxy.logging import Level, RequestContext
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -112,6 +113,7 @@ class Metrics:
         )
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
+        self.jobs = self._gauge("sentinel_jobs", "Background responses and batches that are followed")
         self.spooled = self._gauge("sentinel_spool_depth", "Settlements that wait for Redis on disk", "livesum")
         self.degraded = self._gauge("sentinel_degraded", "1 while Redis is away, or refuses what requests do")
         self.in_flight = self._gauge("sentinel_requests_in_flight", "Requests that hold a reservation", "livesum")
@@ -160,6 +162,11 @@ class Metrics:
             self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
         if context.tokens_from != "none":
             series.charged(context)
+
+    def job_billed(self, model_label: str, cost: Cost) -> None:
+        """Count the tokens of a job that has ended after its request."""
+        self.tokens.labels("prompt", model_label).inc(cost.input)
+        self.tokens.labels("completion", model_label).inc(cost.output)
 
     def flush(self) -> None:
         """Hand what requests have added up to prometheus-client; called every second, and before a scrape."""

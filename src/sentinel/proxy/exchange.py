@@ -18,6 +18,7 @@ import structlog
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, InternalError, RequestTimeout, RequestTooLarge, ServiceUnavailable, headers_of
+from sentinel.limits.policy import Cost
 from sentinel.middleware import auth
 from sentinel.proxy import billing, outcome, reservation
 from sentinel.proxy import headers as passing
@@ -69,7 +70,7 @@ class Exchange(ExchangeState):
             finally:
                 spent = self._end()
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
-                await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
+                await self._settle(spent.cost)
             if self.created:
                 await deps.ownership.record(user.id, self.created)
             if (rest := complete()) is not None:
@@ -110,6 +111,13 @@ class Exchange(ExchangeState):
             source = "estimate"
         context.has_spent(spent.cost, source, spent.cached_tokens, spent.reasoning_tokens)
         return spent
+
+    async def _settle(self, cost: Cost) -> None:
+        """Replace the reservation by what was spent; that of a job stays until the job ends."""
+        if self.job is None:
+            await self.deps.tracker.settle(self.reservation, cost, self.verdict.now_ms)
+        elif self.job_is_over:
+            await self.deps.follower.settle(self.job, cost)
 
     def _unwatch(self) -> None:
         """No comments keep the client waiting from now on."""

@@ -8,7 +8,7 @@ from functools import partial
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.proxy import headers as passing
-from sentinel.proxy import reservation
+from sentinel.proxy import jobs, reservation
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.registry import Target
@@ -24,6 +24,8 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     """
     deps, client, context = exchange.deps, exchange.client, exchange.context
     request, endpoint = exchange.request, exchange.endpoint
+    if endpoint.job_kind(request):
+        jobs.demand_followers(exchange)
     exchange.lease = deps.leases.hold(exchange.reservation, exchange.verdict, context.identified)
     client.watch(deps.tasks)
     if client.gone:

@@ -19,6 +19,7 @@ from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
+from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderRequest, ProviderStream
@@ -27,6 +28,7 @@ from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.input_ratio import InputRatio
+from sentinel.usage.job_store import Job
 from sentinel.usage.tracker import BatchingUsageTracker
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Dependencies:
     registry: Registry
     tracker: BatchingUsageTracker
     ownership: Ownership
+    follower: JobFollower
     leases: LeaseKeeper
     keepalive: StreamKeepAlive
     tasks: Tasks
@@ -74,12 +77,14 @@ class ExchangeState:
 
     upstream: the request as it was sent on last. stream: the provider's answer, as long as it is open.
     is_refused: the provider has answered with an error. spent: what it has cost so far. references: the provider's
-    objects that it names; created: the ids of those that its answer has.
+    objects that it names; created: the ids of those that its answer has. job: what the provider goes on with, if that
+    is followed; job_is_over: its end was seen here.
     """
 
     __slots__ = (
         "answer_claim", "body", "bound", "client", "context", "counted", "created", "deps", "endpoint", "is_refused",
-        "lease", "references", "relay", "request", "reservation", "spent", "stream", "upstream", "verdict", "watched",
+        "job", "job_is_over", "lease", "references", "relay", "request", "reservation", "spent", "stream", "upstream",
+        "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
@@ -104,6 +109,8 @@ class ExchangeState:
         self.spent = SPENT_NOTHING
         self.references: tuple[Reference, ...] = ()
         self.created: tuple[str, ...] = ()
+        self.job: Job | None = None
+        self.job_is_over = False
         self.answer_claim: Claim | None = None
         self.watched: Watched | None = None
 

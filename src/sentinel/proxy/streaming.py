@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from sentinel.clock import monotonic
-from sentinel.proxy import billing, outcome, reservation
+from sentinel.proxy import billing, jobs, outcome, reservation
 from sentinel.proxy import headers as passing
 from sentinel.proxy.provider import ProviderStream
 from sentinel.proxy.relay import MOST_DRAINS, Relay, drain_seconds
@@ -21,6 +21,8 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     if monotonic() > exchange.lease.ends:
         # While there is a status to say it by. The relay looks again before it delivers anything.
         await deps.leases.take_up(exchange.lease)
+    if kind := exchange.endpoint.job_kind(exchange.request):
+        await jobs.follow_stream(exchange, kind, stream)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
     exchange.answer_claim = deps.answers.claim()
     relay = exchange.relay = Relay(
@@ -46,6 +48,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         raise
     finally:
         exchange.spent = _spent(exchange, relay)
+        exchange.job_is_over = relay.ended and meter.usage_is_final
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
     if exchange.endpoint.creates and not relay.at_limit:
         await exchange.note_created(meter.done)

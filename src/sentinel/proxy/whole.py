@@ -9,7 +9,7 @@ import structlog
 
 from sentinel.clock import monotonic
 from sentinel.error import PlaceTaken, UpstreamError
-from sentinel.proxy import billing, outcome, reservation
+from sentinel.proxy import billing, jobs, outcome, reservation
 from sentinel.proxy.provider import ProviderAnswer
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
 from sentinel.proxy.state import ExchangeState
@@ -25,11 +25,12 @@ Complete = Callable[[], Awaitable[None] | None]
 async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
     """Learn what a whole answer has cost. Raises PlaceTaken, and UpstreamError for one that is not for the client."""
     context, deps, endpoint = exchange.context, exchange.deps, exchange.endpoint
-    if endpoint.is_free and (instead := _free(exchange, answer)) is not None:
-        return partial(_complete, exchange, instead)
-    if answer.status != 200:
-        return _refused(exchange, answer)
+    if endpoint.is_free or answer.status != 200:
+        return _without_cost(exchange, answer)
     body, read_answer = answer.body, endpoint.read_answer
+    if (kind := endpoint.job_kind(exchange.request)) and await jobs.follow_whole(exchange, kind, body):
+        context.outcome = "ok"
+        return partial(_complete, exchange, answer)
     if exchange.answer_claim is not None:
         exchange.answer_claim.keep(len(body))
     reading = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await deps.beside(read_answer, body)
@@ -54,6 +55,13 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     if exchange.spent.cost.output < exchange.verdict.granted_output:
         reservation.learn(deps.estimator, exchange.reservation, exchange.bound, exchange.spent)
     return partial(_complete, exchange, answer)
+
+
+def _without_cost(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
+    """What is free, or was refused. Raises UpstreamError for a refusal that is not for the client."""
+    if exchange.endpoint.is_free and (instead := _free(exchange, answer)) is not None:
+        return partial(_complete, exchange, instead)
+    return _refused(exchange, answer)
 
 
 def _refused(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:

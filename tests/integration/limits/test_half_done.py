@@ -76,7 +76,7 @@ def ask(name: str, user: str = ANA) -> Reservation:
 
 
 async def build(ledger: RedisLedger) -> None:
-    """Two users, with everything that there can be: leases, some due, notes, records, a dead letter."""
+    """Two users, with everything that there can be: leases, some due, notes, records, a job, a dead letter."""
     await ledger.store.client.flushall()
     await ledger.store.client.xgroup_create(OUTBOX, keys.GROUP, "0", mkstream=True)
     ledger.now_ms = START_MS - 2 * LEASE_MS
@@ -92,6 +92,9 @@ async def build(ledger: RedisLedger) -> None:
     await started(ledger, "streaming", 80)
     await ledger.extend(ask("streaming"), 300, 50, 90, ledger.now_ms)
     await ledger.reserve(ask("waiting"))
+    name, due = keys.jobs(PARTITION), keys.jobs_due(PARTITION)
+    await ledger.store.command("HSET", name, "resp_1", "the record of `streaming`")
+    await ledger.store.command("ZADD", due, START_MS, "resp_1")
     await ledger.store.client.xreadgroup(keys.GROUP, "deliverer", {OUTBOX: ">"})
     buried = await records(ledger.store, "buried")
     letter = Letter(ask("buried"), ledger.now_ms, "refused")
@@ -181,6 +184,10 @@ CALLS: dict[str, tuple[int, Prepare]] = {
     "settle what nobody knows": (
         START_MS,
         plain(lambda ledger: ledger.settle(ask("lost"), Cost(1, 10, 200), START_MS)),
+    ),
+    "settle a job": (
+        START_MS,
+        plain(lambda ledger: ledger.settle_job(ask("streaming"), Cost(1, 10, 200), START_MS, "resp_1")),
     ),
     "extend": (START_MS, plain(lambda ledger: ledger.extend(ask("streaming"), 350, 100, 120, START_MS))),
     "extend what is noted": (START_MS, plain(lambda ledger: ledger.extend(ask("late"), 300, 100, 120, START_MS))),

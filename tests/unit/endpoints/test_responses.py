@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentinel.endpoints.endpoint import UNCHANGED
 from sentinel.endpoints.responses import LEAST_MAX, RESPONSES
-from sentinel.error import AppError, InternalError, InvalidJson, InvalidType, MissingParameter, UnsupportedParameter
+from sentinel.error import AppError, InternalError, InvalidJson, InvalidType, MissingParameter
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.usage import Usage
@@ -30,7 +30,6 @@ def body(given: Any = "hi", **fields: Any) -> bytes:
         (b'{"model":"m"}', MissingParameter, "input"),
         (b'{"model":"m","input":null,"prompt":null,"conversation":null}', MissingParameter, "input"),
         (b'{"input":"hi"}', MissingParameter, "model"),
-        (body(background=True), UnsupportedParameter, "background"),
         (body(background="yes"), InvalidType, "background"),
         (body(7), InvalidType, "input"),
         (body(["hi"]), InvalidType, "input[0]"),

@@ -1,12 +1,24 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
--- KEYS: account, leases, lease index, outbox, settled ids. ARGV: id, who, and as doubles: now (0 = this Redis' clock),
--- when it was spent (0 = now), requests, input, output, number of the set of settled ids, 1 = unsure: it was tried so long
--- ago that the set may have forgotten. Answer: 1 settled now, 0 was settled before, 2 nobody knows, and nothing is done.
+-- KEYS: account, leases, lease index, outbox, settled ids; of a job also jobs, and when they are due. ARGV: id, who, and as
+-- doubles: now (0 = this Redis' clock), when it was spent (0 = now), requests, input, output, number of the set of settled
+-- ids, 1 = unsure: it was tried so long ago that the set may have forgotten; of a job also its id.
+-- Answer: 1 settled now, 0 was settled before, 2 nobody knows, and nothing is done.
 local id, who = ARGV[1], ARGV[2]
 local now, at, requests, input, output, bucket, unsure = unpack_from('<ddddddd', ARGV[3])
 -- Settling takes a lease away, and the note of one that has ended: while either is there it was not carried out.
 if unsure == 1 and call('SISMEMBER', KEYS[5], id) == 0 then
   if call('HEXISTS', KEYS[2], id) + call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
+end
+-- A job is settled as long after its start as it takes: there it is the record of the job that tells.
+if KEYS[6] then
+  local job, due = call('HGET', KEYS[6], ARGV[4]), call('ZSCORE', KEYS[7], ARGV[4])
+  if not job then return 0 end
+  call('HDEL', KEYS[6], ARGV[4])
+  undoing('HSET', KEYS[6], ARGV[4], job)
+  if due then
+    call('ZREM', KEYS[7], ARGV[4])
+    undoing('ZADD', KEYS[7], due, ARGV[4])
+  end
 end
 if call('SADD', KEYS[5], id) == 0 then return 0 end
 undoing('SREM', KEYS[5], id)

@@ -1,0 +1,80 @@
+"""How far a job is, by what its provider tells: a response in the background, or a batch. Decides.
+
+Source: OpenAI API reference, "Background mode", "Batch": a job has a status, and its usage once it has ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from sentinel.proxy.sse import data_of, split_events
+from sentinel.tokens.loose import Reading, parse
+from sentinel.tokens.responses_answer import read_answer
+from sentinel.tokens.usage import NOTHING, read_usage
+
+_ENDED = {
+    "responses": frozenset(("completed", "incomplete", "failed", "cancelled")),
+    "batches": frozenset(("completed", "failed", "expired", "cancelled")),
+}
+"""The statuses in which a job of this kind is over. One that nobody knows may be followed by others."""
+
+KINDS = frozenset(_ENDED)
+"""The families of paths whose objects are jobs."""
+
+
+class Progress(Struct, frozen=True, gc=False):
+    """What is told of a job. is_over: it has ended. reading: what it has cost, and said; requests: how many it was.
+
+    model: as the provider names it, "" where it does not.
+    """
+
+    id: str
+    is_over: bool
+    reading: Reading
+    requests: int = 1
+    model: str = ""
+
+
+def progress_of(kind: str, body: bytes) -> Progress | None:
+    """How far the job is that this object is; None where it is none of this kind."""
+    value = parse(body)
+    return _progress(kind, value, body) if isinstance(value, dict) else None
+
+
+def progress_of_stream(kind: str, begun: bytes) -> Progress | None:
+    """How far the job is that a stream is about, by the first of its events; begun: how the stream begins."""
+    for event in split_events(begun):
+        value = parse(data_of(event) or b"")
+        if isinstance(value, dict) and isinstance(response := value.get("response"), dict):
+            return _progress(kind, response, b"")
+    return None
+
+
+def _progress(kind: str, value: dict[str, Any], body: bytes) -> Progress | None:
+    id_, status = value.get("id"), value.get("status")
+    if kind not in _ENDED or not isinstance(id_, str) or not isinstance(status, str):
+        return None
+    is_over = status in _ENDED[kind]
+    if kind == "responses":
+        return Progress(id_, is_over, (read_answer(body) if is_over else None) or Reading())
+    return Progress(id_, is_over, Reading(usage=read_usage(value.get("usage"))), _completed(value), _model(value))
+
+
+def has_cost(progress: Progress) -> bool:
+    """Whether what has ended is billed: an error that comes without usage costs nothing (DESIGN P2)."""
+    reading = progress.reading
+    return reading.usage != NOTHING or bool(reading.texts) or not reading.failed
+
+
+def _completed(batch: dict[str, Any]) -> int:
+    """The requests of a batch that were answered."""
+    counts = batch.get("request_counts")
+    completed = counts.get("completed") if isinstance(counts, dict) else None
+    return completed if isinstance(completed, int) and completed > 0 else 0
+
+
+def _model(batch: dict[str, Any]) -> str:
+    model = batch.get("model")
+    return model if isinstance(model, str) else ""

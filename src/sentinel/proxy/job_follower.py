@@ -1,0 +1,192 @@
+"""Follows jobs until they end, and bills them: a response in the background, a batch (DESIGN P2).
+
+Every process looks for jobs that are due, in all partitions, and takes them for a while; so one goes on being followed
+whoever dies. Until a job ends its reservation is renewed as a lease is. A client that asks for its job may be who
+finds its end: it is billed then, before the client hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from urllib.parse import quote
+
+import structlog
+from msgspec.structs import replace
+
+from sentinel.cache import keys
+from sentinel.clock import monotonic, now_ms
+from sentinel.endpoints.jobs import Progress, has_cost, progress_of
+from sentinel.error import RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.limits.policy import FREE, Cost
+from sentinel.proxy import billing
+from sentinel.proxy.registry import Registry
+from sentinel.tasks import pause
+from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.usage import NOTHING
+from sentinel.usage.job_store import Job, JobStore
+
+log = structlog.get_logger()
+
+_EVERY_SECONDS = 1.0
+_AGAIN_SECONDS = 0.1
+_OF_ITS_AGE = 8
+"""A job is looked at again after an eighth of the time that it has taken so far."""
+_AT_ONCE = 16
+"""Jobs that one process asks for at the same time, and takes of one partition at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimings:
+    """Seconds. pause, longest_pause: between two looks at a job, the first and the last that grow with its age.
+
+    taken: so long nobody else looks at it; who dies meanwhile holds it up by no more. missing: so long a job is waited
+    for that its provider does not know. patience: so long Redis is waited for to write one down.
+    """
+
+    pause: float = 2.0
+    longest_pause: float = 60.0
+    taken: float = 20.0
+    missing: float = 60.0
+    patience: float = 5.0
+
+
+class JobFollower:
+    """Of one process. on_billed: told the model and the cost of each job that has ended."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        registry: Registry,
+        counter: TokenCounter,
+        *,
+        lease_seconds: float,
+        on_billed: Callable[[str, Cost], None] = lambda _model, _cost: None,
+        timings: JobTimings | None = None,
+    ) -> None:
+        self._timings = timings or JobTimings()
+        self._jobs = jobs
+        self._registry = registry
+        self._counter = counter
+        self._renew_seconds = lease_seconds / 3
+        self._on_billed = on_billed
+
+    async def run(self) -> None:
+        """Look for ever, at moments of its own."""
+        while True:
+            await pause(_EVERY_SECONDS * (0.5 + random.random()))  # noqa: S311 (no secret)
+            try:
+                await self.look()
+            except RedisRefused:
+                raise
+            except RedisUnavailable:
+                log.debug("jobs wait for redis")
+
+    async def look(self) -> None:
+        """Look at all jobs that are due. Raises RedisUnavailable."""
+        partitions = range(keys.PARTITIONS)
+        taken_seconds = min(self._timings.taken, 2 * self._renew_seconds)
+        due = await asyncio.gather(*(self._jobs.due(p, taken_seconds, _AT_ONCE) for p in partitions))
+        found = [job for jobs in due for job in jobs]
+        for start in range(0, len(found), _AT_ONCE):
+            await asyncio.gather(*map(self._look_at, found[start : start + _AT_ONCE]))
+
+    async def begin(self, job: Job) -> bool:
+        """Follow this job from now on; False if Redis is away for so long that it cannot be written down."""
+        until = monotonic() + self._timings.patience
+        while True:
+            try:
+                return await self._jobs.put(job, self._timings.pause)
+            except RedisUnavailable:
+                if monotonic() > until:
+                    return False
+            await pause(_AGAIN_SECONDS)
+
+    async def saw(self, user: str, kind: str, body: bytes) -> None:
+        """This is about to be told to a client of an object of this user: bill it if it is a job that has ended.
+
+        Raises RedisUnavailable: then whoever looks next bills it.
+        """
+        progress = progress_of(kind, body)
+        if progress is None or not progress.is_over:
+            return
+        job = await self._jobs.find(user, progress.id)
+        if job is not None:
+            await self._end(job, progress)
+
+    async def settle(self, job: Job, spent: Cost) -> None:
+        """Bill a job whose end was seen in a stream. While Redis is away that is left to whoever looks next."""
+        try:
+            await self._jobs.settle(job, spent)
+        except RedisUnavailable:
+            log.info("a job is billed later", request_id=job.request_id)
+
+    async def _look_at(self, job: Job) -> None:
+        if job.is_held:
+            await self._jobs.renew(job)
+        provider = self._registry.targets(job.kind, job.model)[0].provider
+        try:
+            answer = await provider.get(f"/{job.kind}/{quote(job.id, safe='')}", job.request_id)
+        except (UpstreamError, UpstreamTimeout):
+            await self._look_later(job)
+            return
+        progress = progress_of(job.kind, answer.body) if answer.status == 200 else None
+        if progress is not None and progress.is_over:
+            await self._end(job, progress)
+        elif answer.status == 404:
+            await self._missing(job)
+        else:
+            await self._look_later(replace(job, missing_ms=0) if answer.status == 200 else job)
+
+    async def _look_later(self, job: Job) -> None:
+        await self._jobs.put(job, self._pause(job), if_there=True)
+
+    def _pause(self, job: Job) -> float:
+        longest = min(self._timings.longest_pause, self._renew_seconds if job.is_held else inf)
+        return min(longest, max(self._timings.pause, _seconds_of(job) / _OF_ITS_AGE))
+
+    async def _missing(self, job: Job) -> None:
+        """Its provider does not know it: it may have been deleted. What it has cost nobody will tell then."""
+        now = now_ms()
+        since = job.missing_ms or now
+        if now - since < self._timings.missing * 1000:
+            await self._look_later(replace(job, missing_ms=since))
+            return
+        log.warning("a job is gone, its reservation is billed", request_id=job.request_id, kind=job.kind)
+        await self._bill(job, Cost(1, job.input_tokens, job.output_tokens) if job.is_held else FREE)
+
+    async def _end(self, job: Job, progress: Progress) -> None:
+        await self._bill(replace(job, model=job.model or progress.model), self._cost(job, progress))
+
+    async def _bill(self, job: Job, cost: Cost) -> None:
+        if await self._jobs.settle(job, cost):
+            _, inputs, outputs = cost
+            log.info(
+                "a job has ended",
+                request_id=job.request_id,
+                kind=job.kind,
+                model=job.model,
+                input_tokens=inputs,
+                output_tokens=outputs,
+            )
+            self._on_billed(job.model, cost)
+
+    def _cost(self, job: Job, progress: Progress) -> Cost:
+        """What a job has cost that has ended; a batch counts as the requests in it, of which one was counted before."""
+        if not has_cost(progress):
+            return FREE
+        reading = progress.reading
+        counted = self._counter.count_generated(reading.texts, job.model) if reading.texts else 0
+        if job.hides_output and reading.usage == NOTHING:
+            # It was cancelled, and nobody tells what was thought by then.
+            counted = max(counted, billing.unseen(_seconds_of(job), 1, job.output_tokens))
+        cost = billing.spent(reading.usage, job.input_tokens, counted).cost
+        return cost if job.is_held else Cost(max(0, progress.requests - 1), cost.input, cost.output)
+
+
+def _seconds_of(job: Job) -> float:
+    """How long a job has taken so far, at most a day."""
+    return min(86_400.0, max(0.0, (now_ms() - job.started_ms) / 1000))

@@ -1,0 +1,62 @@
+"""What an exchange does whose provider goes on after its answer: the job is followed, and billed when it ends."""
+
+from __future__ import annotations
+
+import structlog
+
+from sentinel.endpoints.jobs import Progress, progress_of, progress_of_stream
+from sentinel.error import ServiceUnavailable
+from sentinel.proxy import billing
+from sentinel.proxy.provider import ProviderStream
+from sentinel.proxy.state import ExchangeState
+from sentinel.tokens.usage import NOTHING
+from sentinel.usage.job_store import Job
+
+log = structlog.get_logger()
+
+
+def demand_followers(exchange: ExchangeState) -> None:
+    """Nothing may be begun that nobody could follow. Raises ServiceUnavailable."""
+    if exchange.verdict.degraded:
+        raise ServiceUnavailable(
+            "Responses in the background cannot be followed at the moment. Please try again later, or use 'stream'.",
+            retry_after_seconds=5,
+        )
+
+
+async def follow_whole(exchange: ExchangeState, kind: str, body: bytes) -> bool:
+    """Follow the job that a whole answer tells of; False where it is over, or none."""
+    return await _follow(exchange, kind, progress_of(kind, body))
+
+
+async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStream) -> None:
+    """Follow the job that a stream tells of in its first event: it goes on also if the stream breaks off."""
+    if await _follow(exchange, kind, progress_of_stream(kind, await stream.peek())):
+        assert exchange.context.user is not None
+        await exchange.deps.ownership.record(exchange.context.user.id, exchange.created)
+
+
+async def _follow(exchange: ExchangeState, kind: str, progress: Progress | None) -> bool:
+    if progress is None or progress.is_over:
+        return False
+    reservation = exchange.reservation
+    job = Job(
+        progress.id,
+        kind,
+        reservation.id,
+        reservation.user,
+        reservation.email,
+        reservation.model,
+        reservation.input_tokens,
+        exchange.lease.output,
+        exchange.verdict.now_ms,
+        hides_output=exchange.bound.hides_output,
+    )
+    exchange.created = (progress.id,)
+    if await exchange.deps.follower.begin(job):
+        exchange.job = job
+    else:
+        # Nobody will learn what it costs, so it costs what was reserved for it.
+        log.warning("a job cannot be followed, its reservation is billed", request_id=exchange.context.id)
+        exchange.spent = billing.spent(NOTHING, exchange.context.counted_input, job.output_tokens)
+    return True

@@ -1,0 +1,333 @@
+"""Responses in the background: what goes on at the provider is billed when it ends, once, whoever finds the end.
+
+About: `proxy/jobs.py`, `proxy/job_follower.py`, `usage/job_store.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentinel.cache import keys
+from sentinel.cache.redis import Store
+from sentinel.cache.redis_ledger import RedisLedger
+from sentinel.endpoints.responses import RESPONSES
+from sentinel.error import NotFound, RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.limits.policy import Cost, Quota
+from sentinel.usage.job_store import Job
+from tests.exchange.driver import INPUT_TOKENS, PROMPT, USER, Client, Gate, Stage
+from tests.exchange.test_reading_responses import CREATED, JSON, START, USAGE, WORDS, said, usage
+from tests.support.metering import Words, tapped
+
+PATH = "/responses/resp_1"
+JOBS = keys.jobs(keys.partition_of(USER.id))
+REFERENCE = RESPONSES.ids.found_in(b'{"previous_response_id": "resp_1"}')
+
+
+@pytest.fixture
+def stage(store: Store, tmp_path: Path) -> Stage:
+    return Stage(store, tmp_path)
+
+
+def response(status: str, **fields: Any) -> bytes:
+    return json.dumps({"id": "resp_1", "object": "response", "status": status, "usage": None, **fields}).encode()
+
+
+def asked(**fields: Any) -> Client:
+    client = Client(slow=False)
+    client.body = json.dumps({"model": "gpt-4o-mini", "input": PROMPT, "background": True, **fields}).encode()
+    return client
+
+
+async def begun(stage: Stage, status: str = "queued", **fields: Any) -> Client:
+    """A client that was told that its response has begun."""
+    stage.provider.body, stage.provider.header_lines = response(status), JSON
+    client = asked(**fields)
+    await stage.exchange(client, RESPONSES).run()
+    return client
+
+
+async def streamed(stage: Stage, *pieces: Any, leaves: Gate | None = None, **fields: Any) -> Client:
+    """A client of a stream of a response in the background; leaves: when it does."""
+    stage.provider.pieces = list(pieces)
+    client = asked(stream=True, **fields)
+    task = asyncio.create_task(stage.exchange(client, RESPONSES).run())
+    if leaves is not None:
+        await asyncio.wait_for(leaves.reached.wait(), 10)
+        client.connection.gone = True
+        client.connection.tell()
+    await asyncio.wait_for(task, 10)
+    return client
+
+
+async def billed(stage: Stage) -> dict[str, tuple[int, int, int]]:
+    """What was billed, once nothing is followed any more."""
+    assert await stage.jobs.count() == 0
+    return await stage.settled()
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+async def test_it_is_billed_when_it_ends(stage: Stage, status: str) -> None:
+    """Until then its reservation stays, and nothing is billed; the answer passes as it came."""
+    client = await begun(stage, status)
+    assert (client.status, client.got) == (200, response(status))
+    assert await stage.records() == {}
+    assert (await stage.account())["open"] == 1
+    stage.provider.objects[PATH] = response("in_progress")
+    await stage.follower.look()
+    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+    assert stage.billed == [("gpt-4o-mini", Cost(1, 21, 17))]
+    await stage.follower.look()
+    assert stage.provider.asked == [PATH, PATH]
+
+
+async def test_one_that_has_ended_already(stage: Stage) -> None:
+    """As any other answer."""
+    stage.provider.body = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    client = asked()
+    await stage.exchange(client, RESPONSES).run()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+@pytest.mark.parametrize(
+    ("end", "cost"),
+    [
+        (response("incomplete", usage=usage(21, 17)), (1, 21, 17)),
+        (response("failed", error={"code": "server_error", "message": "x"}), None),
+        (response("failed", error={"code": "server_error", "message": "x"}, usage=usage(21, 0)), (1, 21, 0)),
+        (response("cancelled", output=[said(" one two three")]), (1, INPUT_TOKENS, 3)),
+        (response("cancelled"), (1, INPUT_TOKENS, 0)),
+        (response("completed", output=[said(" one two")], usage={"input_tokens": "x"}), (1, INPUT_TOKENS, 2)),
+    ],
+)
+async def test_how_it_ends(stage: Stage, end: bytes, cost: tuple[int, int, int] | None) -> None:
+    """Usage is what the provider says, else our count; an error costs nothing."""
+    await begun(stage)
+    stage.provider.objects[PATH] = end
+    await stage.follower.look()
+    assert await billed(stage) == ({} if cost is None else {"req_1": cost})
+
+
+async def test_what_was_thought_unseen_by_a_cancelled_one(stage: Stage) -> None:
+    """Nobody tells how much that was: the most that it can have been in this time, within the reservation."""
+    await begun(stage, model="gpt-5", max_output_tokens=500)
+    stage.provider.objects[PATH] = response("cancelled")
+    job = json.loads(await stage.ledger.store.command("HGET", JOBS, "resp_1"))
+    job["started_ms"] -= 3_600_000
+    await stage.ledger.store.command("HSET", JOBS, "resp_1", json.dumps(job))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, INPUT_TOKENS, 500)}
+
+
+async def test_a_client_finds_its_end(stage: Stage) -> None:
+    """It is billed before the client hears of it, and by nobody else; what others have of that name is no matter."""
+    await begun(stage)
+    end = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.saw("bo", "responses", end)
+    await stage.follower.saw(USER.id, "responses", response("in_progress"))
+    await stage.follower.saw(USER.id, "files", end)
+    assert await stage.records() == {}
+    await asyncio.gather(*(stage.another_follower().saw(USER.id, "responses", end) for _ in range(5)))
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+    stage.provider.objects[PATH] = end
+    await stage.follower.look()
+    await stage.follower.saw(USER.id, "responses", end)
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_many_look(stage: Stage) -> None:
+    """Whoever finds its end first bills it."""
+    await begun(stage)
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await asyncio.gather(*(stage.another_follower().look() for _ in range(5)))
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+    assert len(stage.provider.asked) == 1
+
+
+@pytest.mark.parametrize("failure", [UpstreamError("x"), UpstreamTimeout("x"), b"<html>", b'{"id": 5}', b"[" * 9999])
+async def test_a_provider_that_fails(stage: Stage, failure: bytes | Exception) -> None:
+    """It is asked again."""
+    await begun(stage)
+    stage.provider.objects[PATH] = failure
+    await stage.follower.look()
+    await stage.follower.look()
+    assert (await stage.records(), await stage.jobs.count(), len(stage.provider.asked)) == ({}, 1, 2)
+    stage.provider.objects[PATH] = response("completed", usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_one_that_is_gone(stage: Stage) -> None:
+    """Deleted while it ran: nobody will tell what it has cost, so it costs its reservation. It is waited for."""
+    await begun(stage, max_output_tokens=500)
+    await stage.follower.look()
+    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    impatient = stage.another_follower(missing=0)
+    await impatient.look()
+    assert await billed(stage) == {"req_1": (1, INPUT_TOKENS, 500)}
+
+
+async def test_one_that_was_not_there_yet(stage: Stage) -> None:
+    """What its provider knows later is waited for."""
+    await begun(stage)
+    await stage.follower.look()
+    stage.provider.objects[PATH] = response("queued")
+    await stage.follower.look()
+    job = await stage.jobs.find(USER.id, "resp_1")
+    assert job is not None
+    assert job.missing_ms == 0
+
+
+async def test_its_reservation_lives_on(stage: Stage) -> None:
+    """However long it takes: what it may still cost nobody else gets."""
+    await stage.limit(1000)
+    await begun(stage)
+    stage.provider.objects[PATH] = response("in_progress")
+    held = (await stage.account())["held"]
+    assert held[2] == 1000
+    now = (await stage.ledger.view(USER.id)).now_ms
+    for minutes in range(1, 4):
+        stage.ledger.now_ms = now + minutes * 60_000
+        await stage.follower.look()
+        account = await stage.account()
+        assert (account["held"], account["open"]) == (held, 1), minutes
+
+
+async def test_a_stream_to_its_end(stage: Stage) -> None:
+    """Billed as the stream says, at once."""
+    client = await streamed(stage, *START, *WORDS, USAGE)
+    assert client.got.endswith(USAGE)
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+    await stage.follower.look()
+    assert stage.provider.asked == []
+
+
+async def test_a_stream_that_its_client_leaves(stage: Stage) -> None:
+    """The response goes on, so it costs what it costs in the end."""
+    gate = Gate()
+    await streamed(stage, *START, WORDS[0], gate, leaves=gate)
+    assert await stage.records() == {}
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_a_stream_that_breaks_off(stage: Stage) -> None:
+    """The same; and its creator may ask for it."""
+    await streamed(stage, *START, WORDS[0], UpstreamError("broke off"))
+    await stage.deps.ownership.check(USER.id, REFERENCE)
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_a_stream_whose_first_event_tells_of_no_response(stage: Stage) -> None:
+    """As one that is not in the background."""
+    await streamed(stage, *WORDS[:2], USAGE)
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_a_stream_whose_process_is_killed(stage: Stage) -> None:
+    """From its first event on it is written down: others bill it, with what was billed when its lease ended."""
+    gate = Gate()
+    stage.provider.pieces = [CREATED, *WORDS[:2], gate]
+    killed = asyncio.create_task(stage.exchange(asked(stream=True), RESPONSES).run())
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    (held,) = stage.leases._open
+    await stage.ledger.extend(held.reservation, held.output, 0, 2, held.started_ms)
+    now = (await stage.ledger.view(USER.id)).now_ms
+    stage.ledger.now_ms = now + 60_000
+    assert await stage.ledger.expire(USER.id) == 1
+    assert await stage.records() == {"req_1": (1, INPUT_TOKENS, 2)}
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.another_follower().look()
+    account = await stage.account()
+    assert (account["pend"], account["open"], account["held"]) == ([1, 21, 17], 0, [0, 0, 0])
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+
+
+async def test_what_it_has_created_is_its_callers(stage: Stage) -> None:
+    """Found by whom it belongs to."""
+    await begun(stage)
+    await stage.deps.ownership.check(USER.id, REFERENCE)
+    with pytest.raises(NotFound):
+        await stage.deps.ownership.check("bo", REFERENCE)
+
+
+async def test_one_that_nobody_can_read(stage: Stage) -> None:
+    """It is counted, stays for an operator, and stands in nobody's way."""
+    await begun(stage)
+    jobs, due = JOBS, keys.jobs_due(keys.partition_of(USER.id))
+    await stage.ledger.store.command("HSET", jobs, "poison", b"\xff")
+    await stage.ledger.store.command("ZADD", due, 0, "poison")
+    stage.provider.objects[PATH] = response("completed", usage=usage(21, 17))
+    await stage.follower.look()
+    await stage.follower.look()
+    assert await stage.records() == {"req_1": (1, 21, 17)}
+    assert stage.unreadable == ["jobs"]
+    assert await stage.jobs.count() == 1
+    # One that is due and is no job any more goes.
+    await stage.ledger.store.command("HDEL", jobs, "poison")
+    await stage.ledger.store.command("ZADD", due, 0, "poison")
+    await stage.follower.look()
+    assert await stage.ledger.store.command("ZCARD", due) == 0
+
+
+async def test_a_batch(stage: Stage) -> None:
+    """It counts as its requests, of which one was counted when it was made; its model may be known at its end only."""
+    now = (await stage.ledger.view(USER.id)).now_ms
+    await stage.ledger.refresh(USER.id, Quota(), -1)
+    await stage.follower.begin(
+        Job("batch_1", "batches", "req_9.job", USER.id, USER.email, "", 0, 0, now, is_held=False)
+    )
+    told = {"id": "batch_1", "object": "batch", "model": "gpt-4o", "request_counts": {"total": 9, "completed": 7}}
+    for status, cost in (("in_progress", None), ("completed", (6, 700, 70))):
+        stage.provider.objects["/batches/batch_1"] = json.dumps(
+            {**told, "status": status, "usage": usage(700, 70)}
+        ).encode()
+        await stage.follower.look()
+        assert (await stage.records()).get("req_9.job") == cost
+    assert stage.billed == [("gpt-4o", Cost(6, 700, 70))]
+    assert await billed(stage) == {"req_9.job": (6, 700, 70)}
+
+
+def away(store: Store) -> RedisLedger:
+    """A ledger that is away whenever a job is settled or written down."""
+
+    async def refuse(words: Words) -> None:
+        if JOBS in words:
+            raise RedisUnavailable("away")
+
+    return tapped(store, before=refuse)
+
+
+async def test_redis_is_away_when_it_ends(stage: Stage, store: Store) -> None:
+    """Who sees the end then leaves it to whoever looks next."""
+    await begun(stage)
+    job = await stage.jobs.find(USER.id, "resp_1")
+    assert job is not None
+    await stage.another_follower(away(store)).settle(job, Cost(1, 21, 17))
+    assert await stage.records() == {}
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_redis_is_away_when_it_begins(store: Store, tmp_path: Path, stream: bool) -> None:
+    """Nobody could follow it, so nobody will learn what it costs: it costs its reservation, and is delivered."""
+    stage = Stage(store, tmp_path, jobs_ledger=away(store))
+    if stream:
+        await streamed(stage, *START, *WORDS, USAGE, max_output_tokens=500)
+    else:
+        client = await begun(stage, max_output_tokens=500)
+        assert (client.status, client.got) == (200, response("queued"))
+    assert await billed(stage) == {"req_1": (1, 21, 17) if stream else (1, INPUT_TOKENS, 500)}
