@@ -118,6 +118,10 @@ class LocalLedger:
         self._accounts.clear()
 
 
+class _Outage(Exception):
+    """Redis is away, and for longer than a blip."""
+
+
 class FallbackLedger:
     """Redis while it is there, memory while it is not, and until Redis knows what was spent meanwhile.
 
@@ -141,8 +145,9 @@ class FallbackLedger:
         """Admit or refuse; a verdict from memory is `degraded`."""
         if self._from_memory():
             return self._local.reserve(reservation)
-        verdict = await self._of_redis(partial(self._redis.reserve, reservation))
-        if verdict is None:
+        try:
+            verdict = await self._of_redis(partial(self._redis.reserve, reservation))
+        except _Outage:
             return self._local.reserve(reservation)
         self._found()
         if verdict.admitted:
@@ -153,20 +158,21 @@ class FallbackLedger:
         """What the user may spend and has spent, where it is decided on."""
         if self._from_memory():
             return self._local.view(user)
-        return await self._of_redis(partial(self._redis.view, user)) or self._local.view(user)
+        try:
+            return await self._of_redis(partial(self._redis.view, user))
+        except _Outage:
+            return self._local.view(user)
 
     async def extend(
         self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
     ) -> int | None:
         """Keep the lease, reserve more."""
-
-        async def in_redis() -> tuple[int | None]:
-            return (await self._redis.extend(reservation, held_output, more, delivered, started_ms),)
-
-        answer = await self._of_redis(in_redis)
-        if answer is None:
+        try:
+            holds = await self._of_redis(
+                partial(self._redis.extend, reservation, held_output, more, delivered, started_ms)
+            )
+        except _Outage:
             return self._local.extend(reservation, held_output, more, delivered)
-        (holds,) = answer
         if holds is not None and holds != PLACE_TAKEN:
             self._local.extended(reservation, holds)
         return holds
@@ -196,8 +202,8 @@ class FallbackLedger:
             if self._away:
                 self._local.refresh(user, quota, seq)
 
-    async def _of_redis(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """What Redis says; None if it is away for longer than a blip. Raises RedisRefused."""
+    async def _of_redis(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What Redis says. Raises RedisRefused, and _Outage if it is away for longer than a blip."""
         until = monotonic() + BLIP_SECONDS
         while True:
             try:
@@ -205,13 +211,11 @@ class FallbackLedger:
             except RedisRefused:
                 # One account that cannot be read; Redis is there for all others.
                 raise
-            except RedisUnavailable:
+            except RedisUnavailable as error:
                 if self._is_outage or monotonic() > until:
-                    break
+                    self._lost(for_long=True)
+                    raise _Outage from error
             await pause(_LOOK_SECONDS)
-        self._lost()
-        self._is_outage = True
-        return None
 
     def _from_memory(self) -> bool:
         """Whether Redis must learn first what was spent while it was away."""
@@ -219,8 +223,7 @@ class FallbackLedger:
         if store.connects != self._connects:
             self._connects = store.connects
             if store.outage_seconds > BLIP_SECONDS:
-                self._lost()
-                self._is_outage = True
+                self._lost(for_long=True)
         return self._away and self._is_outage and self._is_catching_up()
 
     def _is_catching_up(self) -> bool:
@@ -230,8 +233,8 @@ class FallbackLedger:
         since = monotonic() - self._back_at
         return since < (_MOST_CATCH_UP_SECONDS if self._unsettled() else _CATCH_UP_SECONDS)
 
-    def _lost(self) -> None:
-        self._back_at = 0.0
+    def _lost(self, *, for_long: bool = False) -> None:
+        self._back_at, self._is_outage = 0.0, self._is_outage or for_long
         if not self._away:
             self._away = True
             log.warning("redis is away: requests are admitted from memory")
