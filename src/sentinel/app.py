@@ -15,6 +15,7 @@ import structlog
 
 from sentinel import __version__
 from sentinel.cache import keys
+from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Inspector
 from sentinel.cache.installation import Installation
@@ -194,9 +195,10 @@ def build(
     )
     reconciler = Reconciler(ledger)
     registry, counter = Registry(Target("openai", provider)), TokenCounter()
-    job_store = JobStore(ledger, unreadable)
+    job_store, contexts = JobStore(ledger, unreadable), ContextRecords(store)
     follower = JobFollower(
         job_store,
+        contexts,
         registry,
         counter,
         lease_seconds=settings.lease_seconds,
@@ -261,6 +263,7 @@ def build(
         registry=registry,
         tracker=tracker,
         ownership=Ownership(OwnerRecords(store), settings.shared_objects),
+        contexts=contexts,
         follower=follower,
         leases=leases,
         keepalive=keepalive,

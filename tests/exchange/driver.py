@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinel.cache import keys
+from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.owners import OwnerRecords
 from sentinel.cache.redis import Store
 from sentinel.cache.redis_ledger import RedisLedger, read_account
@@ -309,6 +310,7 @@ class Stage:
         self.billed: list[tuple[str, Cost]] = []
         self.unreadable: list[str] = []
         self.jobs = JobStore(self.ledger, self.unreadable.append)
+        self.contexts = ContextRecords(store)
         self.follower = self.another_follower(jobs_ledger)
         self.deps = Dependencies(
             cache=cache,  # type: ignore[arg-type]
@@ -317,6 +319,7 @@ class Stage:
             registry=self._registry,
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
             ownership=Ownership(OwnerRecords(store), ()),
+            contexts=self.contexts,
             follower=self.follower,
             leases=self.leases,
             keepalive=self.keepalive,
@@ -340,6 +343,7 @@ class Stage:
         """Who looks after jobs, as another process would, through a ledger of its own; missing: as in JobTimings."""
         return JobFollower(
             self.jobs if ledger is None else JobStore(ledger),
+            self.contexts,
             self._registry,
             TokenCounter(),
             lease_seconds=30,

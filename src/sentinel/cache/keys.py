@@ -168,6 +168,11 @@ def owner(name: bytes) -> bytes:
     return b"%bsentinel:owner:%b" % (_prefix, name)
 
 
+def context(name: bytes) -> bytes:
+    """How many tokens this object of a provider brings to a request that names it."""
+    return b"%bsentinel:context:%b" % (_prefix, name)
+
+
 def token_digest(token: bytes) -> bytes:
     """SHA-256 of a JWT in hex: the only form in which a token leaves this process, but for governance."""
     return hashlib.sha256(token).hexdigest().encode()

@@ -21,6 +21,7 @@ MOST_REFERENCES = 1_000
 _DEFINED_BY_APPLICATIONS: Final = frozenset(
     ("metadata", "parameters", "schema", "json_schema", "input_schema", "arguments", "response_format", "logit_bias")
 )
+_CONTEXTS: Final = frozenset(("previous_response_id", "conversation", "conversation.id"))
 _ASCII_ESCAPE = b"\\u00"
 """A key may hide in it: `file\\u005fid`."""
 
@@ -34,6 +35,11 @@ class Reference(NamedTuple):
     id: str
     kind: str
     param: str
+
+    @property
+    def is_context(self) -> bool:
+        """Whether all that it has becomes input of the request."""
+        return self.param in _CONTEXTS
 
 
 class ReferenceFields:

@@ -1,7 +1,8 @@
 """OpenAI's responses: POST /v1/responses, whole or as a stream.
 
 What a response is told of what lies at the provider (`previous_response_id`, `conversation`, `prompt`, files) is input
-that nobody here sees: the provider's usage bills it. Each must be the caller's own (P7). A response in the background
+that nobody here sees: the provider's usage bills it. What an earlier response, or a conversation, is known to bring is
+reserved (`cache/contexts.py`). Each must be the caller's own (P7). A response in the background
 is answered before it is generated: it is a job, which is followed until it ends (`proxy/job_follower.py`).
 """
 

@@ -55,7 +55,7 @@ class Exchange(ExchangeState):
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
             if self.references:
-                await deps.ownership.check(user.id, self.references)
+                await self._check_references()
             bound = self.bound = self.endpoint.bound(request)
             input_tokens = 0 if self.endpoint.is_free else context.counted_input
             self.reservation = reservation.of(context.id, user, request.model, input_tokens, bound, deps.estimator)
@@ -72,7 +72,7 @@ class Exchange(ExchangeState):
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
                 await self._settle(spent.cost)
             if self.created:
-                await deps.ownership.record(user.id, self.created)
+                await self._record_created()
             if (rest := complete()) is not None:
                 await rest
         except AppError as error:
@@ -88,6 +88,25 @@ class Exchange(ExchangeState):
         finally:
             self._release()
             deps.on_end(context)
+
+    async def _check_references(self) -> None:
+        """What is named must be the caller's, and may be input that is not seen. Raises NotFound, RedisUnavailable."""
+        assert self.context.user is not None
+        await self.deps.ownership.check(self.context.user.id, self.references)
+        if contexts := self._contexts():
+            self.context.counted_input += await self.deps.contexts.tokens(contexts)
+
+    def _contexts(self) -> list[str]:
+        return [reference.id for reference in self.references if reference.is_context]
+
+    async def _record_created(self) -> None:
+        """Whose that is which the answer has created, and what it will bring to the requests that go on from it."""
+        assert self.context.user is not None
+        await self.deps.ownership.record(self.context.user.id, self.created)
+        if self.job is None:
+            conversations = [each.id for each in self.references if each.is_context and each.kind == "conversations"]
+            _, prompt, completion = self.spent.cost
+            await self.deps.contexts.note([self.created[0], *conversations], prompt + completion)
 
     def _abandon(self) -> None:
         """What was sent on for a client that left is charged with its input, unless the provider has refused it."""
@@ -105,7 +124,8 @@ class Exchange(ExchangeState):
         if context.forwarded and not context.first_byte:
             context.provider_seconds = monotonic() - context.forwarded
         source = spent.source
-        if source == "provider":
+        if source == "provider" and not self.references:
+            # What references bring was not counted.
             self.deps.input_ratio.note(context.model, self.counted, spent.cost.input)
         elif source == "count" and not is_exact(context.model):
             source = "estimate"

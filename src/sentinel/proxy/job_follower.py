@@ -18,6 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from sentinel.cache import keys
+from sentinel.cache.contexts import ContextRecords
 from sentinel.clock import monotonic, now_ms
 from sentinel.endpoints.jobs import Progress, has_cost, progress_of
 from sentinel.error import RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
@@ -60,6 +61,7 @@ class JobFollower:
     def __init__(
         self,
         jobs: JobStore,
+        contexts: ContextRecords,
         registry: Registry,
         counter: TokenCounter,
         *,
@@ -69,6 +71,7 @@ class JobFollower:
     ) -> None:
         self._timings = timings or JobTimings()
         self._jobs = jobs
+        self._contexts = contexts
         self._registry = registry
         self._counter = counter
         self._renew_seconds = lease_seconds / 3
@@ -173,6 +176,8 @@ class JobFollower:
                 output_tokens=outputs,
             )
             self._on_billed(job.model, cost)
+            if job.is_held:
+                await self._contexts.note([job.id], inputs + outputs)
 
     def _cost(self, job: Job, progress: Progress) -> Cost:
         """What a job has cost that has ended; a batch counts as the requests in it, of which one was counted before."""

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.endpoints.endpoint import Endpoint, OutputBound, Request
 from sentinel.endpoints.references import Reference
@@ -52,6 +53,7 @@ class Dependencies:
     registry: Registry
     tracker: BatchingUsageTracker
     ownership: Ownership
+    contexts: ContextRecords
     follower: JobFollower
     leases: LeaseKeeper
     keepalive: StreamKeepAlive
