@@ -34,6 +34,7 @@ from sentinel.memory_budget import MemoryBudget
 from sentinel.middleware import lease_expirer
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
+from sentinel.middleware.tier_router import TierRouter
 from sentinel.observability import logs
 from sentinel.observability.gauges import Gauges, Sources
 from sentinel.observability.metrics import Metrics
@@ -262,6 +263,12 @@ def build(
         counter=counter,
         registry=registry,
         tracker=tracker,
+        tiers=TierRouter(
+            store,
+            zion,
+            session_seconds=settings.session_ttl_seconds,
+            config_seconds=settings.tier_config_ttl_seconds,
+        ),
         ownership=Ownership(OwnerRecords(store), settings.shared_objects),
         contexts=contexts,
         follower=follower,

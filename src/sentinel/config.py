@@ -221,6 +221,8 @@ class Settings(BaseSettings):
 
     cache_ttl_seconds: Seconds = 300
     jwt_cache_ttl_seconds: Seconds = 300
+    tier_config_ttl_seconds: Seconds = 1800
+    session_ttl_seconds: Seconds = 86_400
     cache_stale_seconds: float = Field(default=3600, ge=0, le=31 * 86400)
     redis_down: Annotated[Literal["refuse", "local"], AnyCase] = "refuse"
     # An empty one would be the working directory, of which other programs' *.jsonl are no spool.

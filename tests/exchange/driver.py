@@ -26,6 +26,7 @@ from sentinel.limits.policy import Cost, Policy, Quota
 from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
+from sentinel.middleware.tier_router import TierRouter
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.job_follower import JobFollower, JobTimings
@@ -40,6 +41,7 @@ from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.job_store import JobStore
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
+from tests.support.memory_governance import MemoryGovernance
 from tests.support.streams import entries
 
 USER = AuthenticatedUser("ana", "ana@corp.test")
@@ -95,7 +97,7 @@ class Provider:
     gate: Gate | None = None
     header_lines: bytes = b"content-type: text/event-stream\r\n"
     failure: AppError | None = None
-    refuses: list[tuple[int, bytes]] = field(default_factory=list)
+    refuses: list[tuple[int, bytes] | AppError] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
     objects: dict[str, bytes | Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -115,7 +117,10 @@ class Provider:
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        status, body = self.refuses.pop(0) if self.refuses else (self.status, self.body)
+        refusal = self.refuses.pop(0) if self.refuses else (self.status, self.body)
+        if isinstance(refusal, AppError):
+            raise refusal
+        status, body = refusal
         for blank in self.blanks:
             if isinstance(blank, Exception):
                 raise blank
@@ -135,7 +140,10 @@ class Provider:
         if self.failure is not None:
             raise self.failure
         self.opened += 1
-        return _Stream(self, *self.refuses.pop(0)) if self.refuses else _Stream(self, self.status, self.body)
+        refusal = self.refuses.pop(0) if self.refuses else (self.status, self.body)
+        if isinstance(refusal, AppError):
+            raise refusal
+        return _Stream(self, *refusal)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         await asyncio.sleep(0)
@@ -307,6 +315,7 @@ class Stage:
         cache = _Cache(self.ledger)
         self.leases = LeaseKeeper(self.ledger, cache, 30)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
+        self.governance, self.now = MemoryGovernance(), 0.0
         self.billed: list[tuple[str, Cost]] = []
         self.unreadable: list[str] = []
         self.jobs = JobStore(self.ledger, self.unreadable.append)
@@ -317,6 +326,7 @@ class Stage:
             ledger=self.ledger,
             counter=TokenCounter(),
             registry=self._registry,
+            tiers=TierRouter(store, self.governance, session_seconds=60, config_seconds=60, clock=lambda: self.now),
             tracker=BatchingUsageTracker(self.ledger, Spool(folder), self.tasks, lambda: None),
             ownership=Ownership(OwnerRecords(store), ()),
             contexts=self.contexts,

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, chat
+from tests.support.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, NATIVE, RESPONSES, chat
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +126,8 @@ def ask(
     """A good request to this path, its answer held against the page."""
     names = {name: name for name in re.findall(r"{(.*?)}", path)}
     body = {**chat(text), "prompt": text, "input": text, "max_tokens": 5} if path in MODELS else None
+    if path == NATIVE:
+        body = {"messages": chat(text)["messages"]}
     headers = {"Authorization": key, **headers}
     response = requests.request(
         method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=PATIENCE_SECONDS

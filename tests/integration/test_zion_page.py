@@ -15,6 +15,7 @@ import pytest
 
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Outcome, PlainAnswer, Report
+from sentinel.governance.tiers import TierModel
 from sentinel.limits.policy import Cost, Quota
 from sentinel.zion.client import ZionClient
 from tests.support.memory_governance import plain
@@ -80,6 +81,7 @@ Call = Callable[[ZionClient], Coroutine[Any, Any, Any]]
 CALLS: dict[str, Call] = {
     "Who is calling": lambda zion: zion.identify("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl"),
     "What they may spend": lambda zion: zion.limits("ext-7"),
+    "Which models serve a tier": lambda zion: zion.tiers(),
     "What they did spend": lambda zion: zion.report([ANA, BO], KEY),
     "The same one by one": _report_one,
 }
@@ -118,6 +120,17 @@ UNDERSTOOD: dict[str, list[tuple[Callable[[Any], Coroutine[Any, Any, Any]], Any]
         ),
         (_error, (AccessDenied, None)),
         (_error, (ZionUnavailable, 5)),
+    ],
+    "Which models serve a tier": [
+        (
+            _itself,
+            {
+                "simple": [TierModel("openai", "m-small", 1), TierModel("openai", "m-tiny", 1)],
+                "moderate": [TierModel("openai", "m-medium", 4)],
+                "complex": [],
+            },
+        ),
+        (_error, (ZionUnavailable, 2.0)),
     ],
     "What they did spend": [
         (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Fault, Outcome, PlainAnswer, Report, UsageItem
+from sentinel.governance.tiers import TierConfig, TierModel
 from sentinel.limits.policy import ByDimension, Quota
 
 
@@ -27,6 +28,8 @@ class MemoryGovernance:
     refused: set[str] = field(default_factory=set)
     most_items: int = 1000
     away: bool = False
+    tier_models: dict[str, list[TierModel]] = field(default_factory=dict)
+    asked_for_tiers: int = 0
     reports: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def add(self, user: str, limit: ByDimension = (-1, -1, -1)) -> str:
@@ -55,6 +58,11 @@ class MemoryGovernance:
         if user not in self.granted:
             raise AccessDenied("no subscription")
         return Quota(self.granted[user], self.used(user))
+
+    async def tiers(self) -> TierConfig:
+        self._check()
+        self.asked_for_tiers += 1
+        return self.tier_models
 
     async def report(self, items: Sequence[UsageItem], key: str) -> Report:
         self.reports.append((key, [item.user for item in items]))

@@ -18,6 +18,7 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
+NATIVE = "/native/v1/chat/completions"
 
 
 def send(

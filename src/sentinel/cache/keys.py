@@ -168,6 +168,16 @@ def owner(name: bytes) -> bytes:
     return b"%bsentinel:owner:%b" % (_prefix, name)
 
 
+def tiers() -> bytes:
+    """The models of each tier, as the governance last said, while that is fresh."""
+    return b"%bsentinel:tiers:config" % _prefix
+
+
+def session(user: str, conversation: str) -> bytes:
+    """The model that a user's conversation stays with."""
+    return b"%bsentinel:session:%b" % (_prefix, token_digest(f"{user}\0{conversation}".encode(errors="replace")))
+
+
 def context(name: bytes) -> bytes:
     """How many tokens this object of a provider brings to a request that names it."""
     return b"%bsentinel:context:%b" % (_prefix, name)

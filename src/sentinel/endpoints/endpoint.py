@@ -86,6 +86,7 @@ class Endpoint(ABC, Generic[R]):
     ids: the fields that name objects of a provider. creates: answers may have made some. query: the parameters that
     pass to the provider. is_free: nothing is generated, so that it counts as a request of the rate limit, and is not
     billed. passed_statuses: of a provider's failures, those that clients of this format know what to do with.
+    chooses_model: its requests name a tier, and no model. rewrites: whole answers are other ones than the provider's.
     """
 
     format: ClassVar[str]
@@ -96,6 +97,8 @@ class Endpoint(ABC, Generic[R]):
     query: ClassVar[frozenset[bytes]] = frozenset()
     is_free: ClassVar[bool] = False
     passed_statuses: ClassVar[frozenset[int]] = frozenset()
+    chooses_model: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, body: bytes) -> R:
@@ -140,6 +143,18 @@ class Endpoint(ABC, Generic[R]):
     @abstractmethod
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
+
+    def tier_of(self, request: R) -> tuple[str, str | None]:
+        """The tier that a request names, and its conversation. Asked where `chooses_model`."""
+        raise NotImplementedError
+
+    def choose(self, request: R, model: str) -> None:
+        """The request is to this model. Told where `chooses_model`."""
+        raise NotImplementedError
+
+    def rewritten(self, body: bytes) -> bytes:
+        """A whole answer in this format. Asked where it `rewrites`."""
+        raise NotImplementedError
 
     def job_kind(self, request: R) -> str:  # noqa: ARG002
         """The kind of job that the provider goes on with after its answer, such as `responses`; "" = it does not."""

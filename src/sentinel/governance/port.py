@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from sentinel.governance.tiers import TierConfig
 from sentinel.limits.policy import ByDimension, Cost, Quota
 
 
@@ -135,6 +136,9 @@ class Governance(Protocol):
 
     async def limits(self, user: str) -> Quota:
         """What the user may spend. Raises AccessDenied where there is no subscription, ZionUnavailable."""
+
+    async def tiers(self) -> TierConfig:
+        """The models of each tier. Raises ZionUnavailable."""
 
     async def report(self, items: Sequence[UsageItem], key: str) -> Report:
         """Book this usage, once for each key as far as the governance remembers keys. Never raises."""

@@ -29,6 +29,7 @@ from sentinel.proxy.provider import ProviderAnswer
 from sentinel.proxy.receive import parse, parse_large, receive
 from sentinel.proxy.state import ExchangeState
 from sentinel.proxy.streaming import relay_stream, unseen
+from sentinel.proxy.tiers import choose
 from sentinel.proxy.whole import relay_whole
 from sentinel.tokens.counter import is_large
 from sentinel.tokens.encoding import is_exact
@@ -54,8 +55,8 @@ class Exchange(ExchangeState):
             self.body = await receive(self) if small is None else small
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
-            if self.references:
-                await self._check_references()
+            if self.references or self.endpoint.chooses_model:
+                await self._resolve()
             bound = self.bound = self.endpoint.bound(request)
             input_tokens = 0 if self.endpoint.is_free else context.counted_input
             self.reservation = reservation.of(context.id, user, request.model, input_tokens, bound, deps.estimator)
@@ -89,9 +90,14 @@ class Exchange(ExchangeState):
             self._release()
             deps.on_end(context)
 
-    async def _check_references(self) -> None:
-        """What is named must be the caller's, and may be input that is not seen. Raises NotFound, RedisUnavailable."""
+    async def _resolve(self) -> None:
+        """What is named must be the caller's, and may be input that is not seen; a tier becomes a model.
+
+        Raises NotFound, InvalidType, ServiceUnavailable.
+        """
         assert self.context.user is not None
+        if self.endpoint.chooses_model:
+            await choose(self)
         await self.deps.ownership.check(self.context.user.id, self.references)
         if contexts := self._contexts():
             self.context.counted_input += await self.deps.contexts.tokens(contexts)

@@ -8,7 +8,7 @@ from functools import partial
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.proxy import headers as passing
-from sentinel.proxy import jobs, reservation
+from sentinel.proxy import jobs, reservation, tiers
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.registry import Target
@@ -32,6 +32,19 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
         raise ClientGone
     if request.stream:
         exchange.watched = deps.keepalive.watch(client, partial(_early_head, exchange))
+    answer = await (_send(exchange) if exchange.choice is None else tiers.forward(exchange, _send))
+    # A stream may go on for an hour, and its request will not be sent again.
+    exchange.body = b""
+    if exchange.upstream is not None:
+        exchange.upstream.body = b""
+    client.holds(0)
+    return answer
+
+
+async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
+    """Send the request on; again, without what only we added, where that is refused."""
+    deps, client, context = exchange.deps, exchange.client, exchange.context
+    request, endpoint = exchange.request, exchange.endpoint
     target = deps.registry.targets(endpoint.format, request.model)[0]
     most = reservation.output_max(exchange.bound, exchange.reservation, exchange.verdict)
     wanted = endpoint.changes(request, exchange.bound, most)
@@ -62,9 +75,6 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
         if again is None:
             break
         changes = again
-    # A stream may go on for an hour, and its request will not be sent again.
-    exchange.body = upstream.body = b""
-    client.holds(0)
     return answer
 
 

@@ -40,6 +40,7 @@ EXPOSED = (
     b"x-ratelimit-limit-output-tokens, x-ratelimit-remaining-output-tokens, x-ratelimit-reset-output-tokens, "
     b"x-sentinel-quota-remaining-requests, x-sentinel-quota-remaining-input-tokens, "
     b"x-sentinel-quota-remaining-output-tokens, x-sentinel-limited-by, x-sentinel-overhead-ms, x-sentinel-degraded, "
+    b"x-sentinel-model, x-sentinel-tier, "
     b"request-id, anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, "
     b"anthropic-ratelimit-requests-reset, anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, "
     b"anthropic-ratelimit-tokens-reset, anthropic-ratelimit-input-tokens-limit, "

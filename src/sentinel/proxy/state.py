@@ -18,6 +18,7 @@ from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
+from sentinel.middleware.tier_router import Choice, TierRouter
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.job_follower import JobFollower
@@ -51,6 +52,7 @@ class Dependencies:
     ledger: Ledger
     counter: TokenCounter
     registry: Registry
+    tiers: TierRouter
     tracker: BatchingUsageTracker
     ownership: Ownership
     contexts: ContextRecords
@@ -80,13 +82,13 @@ class ExchangeState:
     upstream: the request as it was sent on last. stream: the provider's answer, as long as it is open.
     is_refused: the provider has answered with an error. spent: what it has cost so far. references: the provider's
     objects that it names; created: the ids of those that its answer has. job: what the provider goes on with, if that
-    is followed; job_is_over: its end was seen here.
+    is followed; job_is_over: its end was seen here. choice: the model of the tier that it names, if it names one.
     """
 
     __slots__ = (
-        "answer_claim", "body", "bound", "client", "context", "counted", "created", "deps", "endpoint", "is_refused",
-        "job", "job_is_over", "lease", "references", "relay", "request", "reservation", "spent", "stream", "upstream",
-        "verdict", "watched",
+        "answer_claim", "body", "bound", "choice", "client", "context", "counted", "created", "deps", "endpoint",
+        "is_refused", "job", "job_is_over", "lease", "references", "relay", "request", "reservation", "spent", "stream",
+        "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
@@ -111,6 +113,7 @@ class ExchangeState:
         self.spent = SPENT_NOTHING
         self.references: tuple[Reference, ...] = ()
         self.created: tuple[str, ...] = ()
+        self.choice: Choice | None = None
         self.job: Job | None = None
         self.job_is_over = False
         self.answer_claim: Claim | None = None

@@ -54,7 +54,12 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     context.finish_reason = reading.finished[0][1] if reading.finished else None
     if exchange.spent.cost.output < exchange.verdict.granted_output:
         reservation.learn(deps.estimator, exchange.reservation, exchange.bound, exchange.spent)
-    return partial(_complete, exchange, answer)
+    return partial(_complete, exchange, _rewritten(exchange, answer) if endpoint.rewrites else answer)
+
+
+def _rewritten(exchange: ExchangeState, answer: ProviderAnswer) -> ProviderAnswer:
+    body = exchange.endpoint.rewritten(answer.body)
+    return ProviderAnswer(answer.status, answer.header_lines, answer.id, body)
 
 
 def _without_cost(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:

@@ -22,6 +22,7 @@ from sentinel.endpoints.count_tokens import COUNT_TOKENS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.endpoints.messages import MESSAGES
+from sentinel.endpoints.native import NATIVE
 from sentinel.endpoints.responses import RESPONSES
 from sentinel.error import (
     AppError,
@@ -47,7 +48,7 @@ from sentinel.routes.state import AppState
 log = structlog.get_logger()
 
 ENDPOINTS: dict[str, Endpoint[Any]] = {
-    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
+    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS, NATIVE)
 }
 """The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")

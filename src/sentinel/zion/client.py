@@ -26,9 +26,10 @@ from sentinel.diagnosis import Subject, Trouble, trouble_of, trouble_of_answer
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Outcome, Report, UsageItem
+from sentinel.governance.tiers import TierConfig
 from sentinel.limits.policy import Quota
 from sentinel.timestamp import rfc3339
-from sentinel.zion.models import MalformedAnswer, read_quota, read_user
+from sentinel.zion.models import MalformedAnswer, read_quota, read_tiers, read_user
 from sentinel.zion.report import Increment, is_envelope, report_of
 
 log = structlog.get_logger()
@@ -65,7 +66,7 @@ T = TypeVar("T")
 
 
 class ZionClient:
-    """The five calls of Zion's API that Sentinel makes, with deadlines and a breaker for look-ups."""
+    """The six calls of Zion's API that Sentinel makes, with deadlines and a breaker for look-ups."""
 
     def __init__(
         self, url: str, api_key: str, egress: Egress = DIRECT, *, report_timeout: timedelta = REPORT_TIMEOUT
@@ -125,6 +126,14 @@ class ZionClient:
         if quota is None:
             raise AccessDenied("No subscription is known for this user.")
         return quota
+
+    async def tiers(self) -> TierConfig:
+        """The models of each tier (GET /tiers/config). Raises ZionUnavailable."""
+        status, body = await self._look_up(self._with_key("GET", "/api/v1/tiers/config"))
+        if status != 200:
+            self._failed(f"status {status}")
+            raise ZionUnavailable(_AWAY, retry_after_seconds=_RETRY_SECONDS)
+        return self._read(read_tiers, body)
 
     async def report(self, items: Sequence[UsageItem], key: str) -> Report:
         """Report usage (POST /usage/external/batch-increment, or /increment where there is no such call). Never raises.

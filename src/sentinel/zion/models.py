@@ -8,12 +8,13 @@ limit at all tells nothing.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from sentinel.config import DIMENSIONS
 from sentinel.governance.port import AuthenticatedUser
+from sentinel.governance.tiers import TIERS, TierConfig, TierModel
 from sentinel.limits.policy import EXACT, NOT_LIMITED, Quota
 
 METRICS = ("aiRequests", "aiInputTokens", "aiOutputTokens")
@@ -67,6 +68,29 @@ def _data(body: bytes, kind: type[Any]) -> Any:
         return msgspec.json.decode(envelope.data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(str(error)) from error
+
+
+class _TierModel(msgspec.Struct, rename="camel"):
+    provider: str
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    relative_cost: float = 1
+
+
+class _Tiers(msgspec.Struct):
+    tiers: dict[str, list[_TierModel]]
+
+
+def read_tiers(body: bytes) -> TierConfig:
+    """The models of each tier, from an answer of GET /tiers/config. Raises MalformedAnswer."""
+    told: _Tiers | None = _data(body, _Tiers)
+    if told is None:
+        raise MalformedAnswer("no tiers")
+    return {
+        tier: [
+            TierModel(each.provider, each.model, max(1, round(each.relative_cost))) for each in told.tiers.get(tier, ())
+        ]
+        for tier in TIERS
+    }
 
 
 def read_user(body: bytes) -> AuthenticatedUser | None:

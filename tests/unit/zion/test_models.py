@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.governance.port import AuthenticatedUser
+from sentinel.governance.tiers import TierModel
 from sentinel.limits.policy import EXACT, NOT_LIMITED
 from sentinel.zion.models import (
     MalformedAnswer,
     next_reset_ms,
     period_ends_ms,
     read_quota,
+    read_tiers,
     read_user,
 )
 
@@ -311,3 +313,35 @@ def test_a_period_without_dates_ends_by_the_calendar(period: Any, ends: int) -> 
 def test_a_reset_lies_ahead(now_ms: int, period: str) -> None:
     """At any moment, the next reset is later, by a period at most."""
     assert 0 < next_reset_ms(period, now_ms) - now_ms <= 31 * 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("told", "tiers"),
+    [
+        ({}, {}),
+        ({"simple": [{"provider": "p", "model": "m"}]}, {"simple": [TierModel("p", "m", 1)]}),
+        ({"simple": [{"provider": "p", "model": "m", "relativeCost": 2.6}]}, {"simple": [TierModel("p", "m", 3)]}),
+        ({"simple": [{"provider": "p", "model": "m", "relativeCost": 0}]}, {"simple": [TierModel("p", "m", 1)]}),
+        ({"gigantic": [{"provider": "p", "model": "m"}]}, {}),
+    ],
+)
+def test_tiers(told: dict[str, Any], tiers: dict[str, list[TierModel]]) -> None:
+    """Those that there are, each with its models; a cost is at least 1."""
+    body = json.dumps({"success": True, "data": {"version": "1", "tiers": told}}).encode()
+    assert read_tiers(body) == {"simple": [], "moderate": [], "complex": [], **tiers}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"success":false}',
+        b'{"success":true,"data":{}}',
+        b'{"success":true,"data":{"tiers":{"simple":[{"provider":"p"}]}}}',
+        b'{"success":true,"data":{"tiers":{"simple":[{"provider":"p","model":""}]}}}',
+    ],
+)
+def test_no_tiers(body: bytes) -> None:
+    """What is no answer about tiers."""
+    with pytest.raises(MalformedAnswer):
+        read_tiers(body)
