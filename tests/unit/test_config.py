@@ -474,3 +474,20 @@ def test_an_env_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"ADMIN_KEY=\xff\xfe\n")
     with pytest.raises(ConfigError, match=r"\.env"):
         load_settings(**REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("written", "kinds"),
+    [("", set()), ("files", {"files"}), (" Files , responses,", {"files", "responses"})],
+)
+def test_kinds_of_shared_objects(monkeypatch: pytest.MonkeyPatch, written: str, kinds: set[str]) -> None:
+    """Families of paths, in any case."""
+    monkeypatch.setenv("SHARED_OBJECTS", written)
+    assert load_settings(**REQUIRED).shared_objects == kinds
+
+
+def test_unknown_kinds_of_shared_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named, beside those that there are."""
+    monkeypatch.setenv("SHARED_OBJECTS", "files, secrets")
+    with pytest.raises(ConfigError, match=r"SHARED_OBJECTS.*'secrets'.*files"):
+        load_settings(**REQUIRED)

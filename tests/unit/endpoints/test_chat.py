@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -109,3 +110,17 @@ def test_a_whole_answer_is_read_and_can_become_a_stream() -> None:
     assert (reading.usage.prompt_tokens, reading.usage.output_tokens) == (9, 1)
     assert b'"delta"' in CHAT.as_stream(answer)
     assert CHAT.refusal_as_stream(400, b'{"error":{"message":"no"}}').startswith(b"data: ")
+
+
+def test_what_it_is_not() -> None:
+    """A chat names its model, has no job behind it, and its answers pass as they come."""
+    request = CHAT.read(body())
+    assert (CHAT.chooses_model, CHAT.rewrites, CHAT.job_kind(request)) == (False, False, "")
+    asked: list[Callable[[], object]] = [
+        lambda: CHAT.tier_of(request),
+        lambda: CHAT.choose(request, "gpt-4o"),
+        lambda: CHAT.rewritten(b"{}"),
+    ]
+    for ask in asked:
+        with pytest.raises(NotImplementedError):
+            ask()

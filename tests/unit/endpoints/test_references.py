@@ -110,3 +110,14 @@ def test_too_many() -> None:
     with pytest.raises(InvalidType, match="more than 1,000 objects") as error:
         found({"file_ids": ["f"] * (MOST_REFERENCES + 1)})
     assert error.value.param == "file_ids[1000]"
+
+
+def test_what_is_context() -> None:
+    """All of an earlier response, or of a conversation, becomes input; of other objects what the request asks for."""
+    body = {
+        "previous_response_id": "r1",
+        "conversation": {"id": "c1"},
+        "input": [{"type": "item_reference", "id": "i1"}, {"file_id": "f1"}],
+    }
+    assert [reference.id for reference in found(body) if reference.is_context] == ["r1", "c1"]
+    assert [reference.id for reference in found({"conversation": "c1"}) if reference.is_context] == ["c1"]

@@ -181,3 +181,11 @@ def test_it_has_streams_and_whole_answers_and_errors_of_its_own() -> None:
 def test_what_an_answer_creates(told: bytes, ids: tuple[str, ...]) -> None:
     """The response and its items, where they are kept."""
     assert RESPONSES.created(told) == ids
+
+
+def test_a_response_in_the_background_is_a_job() -> None:
+    """It goes on after its answer; a stream of it is not ended by us for being watched."""
+    request = RESPONSES.read(body(background=True, stream=True))
+    assert RESPONSES.job_kind(request) == "responses"
+    assert not RESPONSES.bound(request).grows_in_sight
+    assert RESPONSES.job_kind(RESPONSES.read(body(stream=True))) == ""

@@ -163,3 +163,13 @@ def test_counting_again_does_not_count_again() -> None:
             stream.feed(content(piece))
             stream.count()
     assert counted < 4 * 200 * len("Some more text. ")
+
+
+def test_the_most_it_can_be() -> None:
+    """Of a text that was counted its tokens, of one that was not a token for each byte."""
+    stream = DeliveredText("gpt-4o")
+    stream.feed([Text(0, Kind.CONTENT, 0, "hello world")])
+    assert stream.upper_bound() == 11
+    assert stream.count() == stream.upper_bound() == 2
+    stream.feed([Text(1, Kind.CONTENT, 0, "hello")])
+    assert stream.upper_bound() == 2 + 5
