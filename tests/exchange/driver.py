@@ -246,10 +246,10 @@ class Connection:
 class Client:
     """A client that sends one chat request; `got` is what reached it, complete: also the last piece did.
 
-    slow: it must be waited for.
+    slow: it must be waited for. side: how it is written to.
     """
 
-    def __init__(self, *, slow: bool = True, **fields: Any) -> None:
+    def __init__(self, *, slow: bool = True, side: type[ClientSide] = ClientSide, **fields: Any) -> None:
         self.connection = Connection(self, is_full=slow)
         self.status: int | None = None
         self.got = b""
@@ -257,7 +257,7 @@ class Client:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}], **fields}
         self.body = json.dumps(body).encode()
         headers = {b"authorization": b"Bearer token", b"content-type": b"application/json"}
-        self.side = ClientSide(self.connection, self._never, self._never, headers, b"")
+        self.side = side(self.connection, self._never, self._never, headers, b"")
 
     async def _never(self, *_: Any) -> Any:
         raise AssertionError("with a connection nothing is sent or received as a message")

@@ -15,7 +15,8 @@ from sentinel.cache.redis import Store
 from sentinel.clock import monotonic
 from sentinel.error import UpstreamError, UpstreamTimeout
 from sentinel.proxy.client import ClientSide
-from sentinel.proxy.keepalive import COMMENT, StreamKeepAlive
+from sentinel.proxy.keepalive import StreamKeepAlive
+from sentinel.proxy.sse import COMMENT
 from sentinel.tasks import Tasks
 from tests.exchange.driver import DONE, INPUT_TOKENS, KEEP_ALIVE_SECONDS, Client, Gate, Stage, event, usage
 from tests.support.waiting import PATIENCE_SECONDS

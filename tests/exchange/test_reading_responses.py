@@ -17,7 +17,7 @@ from sentinel.cache.redis import Store
 from sentinel.clock import monotonic
 from sentinel.endpoints.responses import RESPONSES
 from sentinel.error import UpstreamError
-from sentinel.proxy.keepalive import COMMENT
+from sentinel.proxy.sse import COMMENT
 from tests.exchange.driver import DONE, INPUT_TOKENS, KEEP_ALIVE_SECONDS, PROMPT, Client, Gate, Stage
 
 BROKEN = UpstreamError("x")

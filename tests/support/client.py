@@ -26,10 +26,12 @@ class Answer(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error, once it has been seen to have OpenAI's shape, or Anthropic's."""
+        """The error, once it has been seen to have OpenAI's shape, Anthropic's, or Google's."""
         assert self.headers["content-type"] == "application/json"
         if self.is_anthropics:
             return self._anthropics_error
+        if self.is_googles:
+            return self._googles_error
         assert list(self.json) == ["error"]
         error: dict[str, Any] = self.json["error"]
         assert {"message", "type", "param", "code"} <= error.keys() <= {"message", "type", "param", "code", "details"}
@@ -49,10 +51,29 @@ class Answer(NamedTuple):
         assert told["error"]["message"]
         return {"code": None, "param": None, **told["error"]}
 
+    @property
+    def is_googles(self) -> bool:
+        """Whether an error has Google's shape."""
+        error = self.json.get("error")
+        return isinstance(error, dict) and "status" in error
+
+    @property
+    def _googles_error(self) -> dict[str, Any]:
+        """As others have it: our code is a reason among the details, the field at fault a violation."""
+        error = self.json["error"]
+        assert list(self.json) == ["error"]
+        assert {"code", "message", "status"} <= error.keys() <= {"code", "message", "status", "details"}
+        assert error["code"] == self.status
+        details = {each["@type"].rpartition(".")[2]: each for each in error.get("details", [])}
+        code = details.get("ErrorInfo", {}).get("reason", "").lower() or None
+        violations = details.get("BadRequest", {}).get("fieldViolations", [{}])
+        told = {"code": code, "type": error["status"], "param": violations[0].get("field"), "by_type": details}
+        return {**told, "message": error["message"], "details": details.get("ErrorInfo", {}).get("metadata")}
+
     def is_error(self, status: int, code: str, kind: str = "invalid_request_error", param: str | None = None) -> bool:
         """Whether this is exactly that error; the assertion tells what it is instead. kind: in OpenAI's shape."""
         error = self.error
-        kind = error["type"] if self.is_anthropics else kind
+        kind = error["type"] if self.is_anthropics or self.is_googles else kind
         assert (self.status, error["code"], error["type"], error["param"]) == (status, code, kind, param)
         return True
 

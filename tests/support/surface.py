@@ -19,6 +19,8 @@ RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 NATIVE = "/native/v1/chat/completions"
+GENERATE = "/v1beta/models/gpt-4o-mini:generateContent"
+STREAM_GENERATE = "/v1beta/models/gpt-4o-mini:streamGenerateContent?alt=sse"
 
 
 def send(
@@ -54,6 +56,10 @@ def chat(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
 
 def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
     """The body of a request to one of the endpoints that generate text."""
+    if path in (GENERATE, STREAM_GENERATE):
+        # Whether it is a stream is in the path.
+        fields.pop("stream", None)
+        return {"contents": [{"role": "user", "parts": [{"text": text}]}], **fields}
     if path == COMPLETIONS:
         return {"model": "davinci-002", "prompt": text, **fields}
     return {"model": "gpt-4o-mini", "input": text, **fields} if path == RESPONSES else chat(text, **fields)

@@ -422,3 +422,50 @@ RESPONSE_AT_ONCE = Transcript(
 )
 
 RESPONSES = [RESPONSE_TEXT, RESPONSE_CALL, RESPONSE_WITHOUT_DELTAS, RESPONSE_AT_ONCE]
+
+
+def _generated(
+    *parts: dict[str, Any], reason: str | None = None, usage: dict[str, int] | None = None
+) -> dict[str, Any]:
+    ended = {} if reason is None else {"finishReason": reason}
+    candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0, **ended}
+    told = {} if usage is None else {"usageMetadata": usage}
+    return {"candidates": [candidate], **told, "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
+
+
+GEMINI_TEXT = Transcript(
+    [
+        _generated({"text": " one"}, usage={"promptTokenCount": 21, "candidatesTokenCount": 1, "totalTokenCount": 29}),
+        _generated(
+            {"text": " two"},
+            reason="STOP",
+            usage={"promptTokenCount": 21, "candidatesTokenCount": 2, "totalTokenCount": 38, "thoughtsTokenCount": 15},
+        ),
+    ],
+    (21, 17),
+    2,
+)
+
+GEMINI_TOOLS = Transcript(
+    [
+        _generated({"text": " three", "thought": True}),
+        _generated({"functionCall": {"name": "weather", "args": {"a": " one"}}, "thoughtSignature": "c2ln"}),
+        _generated({"executableCode": {"language": "PYTHON", "code": " two"}}),
+        _generated({"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": " four"}}),
+        _generated({"text": ""}, reason="STOP"),
+    ],
+    (0, 0),
+    8,
+)
+
+GEMINI_USAGE_LAST = Transcript(
+    [
+        _generated({"text": " one"}),
+        _generated({"text": " two"}, reason="MAX_TOKENS"),
+        {"usageMetadata": {"promptTokenCount": 20, "toolUsePromptTokenCount": 1, "candidatesTokenCount": 2}},
+    ],
+    (21, 2),
+    2,
+)
+
+GEMINI_NATIVE = [GEMINI_TEXT, GEMINI_TOOLS, GEMINI_USAGE_LAST]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel.proxy.keepalive import COMMENT
+from sentinel.proxy.sse import COMMENT
 from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, sdk
 from tests.support.surface import CHAT, chat, post, send

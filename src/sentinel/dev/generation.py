@@ -58,13 +58,17 @@ class Form(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted request, decided in full before its first byte goes out. headers: makes those of the answer."""
+    """One accepted request, decided in full before its first byte goes out. headers: makes those of the answer.
+
+    content_type: of a stream.
+    """
 
     form: Form
     replies: list[Reply]
     directive: Directive
     bill: Billed
     headers: Callable[[], list[tuple[str, str]]]
+    content_type: str = "text/event-stream; charset=utf-8"
 
     def usage(self) -> dict[str, Any]:
         """The usage of the finished answer, from which the bill is made."""
@@ -106,7 +110,7 @@ async def _answer(exchange: Exchange, job: Job) -> None:
 
 
 async def _stream(exchange: Exchange, job: Job) -> None:
-    await exchange.begin(200, job.headers(), "text/event-stream; charset=utf-8")
+    await exchange.begin(200, job.headers(), job.content_type)
     if not await _stream_reply(exchange, job) or not await exchange.writable():
         return
     usage_object = job.usage()

@@ -1,6 +1,6 @@
 """A stand-in for OpenAI: chat, completions, responses, embeddings and models, with a ledger of what it would bill.
 
-And for a vendor who speaks Anthropic's messages beside it (messages.py).
+And for vendors who speak Anthropic's messages (messages.py) and Gemini's format (gemini.py) beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sentinel.dev import embeddings, messages
+from sentinel.dev import embeddings, gemini, gemini_checks, messages
 from sentinel.dev.bodies import Envelope
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
@@ -62,6 +62,7 @@ DEFAULT_MODELS = (
     *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "davinci-002"),
     *embeddings.DIMENSIONS,
     *("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"),
+    *gemini.MODELS,
 )
 
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
@@ -92,13 +93,16 @@ class OpenAISimulator:
         self.calls.append(exchange.record())
         fault = self.faults.take(exchange.path)
         is_messages = exchange.path in {messages.PATH, messages.COUNT_PATH}
-        error_body = messages.status_body if is_messages else status_body
+        is_gemini = gemini.is_native(exchange.path)
+        error_body = messages.status_body if is_messages else gemini.status_body if is_gemini else status_body
         if fault is not None and await misbehave(exchange, fault, self.faults, error_body):
             return
         try:
-            await self._route(exchange)
+            await (self._native(exchange) if is_gemini else self._route(exchange))
         except Refused as refused:
-            if is_messages:
+            if is_gemini:
+                await exchange.answer(refused.status, gemini.error_body(refused.status, str(refused)), gemini.headers())
+            elif is_messages:
                 body = messages.error_body(refused.status, str(refused))
                 await exchange.answer(refused.status, body, messages.headers())
             else:
@@ -175,6 +179,31 @@ class OpenAISimulator:
         job = messages.job(exchange, body, directive)
         self.billed.append(job.bill)
         await generate(exchange, job)
+
+    async def _native(self, exchange: Exchange) -> None:
+        """Answer a request to one of Gemini's own paths. Raises Refused."""
+        model, method = gemini.asked(exchange, self.api_key, self.models)
+        with gemini_checks.refusing_odd_values():
+            await self._generate(exchange, model, method)
+
+    async def _generate(self, exchange: Exchange, model: str, method: str) -> None:
+        body, directive = gemini_checks.read(exchange.raw, method)
+        if directive.status is not None:
+            retry_after = [] if directive.retry_after is None else [("retry-after", directive.retry_after)]
+            answer = gemini.status_body(directive.status)
+            await exchange.answer(directive.status, answer, [*gemini.headers(), *retry_after])
+        elif method == "countTokens":
+            await exchange.answer_json(200, gemini.counted(model, body), gemini.headers())
+        elif "mbed" in method:
+            bill = gemini.embedding_bill(exchange, model, body, directive)
+            self.billed.append(bill)
+            bill.state = "complete"
+            told = None if directive.no_usage else bill.prompt_tokens
+            await exchange.answer_json(200, gemini.vectors(model, body, told), gemini.headers())
+        else:
+            job = gemini.job(exchange, model, method, body, directive)
+            self.billed.append(job.bill)
+            await generate(exchange, job)
 
     def _earlier(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """What was said before, in the response that this one goes on from. Raises Refused."""

@@ -13,4 +13,8 @@ two readers could take differently.
 
 `messages.py` and `count_tokens.py` are Anthropic's formats. They share `anthropic.py` (its errors and headers, what a
 request is read by), and `message_stream.py` has the events.
+
+`generate_content.py`, `gemini_count.py` and `gemini_embeddings.py` are Gemini's formats. They share `gemini.py`: an
+endpoint of these is made for each request, for the model and the form of the answer stand in its path and query.
+`gemini_stream.py` has the events.
 """

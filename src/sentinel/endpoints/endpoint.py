@@ -12,6 +12,7 @@ from sentinel.error import AppError, body_of, event_of
 from sentinel.limits.policy import Verdict
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.sse import COMMENT
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.loose import Reading
 from sentinel.tokens.usage import Usage
@@ -87,11 +88,12 @@ class Endpoint(ABC, Generic[R]):
     pass to the provider. is_free: nothing is generated, so that it counts as a request of the rate limit, and is not
     billed. passed_statuses: of a provider's failures, those that clients of this format know what to do with.
     chooses_model: its requests name a tier, and no model. rewrites: whole answers are other ones than the provider's.
+    comment: what a silent stream's client is sent. is_array: a stream is not events on the wire, but one JSON array.
     """
 
     format: ClassVar[str]
-    route: ClassVar[str]
-    path: ClassVar[bytes]
+    route: str
+    path: bytes
     ids: ClassVar[ReferenceFields] = NO_REFERENCES
     creates: ClassVar[bool] = False
     query: ClassVar[frozenset[bytes]] = frozenset()
@@ -99,6 +101,8 @@ class Endpoint(ABC, Generic[R]):
     passed_statuses: ClassVar[frozenset[int]] = frozenset()
     chooses_model: ClassVar[bool] = False
     rewrites: ClassVar[bool] = False
+    comment: ClassVar[bytes] = COMMENT
+    is_array: bool = False
 
     @abstractmethod
     def read(self, body: bytes) -> R:

@@ -102,6 +102,11 @@ def changed(body: bytes, changes: Changes, bounds: dict[str, int], *, has_option
     return msgspec.json.encode(fields)
 
 
+def fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """All fields that the body has, with their values as they are."""
+    return _top_level.decode(body)
+
+
 def value(body: bytes, name: str) -> msgspec.Raw:
     """The value of a field that the body has, as it is."""
     return _top_level.decode(body)[name]

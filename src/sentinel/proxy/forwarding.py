@@ -9,10 +9,11 @@ from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.proxy import headers as passing
 from sentinel.proxy import jobs, reservation, tiers
+from sentinel.proxy.array_stream import ArrayStream
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.registry import Target
-from sentinel.proxy.relay import is_whole
+from sentinel.proxy.relay import is_array, is_whole
 from sentinel.proxy.state import ExchangeState
 from sentinel.tokens.counter import is_large
 
@@ -31,7 +32,7 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     if client.gone:
         raise ClientGone
     if request.stream:
-        exchange.watched = deps.keepalive.watch(client, partial(_early_head, exchange))
+        exchange.watched = deps.keepalive.watch(client, partial(_early_head, exchange), endpoint.comment)
     answer = await (_send(exchange) if exchange.choice is None else tiers.forward(exchange, _send))
     # A stream may go on for an hour, and its request will not be sent again.
     exchange.body = b""
@@ -85,6 +86,9 @@ async def _open_stream(
     stream = exchange.stream = await target.provider.stream(upstream, room)
     exchange.context.provider_answered(stream.id, monotonic())
     exchange.is_refused = stream.status != 200
+    if exchange.endpoint.is_array and not exchange.is_refused and await is_array(stream):
+        stream = exchange.stream = ArrayStream(stream)
+        return stream
     return await stream.whole() if exchange.is_refused or await is_whole(stream) else stream
 
 

@@ -13,10 +13,8 @@ import msgspec
 
 from sentinel.clock import monotonic
 from sentinel.proxy.client import ClientSide
+from sentinel.proxy.sse import COMMENT
 from sentinel.tasks import Tasks, pause
-
-COMMENT = b": keep-alive\n"
-"""One line, and no blank one: after an event with an `id:` openai-python takes that for an event without data."""
 
 _LOOK_SECONDS = 0.5
 _DOUBT_SECONDS = 1.0
@@ -32,13 +30,14 @@ _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n")
 class Watched(msgspec.Struct, eq=False):
     """A stream that is under way. head: headers for a client that has none yet. since: it has been silent.
 
-    between: what the client has got ends with an event.
+    between: what the client has got ends with an event. comment: what it is sent.
     """
 
     client: ClientSide
     head: Callable[[], bytes]
     since: float
     between: bool = True
+    comment: bytes = COMMENT
 
 
 class StreamKeepAlive:
@@ -49,9 +48,9 @@ class StreamKeepAlive:
         self._tasks = tasks
         self.open: set[Watched] = set()
 
-    def watch(self, client: ClientSide, head: Callable[[], bytes]) -> Watched:
+    def watch(self, client: ClientSide, head: Callable[[], bytes], comment: bytes = COMMENT) -> Watched:
         """Look after this stream from now on. head: called where the first comment comes before the stream's head."""
-        watched = Watched(client, head, monotonic())
+        watched = Watched(client, head, monotonic(), comment=comment)
         self.open.add(watched)
         return watched
 
@@ -85,7 +84,7 @@ class StreamKeepAlive:
                 watched.since, watched.between = now, last.endswith(_EVENT_ENDS)
             elif watched.between and now - watched.since >= self._patience(client) and watched in self.open:
                 watched.since = now
-                client.comment(COMMENT, watched.head, self._tasks)
+                client.comment(watched.comment, watched.head, self._tasks)
 
     def _patience(self, client: ClientSide) -> float:
         seconds = self._seconds or inf

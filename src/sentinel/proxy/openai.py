@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,7 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.provider import OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
+from sentinel.proxy.provider import NATIVE_ROOTS, OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.transport.answer import (
     MOST_UNREAD_BYTES,
@@ -37,7 +38,10 @@ MOST_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class OpenAIProvider:
-    """Sends requests to `{url}{path}` with our key. What was never sent, for want of a connection, is tried again."""
+    """Sends requests to `{url}{path}` with our key. What was never sent, for want of a connection, is tried again.
+
+    Gemini's own paths begin where the URL's `/v1` does, and have the key as Google wants it: there, and nowhere else.
+    """
 
     def __init__(
         self,
@@ -51,10 +55,8 @@ class OpenAIProvider:
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._redactor = Redactor(api_key)
-        self._client = Http1Client(
-            url,
-            # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
-            f"authorization: Bearer {api_key}\r\naccept-encoding: identity\r\n".encode(),
+        client = partial(
+            Http1Client,
             connect_seconds=connect_timeout_seconds,
             idle_seconds=idle_timeout_seconds,
             keep_seconds=keepalive_seconds,
@@ -62,11 +64,15 @@ class OpenAIProvider:
             egress=egress,
             has_room=has_room,
         )
+        # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
+        identity = "accept-encoding: identity\r\n"
+        self._client = client(url, f"authorization: Bearer {api_key}\r\n{identity}".encode())
+        self._native_client = client(native_root(url), f"x-goog-api-key: {api_key}\r\n{identity}".encode())
 
     @property
     def connections(self) -> int:
         """How many there are."""
-        return self._client.connections
+        return self._client.connections + self._native_client.connections
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
@@ -111,17 +117,27 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+        await self._native_client.close()
 
     async def _send(self, request: ProviderRequest) -> Http1Answer:
         """The answer, whose head is there. Raises UpstreamError, UpstreamTimeout, and what a streamed body raises."""
-        body = request.body
+        body, path = request.body, request.path
+        client = self._native_client if path.startswith(NATIVE_ROOTS) else self._client
         try:
             if isinstance(body, bytes):
-                return await self._client.send(request.method, request.path, request.header_lines, body, request)
-            return await self._client.upload(request.method, request.path, request.header_lines, body, request)
+                return await client.send(request.method, path, request.header_lines, body, request)
+            return await client.upload(request.method, path, request.header_lines, body, request)
         except HttpError as error:
             raise _ours(error) from error
 
+
+def native_root(url: str) -> str:
+    """Where Gemini's own paths begin: beside the `/v1` that a URL ends in, or Google's door for OpenAI's clients."""
+    url = url.rstrip("/")
+    return next((url.removesuffix(end) for end in _ENDS if url.endswith(end)), url)
+
+
+_ENDS = ("/v1beta/openai", "/openai/v1", "/v1beta", "/v1")
 
 _UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized)
 

@@ -43,6 +43,8 @@ MOST_DRAINS = 1_000
 
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
 
+_BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
+
 T = TypeVar("T")
 
 
@@ -69,6 +71,11 @@ def drain_seconds(*, left: bool, has_finished: bool, hides_output: bool, drain_a
 async def is_whole(answer: ProviderStream) -> bool:
     """Whether an answer is no stream, by its content type and its first byte; not all streams say what they are."""
     return _WHOLE.search(answer.header_lines) is not None and (await answer.peek()).lstrip()[:1] in (b"{", b"[", b"<")
+
+
+async def is_array(answer: ProviderStream) -> bool:
+    """Whether an answer is a JSON array, by its first byte."""
+    return (await answer.peek()).lstrip(_BEFORE_JSON).startswith(b"[")
 
 
 class Relay:
@@ -132,13 +139,14 @@ class Relay:
 
     async def _weigh_last(self) -> None:
         """A last event may say what none before it did; where that is too much, it is not for the client."""
-        room, before = self._room, self.delivered()
+        room, before, finished = self._room, self.delivered(), dict(self.meter.finished)
         is_large = len(self.meter.done) > LARGE_EVENT_BYTES
         after = await self._aside(self.meter.end) if is_large else self.meter.end()
         if room is not None and after > max(before, room.output):
             await self._extended(max(EXTENSION_TOKENS, after - room.output), max(0, before))
             if after > room.output:
                 self.at_limit, self._capped = True, max(0, before)
+                self.meter.take_back(finished)
 
     async def _take_trail(self, upstream: ProviderStream, unread: bytes) -> None:
         """Read what follows a last event, such as a `[DONE]` where none is needed: it comes at once, or never."""

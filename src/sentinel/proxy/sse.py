@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+COMMENT = b": keep-alive\n"
+"""One line, and no blank one: after an event with an `id:` openai-python takes that for an event without data."""
+
 MOST_HELD_BYTES = 256 * 1024
 """A longer event is relayed in pieces: it is an image or the like, never a usage chunk."""
 

@@ -17,21 +17,22 @@ from sentinel.routes.state import AppState
 
 async def models(request: Request) -> Response:
     """The list."""
-    await _admit(request)
+    await admit(request)
     state: AppState = request.app.state.sentinel
     return Response(await state.catalog.listing(request.scope["request_id"]), media_type="application/json")
 
 
 async def model(request: Request) -> Response:
     """One model."""
-    await _admit(request)
+    await admit(request)
     state: AppState = request.app.state.sentinel
     name, request_id = request.path_params["model"], request.scope["request_id"]
     body = await state.catalog.one(name, request_id, listed_only=request.method == "HEAD")
     return Response(body, media_type="application/json")
 
 
-async def _admit(request: Request) -> None:
+async def admit(request: Request) -> None:
+    """Count a request that costs nothing else. Raises what stands in its way."""
     deps = request.app.state.sentinel.deps
     context: RequestContext = request.scope["context"]
     user = context.user = await auth.identify(by_name(request.scope["headers"]), deps.cache, context.client)

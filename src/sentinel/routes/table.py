@@ -38,11 +38,12 @@ from sentinel.error import (
 )
 from sentinel.middleware import auth
 from sentinel.proxy import outcome
+from sentinel.proxy.array_client import ArrayClientSide
 from sentinel.proxy.client import ClientRequest, ClientSide, Message, Receive, Scope, Send
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
-from sentinel.routes import models, operations, quota
+from sentinel.routes import gemini, operations, quota
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -54,7 +55,8 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
 """Asked every few seconds by machines: their log lines are of level debug."""
 _SLASHES = re.compile("/{2,}")
-_DOUBLED = re.compile(r"(/v1)+(?=/|\Z)")
+_DOUBLED = re.compile(r"((?:/v1(?:beta)?)*)(/v1(?:beta)?)(?=/|\Z)")
+_TWICE = ("/v1/v1", "/v1beta/v1")
 _MOST_PATH = 200
 """So much of a path is compared with ours, and told back."""
 _CLOSE = 0.4
@@ -66,8 +68,8 @@ def rest(state: AppState) -> Starlette:
     """Everything that is not hot, in Starlette."""
     app = Starlette(
         routes=[
-            Route("/v1/models", models.models, methods=["GET"]),
-            Route("/v1/models/{model:path}", models.model, methods=["GET"]),
+            Route("/v1/models", gemini.any_listing, methods=["GET"]),
+            Route("/v1/models/{model:path}", gemini.any_model, methods=["GET"]),
             Route("/sentinel/quota", quota.own_quota, methods=["GET"]),
             Route("/health", operations.health, methods=["GET"]),
             Route("/health/ready", operations.ready, methods=["GET"]),
@@ -76,6 +78,7 @@ def rest(state: AppState) -> Starlette:
             Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
             *(Route(path, operations.here, methods=["HEAD"]) for path in ("/", "/api/hello")),
             *(Route(path, _never, methods=["POST"]) for path in ENDPOINTS),
+            *gemini.ROUTES,
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error, Exception: _unknown_error},
     )
@@ -96,14 +99,17 @@ def served_path(path: str) -> str:
         path = _SLASHES.sub("/", path)
     if path.endswith("/"):
         path = path.rstrip("/") or "/"
-    if path.startswith("/v1/v1") and (doubled := _DOUBLED.match(path)) is not None:
-        path = "/v1" + path[doubled.end() :]
+    if path.startswith(_TWICE) and (doubled := _DOUBLED.match(path)) is not None:
+        # The last is that of the client's library.
+        path = path[doubled.end(1) :]
     return path
 
 
 def renderer_of(path: str) -> Renderer | None:
     """What renders the errors of this path, and of what would be below it; None for one without a format of its own."""
     path = served_path(path)
+    if gemini.is_its(path):
+        return gemini.render
     render = None
     for route, endpoint in ENDPOINTS.items():
         if path == route:
@@ -135,7 +141,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's 404 and 405. Under /v1 strangers learn nothing about routes: they get their 401 first."""
     assert isinstance(error, HTTPException)
     path, method = request.scope["path"], request.method
-    if path.startswith("/v1/") or path == "/v1":
+    if path.startswith("/v1/") or path == "/v1" or gemini.is_below(path):
         try:
             context: RequestContext = request.scope["context"]
             context.user = await auth.identify(
@@ -143,14 +149,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
             )
         except AppError as refused:
             return _render(request, refused)
-    asked = f"{method} {request.scope['asked_path'][:_MOST_PATH]}"
+    asked = f"{method} {request.scope['asked_path'].partition('?')[0][:_MOST_PATH]}"
     if error.status_code == 405 and (method, path) == ("GET", RESPONSES.route):
         # Codex asks for a WebSocket first; told so it goes on over HTTP at once, and at a 405 only after five attempts.
         text = f"{asked} is for WebSockets, which Sentinel does not serve yet. Use POST {path}."
         return _render(request, UpgradeRequired(text), [(b"upgrade", b"websocket")])
     allow = (error.headers or {}).get("Allow", "")
     # What answers HEAD alone is there for those who look whether anybody is; to others it is no route.
-    if error.status_code == 405 and allow != "HEAD":
+    # Nor is a model's, to who asks for work that no model does.
+    if error.status_code == 405 and allow != "HEAD" and not gemini.asks_for_work(path, allow):
         return _render(request, MethodNotAllowed(f"Not allowed: {asked}."), [(b"allow", allow.encode())])
     served = ", ".join(_closest_first(path, request.app.routes))
     return _render(request, UnknownUrl(f"Unknown request URL: {asked}. Sentinel serves {served}."))
@@ -233,10 +240,13 @@ class Routes:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         connection: ClientRequest | None = scope.get("extensions", {}).get("sentinel.connection")
-        client, headers = scope.get("client"), by_name(scope["headers"])
-        address = client[0] if client else None
-        scope["asked_path"], scope["path"] = scope["path"], served_path(scope["path"])
-        endpoint = ENDPOINTS.get(scope["path"])
+        client, path = scope.get("client"), served_path(scope["path"])
+        scope["asked_path"], scope["path"] = scope["path"], path
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None and gemini.takes_key(path):
+            scope["headers"] = gemini.with_key(scope["headers"], scope["query_string"])
+            endpoint = gemini.endpoint_of(path, scope["query_string"])
+        headers, address = by_name(scope["headers"]), client[0] if client else None
         if endpoint is not None and scope["method"] == "POST":
             return self._exchange(endpoint, connection, receive, send, headers, scope["query_string"], address)
         context = scope["context"] = _context(None if endpoint is None else endpoint.route, address, headers)
@@ -258,7 +268,8 @@ class Routes:
         if connection is not None:
             connection.context = context
         header_lines = self._cors.header_lines(headers) + endpoint.id_lines(context.id.encode())
-        client = ClientSide(connection, receive, send, headers, header_lines, query)
+        side = ArrayClientSide if endpoint.is_array else ClientSide
+        client = side(connection, receive, send, headers, header_lines, query)
         return Exchange(self._deps, endpoint, client, context).run()
 
     async def _beside(

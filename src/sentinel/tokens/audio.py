@@ -18,8 +18,13 @@ def audio_tokens(data: str) -> int:
 
     The provider's `usage` replaces the estimate. Source: see TOKENS_PER_SECOND.
     """
+    return ceil(sound_seconds(data, _MP3_BYTES_PER_SECOND) * TOKENS_PER_SECOND)
+
+
+def sound_seconds(data: str, bytes_per_second: int) -> float:
+    """Return how long base64 sound is: a WAV by its header's byte rate, others by this one."""
     head = decoded_prefix(data, 0, 64)
-    rate = _MP3_BYTES_PER_SECOND
+    rate = bytes_per_second
     if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt ":
         rate = max(int.from_bytes(head[28:32], "little"), _LEAST_WAV_BYTES_PER_SECOND)
-    return ceil(len(data) * 3 / 4 / rate * TOKENS_PER_SECOND)
+    return len(data) * 3 / 4 / rate

@@ -6,6 +6,8 @@ from typing import Final
 from sentinel.tokens.audio import audio_tokens
 from sentinel.tokens.bpe import Count, count_for
 from sentinel.tokens.delivered import DeliveredText
+from sentinel.tokens.gemini import counted_tokens, embedded_tokens, generate_tokens
+from sentinel.tokens.gemini_request import CountBody, EmbedBody, GenerateBody
 from sentinel.tokens.images import url_tokens
 from sentinel.tokens.loose import Text
 from sentinel.tokens.messages import message_tokens
@@ -82,6 +84,14 @@ class TokenCounter:
     def count_messages(self, request: MessageRequest | CountRequest, model: str) -> int:
         """Return the input tokens of a request in Anthropic's messages format: an estimate, see messages.py."""
         return message_tokens(request, model)
+
+    def count_gemini(self, body: GenerateBody | CountBody, model: str) -> int:
+        """Return the input tokens of a request in Gemini's format: an estimate, see gemini.py."""
+        return generate_tokens(body, model) if isinstance(body, GenerateBody) else counted_tokens(body, model)
+
+    def count_embedded(self, bodies: Iterable[EmbedBody], model: str) -> int:
+        """Return the input tokens of what is to be embedded, in Gemini's format: an estimate, see gemini.py."""
+        return embedded_tokens(bodies, model)
 
     def count_generated(self, texts: Iterable[Text], model: str) -> int:
         """Return the output tokens of a whole answer that came without `usage`: every choice, every kind of text."""

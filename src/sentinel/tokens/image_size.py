@@ -92,6 +92,12 @@ def decoded_prefix(encoded: str, at: int, chars: int) -> bytes:
         return b""
 
 
+def decoded(encoded: str) -> bytes:
+    """Decode base64, also in the form that is safe in URLs; empty if it is not base64."""
+    encoded = encoded.replace("-", "+").replace("_", "/")
+    return decoded_prefix(encoded + "=" * (-len(encoded) % 4), 0, len(encoded) + 3)
+
+
 def inline_size(url: str) -> Size | None:
     """Return the size of the image inside a base64 data URL; None for remote URLs and for what cannot be read."""
     if url[:5].lower() != "data:":

@@ -44,12 +44,29 @@ _BOUNDS: Final = {
     "o3": (100_000, 200_000),
     "o4": (100_000, 200_000),
     "codex-mini": (100_000, 200_000),
+    # Google's pages have what may be asked and what may be answered apart (ai.google.dev/gemini-api/docs/models).
+    "gemini-1.5": (8_192, 2_105_344),
+    "gemini-2.0": (8_192, 1_056_768),
+    "gemini-*": (65_536, 1_114_112),
     "davinci-002": (16_384, 16_384),
     "babbage-002": (16_384, 16_384),
 }
 
 # Reasoning models spend output tokens that no client sees; their bill exceeds the text that was delivered.
-_HIDES: Final = {"o1": True, "o3": True, "o4": True, "gpt-5*": True, "gpt-5-chat": False, "codex-mini": True}
+_HIDES: Final = {
+    "o1": True,
+    "o3": True,
+    "o4": True,
+    "gpt-5*": True,
+    "gpt-5-chat": False,
+    "codex-mini": True,
+    # From 2.5 on; the small ones think where they are asked to.
+    "gemini-*": True,
+    "gemini-1.5": False,
+    "gemini-2.0": False,
+    "gemini-2.5-flash-lite": False,
+    "gemini-embedding": False,
+}
 
 
 @lru_cache(maxsize=1024)
@@ -71,17 +88,18 @@ def output_ceiling(model: str, prompt_tokens: int = 0) -> int:
     """Return the most output tokens one choice of `model` can have after such a prompt, hidden reasoning included.
 
     At least 1: a prompt that fills the context window is the provider's to refuse.
-    Source: OpenAI's model pages (platform.openai.com/docs/models), "max output tokens" of each model and its context
-    window; unknown models: UNKNOWN_CEILING_TOKENS.
+    Source: the model pages of OpenAI and Google, "max output tokens" of each model and its context window; unknown
+    models: UNKNOWN_CEILING_TOKENS.
     """
     ceiling, context = _bounds(model[:MAX_NAME_CHARS])
     return max(1, min(ceiling, context - prompt_tokens)) if ceiling else UNKNOWN_CEILING_TOKENS
 
 
 def hides_output(model: str) -> bool:
-    """Say whether `model` bills output tokens that it does not show (the o-series, gpt-5 but not gpt-5-chat).
+    """Say whether `model` bills output tokens that it does not show (o-series, gpt-5 but not gpt-5-chat, Gemini).
 
     For these our own count of a broken stream is a lower bound.
     Source: OpenAI's guide "Reasoning models": reasoning tokens are not visible and are billed as output tokens.
+    Google's guide "Thinking": the same of thoughts, of which summaries are shown at most.
     """
     return _hides(model[:MAX_NAME_CHARS])

@@ -100,6 +100,30 @@ def read_usage_beside_cache(value: Any) -> Usage:
     return Usage(plain + cached + written, output, 0, cached, written, reasoning, True)
 
 
+def read_usage_metadata(value: Any) -> Usage:
+    """Read `usageMetadata` as Gemini has it: the prompt includes what a cache had, the candidates exclude thoughts.
+
+    What tools have brought into the prompt is input, and part of the total.
+    Source: Google's API reference, "UsageMetadata"; DESIGN section 5.
+    """
+    if not isinstance(value, dict):
+        return NOTHING
+    prompt, of_tools, candidates, thoughts, total, cached = (
+        _tokens(value.get(name)) or _tokens(value.get(other)) for name, other in _METADATA
+    )
+    return Usage(prompt + of_tools, candidates + thoughts, total, cached, 0, thoughts)
+
+
+_METADATA: Final = (
+    ("promptTokenCount", "prompt_token_count"),
+    ("toolUsePromptTokenCount", "tool_use_prompt_token_count"),
+    ("candidatesTokenCount", "candidates_token_count"),
+    ("thoughtsTokenCount", "thoughts_token_count"),
+    ("totalTokenCount", "total_token_count"),
+    ("cachedContentTokenCount", "cached_content_token_count"),
+)
+
+
 def usage_beside(usage: Any, groq: Any, of_choices: list[Any]) -> Usage:
     """The usage of one event, from wherever providers put it.
 
