@@ -16,6 +16,7 @@ from google.genai import errors, types
 from pydantic import BaseModel
 
 from sentinel.dev.simulators import DEMO_TOKEN
+from sentinel.proxy.openai import native_root
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
@@ -293,6 +294,22 @@ def test_paths(stack: Stack, sentinel: SentinelProcess, token: str, target: str,
     assert answer.status == 200
     call = stack.simulators.openai.calls[-1]
     assert (call.path, call.query) == (sent, "")
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("https://api.openai.com/v1", "https://api.openai.com"),
+        ("http://gateway.test/llm/v1/", "http://gateway.test/llm"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "https://generativelanguage.googleapis.com"),
+        ("https://azure.test/openai/v1", "https://azure.test"),
+        ("http://gateway.test/v1beta", "http://gateway.test"),
+        ("http://gateway.test", "http://gateway.test"),
+    ],
+)
+def test_where_the_paths_begin_at_a_provider(url: str, root: str) -> None:
+    """Beside those of OpenAI's API."""
+    assert native_root(url) == root
 
 
 @pytest.mark.parametrize(

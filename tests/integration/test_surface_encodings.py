@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, head, post, read_answer
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, chat, head, post, read_answer
 from tests.support.waiting import AT_ONCE_SECONDS
 from tests.unit.proxy.test_content_coding import ENCODERS
 
@@ -30,7 +30,7 @@ else:
 ACCEPTED = "gzip, deflate, br, zstd"
 MEGABYTE = 1 << 20
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
 coded = pytest.mark.parametrize(("coding", "encode"), ENCODERS.values(), ids=ENCODERS)
 
 

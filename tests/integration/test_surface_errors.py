@@ -17,6 +17,7 @@ from tests.support.surface import (
     COMPLETIONS,
     COUNT_TOKENS,
     EMBEDDINGS,
+    GENERATE,
     MESSAGES,
     RESPONSES,
     chat,
@@ -30,7 +31,7 @@ from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 pytestmark = pytest.mark.usefixtures("no_faults")
 
 DEPTH = 100_000
-METERED = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
+METERED = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS, GENERATE)
 
 
 def provider_calls(stack: Stack) -> int:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, head, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, head, read_answer, send
 from tests.support.waiting import AT_ONCE_SECONDS
 
 ADMIN_KEY = "operators-key"
@@ -30,12 +30,12 @@ def over_the_wire(sentinel: SentinelProcess, method: str, target: str, key: str,
         return read_answer(connection)
 
 
-TEXTS = (CHAT, COMPLETIONS, RESPONSES)
+TEXTS = (CHAT, COMPLETIONS, RESPONSES, GENERATE)
 
 
 def forms(path: str) -> list[str]:
     """How clients spell a path whose base URL has a slash, a `/v1` or a query of its own."""
-    rest = path.removeprefix("/v1")
+    rest = path.removeprefix("/v1") if path.startswith("/v1/") else path
     spelled = [
         path,
         f"{path}/",
@@ -49,6 +49,8 @@ def forms(path: str) -> list[str]:
     if rest != path:
         spelled += [f"/v1/{rest}", f"/v1{path}", f"/v1{path}/", f"/v1//v1/{rest}", f"//v1/v1{rest}?a=/v1/x"]
         spelled += [f"/v1/v1{path}"]
+    if path.startswith("/v1beta/"):
+        spelled += [f"/v1beta{path}", f"/v1{path}/", f"/v1/v1beta/{path}", path.replace(":", "%3A")]
     return spelled
 
 

@@ -14,7 +14,18 @@ import pytest
 
 from tests.support.client import Answer
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, post, send
+from tests.support.surface import (
+    CHAT,
+    COMPLETIONS,
+    GENERATE,
+    RESPONSES,
+    asked,
+    chat,
+    maximum,
+    post,
+    send,
+    streaming,
+)
 from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -181,15 +192,14 @@ def test_it_works_without_redis() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
 def test_every_answer_tells_what_is_left(stack: Stack, sentinel: SentinelProcess, path: str, stream: bool) -> None:
     """Of each dimension that has a quota, with this request's own reservation taken off."""
-    email = f"told{path.replace('/', '-')}-{stream}@corp.test"
+    email = f"told{path.replace('/', '-').replace(':', '-')}-{stream}@corp.test"
     _, token = stack.user(email, limits={"ai_requests": 9, "ai_output_tokens": 1000})
-    maximum = {"max_output_tokens" if path == RESPONSES else "max_tokens": 300}
-    body = asked(path, "[[tokens=10]]", stream=stream, **maximum)
-    assert left(post(sentinel, token, body, path)) == [8, None, 700]
-    assert left(post(sentinel, token, body, path)) == [7, None, 690]
+    body = asked(path, "[[tokens=10]]", stream=stream, **maximum(path, 300))
+    assert left(post(sentinel, token, body, streaming(path, stream))) == [8, None, 700]
+    assert left(post(sentinel, token, body, streaming(path, stream))) == [7, None, 690]
 
 
 def test_answers_of_other_kinds_tell_it_too(stack: Stack, sentinel: SentinelProcess) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import EVENTS, Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, post, send
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, chat, post, send, streaming
 
 KEY = "sk-proj-Zq8/Kf3+TxVbN0m_WcR7yLhJ2uGdE5"
 BLOT = "[redacted]"
@@ -22,7 +22,7 @@ ECHO = f"Incorrect API key provided: Bearer {KEY}."
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
 both = pytest.mark.parametrize("stream", [False, True])
 
 
@@ -39,7 +39,7 @@ def sentinel(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
 
 def ask(sentinel: SentinelProcess, token: str, path: str = CHAT, **fields: Any) -> Answer:
     """An answer, after a look whether the key is in it in any way that a client could read."""
-    answer = post(sentinel, token, asked(path, **fields), path)
+    answer = post(sentinel, token, asked(path, **fields), streaming(path, bool(fields.get("stream"))))
     everything = f"{answer.headers}{answer.body!r}"
     assert KEY not in everything
     assert KEY not in json.dumps(everything).encode().decode("unicode_escape")

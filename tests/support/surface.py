@@ -65,6 +65,18 @@ def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "input": text, **fields} if path == RESPONSES else chat(text, **fields)
 
 
+def streaming(path: str, stream: bool) -> str:
+    """Where to ask for a stream, or for none: in Gemini's format the path says which."""
+    return STREAM_GENERATE if stream and path == GENERATE else path
+
+
+def maximum(path: str, tokens: int) -> dict[str, Any]:
+    """The field that bounds an answer."""
+    if path == GENERATE:
+        return {"generationConfig": {"maxOutputTokens": tokens}}
+    return {"max_output_tokens" if path == RESPONSES else "max_tokens": tokens}
+
+
 def head(path: str = CHAT, method: str = "POST", headers: Iterable[str] = ()) -> bytes:
     """The head of a request, for raw connections."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "host: sentinel", *headers, "", ""]).encode()

@@ -16,7 +16,7 @@ from sentinel.endpoints.gemini import status_word
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import data_of, split_events
-from sentinel.tokens.gemini_answer import read_generated, read_usage
+from sentinel.tokens.gemini_answer import read_event, read_generated, read_usage
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import Usage
 
@@ -37,7 +37,7 @@ class GeminiMeter(StreamMeter):
         self._held = b""
         self._told_end = False
         stream_format = StreamFormat(
-            read_event=read_generated,
+            read_event=read_event,
             read_answer=read_generated,
             usage_of=read_usage,
             is_only_usage=None,

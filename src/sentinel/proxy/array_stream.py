@@ -9,8 +9,8 @@ from sentinel.proxy.provider import ProviderAnswer, ProviderStream
 from sentinel.proxy.redaction import Redactor
 from sentinel.tasks import pause
 
-_AT_ONCE_BYTES = 8 * 1024
-"""In one step: brackets alone take 0.3 us each."""
+_AT_ONCE_BYTES = 4 * 1024
+"""In one step: brackets alone take 0.6 us each."""
 
 
 class ArrayStream:

@@ -123,12 +123,17 @@ async def _never(_: Request) -> Response:
     raise AssertionError("served before Starlette is asked")
 
 
+def _of(version: str) -> list[Route]:
+    """What is metered in this version of Google's API."""
+    paths = [kind.route_of(version).replace("{model}", "{model:path}") for kind in _KINDS.values()]
+    return [Route(path, _never, methods=["POST"]) for path in paths]
+
+
+TWICE = _of(STABLE)
+"""The same as below /v1beta; who asks for a path that there is not is told once."""
 ROUTES = [
-    *(
-        Route(kind.route_of(version).replace("{model}", "{model:path}"), _never, methods=["POST"])
-        for version in (STABLE, BETA)
-        for kind in _KINDS.values()
-    ),
+    *_of(BETA),
+    *TWICE,
     Route(f"/{BETA}/models", listing, methods=["GET"]),
     Route(f"/{BETA}/models/{{model:path}}", model, methods=["GET"]),
 ]

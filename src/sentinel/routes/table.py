@@ -165,7 +165,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _closest_first(path: str, routes: list[BaseRoute]) -> list[str]:
     """The routes that there are, such as `GET /v1/models/{model}`, and first of them what the caller may have meant."""
-    known = {route.path_format: route for route in routes if isinstance(route, Route)}
+    known = {route.path_format: route for route in routes if isinstance(route, Route) and route not in gemini.TWICE}
     close = get_close_matches(path[:_MOST_PATH].lower(), known, n=1, cutoff=_CLOSE)
     return [
         f"{method} {name}"

@@ -1,15 +1,19 @@
 """What Sentinel reads of an answer in Gemini's format: one event of a stream, or a whole answer, which look alike.
 
-Each candidate is a choice. Whatever its parts hold is text that was generated, whatever the field is called, but for
-what is known to be none: pictures and sound, signatures, what a tool has said.
+Each candidate is a choice; an answer without any is read as one of any other format. Whatever its parts hold is text
+that was generated, whatever the field is called, but for what is known to be none: pictures and sound, signatures, what
+a tool has said.
 Source: Google's API reference, "GenerateContentResponse".
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from sentinel.tokens.loose import Kind, Reading, Text, parse, texts_in
-from sentinel.tokens.usage import NOTHING, Usage, read_usage_metadata
+import msgspec
+from msgspec import Meta, Struct
+
+from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely, texts_in
+from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage, read_usage_metadata
 
 _UNSAID: Final = ("", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED")
 
@@ -27,6 +31,56 @@ _NOT_SAID: Final = frozenset(("id", "willContinue", "will_continue", "language")
 """Beside a call, or code."""
 _OUTSIDE_OF_CONTENT: Final = frozenset(("output", "text"))
 """Of a candidate of another vendor: the fields that would be text."""
+
+
+_TokenCount = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
+
+
+class _Part(Struct, gc=False, forbid_unknown_fields=True):
+    text: str
+
+
+class _Content(Struct, gc=False, forbid_unknown_fields=True):
+    parts: list[_Part]
+    role: str = ""
+
+
+class _Candidate(Struct, gc=False, forbid_unknown_fields=True):
+    content: _Content
+    index: int = 0
+
+
+class _Metadata(Struct, gc=False):
+    promptTokenCount: _TokenCount = 0  # noqa: N815 (as Google calls it, here and below)
+    toolUsePromptTokenCount: _TokenCount = 0  # noqa: N815
+    candidatesTokenCount: _TokenCount = 0  # noqa: N815
+    thoughtsTokenCount: _TokenCount = 0  # noqa: N815
+    totalTokenCount: _TokenCount = 0  # noqa: N815
+    cachedContentTokenCount: _TokenCount = 0  # noqa: N815
+
+
+class _TextEvent(Struct, gc=False, forbid_unknown_fields=True):
+    candidates: tuple[_Candidate]
+    usageMetadata: _Metadata  # noqa: N815
+    modelVersion: str = ""  # noqa: N815
+    responseId: str = ""  # noqa: N815
+
+
+_text_event = msgspec.json.Decoder(_TextEvent)
+
+
+def read_event(data: bytes) -> Reading | None:
+    """Read one event's data; None if it is no JSON. Nearly all have a text and usage alone. Never raises."""
+    try:
+        event = _text_event.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_generated(data)
+    candidate, told = event.candidates[0], event.usageMetadata
+    texts = [Text(candidate.index, Kind.CONTENT, 0, part.text) for part in candidate.content.parts if part.text]
+    prompt = told.promptTokenCount + told.toolUsePromptTokenCount
+    output = told.candidatesTokenCount + told.thoughtsTokenCount
+    cached = told.cachedContentTokenCount
+    return Reading(texts, Usage(prompt, output, told.totalTokenCount, cached, 0, told.thoughtsTokenCount))
 
 
 def read_generated(data: bytes) -> Reading | None:
@@ -90,6 +144,9 @@ def _read(answer: dict[str, Any]) -> Reading:
         index = index if isinstance(index, int) else position
         texts += [text._replace(choice=index) for text in _texts_of(candidate)]
         finished += [(index, reason) for reason in _reasons(candidate, "finishReason", "finish_reason")]
+    if "candidates" not in answer:
+        loose = read_loosely(answer)
+        texts = [] if loose is None else loose.texts
     feedback = answer.get("promptFeedback") or answer.get("prompt_feedback")
     if isinstance(feedback, dict):
         # There will be no candidates.

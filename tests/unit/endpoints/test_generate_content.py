@@ -11,8 +11,10 @@ from msgspec import Raw
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.endpoints.generate_content import GenerateContentEndpoint, StreamGenerateContentEndpoint
 from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
+from sentinel.proxy.redaction import NO_SECRET
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.gemini_request import GenerateBody
+from sentinel.tokens.usage import Usage
 
 TURN = {"role": "user", "parts": [{"text": "Say hello"}]}
 
@@ -167,3 +169,13 @@ def test_answers_and_refusals_become_events() -> None:
     reading = endpoint().read_answer(b'{"candidates":[{"content":{"parts":[{"text":" a"}]}}]}')
     assert reading is not None
     assert reading.is_generated
+
+
+def test_a_stream_is_metered_and_ended() -> None:
+    """In this format, for as many candidates as were asked for."""
+    stream = StreamGenerateContentEndpoint("v1", "models/gpt-4o", b"alt=sse")
+    request = stream.read(body(generationConfig={"candidateCount": 2}))
+    meter = stream.meter(request, NO_SECRET)
+    meter.delivered(meter.feed(b'data: {"candidates":[{"content":{"parts":[{"text":" one"}]}}]}\n\n'))
+    assert meter.count() == 1
+    assert stream.ending(request, meter, Usage(9, 1)).count(b"MAX_TOKENS") == 2

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from sentinel.tokens.gemini_answer import read_embedded, read_generated, read_usage, read_whole
+from sentinel.tokens.gemini_answer import read_embedded, read_event, read_generated, read_usage, read_whole
 from sentinel.tokens.loose import Kind, Reading
 from sentinel.tokens.usage import NOTHING, Usage
+
+METADATA = {
+    "promptTokenCount": 30,
+    "cachedContentTokenCount": 20,
+    "candidatesTokenCount": 7,
+    "thoughtsTokenCount": 10,
+    "toolUsePromptTokenCount": 5,
+    "totalTokenCount": 52,
+}
 
 
 def read(*candidates: Any, **fields: Any) -> Reading:
@@ -57,6 +66,9 @@ def test_texts_of_parts(part: Any, texts: list[tuple[Kind, str]] | None) -> None
         ({"candidates": [{"output": " a"}]}, [" a"]),
         ({"candidates": None}, []),
         ({}, []),
+        ({"choices": [{"message": {"content": " a"}}]}, [" a"]),
+        ({"text": " a"}, [" a"]),
+        ({"usageMetadata": METADATA, "modelVersion": "m", "responseId": "r"}, []),
     ],
 )
 def test_odd_shapes(answer: dict[str, Any], texts: list[str]) -> None:
@@ -93,16 +105,6 @@ def test_a_prompt_that_is_blocked(name: str) -> None:
     """There is no candidate, and none will come."""
     assert read(**{name: {"blockReason": "SAFETY"}}).finished == [(0, "SAFETY")]
     assert read(**{name: {"safetyRatings": []}}).finished == []
-
-
-METADATA = {
-    "promptTokenCount": 30,
-    "cachedContentTokenCount": 20,
-    "candidatesTokenCount": 7,
-    "thoughtsTokenCount": 10,
-    "toolUsePromptTokenCount": 5,
-    "totalTokenCount": 52,
-}
 
 
 @pytest.mark.parametrize(
@@ -150,8 +152,8 @@ def test_what_is_no_answer(data: bytes) -> None:
 
 def test_what_is_nested_too_deeply() -> None:
     """Nobody reads it."""
-    deep = b'{"candidates":[{"content":{"parts":[{"a":%b}]}}]}' % (b"[" * 500 + b"]" * 500)
-    assert read_generated(deep) is None or read_generated(deep) is not None
+    deep = b'{"a":' * 700 + b"1" + b"}" * 700
+    assert read_generated(b'{"candidates":[{"content":{"parts":[{"a":%b}]}}]}' % deep) is None
     assert read_generated(b"[" * 100_000) is None
 
 
@@ -179,3 +181,22 @@ def test_vectors() -> None:
     reading = read_embedded(b'{"embedding":{"values":[1]},"usageMetadata":{"promptTokenCount":4,"totalTokenCount":9}}')
     assert reading is not None
     assert (reading.usage, reading.is_generated) == (Usage(4), True)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"candidates": [candidate({"text": " a"}, {"text": ""}, index=2)], "usageMetadata": METADATA},
+        {"candidates": [candidate({"text": " a"})], "usageMetadata": {"promptTokensDetails": []}, "responseId": "r"},
+        {"candidates": [candidate({"text": " a"}, finishReason="STOP")], "usageMetadata": METADATA},
+        {"candidates": [candidate({"text": " a", "thought": True})], "usageMetadata": METADATA},
+        {"candidates": [candidate({"text": " a"})], "usageMetadata": {"promptTokenCount": -1}},
+        {"candidates": [candidate({"text": " a"})], "error": {}},
+        {"candidates": [candidate({"text": " a"}), candidate({"text": " b"}, index=1)], "usageMetadata": {}},
+    ],
+)
+def test_what_is_read_fast_is_read_alike(event: dict[str, Any]) -> None:
+    """And what has any other shape as well."""
+    data = json.dumps(event).encode()
+    assert read_event(data) == read_generated(data)
+    assert read_event(b"{") is None
