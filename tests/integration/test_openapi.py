@@ -115,8 +115,9 @@ def whatever_is_sent(case: schemathesis.Case[Any], sentinel: SentinelProcess, to
 
 
 # A test for each operation. Those of a single parametrized one share a node id, and pytest-xdist would run one of them.
-for _item in DOCUMENT["paths"].values():
-    for _operation in _item.values():
+for _path, _item in DOCUMENT["paths"].items():
+    # Gemini's paths are the same below both versions; these are looked at by the tests further down.
+    for _operation in () if _path.startswith("/v1/models/{model}:") else _item.values():
         _schema = schema.include(operation_id=_operation["operationId"])
         globals()[f"test_{_operation['operationId']}"] = _schema.parametrize()(whatever_is_sent)
 
