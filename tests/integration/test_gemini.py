@@ -16,7 +16,7 @@ from google.genai import errors, types
 from pydantic import BaseModel
 
 from sentinel.dev.simulators import DEMO_TOKEN
-from sentinel.proxy.openai import native_root
+from sentinel.proxy.openai import root_of
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
@@ -309,7 +309,7 @@ def test_paths(stack: Stack, sentinel: SentinelProcess, token: str, target: str,
 )
 def test_where_the_paths_begin_at_a_provider(url: str, root: str) -> None:
     """Beside those of OpenAI's API."""
-    assert native_root(url) == root
+    assert root_of(url) == root
 
 
 @pytest.mark.parametrize(

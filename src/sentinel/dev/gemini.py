@@ -44,7 +44,7 @@ _FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
 _DIMENSIONS = 768
 
 
-def is_native(path: str) -> bool:
+def is_its(path: str) -> bool:
     """Whether this is a path of Gemini's."""
     return path.startswith("/v1beta/") or _PATH.fullmatch(path) is not None
 

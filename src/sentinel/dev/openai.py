@@ -93,12 +93,12 @@ class OpenAISimulator:
         self.calls.append(exchange.record())
         fault = self.faults.take(exchange.path)
         is_messages = exchange.path in {messages.PATH, messages.COUNT_PATH}
-        is_gemini = gemini.is_native(exchange.path)
+        is_gemini = gemini.is_its(exchange.path)
         error_body = messages.status_body if is_messages else gemini.status_body if is_gemini else status_body
         if fault is not None and await misbehave(exchange, fault, self.faults, error_body):
             return
         try:
-            await (self._native(exchange) if is_gemini else self._route(exchange))
+            await (self._gemini(exchange) if is_gemini else self._route(exchange))
         except Refused as refused:
             if is_gemini:
                 await exchange.answer(refused.status, gemini.error_body(refused.status, str(refused)), gemini.headers())
@@ -180,7 +180,7 @@ class OpenAISimulator:
         self.billed.append(job.bill)
         await generate(exchange, job)
 
-    async def _native(self, exchange: Exchange) -> None:
+    async def _gemini(self, exchange: Exchange) -> None:
         """Answer a request to one of Gemini's own paths. Raises Refused."""
         model, method = gemini.asked(exchange, self.api_key, self.models)
         with gemini_checks.refusing_odd_values():

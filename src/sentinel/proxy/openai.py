@@ -16,7 +16,7 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.provider import NATIVE_ROOTS, OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
+from sentinel.proxy.provider import VERSIONED_PATHS, OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.transport.answer import (
     MOST_UNREAD_BYTES,
@@ -67,12 +67,12 @@ class OpenAIProvider:
         # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
         identity = "accept-encoding: identity\r\n"
         self._client = client(url, f"authorization: Bearer {api_key}\r\n{identity}".encode())
-        self._native_client = client(native_root(url), f"x-goog-api-key: {api_key}\r\n{identity}".encode())
+        self._versioned_client = client(root_of(url), f"x-goog-api-key: {api_key}\r\n{identity}".encode())
 
     @property
     def connections(self) -> int:
         """How many there are."""
-        return self._client.connections + self._native_client.connections
+        return self._client.connections + self._versioned_client.connections
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
@@ -117,12 +117,12 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
-        await self._native_client.close()
+        await self._versioned_client.close()
 
     async def _send(self, request: ProviderRequest) -> Http1Answer:
         """The answer, whose head is there. Raises UpstreamError, UpstreamTimeout, and what a streamed body raises."""
         body, path = request.body, request.path
-        client = self._native_client if path.startswith(NATIVE_ROOTS) else self._client
+        client = self._versioned_client if path.startswith(VERSIONED_PATHS) else self._client
         try:
             if isinstance(body, bytes):
                 return await client.send(request.method, path, request.header_lines, body, request)
@@ -131,7 +131,7 @@ class OpenAIProvider:
             raise _ours(error) from error
 
 
-def native_root(url: str) -> str:
+def root_of(url: str) -> str:
     """Where Gemini's own paths begin: beside the `/v1` that a URL ends in, or Google's door for OpenAI's clients."""
     url = url.rstrip("/")
     return next((url.removesuffix(end) for end in _ENDS if url.endswith(end)), url)

@@ -9,7 +9,7 @@ import msgspec
 
 from sentinel.proxy.redaction import Redactor
 
-NATIVE_ROOTS = (b"/v1beta/", b"/v1/")
+VERSIONED_PATHS = (b"/v1beta/", b"/v1/")
 """What Gemini's own paths begin with at a provider: they name their version themselves."""
 
 Room = Callable[[int], Awaitable[None]]
@@ -28,7 +28,7 @@ class StreamedBody(Protocol):
 class ProviderRequest(msgspec.Struct):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`, or names it.
 
-    A path below one of NATIVE_ROOTS is Gemini's own.
+    A path below one of VERSIONED_PATHS is Gemini's own.
 
     header_lines: headers as they go over the wire. body: one that is streamed is sent once, over a fresh connection.
     sent: the provider may know of it from now on, and bill it.

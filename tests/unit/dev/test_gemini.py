@@ -13,7 +13,7 @@ import pytest
 from google import genai
 from google.genai import types
 
-from sentinel.dev.gemini import MODELS, is_native
+from sentinel.dev.gemini import MODELS, is_its
 from sentinel.dev.openai import OpenAISimulator
 from sentinel.dev.server import Server
 from tests.support.client import Answer, request
@@ -170,6 +170,6 @@ def test_faults_have_googles_shape(openai_sim: OpenAISimulator, openai_server: S
 
 def test_its_paths() -> None:
     """Of both versions; those of others are theirs."""
-    assert is_native("/v1beta/anything")
-    assert is_native(f"/v1/models/{MODEL}:generateContent")
-    assert not is_native("/v1/models/x")
+    assert is_its("/v1beta/anything")
+    assert is_its(f"/v1/models/{MODEL}:generateContent")
+    assert not is_its("/v1/models/x")

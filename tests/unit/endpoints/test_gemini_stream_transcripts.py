@@ -14,7 +14,7 @@ from sentinel.endpoints.gemini_stream import GeminiMeter, ending
 from sentinel.proxy.json_array import ArrayReader, ArrayWriter
 from sentinel.tokens.usage import Usage
 from tests.support.damage import damaged, pieces_of, relayed
-from tests.support.transcripts import GEMINI_NATIVE, Transcript
+from tests.support.transcripts import GEMINI_OWN, Transcript
 
 _NOT_GENERATED = ("codeExecutionResult", "thoughtSignature", "language", "inlineData", "thought", "id")
 
@@ -46,7 +46,7 @@ def words_of_parts(events: list[bytes]) -> int:
     return found
 
 
-@pytest.mark.parametrize("transcript", GEMINI_NATIVE)
+@pytest.mark.parametrize("transcript", GEMINI_OWN)
 def test_what_it_costs(transcript: Transcript) -> None:
     """Each is counted exactly; its usage is final, wherever it comes."""
     relay, got = relayed(transcript.data(), meter())
@@ -58,7 +58,7 @@ def test_what_it_costs(transcript: Transcript) -> None:
     assert (relay.meter.malformed, relay.meter.is_broken) == (0, False)
 
 
-@pytest.mark.parametrize("transcript", GEMINI_NATIVE)
+@pytest.mark.parametrize("transcript", GEMINI_OWN)
 def test_as_an_array_it_costs_the_same(transcript: Transcript) -> None:
     """And has the same items."""
     array = json.dumps(transcript.events, indent=2).encode()
@@ -69,7 +69,7 @@ def test_as_an_array_it_costs_the_same(transcript: Transcript) -> None:
     assert json.loads(writer.feed(got) + writer.feed(relay.meter.done) + writer.end()) == transcript.events
 
 
-@given(damaged(GEMINI_NATIVE))
+@given(damaged(GEMINI_OWN))
 @settings(deadline=None, max_examples=400)
 def test_nothing_goes_free(events: list[bytes]) -> None:
     """Damaged in any way, all bytes pass, nothing is raised, and what a reader finds is charged."""
@@ -78,7 +78,7 @@ def test_nothing_goes_free(events: list[bytes]) -> None:
     assert max(0, relay.delivered()) >= words_of_parts(events), b"".join(events).decode()
 
 
-@given(damaged(GEMINI_NATIVE), st.integers(1, 6))
+@given(damaged(GEMINI_OWN), st.integers(1, 6))
 @settings(deadline=None, max_examples=400)
 def test_no_limit_is_passed(events: list[bytes], room: int) -> None:
     """However a stream is damaged, it ends before the event that would go beyond the limit, and ends well."""
@@ -92,7 +92,7 @@ def test_no_limit_is_passed(events: list[bytes], room: int) -> None:
         assert (b"MAX_TOKENS" in ending(relay.meter, 1, Usage(9, room))) is (0 not in relay.meter.finished)
 
 
-@given(damaged(GEMINI_NATIVE), st.lists(st.integers(1, 80), max_size=30))
+@given(damaged(GEMINI_OWN), st.lists(st.integers(1, 80), max_size=30))
 @settings(deadline=None, max_examples=200)
 def test_cuts_do_not_matter(events: list[bytes], sizes: list[int]) -> None:
     """Cut anywhere, a damaged stream costs the same."""
