@@ -18,6 +18,7 @@ from tests.support.surface import (
     CHAT,
     COMPLETIONS,
     GENERATE,
+    MESSAGES,
     RESPONSES,
     asked,
     chat,
@@ -192,7 +193,7 @@ def test_it_works_without_redis() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES, GENERATE])
 def test_every_answer_tells_what_is_left(stack: Stack, sentinel: SentinelProcess, path: str, stream: bool) -> None:
     """Of each dimension that has a quota, with this request's own reservation taken off."""
     email = f"told{path.replace('/', '-').replace(':', '-')}-{stream}@corp.test"

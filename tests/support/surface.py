@@ -35,6 +35,8 @@ def send(
     if isinstance(body, dict):
         body = json.dumps(body).encode()
     given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if path == MESSAGES:
+        given.setdefault("anthropic-version", "2023-06-01")
     if token is not None:
         given.setdefault("Authorization", f"Bearer {token}")
     answer = sentinel.request(method, path, body, given)
@@ -62,6 +64,8 @@ def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
         return {"contents": [{"role": "user", "parts": [{"text": text}]}], **fields}
     if path == COMPLETIONS:
         return {"model": "davinci-002", "prompt": text, **fields}
+    if path == MESSAGES:
+        return {"max_tokens": 500, **chat(text), "model": "claude-haiku-5-5", **fields}
     return {"model": "gpt-4o-mini", "input": text, **fields} if path == RESPONSES else chat(text, **fields)
 
 

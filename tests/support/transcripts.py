@@ -424,6 +424,69 @@ RESPONSE_AT_ONCE = Transcript(
 RESPONSES = [RESPONSE_TEXT, RESPONSE_CALL, RESPONSE_WITHOUT_DELTAS, RESPONSE_AT_ONCE]
 
 
+# ------------------------------------------------------------------------------------------------------------ messages
+
+
+def _block(index: int, block: dict[str, Any], *deltas: dict[str, Any]) -> list[Any]:
+    """One block: its beginning, its pieces, its end."""
+    return [
+        {"type": "content_block_start", "index": index, "content_block": block},
+        *[{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas],
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def _message(blocks: list[Any], reason: str, prompt: dict[str, int], usage: dict[str, int]) -> list[Any]:
+    begun: dict[str, Any] = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-5-5", "content": [],
+        "stop_reason": None, "stop_sequence": None, "usage": {**prompt, "output_tokens": 1},
+    }  # fmt: skip
+    return [
+        {"type": "message_start", "message": begun},
+        {"type": "ping"},
+        *blocks,
+        {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+
+
+_SPOKEN = [{"type": "text_delta", "text": " one"}, {"type": "text_delta", "text": " two"}]
+
+MESSAGE_TEXT = Transcript(
+    _message(
+        _block(0, {"type": "text", "text": ""}, *_SPOKEN), "end_turn", {"input_tokens": 21}, {"output_tokens": 17}
+    ),
+    (21, 17),
+    2,
+)
+
+MESSAGE_CALL = Transcript(
+    _message(
+        [
+            *_block(
+                0,
+                {"type": "thinking", "thinking": "", "signature": ""},
+                {"type": "thinking_delta", "thinking": " three"},
+                {"type": "signature_delta", "signature": "AbC="},
+            ),
+            *_block(1, {"type": "text", "text": ""}, *_SPOKEN),
+            *_block(
+                2,
+                {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}},
+                {"type": "input_json_delta", "partial_json": " four"},
+            ),
+        ],
+        "tool_use",
+        {"input_tokens": 1, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 10},
+        {"output_tokens": 40},
+    ),
+    (21, 40),
+    5,
+)
+
+MESSAGES = [MESSAGE_TEXT, MESSAGE_CALL]
+
+
 def _generated(
     *parts: dict[str, Any], reason: str | None = None, usage: dict[str, int] | None = None
 ) -> dict[str, Any]:

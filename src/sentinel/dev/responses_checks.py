@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sentinel.dev.validation import JSON_FORMS, Refused, missing, out_of_range, wrong_type
+from sentinel.dev.validation import JSON_FORMS, Refused, missing, out_of_range, tools_of, wrong_type
 
 _LEAST_MAX = 16
 _FIELDS = frozenset(
@@ -136,18 +136,13 @@ def _check_message(item: dict[str, Any], place: str) -> None:
 
 
 def _check_tools(body: dict[str, Any]) -> None:
-    tools = body.get("tools")
-    if not isinstance(tools, list | None):
-        raise wrong_type("tools", "an array of objects", tools)
-    for index, tool in enumerate(tools or []):
-        if not isinstance(tool, dict):
-            raise wrong_type(f"tools[{index}]", "an object", tool)
+    for place, tool in tools_of(body):
         if not isinstance(tool.get("type"), str):
-            raise missing(f"tools[{index}].type")
+            raise missing(f"{place}.type")
         if tool["type"] in {"function", "custom"} and not isinstance(tool.get("name"), str):
-            raise missing(f"tools[{index}].name")
+            raise missing(f"{place}.name")
         if not isinstance(tool.get("parameters"), dict | None):
-            raise wrong_type(f"tools[{index}].parameters", "an object", tool["parameters"])
+            raise wrong_type(f"{place}.parameters", "an object", tool["parameters"])
     if not isinstance(body.get("tool_choice"), str | dict | None):
         raise wrong_type("tool_choice", "one of a string or an object", body["tool_choice"])
 

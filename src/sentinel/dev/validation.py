@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 _ROLES = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 _NUMBERS = {"temperature": (0, 2), "top_p": (0, 1), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
@@ -146,22 +146,28 @@ def _check_message(message: Any, place: str) -> None:
         raise missing(f"{place}.content")
 
 
-def _check_tools(body: dict[str, Any]) -> None:
+def tools_of(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each tool, and where it is. Raises Refused."""
     tools = body.get("tools")
     if not isinstance(tools, list | None):
         raise wrong_type("tools", "an array of objects", tools)
     for index, tool in enumerate(tools or []):
         if not isinstance(tool, dict):
             raise wrong_type(f"tools[{index}]", "an object", tool)
+        yield f"tools[{index}]", tool
+
+
+def _check_tools(body: dict[str, Any]) -> None:
+    for place, tool in tools_of(body):
         if tool.get("type") == "custom":
             continue
         function = tool.get("function")
         if not isinstance(function, dict):
-            raise missing(f"tools[{index}].function")
+            raise missing(f"{place}.function")
         if not isinstance(function.get("name"), str):
-            raise missing(f"tools[{index}].function.name")
+            raise missing(f"{place}.function.name")
         if not isinstance(function.get("parameters"), dict | None):
-            raise wrong_type(f"tools[{index}].function.parameters", "an object", function["parameters"])
+            raise wrong_type(f"{place}.function.parameters", "an object", function["parameters"])
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and not isinstance(choice.get("function"), dict):
         raise missing("tool_choice.function")

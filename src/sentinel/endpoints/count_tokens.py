@@ -31,10 +31,7 @@ class CountTokensEndpoint(AnthropicEndpoint[CountRequest], WholeEndpoint[CountRe
 
     def forget_prompt(self, request: CountRequest) -> None:
         """Free what was read to be counted."""
-        request.messages = []
-        request.system = request.tools = None
-        # The others hold on to the bytes of the body.
-        request.output_config = request.output_format = msgspec.Raw()
+        request.forget()
 
     def bound(self, request: CountRequest) -> OutputBound:  # noqa: ARG002 (it is the same for all)
         """No output."""

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
+from sentinel.endpoints.refusal import refusal_of
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.message_answer import MESSAGE, read_message, read_message_event
 from sentinel.tokens.usage import NOTHING, Usage
 
-_MOST_TOLD_BYTES: Final = 1000
 _LAST: Final = "message_stop"
 _LAST_MARK: Final = _LAST.encode()
 _MARK: Final = re.compile(rb'"usage"\s*:\s*\{|message_stop')
@@ -48,11 +48,10 @@ class MessagesMeter(StreamMeter):
     open: the parts that have been begun and not ended, in their order. has_told_end: also why the message ended.
     """
 
-    __slots__ = ("_is_whole", "_last", "has_told_end", "open")
+    __slots__ = ("_is_whole", "has_told_end", "open")
 
     def __init__(self, model: str, redactor: Redactor = NO_SECRET) -> None:
         self._is_whole = self.has_told_end = False
-        self._last = Reading()
         self.open: tuple[int, ...] = ()
         stream_format = StreamFormat(
             read_event=self._read_event,
@@ -70,13 +69,15 @@ class MessagesMeter(StreamMeter):
         self.count()
         return not (self.done or self.failed or self._is_whole)
 
+    def has_delivered(self, said: Reading) -> None:
+        """The client has the event that says so."""
+        if said.begun or said.ended:
+            self.open = (*(part for part in self.open if part not in said.ended), *said.begun)
+        self.has_told_end = self.has_told_end or bool(said.finished)
+
     def _read_event(self, data: bytes) -> Reading | None:
-        last = self._last
-        if last.begun or last.ended:
-            self.open = (*(part for part in self.open if part not in last.ended), *last.begun)
-        self.has_told_end = self.has_told_end or bool(last.finished)
         reading = read_message_event(data)
-        self._last = Reading() if reading is None else reading
+        self.note_last(reading)
         return reading
 
     def _read_answer(self, data: bytes) -> Reading | None:
@@ -124,13 +125,11 @@ def answer(body: bytes) -> bytes:
 
 def refusal(status: int, body: bytes) -> bytes:
     """A provider's refusal as the stream's last event: its own error, or what it said in the shape of one."""
-    said = parse(body)
-    error = said.get("error") if isinstance(said, dict) else None
-    if isinstance(error, dict):
+    said, error, told = refusal_of(body)
+    if error is not None:
         return _event("error", **{**said, "type": "error"})
-    told = error if isinstance(error, str) else body[:_MOST_TOLD_BYTES].decode("utf-8", "replace")
     kind = _TYPES_OF_REFUSALS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
-    return _event("error", error={"type": kind, "message": told or "The model provider refused the request."})
+    return _event("error", error={"type": kind, "message": told})
 
 
 def _events_of_block(index: int, block: Any) -> Iterator[bytes]:

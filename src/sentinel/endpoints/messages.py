@@ -43,10 +43,7 @@ class MessagesEndpoint(AnthropicEndpoint[MessageRequest]):
 
     def forget_prompt(self, request: MessageRequest) -> None:
         """Free what was read to be counted."""
-        request.messages = []
-        request.system = request.tools = None
-        # The others hold on to the bytes of the body.
-        request.output_config = request.output_format = msgspec.Raw()
+        request.forget()
 
     def bound(self, request: MessageRequest) -> OutputBound:
         """What the request says of its output. Of thinking a summary is shown, and all of it billed."""

@@ -44,7 +44,7 @@ class _Open:
 
 
 class DeliveredItems:
-    """What the client has of a response, but for the last event: that may be the one that a limit keeps from it.
+    """What the client has of a response.
 
     sequence: the number of the last event, -1 before any. keeps: whether items are kept, or numbers alone.
     """
@@ -53,13 +53,10 @@ class DeliveredItems:
         self.sequence = -1
         self.keeps = False
         self.kept_bytes = 0
-        self._last: Event | None = None
         self._items: dict[int, _Open | _Fields] = {}
 
-    def note(self, event: Event, size: int) -> None:
-        """Note an event of so many bytes; the one before it has been delivered."""
-        self.deliver_last()
-        self._last = event
+    def note_size(self, size: int) -> None:
+        """Note that an event of so many bytes has come."""
         if self.keeps:
             self.kept_bytes += size
             if self.kept_bytes > MOST_KEPT_BYTES:
@@ -67,11 +64,8 @@ class DeliveredItems:
                 self._items.clear()
                 self.kept_bytes = 0
 
-    def deliver_last(self) -> None:
-        """The last event that was noted has been delivered, too."""
-        event, self._last = self._last, None
-        if event is None:
-            return
+    def deliver(self, event: Event) -> None:
+        """The client has this event."""
         number = event.sequence_number if isinstance(event, Delta) else event.get("sequence_number")
         if isinstance(number, int):
             self.sequence = max(self.sequence, number)

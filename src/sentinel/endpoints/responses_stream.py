@@ -13,18 +13,18 @@ from typing import Any
 
 import msgspec
 
+from sentinel.endpoints.refusal import refusal_of
 from sentinel.endpoints.responses_items import DeliveredItems, told
 from sentinel.error import AppError, body_of
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.loose import Reading, parse
-from sentinel.tokens.responses_answer import ResponseTexts, is_last, parse_event, read_answer, usage_of
+from sentinel.tokens.responses_answer import Event, ResponseTexts, is_last, parse_event, read_answer, usage_of
 from sentinel.tokens.usage import Usage
 
 _MARK = re.compile(rb'"usage"\s*:\s*\{|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"')
 _CREATED = re.compile(rb'"type"\s*:\s*"response\.created"')
-_MOST_TOLD_CHARS = 1000
 _LAST_TYPES = {"failed": "response.failed", "incomplete": "response.incomplete"}
 """The types of last events by the status of their response; that of all others is `response.completed`."""
 
@@ -58,11 +58,16 @@ class ResponsesMeter(StreamMeter):
         super().hold_whole()
         self.items.keeps = True
 
+    def has_delivered(self, said: Event) -> None:
+        """The client has this event."""
+        self.items.deliver(said)
+
     def _read_event(self, data: bytes) -> Reading | None:
         event = parse_event(data)
         if event is None:
             return None
-        self.items.note(event, len(data))
+        self.note_last(event)
+        self.items.note_size(len(data))
         return self._texts.read(event)
 
 
@@ -102,18 +107,17 @@ def error_event(error: AppError, meter: ResponsesMeter | None) -> bytes:
     sequence = 0
     if meter is not None:
         meter.count()
-        meter.items.deliver_last()
+        meter.deliver_last()
         sequence = meter.items.sequence + 1
     return _error_event(msgspec.json.decode(body_of(error))["error"], sequence)
 
 
 def refusal(status: int, body: bytes) -> bytes:
     """A provider's refusal as a stream's only event: its own error, or what it said in the shape of one."""
-    said = parse(body)
-    error = said.get("error") if isinstance(said, dict) else None
-    if not isinstance(error, dict):
+    _, error, told = refusal_of(body)
+    if error is None:
         error = {
-            "message": body[:_MOST_TOLD_CHARS].decode("utf-8", "replace") or "The model provider refused the request.",
+            "message": told,
             "type": "invalid_request_error",
             "param": None,
             "code": None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, bytes_outside, data_of, last_end, split_events
@@ -75,6 +76,7 @@ class StreamMeter:
         "_is_last",
         "_is_notable",
         "_is_only_usage",
+        "_last",
         "_mark",
         "_most_begun",
         "_pending",
@@ -116,6 +118,7 @@ class StreamMeter:
         # the last text ended.
         self._given_bytes = self._read_bytes = self._usage_at = self._text_at = 0
         self._begins_inside = self._has_ended = self._too_long = False
+        self._last: Any = None
         self.usage = NOTHING
         self.done = self.trail = b""
         self.failed = self.broke_off = False
@@ -285,6 +288,23 @@ class StreamMeter:
     def is_broken(self) -> bool:
         """Whether a stream that has ended told of an error, or of nothing at all; call `count` before."""
         return self.failed or not (self.done or self.generated or self.usage != NOTHING)
+
+    def note_last(self, said: Any) -> None:
+        """Note what the event says that is read now; a limit may keep it from the client, but not the one before it.
+
+        For formats whose streams end at a limit with events that depend on what the client has.
+        """
+        self.deliver_last()
+        self._last = said
+
+    def deliver_last(self) -> None:
+        """The client has the last event, too."""
+        said, self._last = self._last, None
+        if said is not None:
+            self.has_delivered(said)
+
+    def has_delivered(self, said: Any) -> None:
+        """The client has the event that says so."""
 
     @property
     def kept_bytes(self) -> int:

@@ -11,7 +11,7 @@ from sentinel.tokens.gemini_request import CountBody, EmbedBody, GenerateBody
 from sentinel.tokens.images import url_tokens
 from sentinel.tokens.loose import Text
 from sentinel.tokens.messages import message_tokens
-from sentinel.tokens.request import ChatRequest, CountRequest, Message, MessageRequest, Part, Prompt
+from sentinel.tokens.request import ChatRequest, Message, Part, Prompt, Turns
 from sentinel.tokens.tools import call_tokens, definition_tokens, response_format_tokens
 
 # A body above this should be counted in a thread. The worst text (a run of dashes) takes 0.45 us a byte, so 6,000
@@ -81,7 +81,7 @@ class TokenCounter:
             return tokens + count(prompt)
         return tokens + sum(_item_tokens(item, count) for item in prompt)
 
-    def count_messages(self, request: MessageRequest | CountRequest, model: str) -> int:
+    def count_messages(self, request: Turns, model: str) -> int:
         """Return the input tokens of a request in Anthropic's messages format: an estimate, see messages.py."""
         return message_tokens(request, model)
 

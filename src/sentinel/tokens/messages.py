@@ -13,7 +13,7 @@ import msgspec
 from sentinel.tokens.bpe import Count, count_for
 from sentinel.tokens.encoding import is_exact
 from sentinel.tokens.image_size import Size, inline_size
-from sentinel.tokens.request import Block, CountRequest, MessageRequest, Source
+from sentinel.tokens.request import Block, Source, Turns
 from sentinel.tokens.tools import json_text
 
 _RAISED_BY: Final = 1.25
@@ -46,7 +46,7 @@ _MOST_DEPTH: Final = 3
 _blocks = msgspec.json.Decoder(list[Block])
 
 
-def message_tokens(request: MessageRequest | CountRequest, model: str) -> int:
+def message_tokens(request: Turns, model: str) -> int:
     """Return the estimated input tokens of messages, system prompt, tools and the schema of the answer.
 
     Text is exact where the model's vocabulary is OpenAI's, as with gateways that serve their models in this format.

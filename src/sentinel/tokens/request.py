@@ -176,8 +176,8 @@ class Thinking(Struct, gc=False):
     budget_tokens: TokenLimit | None = None
 
 
-class CountRequest(Struct, gc=False):
-    """The body of POST /v1/messages/count_tokens, as far as Sentinel decides on it."""
+class Turns(Struct, gc=False, kw_only=True):
+    """What is counted of a body in Anthropic's messages format."""
 
     model: ModelName
     messages: list[Turn]
@@ -186,20 +186,25 @@ class CountRequest(Struct, gc=False):
     thinking: Thinking | None = None
     output_config: Raw = Raw()
     output_format: Raw = Raw()
+
+    def forget(self) -> None:
+        """Free what was read to be counted."""
+        self.messages = []
+        self.system = self.tools = None
+        # The others hold on to the bytes of the body.
+        self.output_config = self.output_format = Raw()
+
+
+class CountRequest(Turns, gc=False, kw_only=True):
+    """The body of POST /v1/messages/count_tokens, as far as Sentinel decides on it."""
+
     stream: ClassVar[bool | None] = None
 
 
-class MessageRequest(Struct, gc=False):
+class MessageRequest(Turns, gc=False, kw_only=True):
     """The body of POST /v1/messages, as far as Sentinel decides on it."""
 
-    model: ModelName
     max_tokens: TokenLimit
-    messages: list[Turn]
-    system: str | list[Block] | None = None
-    tools: Annotated[list[Raw], Meta(max_length=MOST_TOOLS)] | None = None
-    thinking: Thinking | None = None
-    output_config: Raw = Raw()
-    output_format: Raw = Raw()
     stream: bool | None = None
 
 

@@ -217,7 +217,7 @@ def test_an_error_of_ours_goes_on_in_numbers() -> None:
     ("body", "message", "code"),
     [
         (b'{"error":{"message":"no such model","code":"model_not_found"}}', "no such model", "model_not_found"),
-        (b'{"error":"overloaded"}', '{"error":"overloaded"}', None),
+        (b'{"error":"overloaded"}', "overloaded", None),
         (b"overloaded", "overloaded", None),
         (b"", "The model provider refused the request.", None),
     ],
