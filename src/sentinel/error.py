@@ -90,6 +90,12 @@ class InvalidJson(_ClientError):
     code = "invalid_json"
 
 
+class InvalidForm(_ClientError):
+    """The body is no form in multipart/form-data, or one that could be read in two ways."""
+
+    code = "invalid_form"
+
+
 class InvalidType(_ClientError):
     """A field has a wrong type or an impossible value."""
 

@@ -26,7 +26,21 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, NATIVE, RESPONSES, chat
+from tests.support.surface import (
+    CHAT,
+    COMPACT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    FORMS,
+    INPUT_TOKENS,
+    MESSAGES,
+    NATIVE,
+    OF_MEDIA,
+    RESPONSES,
+    chat,
+    encoded,
+)
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +59,9 @@ MODELS = {
     RESPONSES: "gpt-4o-mini",
     MESSAGES: "claude-sonnet-5-5",
     COUNT_TOKENS: "claude-sonnet-5-5",
+    INPUT_TOKENS: "gpt-4o-mini",
+    COMPACT: "gpt-4o-mini",
+    **{path: fields["model"] for path, fields in OF_MEDIA.items()},
 }
 
 schema = schemathesis.openapi.from_dict(
@@ -136,14 +153,19 @@ def ask(
     """A good request to this path, its answer held against the page."""
     names = {name: name for name in re.findall(r"{(.*?)}", path)}
     content = {"parts": [{"text": text}]}
-    gemini = {"contents": [content], "content": content, "requests": [{"content": content}]}
-    openai = {**chat(text), "prompt": text, "input": text, "max_tokens": 5}
-    body: Any = openai if path in MODELS else gemini if method == "POST" and "{model}:" in path else None
+    body: dict[str, Any] = {}
+    if path in FORMS:
+        sent, headers["Content-Type"] = encoded(path, text)
+        body = {"data": sent}
+    elif path in MODELS:
+        body = {"json": {**chat(text), "prompt": text, "input": text, "max_tokens": 5}}
+    elif method == "POST" and "{model}:" in path:
+        body = {"json": {"contents": [content], "content": content, "requests": [{"content": content}]}}
     if path == NATIVE:
-        body = {"messages": chat(text)["messages"]}
+        body = {"json": {"messages": chat(text)["messages"]}}
     headers = {"Authorization": key, **headers}
     response = requests.request(
-        method, sentinel.url + path.format(**names), json=body, headers=headers, timeout=PATIENCE_SECONDS
+        method, sentinel.url + path.format(**names), **body, headers=headers, timeout=PATIENCE_SECONDS
     )
     schema[path][method].Case(path_parameters=names).validate_response(response, checks=AS_DOCUMENTED)
     return response

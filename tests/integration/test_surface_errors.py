@@ -14,12 +14,19 @@ from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import (
     CHAT,
+    COMPACT,
     COMPLETIONS,
     COUNT_TOKENS,
+    EDITS,
     EMBEDDINGS,
+    FORMS,
     GENERATE,
+    GENERATIONS,
+    INPUT_TOKENS,
     MESSAGES,
+    MODERATIONS,
     RESPONSES,
+    SPEECH,
     chat,
     head,
     post,
@@ -31,7 +38,11 @@ from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 pytestmark = pytest.mark.usefixtures("no_faults")
 
 DEPTH = 100_000
-METERED = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS, GENERATE)
+METERED = (
+    *(CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, INPUT_TOKENS, COMPACT, MESSAGES, COUNT_TOKENS),
+    *(MODERATIONS, GENERATIONS, EDITS, SPEECH, GENERATE),
+)
+"""Those that take JSON."""
 
 
 def provider_calls(stack: Stack) -> int:
@@ -46,13 +57,13 @@ def questions(stack: Stack) -> int:
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic YW5hOnB3", "Token abc", "abc", "Bearer", "Bearer   "])
-@pytest.mark.parametrize("path", [*METERED, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
+@pytest.mark.parametrize("path", [*METERED, *FORMS, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
 def test_without_a_bearer_token_nobody_is_asked(
     stack: Stack, sentinel: SentinelProcess, path: str, header: str | None
 ) -> None:
     """No token gives 401 missing_api_key with a challenge, and neither Zion nor the provider hears of it."""
     before = questions(stack), provider_calls(stack)
-    method = "POST" if path in METERED else "GET"
+    method = "POST" if path in (*METERED, *FORMS) else "GET"
     headers: dict[str, Any] = {} if header is None else {"Authorization": header}
     answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")

@@ -21,6 +21,29 @@ COUNT_TOKENS = "/v1/messages/count_tokens"
 NATIVE = "/native/v1/chat/completions"
 GENERATE = "/v1beta/models/gpt-4o-mini:generateContent"
 STREAM_GENERATE = "/v1beta/models/gpt-4o-mini:streamGenerateContent?alt=sse"
+INPUT_TOKENS = "/v1/responses/input_tokens"
+COMPACT = "/v1/responses/compact"
+MODERATIONS = "/v1/moderations"
+GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+VARIATIONS = "/v1/images/variations"
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+TRANSLATIONS = "/v1/audio/translations"
+SPEECH = "/v1/audio/speech"
+FORMS = (EDITS, VARIATIONS, TRANSCRIPTIONS, TRANSLATIONS)
+"""Their bodies are forms."""
+OF_MEDIA = {
+    MODERATIONS: {"model": "omni-moderation-latest", "input": "{text}"},
+    GENERATIONS: {"model": "gpt-image-2", "prompt": "{text}", "quality": "low"},
+    EDITS: {"model": "gpt-image-2", "prompt": "{text}", "quality": "low"},
+    VARIATIONS: {"model": "dall-e-2", "prompt": "{text}"},
+    TRANSCRIPTIONS: {"model": "gpt-4o-transcribe", "prompt": "{text}"},
+    TRANSLATIONS: {"model": "whisper-1", "prompt": "{text}"},
+    SPEECH: {"model": "gpt-4o-mini-tts", "input": "{text}", "voice": "alloy"},
+}
+"""The fields of a request."""
+_FILE = {EDITS: "image", VARIATIONS: "image", TRANSCRIPTIONS: "file", TRANSLATIONS: "file"}
+BOUNDARY = "----sentinel"
 
 
 def send(
@@ -66,7 +89,29 @@ def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
         return {"model": "davinci-002", "prompt": text, **fields}
     if path == MESSAGES:
         return {"max_tokens": 500, **chat(text), "model": "claude-haiku-5-5", **fields}
-    return {"model": "gpt-4o-mini", "input": text, **fields} if path == RESPONSES else chat(text, **fields)
+    if path in OF_MEDIA:
+        return {name: value.format(text=text) for name, value in OF_MEDIA[path].items()} | fields
+    if path in (RESPONSES, INPUT_TOKENS, COMPACT):
+        return {"model": "gpt-4o-mini", "input": text, **fields}
+    return chat(text, **fields)
+
+
+def form(fields: Iterable[tuple[str, str]], file: str | None = None, data: bytes = b"sound") -> tuple[bytes, str]:
+    """A form, and its content type. file: the name of its file, if it has one."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="'
+    parts = [f'{head}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields]
+    if file is not None:
+        parts += f'{head}{file}"; filename="a.bin"\r\nContent-Type: audio/mpeg\r\n\r\n'.encode(), data, b"\r\n"
+    return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()]), f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def encoded(path: str, text: str = "Say hello", **fields: Any) -> tuple[bytes, str]:
+    """The same as bytes, and their content type: JSON, or a form with a file."""
+    given = asked(path, text, **fields)
+    if path not in FORMS:
+        return json.dumps(given).encode(), "application/json"
+    texts = [(name, json.dumps(value) if isinstance(value, bool) else str(value)) for name, value in given.items()]
+    return form(texts, _FILE[path])
 
 
 def streaming(path: str, stream: bool) -> str:

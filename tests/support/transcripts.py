@@ -532,3 +532,69 @@ GEMINI_USAGE_LAST = Transcript(
 )
 
 GEMINI_OWN = [GEMINI_TEXT, GEMINI_TOOLS, GEMINI_USAGE_LAST]
+
+
+# --------------------------------------------------------------------------------------------------- images and speech
+
+_ENCODED = "iVBORw0KGgo" * 20
+
+IMAGE = Transcript(
+    [
+        {"type": "image_generation.partial_image", "b64_json": _ENCODED, "partial_image_index": 0},
+        {"type": "image_generation.completed", "b64_json": _ENCODED, "usage": _spent(9, 272)},
+    ],
+    (9, 272),
+    0,
+)
+IMAGE_WITHOUT_USAGE = Transcript([{"type": "image_generation.completed", "b64_json": _ENCODED}], (0, 0), 0)
+IMAGES = [IMAGE, IMAGE_WITHOUT_USAGE]
+
+SPOKEN = [
+    Transcript(
+        [
+            {"type": "speech.audio.delta", "audio": _ENCODED},
+            {"type": "speech.audio.delta", "audio": _ENCODED},
+            {"type": "speech.audio.done", "usage": {"input_tokens": 4, "output_tokens": 30, "total_tokens": 34}},
+        ],
+        (4, 30),
+        0,
+    )
+]
+
+# ------------------------------------------------------------------------------------------------- audio transcriptions
+
+TRANSCRIPT_TEXT = Transcript(
+    [
+        {"type": "transcript.text.delta", "delta": " one", "logprobs": [{"token": " one", "logprob": -0.1}]},
+        {"type": "transcript.text.delta", "delta": " two"},
+        {
+            "type": "transcript.text.done",
+            "text": " one two",
+            "usage": {
+                "type": "tokens", "input_tokens": 21, "input_token_details": {"audio_tokens": 21, "text_tokens": 0},
+                "output_tokens": 17, "total_tokens": 38,
+            },
+        },
+    ],
+    (21, 17),
+    2,
+)  # fmt: skip
+TRANSCRIPT_DIARIZED = Transcript(
+    [
+        {"type": "transcript.text.delta", "delta": " one", "segment_id": "seg_0"},
+        {"type": "transcript.text.delta", "delta": " two", "segment_id": "seg_0"},
+        {
+            "type": "transcript.text.segment",
+            "id": "seg_0",
+            "start": 0.0,
+            "end": 1.2,
+            "speaker": "A",
+            "text": " one two",
+        },
+        {"type": "transcript.text.segment", "id": "seg_1", "start": 1.2, "end": 2.0, "speaker": "B", "text": " three"},
+        {"type": "transcript.text.done", "text": " one two three four", "usage": {"type": "duration", "seconds": 2.0}},
+    ],
+    (20, 0),
+    4,
+)
+TRANSCRIPTS = [TRANSCRIPT_TEXT, TRANSCRIPT_DIARIZED]

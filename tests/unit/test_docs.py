@@ -20,7 +20,7 @@ from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest
-from sentinel.tokens import request
+from sentinel.tokens import media_request, request
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -103,6 +103,7 @@ def test_the_openapi_page_has_every_error_code() -> None:
     [
         *(request.ChatRequest, request.CompletionRequest, request.Message, request.Part, request.StreamOptions),
         *(request.FunctionCall, request.ToolCall, request.Function, request.Tool),
+        *(media_request.ImageRequest, media_request.InputImage, media_request.Svg, media_request.SpeechRequest),
         *(request.MessageRequest, request.CountRequest, request.Turn, request.Block, request.Source, request.Thinking),
     ],
     ids=lambda struct: struct.__name__,
@@ -112,8 +113,8 @@ def test_the_openapi_page_has_every_field_that_is_decided_on(struct: type[Any]) 
     schema = OPENAPI["components"]["schemas"][struct.__name__]
     assert list(schema["properties"]) == list(struct.__struct_fields__)
     needed = {field.name for field in msgspec.structs.fields(struct) if field.required}
-    # A prompt that is not there is told apart later, as a missing parameter.
-    assert set(schema.get("required", [])) - {"prompt"} == needed
+    # A prompt or a text that is not there is told apart later, as a missing parameter.
+    assert set(schema.get("required", [])) - {"prompt", "input"} == needed
     assert schema["additionalProperties"] is True
 
 

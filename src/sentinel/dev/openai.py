@@ -1,6 +1,7 @@
 """A stand-in for OpenAI: chat, completions, responses, embeddings and models, with a ledger of what it would bill.
 
-And for vendors who speak Anthropic's messages (messages.py) and Gemini's format (gemini.py) beside it.
+Other formats of its are in media.py. And for vendors who speak Anthropic's messages (messages.py) and Gemini's format
+(gemini.py) beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sentinel.dev import embeddings, gemini, gemini_checks, messages
+from sentinel.dev import embeddings, gemini, gemini_checks, media, messages
 from sentinel.dev.bodies import Envelope
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
@@ -63,6 +64,7 @@ DEFAULT_MODELS = (
     *embeddings.DIMENSIONS,
     *("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"),
     *gemini.MODELS,
+    *media.MODELS,
 )
 
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
@@ -113,7 +115,7 @@ class OpenAISimulator:
         path, method = exchange.path, exchange.method
         known = (
             "POST"
-            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, messages.PATH, messages.COUNT_PATH}
+            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, messages.PATH, messages.COUNT_PATH, *media.PLANS}
             else "GET"
             if path == MODELS or path.startswith(f"{MODELS}/")
             else ""
@@ -130,6 +132,8 @@ class OpenAISimulator:
             await exchange.answer_json(200, messages.counted(exchange, self.models), messages.headers())
         elif path == messages.PATH:
             await self._message(exchange)
+        elif path in media.PLANS:
+            await media.serve(exchange, self.models, self.billed.append, _headers)
         else:
             await self._complete(exchange)
 

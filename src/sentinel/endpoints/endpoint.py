@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from sentinel.endpoints.references import NO_REFERENCES, ReferenceFields
+from sentinel.endpoints.references import NO_REFERENCES, Reference, ReferenceFields
 from sentinel.error import AppError, body_of, event_of
 from sentinel.limits.policy import Verdict
 from sentinel.proxy.meter import StreamMeter
@@ -89,6 +89,8 @@ class Endpoint(ABC, Generic[R]):
     billed. passed_statuses: of a provider's failures, those that clients of this format know what to do with.
     chooses_model: its requests name a tier, and no model. rewrites: whole answers are other ones than the provider's.
     comment: what a silent stream's client is sent. is_array: a stream is not events on the wire, but one JSON array.
+    takes_forms: bodies may be forms. marks_streams: a stream says so by its content type, and all else is none.
+    passes_bytes: an answer that is no stream is passed on as it comes, whatever its bytes are.
     """
 
     format: ClassVar[str]
@@ -103,10 +105,20 @@ class Endpoint(ABC, Generic[R]):
     rewrites: ClassVar[bool] = False
     comment: ClassVar[bytes] = COMMENT
     is_array: bool = False
+    takes_forms: ClassVar[bool] = False
+    marks_streams: ClassVar[bool] = False
+    passes_bytes: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, body: bytes) -> R:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
+
+    def read_typed(self, body: bytes, content_type: bytes) -> tuple[R, tuple[Reference, ...]]:  # noqa: ARG002
+        """The request in a body of this type, which may be a form, and the provider's objects that it names.
+
+        Raises as `read` does, and InvalidForm.
+        """
+        return self.read(body), self.ids.found_in(body)
 
     @abstractmethod
     def count(self, request: R, counter: TokenCounter) -> int:
@@ -163,6 +175,10 @@ class Endpoint(ABC, Generic[R]):
     def job_kind(self, request: R) -> str:  # noqa: ARG002
         """The kind of job that the provider goes on with after its answer, such as `responses`; "" = it does not."""
         return ""
+
+    def passed_tokens(self, request: R, size: int) -> int:
+        """The output tokens of so many bytes that were passed on as they came; asked of formats that pass such."""
+        raise NotImplementedError
 
     def created(self, told: bytes) -> tuple[str, ...]:  # noqa: ARG002
         """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""

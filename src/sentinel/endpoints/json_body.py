@@ -72,6 +72,14 @@ def _refuse_ambiguity(body: bytes, shape: Shape) -> None:
         raise InvalidJson(f"The JSON body of your request has '{param}' twice.", param=param) from error
 
 
+def fitted(fields: dict[str, Any], kind: type[T]) -> T:
+    """Fields of a form as the struct that JSON would be. Raises InvalidType."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+
+
 def _misfit(text: str) -> AppError:
     """What msgspec says of JSON that does not fit, as an error of ours."""
     path = found["path"] if (found := _PATH.search(text)) else ""

@@ -78,6 +78,18 @@ class ReferenceFields:
             )
         return tuple(found)
 
+    def of_field(self, name: str, value: str, param: str) -> tuple[Reference, ...]:
+        """What a field of a form refers to. name: what it is called, without the place that it has in others."""
+        kind = self._fields.get(name)
+        return () if kind is None else (Reference(value, kind, param),)
+
+    def found_in_text(self, text: str) -> tuple[Reference, ...]:
+        """The same in a text that may be JSON; nothing where it is none."""
+        try:
+            return self.found_in(text.encode())
+        except ValueError:
+            return ()
+
     def _within(self, value: Any, path: str) -> Iterator[Reference]:
         if isinstance(value, _Pairs):
             types = {each for key, each in value if key == "type" and isinstance(each, str)}

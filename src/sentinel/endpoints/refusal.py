@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from sentinel.tokens.loose import parse
 
 _MOST_TOLD_BYTES: Final = 1000
@@ -17,3 +19,10 @@ def refusal_of(body: bytes) -> tuple[Any, dict[str, Any] | None, str]:
         return said, error, ""
     told = error if isinstance(error, str) else body[:_MOST_TOLD_BYTES].decode("utf-8", "replace")
     return said, None, told or "The model provider refused the request."
+
+
+def refusal_event(body: bytes) -> bytes:
+    """A provider's refusal as the only event of a stream: its own error, or what it said in the shape of one."""
+    _, error, told = refusal_of(body)
+    shaped = error or {"message": told, "type": "invalid_request_error", "param": None, "code": None}
+    return b"data: %b\n\n" % msgspec.json.encode({"error": shaped})

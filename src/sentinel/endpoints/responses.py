@@ -32,7 +32,7 @@ LEAST_MAX = 16
 
 _MAX = "max_output_tokens"
 _PART: Shape = {"input_audio": {}}
-_SHAPE: Shape = {
+SHAPE: Shape = {
     "input": {"content": _PART, "output": _PART},
     "text": {"format": {"schema": None}},
     "tools": {"parameters": None},
@@ -73,7 +73,7 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
 
     def read(self, body: bytes) -> ResponsesRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
-        fields, chat = json_body.read(read_body, _SHAPE, body)
+        fields, chat = json_body.read(read_body, SHAPE, body)
         if not fields.has_input:
             raise MissingParameter("Missing required parameter: 'input'.", param="input")
         return ResponsesRequest(

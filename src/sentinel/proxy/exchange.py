@@ -3,8 +3,8 @@
     identify -> parse -> count -> reserve -> forward -> relay -> settle
 
 Read `Exchange.run` first. Its phases are in receive.py (parse and count), admission.py (reserve), forwarding.py, and
-whole.py or streaming.py (relay); settle is below. What differs between formats is the endpoint's affair; what was
-reserved, spent, and how it ended is decided in reservation.py, billing.py and outcome.py.
+whole.py, streaming.py or binary.py (relay); settle is below. What differs between formats is the endpoint's affair;
+what was reserved, spent, and how it ended is decided in reservation.py, billing.py and outcome.py.
 
 Settle runs once for whatever was reserved: after success, a refusal upstream, a broken stream, a client that left, and
 at shutdown. A phase returns how the answer is completed, so that usage is durable before its last byte leaves.
@@ -117,7 +117,8 @@ class Exchange(ExchangeState):
     def _abandon(self) -> None:
         """What was sent on for a client that left is charged with its input, unless the provider has refused it."""
         is_sent = self.upstream is not None and self.upstream.sent
-        if self.client.gone and is_sent and self.relay is None and not self.is_refused:
+        has_begun = self.relay is not None or self.spent is not billing.SPENT_NOTHING
+        if self.client.gone and is_sent and not has_begun and not self.is_refused:
             self.spent = billing.abandoned(self.context.counted_input, unseen(self))
 
     def _end(self) -> billing.Spent:

@@ -7,13 +7,14 @@ from functools import partial
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
+from sentinel.endpoints.form import is_form
 from sentinel.proxy import headers as passing
 from sentinel.proxy import jobs, reservation, tiers
 from sentinel.proxy.array_stream import ArrayStream
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
 from sentinel.proxy.registry import Target
-from sentinel.proxy.relay import is_array, is_whole
+from sentinel.proxy.relay import is_array, is_event_stream, is_whole
 from sentinel.proxy.state import ExchangeState
 from sentinel.tokens.counter import is_large
 
@@ -51,7 +52,8 @@ async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     wanted = endpoint.changes(request, exchange.bound, most)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
     answer: ProviderAnswer | ProviderStream
-    header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user)
+    content_type = _content_type(exchange) if endpoint.takes_forms else passing.JSON
+    header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
     path = endpoint.path + passing.query_to_provider(client.query, endpoint.query) if client.query else endpoint.path
     room = partial(_room, exchange)
     context.forwarded = monotonic()
@@ -60,7 +62,7 @@ async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
         is_small = not is_large(len(exchange.body))
         body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
         upstream = exchange.upstream = ProviderRequest(path, header_lines, body)
-        if context.streamed:
+        if context.streamed or endpoint.passes_bytes:
             answer = await _open_stream(exchange, target, upstream, room)
         else:
             answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
@@ -89,7 +91,26 @@ async def _open_stream(
     if exchange.endpoint.is_array and not exchange.is_refused and await is_array(stream):
         stream = exchange.stream = ArrayStream(stream)
         return stream
-    return await stream.whole() if exchange.is_refused or await is_whole(stream) else stream
+    return await stream.whole() if exchange.is_refused or await _is_whole(exchange, stream) else stream
+
+
+async def _is_whole(exchange: ExchangeState, stream: ProviderStream) -> bool:
+    """Whether an answer is none to be relayed; one whose bytes pass as they come is no stream of events any more."""
+    endpoint, context = exchange.endpoint, exchange.context
+    if not endpoint.marks_streams:
+        return await is_whole(stream)
+    if context.streamed and is_event_stream(stream):
+        return False
+    if not endpoint.passes_bytes or await is_whole(stream) or exchange.client.started:
+        return True
+    context.streamed = False
+    return False
+
+
+def _content_type(exchange: ExchangeState) -> bytes:
+    """What the body was read as: the client's own form, or JSON."""
+    given = exchange.client.headers.get(b"content-type", b"")
+    return given if is_form(given) else passing.JSON
 
 
 async def _changed(exchange: ExchangeState, changes: Changes) -> bytes:

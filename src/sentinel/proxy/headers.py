@@ -16,7 +16,8 @@ from sentinel.error import Header
 _TO_PROVIDER = tuple(
     (name, name + b": ") for name in (b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta")
 )
-"""Beside `content-type`: whatever the client calls its body, it was read as JSON, so that is what it is."""
+"""Beside `content-type`, which says what a body was read as, whatever the client calls it."""
+JSON = b"application/json"
 _IDEMPOTENCY_KEY = b"idempotency-key"
 TO_CLIENT = frozenset(
     {
@@ -63,13 +64,15 @@ def by_name(headers: Collection[Header]) -> dict[bytes, bytes]:
     return named
 
 
-def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) -> bytes:
+def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str, content_type: bytes = JSON) -> bytes:
     """The headers that accompany a request of this user to the provider, without its key. Names are lower case.
+
+    content_type: of the body as it was read.
 
     All users share one account there, so a user's idempotency key is made the user's own: two who choose the same one
     have two, and neither gets the other's answer (P7).
     """
-    header_lines = b"x-request-id: " + request_id + b"\r\ncontent-type: application/json\r\n"
+    header_lines = b"x-request-id: " + request_id + b"\r\ncontent-type: " + content_type + b"\r\n"
     for name, begin in _TO_PROVIDER:
         if name in headers:
             header_lines += begin + headers[name] + b"\r\n"

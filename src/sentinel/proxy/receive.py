@@ -61,8 +61,13 @@ async def _decoded(exchange: ExchangeState, body: bytes, codings: tuple[str, ...
 def parse(exchange: ExchangeState) -> Request:
     """What is decided on of the body; its input tokens are in the context. Raises what is wrong with it."""
     endpoint, context = exchange.endpoint, exchange.context
-    request: Request = endpoint.read(exchange.body)
-    exchange.references = endpoint.ids.found_in(exchange.body)
+    request: Request
+    if endpoint.takes_forms:
+        content_type = exchange.client.headers.get(b"content-type", b"")
+        request, exchange.references = endpoint.read_typed(exchange.body, content_type)
+    else:
+        request = endpoint.read(exchange.body)
+        exchange.references = endpoint.ids.found_in(exchange.body)
     context.model, context.streamed = request.model, bool(request.stream)
     exchange.counted = endpoint.count(request, exchange.deps.counter)
     context.counted_input = exchange.deps.input_ratio.corrected(request.model, exchange.counted)

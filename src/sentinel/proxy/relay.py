@@ -42,6 +42,7 @@ MOST_DRAINS = 1_000
 """Streams of a process that are read on for nobody; beyond it they are cancelled."""
 
 _WHOLE = re.compile(rb"^content-type: *(application/json|text/html)\b", re.IGNORECASE | re.MULTILINE)
+_EVENTS = re.compile(rb"^content-type: *text/event-stream\b", re.IGNORECASE | re.MULTILINE)
 
 _BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
 
@@ -66,6 +67,11 @@ def drain_seconds(*, left: bool, has_finished: bool, hides_output: bool, drain_a
     if not has_finished and not (left and hides_output):
         return 0
     return LAST_USAGE_SECONDS if left else SHUTDOWN_USAGE_SECONDS
+
+
+def is_event_stream(answer: ProviderStream) -> bool:
+    """Whether an answer says that it is a stream of events."""
+    return _EVENTS.search(answer.header_lines) is not None
 
 
 async def is_whole(answer: ProviderStream) -> bool:

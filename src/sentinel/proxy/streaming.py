@@ -8,6 +8,7 @@ from functools import partial
 from sentinel.clock import monotonic
 from sentinel.proxy import billing, jobs, outcome, reservation
 from sentinel.proxy import headers as passing
+from sentinel.proxy.binary import relay_binary
 from sentinel.proxy.provider import ProviderStream
 from sentinel.proxy.relay import MOST_DRAINS, Relay, drain_seconds
 from sentinel.proxy.state import ExchangeState
@@ -17,6 +18,8 @@ from sentinel.tokens.usage import Usage
 
 async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Complete:
     """Relay a stream up to its last event. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable, PlaceTaken."""
+    if not exchange.context.streamed:
+        return await relay_binary(exchange, stream)
     deps, client, context, bound = exchange.deps, exchange.client, exchange.context, exchange.bound
     if monotonic() > exchange.lease.ends:
         # While there is a status to say it by. The relay looks again before it delivers anything.

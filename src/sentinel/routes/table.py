@@ -17,13 +17,19 @@ from starlette.routing import BaseRoute, Route
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.compact import COMPACT
 from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.count_tokens import COUNT_TOKENS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.images import IMAGE_EDITS, IMAGE_GENERATIONS, IMAGE_VARIATIONS
+from sentinel.endpoints.input_tokens import INPUT_TOKENS
 from sentinel.endpoints.messages import MESSAGES
+from sentinel.endpoints.moderations import MODERATIONS
 from sentinel.endpoints.native import NATIVE
 from sentinel.endpoints.responses import RESPONSES
+from sentinel.endpoints.speech import SPEECH
+from sentinel.endpoints.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from sentinel.error import (
     AppError,
     Header,
@@ -49,7 +55,11 @@ from sentinel.routes.state import AppState
 log = structlog.get_logger()
 
 ENDPOINTS: dict[str, Endpoint[Any]] = {
-    endpoint.route: endpoint for endpoint in (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS, NATIVE)
+    endpoint.route: endpoint
+    for endpoint in (
+        *(CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, INPUT_TOKENS, COMPACT, MESSAGES, COUNT_TOKENS, NATIVE),
+        *(MODERATIONS, IMAGE_GENERATIONS, IMAGE_EDITS, IMAGE_VARIATIONS, TRANSCRIPTIONS, TRANSLATIONS, SPEECH),
+    )
 }
 """The metered formats, by their routes."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")

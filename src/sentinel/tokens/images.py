@@ -86,6 +86,9 @@ _MODELS: Final[dict[str, Tiles | Patches]] = {
     "o1": Tiles(75, 150),
     "o3": Tiles(75, 150),
     "computer-use-preview": Tiles(65, 129),
+    # What they are given to change. Source: the guide "Image generation", "Input image tokens".
+    "gpt-image*": Tiles(65, 129),
+    "chatgpt-image": Tiles(65, 129),
     "gpt-4.1-mini": Patches(1.62),
     "gpt-4.1-nano": Patches(2.46),
     "o4-mini": Patches(1.72),

@@ -59,14 +59,14 @@ class ResponsesBody(Struct, gc=False):
     background: bool | None = None
 
     @property
+    def is_all_here(self) -> bool:
+        """Whether nothing of the input lies at the provider, as far as that is told beside the items."""
+        return self.previous_response_id is None and self.conversation in _NOTHING and self.prompt in _NOTHING
+
+    @property
     def has_input(self) -> bool:
         """Whether there is anything to answer, here or at the provider."""
-        return (
-            self.input is not None
-            or self.previous_response_id is not None
-            or self.conversation not in _NOTHING
-            or self.prompt not in _NOTHING
-        )
+        return self.input is not None or not self.is_all_here
 
 
 class _ItemType(Struct, gc=False):
