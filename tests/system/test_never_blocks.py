@@ -17,7 +17,7 @@ from tests.support import stopwatch
 from tests.support.crowd import post
 from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import chat
+from tests.support.surface import EDITS, GENERATIONS, chat, form
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 ROUNDS = 3
@@ -140,6 +140,29 @@ async def test_a_burst_of_the_provider_holds_nobody_up(stack: Stack) -> None:
 
         await within_bounds(watched, bursts)
     assert stack.booked(passed, "burst@corp.test")["ai_output_tokens"] == 20_000 * passed
+
+
+async def test_uploads_and_images_hold_nobody_up(stack: Stack, watched: Watched) -> None:
+    """Forms of 2 MB, and images of 10 MB as one event or in a whole answer: read beside the loop, or in passing."""
+    _, token = stack.user("images@corp.test")
+    given = {"model": "gpt-image-2", "prompt": "[[big_event=10000000]] a boat", "quality": "low"}
+
+    async def send(path: str, body: bytes, kind: str) -> None:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
+        answer = await asyncio.to_thread(watched.sentinel.request, "POST", path, body, headers)
+        assert (answer.status, len(answer.body) > 10_000_000) == (200, True)
+
+    async def load() -> None:
+        form_, kind = form(given.items(), "image", bytes(range(256)) * 8_000)
+        streamed, _ = form([*given.items(), ("stream", "true")], "image", b"\r\n--" * 500_000)
+        await asyncio.gather(
+            send(EDITS, form_, kind),
+            send(EDITS, streamed, kind),
+            send(GENERATIONS, json.dumps(given).encode(), "application/json"),
+            send(GENERATIONS, json.dumps({**given, "stream": True}).encode(), "application/json"),
+        )
+
+    await within_bounds(watched, load)
 
 
 def test_the_stopwatch_runs(watched: Watched) -> None:
