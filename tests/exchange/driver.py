@@ -32,7 +32,7 @@ from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.job_follower import JobFollower, JobTimings
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
-from sentinel.proxy.provider import ProviderAnswer, ProviderRequest
+from sentinel.proxy.provider import PassedStream, ProviderAnswer, ProviderRequest
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
@@ -144,6 +144,9 @@ class Provider:
         if isinstance(refusal, AppError):
             raise refusal
         return _Stream(self, *refusal)
+
+    async def pass_on(self, request: ProviderRequest, room: Any) -> PassedStream:
+        raise AssertionError
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         await asyncio.sleep(0)

@@ -145,6 +145,8 @@ LOCKED = [
     for method, operation in item.items()
     if operation["security"]
 ]
+WITHOUT_ZION = ("/admin/objects",)
+"""Whose an object is, Redis knows alone."""
 
 
 def ask(
@@ -225,6 +227,8 @@ def test_without_zion(stack: Stack) -> None:
     stack.simulators.zion.faults.set(status=503)
     try:
         for method, path in LOCKED:
+            if path.startswith(WITHOUT_ZION):
+                continue
             answer = ask(sentinel, method, path, f"Bearer {ADMIN_KEY if path.startswith('/admin') else token}")
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True), path
     finally:

@@ -14,6 +14,8 @@ from tests.support.surface import CHAT, COMPLETIONS, chat, head, is_closed, post
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ADMIN_KEY = "operators-own"
+PASSED = "/v1/{path}"
+"""The route of what is passed through."""
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,10 @@ def line_of(sentinel: SentinelProcess, request_id: str) -> dict[str, Any]:
         ("POST", CHAT, "user", {"route": CHAT, "status": 200, "outcome": "ok"}),
         ("POST", "/v1//chat/completions/?api-version=1", "user", {"route": CHAT, "status": 200, "path": None}),
         ("POST", COMPLETIONS, None, {"route": COMPLETIONS, "status": 401, "error": "missing_api_key"}),
-        ("GET", CHAT, "user", {"route": CHAT, "status": 405, "error": "method_not_allowed", "outcome": "refused"}),
-        ("GET", CHAT, None, {"route": CHAT, "status": 401, "error": "missing_api_key", "user_id": None}),
+        ("PUT", CHAT, "user", {"route": CHAT, "status": 405, "error": "method_not_allowed", "outcome": "refused"}),
+        ("PUT", CHAT, None, {"route": CHAT, "status": 401, "error": "missing_api_key", "user_id": None}),
+        ("GET", CHAT, "user", {"route": PASSED, "path": CHAT, "status": 200, "outcome": "ok", "tokens_from": "none"}),
+        ("GET", "/v1/files/file-0a1", "user", {"path": "/v1/files/*", "status": 404, "error": "not_found"}),
         ("GET", "/v1/models", "user", {"route": "/v1/models", "status": 200, "outcome": "ok", "path": None}),
         ("HEAD", "/v1/models", "user", {"route": "/v1/models", "status": 200, "outcome": "ok"}),
         ("GET", "/v1/models/gpt-4o", "user", {"route": "/v1/models/{model}", "status": 200, "path": None}),
@@ -50,8 +54,9 @@ def line_of(sentinel: SentinelProcess, request_id: str) -> dict[str, Any]:
         ("GET", "/v1/models", None, {"route": "/v1/models", "status": 401, "user_id": None}),
         ("OPTIONS", CHAT, None, {"route": CHAT, "status": 200, "outcome": "ok", "level": "info"}),
         ("OPTIONS", "/v1/nope", None, {"route": None, "path": "/v1/nope", "status": 200, "outcome": "ok"}),
-        ("POST", "/v1/chat/completion", "user", {"route": None, "path": "/v1/chat/completion", "status": 404}),
-        ("GET", "/v1/nope?key=s3cret", None, {"route": None, "path": "/v1/nope", "status": 401}),
+        ("POST", "/v1/chat/completion", "user", {"route": PASSED, "path": "/v1/chat/completion", "status": 404}),
+        ("GET", "/v1/nope?key=s3cret", None, {"route": PASSED, "path": "/v1/nope", "status": 401}),
+        ("GET", "/v1/organization", "user", {"route": None, "path": "/v1/organization", "status": 404}),
         ("DELETE", "/nope/", None, {"route": None, "path": "/nope", "status": 404, "error": "unknown_url"}),
         ("GET", "/health", None, {"route": "/health", "status": 200, "level": "debug"}),
         ("GET", "/health/ready", None, {"route": "/health/ready", "level": "debug"}),

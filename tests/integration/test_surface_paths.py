@@ -232,10 +232,8 @@ def test_head_is_get_without_a_body(sentinel: SentinelProcess, token: str, path:
 @pytest.mark.parametrize(
     ("method", "path", "first"),
     [
-        ("POST", "/v1/chat/completion", "POST /v1/chat/completions"),
-        ("POST", "/v1/chat", "POST /v1/chat/completions"),
-        ("POST", "/v1/complete", "POST /v1/completions"),
-        ("GET", "/v1/model", "GET /v1/models"),
+        ("POST", "/v1chat/completions", "POST /v1/chat/completions"),
+        ("GET", "/v1.0/models", "GET /v1/models"),
         ("GET", "/healthz", "GET /health"),
         ("POST", "/chat/completions", "POST /v1/chat/completions"),
         ("GET", "/metric", "GET /metrics"),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
 
-RESPONSE_SECONDS = 31 * 86_400
-"""OpenAI keeps a response, and the items in it, for 30 days."""
 _MOST_ID_BYTES = 256
 """No provider has longer ones: what is longer is nobody's."""
+_AT_ONCE = 64
+"""Questions of one turn of the event loop: a page of a list may have thousands."""
 
 
 class OwnerRecords:
@@ -22,7 +22,10 @@ class OwnerRecords:
 
     async def owners(self, ids: Sequence[str]) -> list[str | None]:
         """The user of each of these objects, None for one that nobody's record has. Raises RedisUnavailable."""
-        return list(await asyncio.gather(*map(self._owner, ids)))
+        found: list[str | None] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            found += await asyncio.gather(*map(self._owner, ids[start : start + _AT_ONCE]))
+        return found
 
     async def _owner(self, id_: str) -> str | None:
         name = id_.encode(errors="replace")
@@ -31,9 +34,28 @@ class OwnerRecords:
         owner = await self._store.command("GET", keys.owner(name))
         return None if owner is None else owner.decode(errors="replace")
 
-    async def record(self, user: str, ids: Sequence[str]) -> None:
-        """These are the user's, unless they are another's already. Raises RedisUnavailable."""
-        names = [name for name in map(str.encode, ids) if len(name) <= _MOST_ID_BYTES]
-        await asyncio.gather(
-            *(self._store.command("SET", keys.owner(name), user, "NX", "EX", RESPONSE_SECONDS) for name in names)
-        )
+    async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
+        """These are the user's for so long, None: for ever; not what is another's. Raises RedisUnavailable."""
+        ends = () if seconds is None else ("EX", seconds)
+        names = _names(ids)
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            await asyncio.gather(*(self._store.command("SET", keys.owner(name), user, "NX", *ends) for name in some))
+
+    async def give(self, user: str, id_: str) -> bool:
+        """It is the user's from now on, whoever had it; False for what can be no id. Raises RedisUnavailable."""
+        names = _names([id_])
+        for name in names:
+            await self._store.command("SET", keys.owner(name), user)
+        return bool(names)
+
+    async def forget(self, id_: str) -> None:
+        """It is no more. Raises RedisUnavailable."""
+        for name in _names([id_]):
+            await self._store.command("DEL", keys.owner(name))
+
+
+def _names(ids: Sequence[str]) -> list[bytes]:
+    """As keys have them; without what can be no id."""
+    names = (id_.encode(errors="replace") for id_ in ids)
+    return [name for name in names if 0 < len(name) <= _MOST_ID_BYTES]

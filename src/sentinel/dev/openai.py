@@ -10,6 +10,8 @@ import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sentinel.dev import embeddings, gemini, gemini_checks, media, messages
 from sentinel.dev.bodies import Envelope
 from sentinel.dev.clock import unix_seconds
@@ -19,6 +21,7 @@ from sentinel.dev.directive import BadDirective, Directive, find_directive
 from sentinel.dev.exchange import Call, Exchange
 from sentinel.dev.faults import Faults, misbehave
 from sentinel.dev.generation import Billed, Job, generate
+from sentinel.dev.objects import ObjectStore
 from sentinel.dev.reply import (
     Encoding,
     Reply,
@@ -83,6 +86,7 @@ class OpenAISimulator:
         self.billed: deque[Billed] = deque(maxlen=_MAX_BILLED)
         self.app = self.__call__
         self._responses: dict[str, list[dict[str, Any]]] = {}
+        self.objects = ObjectStore()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app."""
@@ -120,6 +124,10 @@ class OpenAISimulator:
             if path == MODELS or path.startswith(f"{MODELS}/")
             else ""
         )
+        segments = self.objects.place_of(path)
+        if segments is not None and method != known:
+            await self.objects.answer(exchange, segments, _headers())
+            return
         if not known:
             raise Refused(404, f"Invalid URL ({method} {path})")
         if method != known:
@@ -166,12 +174,25 @@ class OpenAISimulator:
             return
         earlier = self._earlier(body) if exchange.path == RESPONSES else []
         job = _job(exchange, body, directive, earlier)
+        self._keep(job, body)
         if isinstance(job.form, ResponseEnvelope) and body.get("store") is not False:
             self._responses[job.form.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
             if len(self._responses) > _MAX_RESPONSES:
                 del self._responses[next(iter(self._responses))]
         self.billed.append(job.bill)
         await generate(exchange, job)
+
+    def _keep(self, job: Job, body: dict[str, Any]) -> None:
+        """Keep what OpenAI keeps: a response unless it was told not to, a chat completion if it was told to."""
+        is_response, store = isinstance(job.form, ResponseEnvelope), body.get("store")
+        if store is False or not (is_response or store is True):
+            return
+        usage = job.form.usage(job.bill.prompt_tokens, sum(reply.tokens for reply in job.replies))
+        whole = msgspec.json.decode(job.form.whole(job.replies, usage))
+        self.objects.keep("responses" if is_response else "chat/completions", whole)
+        for number, item in enumerate(messages_of(body) if is_response else ()):
+            kept = {"id": f"msg_{number}{whole['id'][5:]}", "type": "message", **item}
+            self.objects.keep(f"responses/input_items {whole['id']}", kept)
 
     async def _message(self, exchange: Exchange) -> None:
         body, directive = messages.read(exchange, self.models)

@@ -11,7 +11,10 @@ from sentinel.endpoints.endpoint import OutputBound
 from sentinel.endpoints.openai import OpenAIEndpoint
 from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.strict_json import Shape
+from sentinel.proxy.meter import StreamMeter
+from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.loose import parse
 from sentinel.tokens.output import hides_output
 from sentinel.tokens.request import ChatRequest
 
@@ -43,6 +46,7 @@ class ChatEndpoint(OpenAIEndpoint[ChatRequest]):
     output_field = "max_completion_tokens"
     stream_object = "chat.completion.chunk"
     ids = ReferenceFields({"file_id": "files"})
+    creates = True
     empty_choice: ClassVar[dict[str, Any]] = {"delta": {}}
 
     def read(self, body: bytes) -> ChatRequest:
@@ -66,6 +70,20 @@ class ChatEndpoint(OpenAIEndpoint[ChatRequest]):
         client_max = (one if other is None else other) if one is None or other is None else max(one, other)
         choices, hides = request.n or 1, hides_output(request.model)
         return OutputBound(choices, choices, client_max, None, bool(request.stream) and not hides, True, hides)
+
+    def creates_with(self, request: ChatRequest) -> bool:
+        """Whether the provider is to keep the completion, for its list of those."""
+        return request.store is not None and request.store is not False
+
+    def telling(self, meter: StreamMeter) -> bytes:
+        """The first events, of which one at least has the id."""
+        return meter.first
+
+    def created(self, told: bytes) -> tuple[str, ...]:
+        """The completion."""
+        answers = (parse(data_of(event) or event) for event in split_events(told))
+        ids = (answer.get("id") for answer in answers if isinstance(answer, dict))
+        return tuple(dict.fromkeys(id_ for id_ in ids if isinstance(id_, str)))
 
     def maxima(self, request: ChatRequest) -> dict[str, int]:
         """The client's own maxima of output, by their fields."""

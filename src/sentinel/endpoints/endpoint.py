@@ -180,6 +180,14 @@ class Endpoint(ABC, Generic[R]):
         """The output tokens of so many bytes that were passed on as they came; asked of formats that pass such."""
         raise NotImplementedError
 
+    def creates_with(self, request: R) -> bool:  # noqa: ARG002
+        """Whether the answer to this request may have created something; asked where `creates` holds."""
+        return True
+
+    def telling(self, meter: StreamMeter) -> bytes:
+        """The events of a stream that tell what it has created."""
+        return meter.done
+
     def created(self, told: bytes) -> tuple[str, ...]:  # noqa: ARG002
         """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""
         return ()

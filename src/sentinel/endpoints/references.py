@@ -29,12 +29,14 @@ _ASCII_ESCAPE = b"\\u00"
 class Reference(NamedTuple):
     """An object that is used. id: as the provider calls it. kind: its family of paths, such as `files`.
 
-    param: where the request names it, such as `input[0].content[1].file_id`.
+    param: where the request names it, such as `input[0].content[1].file_id`. is_known: its kind is known to be of
+    objects that somebody has created, so that what nobody has is not found.
     """
 
     id: str
     kind: str
     param: str
+    is_known: bool = True
 
     @property
     def is_context(self) -> bool:
@@ -46,17 +48,27 @@ class ReferenceFields:
     """The fields of a format that hold ids, each with the kind of what they name.
 
     A field holds an id, a list of ids, or an object with an `id`. by_type: the same for objects of a `type`, which are
-    named by their own `id`. defined: fields that hold what an application defines, in this format alone.
+    named by their own `id`. defined: fields that hold what an application defines, in this format alone. any_id: other
+    fields whose names end so may hold ids, too, of kinds that nobody knows.
     """
 
     def __init__(
-        self, fields: Mapping[str, str], by_type: Mapping[str, str] | None = None, defined: Collection[str] = ()
+        self,
+        fields: Mapping[str, str],
+        by_type: Mapping[str, str] | None = None,
+        defined: Collection[str] = (),
+        any_id: tuple[str, ...] = (),
     ) -> None:
         self._fields = fields
         self._by_type = by_type or {}
         self._defined = _DEFINED_BY_APPLICATIONS.union(defined)
-        names = (*fields, *self._by_type)
+        self._any_id = any_id
+        names = (*fields, *self._by_type, *any_id)
         self._marks = (_ASCII_ESCAPE, *(name.encode() for name in names)) if names else ()
+
+    def kind_of(self, name: str) -> str | None:
+        """The kind of what a field of this name holds; empty where nobody knows it, None where it holds no ids."""
+        return self._fields.get(name, "" if name.endswith(self._any_id) else None)
 
     def found_in(self, body: bytes) -> tuple[Reference, ...]:
         """What a request refers to, from its body as JSON. Raises InvalidJson, InvalidType beyond MOST_REFERENCES."""
@@ -96,6 +108,8 @@ class ReferenceFields:
             for key, each in value:
                 here = f"{path}.{key}" if path else key
                 kind = self._fields.get(key)
+                if kind is None and self._any_id and key.endswith(self._any_id):
+                    kind = ""
                 if kind is not None:
                     yield from _named(each, kind, here)
                 elif key == "id":
@@ -117,16 +131,17 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _named(value: Any, kind: str, path: str) -> Iterator[Reference]:
     """What a field of this kind names."""
+    is_known = bool(kind)
     if isinstance(value, str):
-        yield Reference(value, kind, path)
+        yield Reference(value, kind, path, is_known)
     elif isinstance(value, _Pairs):
         for key, each in value:
             if key == "id" and isinstance(each, str):
-                yield Reference(each, kind, f"{path}.id")
+                yield Reference(each, kind, f"{path}.id", is_known)
     elif isinstance(value, list):
         for number, each in enumerate(value):
             if isinstance(each, str):
-                yield Reference(each, kind, f"{path}[{number}]")
+                yield Reference(each, kind, f"{path}[{number}]", is_known)
 
 
 NO_REFERENCES = ReferenceFields({})

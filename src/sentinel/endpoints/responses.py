@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sentinel.endpoints import json_body, responses_stream
 from sentinel.endpoints.endpoint import UNCHANGED, Changes, Endpoint, OutputBound
+from sentinel.endpoints.objects import created_in_response
 from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.responses_stream import ResponsesMeter
 from sentinel.endpoints.strict_json import Shape
@@ -139,9 +140,7 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
         response = answer.get("response", answer)
         if not isinstance(response, dict) or response.get("store") is False:
             return ()
-        items = response.get("output")
-        ids = (of.get("id") for of in (response, *(items if isinstance(items, list) else ())) if isinstance(of, dict))
-        return tuple(id_ for id_ in ids if isinstance(id_, str))
+        return created_in_response(response)
 
     def render_event(self, error: AppError, meter: StreamMeter | None, request_id: str) -> bytes:  # noqa: ARG002
         """An error as the last event of a stream."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from sentinel.endpoints.families import RESPONSE_SECONDS
 from sentinel.endpoints.references import Reference
 from sentinel.error import NotFound, RedisUnavailable
 from sentinel.observability.logs import log_name
@@ -25,8 +26,14 @@ class Records(Protocol):
     async def owners(self, ids: Sequence[str]) -> list[str | None]:
         """The user of each of these objects, None for one that nobody's record has. Raises RedisUnavailable."""
 
-    async def record(self, user: str, ids: Sequence[str]) -> None:
-        """These are the user's. Raises RedisUnavailable."""
+    async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
+        """These are the user's, for so long, None: for ever. Raises RedisUnavailable."""
+
+    async def give(self, user: str, id_: str) -> bool:
+        """It is the user's, whoever had it; False for what can be no id. Raises RedisUnavailable."""
+
+    async def forget(self, id_: str) -> None:
+        """It is no more. Raises RedisUnavailable."""
 
 
 class Ownership:
@@ -36,21 +43,53 @@ class Ownership:
         self._records = records
         self._shared = frozenset(shared)
 
-    async def check(self, user: str, references: Sequence[Reference]) -> None:
-        """Raises NotFound for the first that is not the user's, RedisUnavailable."""
-        own = [reference for reference in references if reference.kind not in self._shared]
-        ids = list(dict.fromkeys(reference.id for reference in own))
-        owners = dict(zip(ids, await self._records.owners(ids), strict=True)) if ids else {}
-        for reference in own:
-            if owners[reference.id] != user:
-                raise NotFound(f"No such object: '{reference.id[:64]}'.", param=reference.param)
+    def is_shared(self, kind: str) -> bool:
+        """Whether objects of this kind are common property."""
+        return kind in self._shared
 
-    async def record(self, user: str, ids: Sequence[str]) -> None:
-        """An answer has created these; it has not left yet in whole.
+    async def check(self, user: str, references: Sequence[Reference]) -> bool:
+        """Whether any of these is the user's, or common property: so is then what lies below it.
+
+        Raises NotFound for the first that is not the user's, RedisUnavailable.
+        """
+        own = [reference for reference in references if reference.kind not in self._shared]
+        owners = await self._owners([reference.id for reference in own])
+        for reference in own:
+            owner = owners[reference.id]
+            if owner != user and (reference.is_known or owner is not None):
+                raise NotFound(f"No such object: '{reference.id[:64]}'.", param=reference.param or None)
+        return len(own) < len(references) or user in owners.values()
+
+    async def visible(self, user: str, ids: Sequence[str], *, only_own: bool) -> set[str]:
+        """Those of these that a list may show the user; only_own: not what is nobody's. Raises RedisUnavailable."""
+        owners = await self._owners(ids)
+        return {id_ for id_, owner in owners.items() if owner == user or (owner is None and not only_own)}
+
+    async def _owners(self, ids: Sequence[str]) -> dict[str, str | None]:
+        once = list(dict.fromkeys(ids))
+        return dict(zip(once, await self._records.owners(once), strict=True)) if once else {}
+
+    async def record(self, user: str, ids: Sequence[str], seconds: int | None = RESPONSE_SECONDS) -> None:
+        """An answer has created these, which are there for so long at most; it has not left yet in whole.
 
         While Redis is away they stay nobody's: not found by anybody, also not by who created them.
         """
         try:
-            await self._records.record(user, ids)
+            await self._records.record(user, ids, seconds)
         except RedisUnavailable:
             log.warning("objects stay without an owner, for redis is away", user_id=log_name(user), objects=len(ids))
+
+    async def owner(self, id_: str) -> str | None:
+        """Whose it is, for an operator. Raises RedisUnavailable."""
+        return (await self._owners([id_]))[id_]
+
+    async def give(self, user: str, id_: str) -> bool:
+        """An operator says that it is this user's; False for what can be no id. Raises RedisUnavailable."""
+        return await self._records.give(user, id_)
+
+    async def forget(self, id_: str) -> None:
+        """The provider has deleted it. While Redis is away its record stays, and does no harm."""
+        try:
+            await self._records.forget(id_)
+        except RedisUnavailable:
+            log.warning("a deleted object keeps its owner, for redis is away")

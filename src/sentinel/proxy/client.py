@@ -214,6 +214,39 @@ class ClientSide:
                 return b"".join([*pieces, piece]) if pieces else piece
             pieces.append(piece)
 
+    def takes_pieces_of(self, user: str) -> None:
+        """The body will be read piece by piece, each held as this user's until the next one is asked for."""
+        if self._connection is not None:
+            self._claim = self._connection.claim_for(user)
+
+    async def read_piece(self, timeout_seconds: float) -> tuple[bytes, bool]:
+        """What has come of the body since the last piece, and whether more follows.
+
+        Raises RequestTimeout, ClientGone.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise self._out_of_time() from error
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        if self._claim is not None:
+            self._claim.took(len(piece) - self._claim.bytes)
+        return piece, bool(message.get("more_body"))
+
+    def holds_open(self, count: int) -> None:
+        """So many bytes are held of a body that is read piece by piece."""
+        if self._claim is not None:
+            self._claim.took(count - self._claim.bytes)
+
+    @property
+    def can_be_watched(self) -> bool:
+        """Whether it can be seen leaving while its body is read."""
+        return self._connection is not None
+
     def watch(self, tasks: Tasks) -> None:
         """Cancel the current task when the client leaves, until `unwatch`; `gone` then says why."""
         connection = self._connection
@@ -274,10 +307,10 @@ class ClientSide:
                     pass
         await self.end()
 
-    async def start(self, status: int, header_lines: bytes) -> None:
-        """Send the head of an answer whose body follows in pieces."""
+    async def start(self, status: int, header_lines: bytes, length: int | None = None) -> None:
+        """Send the head of an answer whose body follows in pieces. length: of that, None = to be seen."""
         # The head goes out now, although the first bytes of the body may be long in coming.
-        await self._head(status, header_lines, b"", None, more=True)
+        await self._head(status, header_lines, b"", length, more=True)
 
     @property
     def is_full(self) -> bool:

@@ -55,7 +55,7 @@ async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     content_type = _content_type(exchange) if endpoint.takes_forms else passing.JSON
     header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
     path = endpoint.path + passing.query_to_provider(client.query, endpoint.query) if client.query else endpoint.path
-    room = partial(_room, exchange)
+    room = room_of(exchange)
     context.forwarded = monotonic()
     while True:
         exchange.is_refused = False
@@ -120,6 +120,11 @@ async def _changed(exchange: ExchangeState, changes: Changes) -> bytes:
     if body is not before:
         exchange.client.holds(len(before) + len(body))
     return body
+
+
+def room_of(exchange: ExchangeState) -> Room:
+    """What waits until more of the answer may be in memory."""
+    return partial(_room, exchange)
 
 
 async def _room(exchange: ExchangeState, count: int) -> None:

@@ -30,6 +30,34 @@ TO_CLIENT = frozenset(
         b"openai-version",
     }
 )
+_WITH_ANY_BODY = (
+    b"content-type",
+    b"accept",
+    b"range",
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    b"user-agent",
+    b"openai-beta",
+    b"anthropic-version",
+    b"anthropic-beta",
+)
+"""To the provider, of a request that is passed through: its body is whatever the client says."""
+_OF_ANY_BODY = TO_CLIENT | {
+    b"accept-ranges",
+    b"allow",
+    b"cache-control",
+    b"content-disposition",
+    b"content-language",
+    b"content-range",
+    b"etag",
+    b"expires",
+    b"last-modified",
+    b"openai-poll-after-ms",
+}
+"""To the client, of the answer to such a request; `location` is looked at."""
 UPSTREAM_ID = b"x-request-id"
 _UPSTREAM_IDS = (UPSTREAM_ID, b"request-id")
 """Ours on the way to the provider, the provider's on the way back, where Anthropic's is called `request-id`; the client
@@ -81,6 +109,14 @@ def to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str, co
     return header_lines
 
 
+def passed_to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: str) -> bytes:
+    """The same for a request that is passed through, whose body is of any type."""
+    pairs = [(UPSTREAM_ID, request_id), *((name, headers[name]) for name in _WITH_ANY_BODY if name in headers)]
+    if _IDEMPOTENCY_KEY in headers:
+        pairs.append((_IDEMPOTENCY_KEY, _own_key(headers[_IDEMPOTENCY_KEY], user)))
+    return lines_of(pairs)
+
+
 def query_to_provider(query: bytes, names: Collection[bytes]) -> bytes:
     """What passes of a query, with its `?`: the parameters of these names, as they came. Others may hold a key."""
     passing = [each for each in query.split(b"&") if each.partition(b"=")[0] in names]
@@ -114,6 +150,26 @@ def to_client(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None]:
     # Which of them pass is the same for all heads with the same names.
     form, values, name_of_id = _passing(tuple(headers))
     return form % values(headers), None if name_of_id is None else headers[name_of_id]
+
+
+def passed_to_client(headers: Mapping[bytes, bytes], url: bytes) -> bytes:
+    """The provider's headers that accompany an answer of any type. url: the provider's.
+
+    A redirection to the provider itself leads here instead: its address is no affair of the client's.
+    """
+    pairs = [(name.lower(), value) for name, value in headers.items()]
+    passing = [pair for pair in pairs if pair[0] in _OF_ANY_BODY]
+    passing += [(name, _location_here(value, url)) for name, value in pairs if name == b"location"]
+    return lines_of(passing)
+
+
+def _location_here(location: bytes, url: bytes) -> bytes:
+    """Where a client is led; a place at the provider by the path that it has here."""
+    for base in (url, b"/" + url.split(b"/", 3)[3] if url.count(b"/") > 2 else b""):
+        if base and (location == base or location.startswith((base + b"/", base + b"?"))):
+            return b"/v1" + location[len(base) :]
+    origin = b"/".join(url.split(b"/", 3)[:3])
+    return b"/" + location[len(origin) :].lstrip(b"/") if location.startswith(origin + b"/") else location
 
 
 def lines_of(headers: Iterable[Header]) -> bytes:

@@ -15,8 +15,16 @@ import structlog
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
-from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, to_client
-from sentinel.proxy.provider import VERSIONED_PATHS, OnBlank, ProviderAnswer, ProviderRequest, ProviderStream, Room
+from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, passed_to_client, to_client
+from sentinel.proxy.provider import (
+    VERSIONED_PATHS,
+    OnBlank,
+    PassedStream,
+    ProviderAnswer,
+    ProviderRequest,
+    ProviderStream,
+    Room,
+)
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.transport.answer import (
     MOST_UNREAD_BYTES,
@@ -55,6 +63,7 @@ class OpenAIProvider:
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._redactor = Redactor(api_key)
+        self._url = url.rstrip("/").encode()
         client = partial(
             Http1Client,
             connect_seconds=connect_timeout_seconds,
@@ -102,6 +111,14 @@ class OpenAIProvider:
         answer = await self._send(request)
         stream = _Stream(answer, self._redactor, room)
         coding = stream.coding if stream.status == 200 else None
+        return stream if coding is None else _DecodedStream(stream, coding)
+
+    async def pass_on(self, request: ProviderRequest, room: Room) -> PassedStream:
+        """Send a request of any kind, whose answer is read piece by piece. Raises UpstreamError, UpstreamTimeout."""
+        stream = _PassedStream(await self._send(request), self._redactor, room, self._url)
+        # A part of what is coded can be decoded by nobody.
+        is_readable = 200 <= stream.status < 300 and stream.status != 206
+        coding = stream.coding if is_readable else None
         return stream if coding is None else _DecodedStream(stream, coding)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
@@ -180,8 +197,20 @@ class _Stream:
         self._answer.close()
 
 
+class _PassedStream(_Stream):
+    """An answer of any kind."""
+
+    def __init__(self, answer: Http1Answer, redactor: Redactor, room: Room, url: bytes) -> None:
+        super().__init__(answer, redactor, room)
+        self.header_lines = redactor.every_spelling(passed_to_client(answer.headers, url))
+        told = next((value for name, value in answer.headers.items() if name.lower() == b"content-length"), b"")
+        self.length = int(told) if told.isdigit() else None
+
+
 class _DecodedStream:
     """A stream in a content coding, read as what it is without that."""
+
+    length: int | None = None
 
     def __init__(self, stream: _Stream, coding: bytes) -> None:
         self.status, self.id, self.redactor = stream.status, stream.id, stream.redactor

@@ -94,6 +94,14 @@ class ProviderStream(Protocol):
         """Give up what has not been read. Does nothing after the end."""
 
 
+class PassedStream(ProviderStream, Protocol):
+    """An answer of any kind and status, with the headers that tell of its body. length: of that, None = to be seen."""
+
+    @property
+    def length(self) -> int | None:
+        """In bytes, as the provider has told it."""
+
+
 class AiProvider(Protocol):
     """A provider of models. Every failure is an UpstreamError or UpstreamTimeout."""
 
@@ -105,6 +113,9 @@ class AiProvider(Protocol):
 
     async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """Send a request whose answer is read piece by piece. room: for what may have to be read whole of it."""
+
+    async def pass_on(self, request: ProviderRequest, room: Room) -> PassedStream:
+        """Send a request of any kind, whose answer is read piece by piece. Redirections are not followed."""
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         """Fetch something that does not depend on the caller, such as `/models`."""

@@ -49,6 +49,21 @@ class Redactor:
             return data.replace(self._secret, BLOT)
         return data
 
+    def same_length(self, data: bytes) -> bytes:
+        """The same, with as many bytes as before."""
+        if self.mark is not None and data.find(self.mark) >= 0:
+            return data.replace(self._secret, BLOT.ljust(len(self._secret), b"*"))
+        return data
+
+    def begun(self, data: bytes) -> int:
+        """How many bytes at the end of data may be the beginning of what `plain` takes out."""
+        start = max(0, len(data) - self.most_begun)
+        while self.most_begun and (start := data.find(self._secret[:1], start)) >= 0:
+            if self._secret.startswith(data[start:]):
+                return len(data) - start
+            start += 1
+        return 0
+
     def every_spelling(self, data: bytes) -> bytes:
         """The data without the secret, however its characters are escaped. Takes some milliseconds for a megabyte."""
         if self._every_spelling is None:
@@ -63,6 +78,30 @@ class Redactor:
                 pieces += data[start : found.start()], BLOT
                 start = found.end()
         return b"".join([*pieces, data[start:]]) if pieces else data
+
+
+class StreamRedactor:
+    """Blots one secret out of bytes that come in pieces, and keeps their number: a length was told before them."""
+
+    __slots__ = ("_held", "_redactor")
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What passes of what has come; what may be the beginning of the secret waits."""
+        data, self._held = self._redactor.same_length(self._held + data), b""
+        begun = self._redactor.begun(data)
+        if begun:
+            self._held = data[-begun:]
+            data = data[:-begun]
+        return data
+
+    def rest(self) -> bytes:
+        """What waits at the end; it has not become the secret."""
+        held, self._held = self._held, b""
+        return held
 
 
 def _spellings(character: str) -> bytes:

@@ -53,8 +53,9 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         exchange.spent = _spent(exchange, relay)
         exchange.job_is_over = relay.ended and meter.usage_is_final
     context.outcome = outcome.of_stream(at_limit=relay.at_limit, is_broken=meter.is_broken)
-    if exchange.endpoint.creates and not relay.at_limit:
-        await exchange.note_created(meter.done)
+    endpoint = exchange.endpoint
+    if endpoint.creates and not relay.at_limit and endpoint.creates_with(exchange.request):
+        await exchange.note_created(endpoint.telling(meter))
     is_open = reservation.has_open_end(bound, exchange.reservation, exchange.verdict)
     if context.outcome == "ok" and (is_open or exchange.spent.cost.output < exchange.verdict.granted_output):
         reservation.learn(deps.estimator, exchange.reservation, bound, exchange.spent)

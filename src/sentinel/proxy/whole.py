@@ -48,7 +48,7 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     if monotonic() > exchange.lease.ends:
         await _take_up(exchange, spent.cost.output)
     exchange.spent = spent
-    if endpoint.creates:
+    if endpoint.creates and endpoint.creates_with(exchange.request):
         await exchange.note_created(body)
     context.outcome = "ok"
     context.finish_reason = reading.finished[0][1] if reading.finished else None

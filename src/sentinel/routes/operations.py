@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hmac
+from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sentinel.error import AccessDenied, InvalidApiKey, UserNotFound
+from sentinel.error import AccessDenied, InvalidApiKey, InvalidType, NotFound, RequestTooLarge, UserNotFound
 from sentinel.middleware import auth
 from sentinel.proxy.headers import by_name
 from sentinel.routes.state import AppState
+
+_MOST_BODY_BYTES = 8 * 1024
+
+
+class _Given(msgspec.Struct):
+    """Who an object is given to."""
+
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -51,8 +60,8 @@ async def metrics(request: Request) -> Response:
     return Response(state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def refresh_user(request: Request) -> Response:
-    """POST /admin/users/{external_id}/refresh: forget the user's tokens, and ask Zion for the limits at once."""
+def _administered(request: Request) -> AppState:
+    """The state, for who has the admin key. Raises AccessDenied, MissingApiKey, InvalidApiKey."""
     state: AppState = request.app.state.sentinel
     key = state.settings.admin_key
     if key is None:
@@ -60,6 +69,42 @@ async def refresh_user(request: Request) -> Response:
     token = auth.bearer_token(by_name(request.scope["headers"]).get(b"authorization"))
     if not hmac.compare_digest(token, key.get_secret_value().encode()):
         raise InvalidApiKey("Incorrect admin key provided.")
+    return state
+
+
+async def object_owner(request: Request) -> Response:
+    """/admin/objects/{id}/owner: whose an object of the provider is; POST {"user": ...} gives it to a user.
+
+    For objects from before Sentinel, which are nobody's, and for those of users who have left.
+    """
+    ownership = _administered(request).deps.ownership
+    id_ = request.path_params["object"]
+    if request.method == "POST":
+        try:
+            given = msgspec.json.decode(await _small_body(request), type=_Given)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidType("The body must be JSON with the user's external id as `user`.", param="user") from error
+        if not await ownership.give(given.user, id_):
+            raise NotFound(f"This can be no object: '{id_[:64]}'.")
+    owner = await ownership.owner(id_)
+    if owner is None:
+        raise NotFound(f"No user has the object '{id_[:64]}'.")
+    return _json({"object": id_, "user": owner})
+
+
+async def _small_body(request: Request) -> bytes:
+    """The body. Raises RequestTooLarge."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BODY_BYTES:
+            raise RequestTooLarge(f"Request body is larger than the limit of {_MOST_BODY_BYTES} bytes.")
+    return body
+
+
+async def refresh_user(request: Request) -> Response:
+    """POST /admin/users/{external_id}/refresh: forget the user's tokens, and ask Zion for the limits at once."""
+    state = _administered(request)
     user = request.path_params["user"]
     await state.deps.cache.forget_user(user)
     try:

@@ -22,6 +22,7 @@ from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.count_tokens import COUNT_TOKENS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.families import ObjectPath
 from sentinel.endpoints.images import IMAGE_EDITS, IMAGE_GENERATIONS, IMAGE_VARIATIONS
 from sentinel.endpoints.input_tokens import INPUT_TOKENS
 from sentinel.endpoints.messages import MESSAGES
@@ -49,7 +50,8 @@ from sentinel.proxy.client import ClientRequest, ClientSide, Message, Receive, S
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
-from sentinel.routes import gemini, operations, quota
+from sentinel.proxy.passthrough import Passthrough
+from sentinel.routes import gemini, operations, passthrough, quota
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -87,8 +89,10 @@ def rest(state: AppState) -> Starlette:
             Route("/metrics", operations.metrics, methods=["GET"]),
             Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
             *(Route(path, operations.here, methods=["HEAD"]) for path in ("/", "/api/hello")),
+            Route("/admin/objects/{object:path}/owner", operations.object_owner, methods=["GET", "POST"]),
             *(Route(path, _never, methods=["POST"]) for path in ENDPOINTS),
             *gemini.ROUTES,
+            passthrough.ROUTE,
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error, Exception: _unknown_error},
     )
@@ -234,7 +238,8 @@ class Routes:
         self._deps = state.deps
         app = rest(state)
         self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = app
-        self._names = [(route.path_regex, route.path_format) for route in app.routes if isinstance(route, Route)]
+        routes = [route for route in app.routes if isinstance(route, Route) and route is not passthrough.ROUTE]
+        self._names = [(route.path_regex, route.path_format) for route in routes]
         self._cors = Cors(state.settings.cors_origins)
         keys = state.settings.openai_api_key, state.settings.zion_api_key, state.settings.admin_key
         self._secrets = tuple(key.get_secret_value() for key in keys if key is not None)
@@ -259,6 +264,10 @@ class Routes:
         headers, address = by_name(scope["headers"]), client[0] if client else None
         if endpoint is not None and scope["method"] == "POST":
             return self._exchange(endpoint, connection, receive, send, headers, scope["query_string"], address)
+        is_route = any(pattern.match(scope["path"]) for pattern, _ in self._names)
+        passed = passthrough.passed_path(scope["method"], scope["path"], is_route=is_route)
+        if passed is not None:
+            return self._pass_on(*passed, scope, receive, send, headers)
         context = scope["context"] = _context(None if endpoint is None else endpoint.route, address, headers)
         if connection is not None:
             connection.context = context
@@ -281,6 +290,21 @@ class Routes:
         side = ArrayClientSide if endpoint.is_array else ClientSide
         client = side(connection, receive, send, headers, header_lines, query)
         return Exchange(self._deps, endpoint, client, context).run()
+
+    def _pass_on(
+        self, about: ObjectPath, sent: bytes, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]
+    ) -> Awaitable[None]:
+        """Serve a request that is passed through."""
+        connection: ClientRequest | None = scope.get("extensions", {}).get("sentinel.connection")
+        speaks, address = passthrough.spoken_at(scope["path"], ENDPOINTS), scope.get("client")
+        context = _context(passthrough.PATH, address[0] if address else None, headers)
+        context.method, context.path = scope["method"], scope["path"]
+        context.secrets = (*secrets_of(headers), *self._secrets)
+        if connection is not None:
+            connection.context = context
+        header_lines = self._cors.header_lines(headers) + speaks.id_lines(context.id.encode())
+        client = ClientSide(connection, receive, send, headers, header_lines, scope["query_string"])
+        return Passthrough(self._deps, speaks, client, context, about, sent).run()
 
     async def _beside(
         self, context: RequestContext, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive, send: Send

@@ -30,6 +30,7 @@ Serve = Callable[["ServedRequest"], Awaitable[None] | None]
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = STATUS_LINES[101]
+_NO_BODY = (204, 304)
 
 
 class Body(Enum):
@@ -303,7 +304,9 @@ class ServedRequest:
         if self._answer is not AWAITED:
             return
         if length is not None:
-            sending, framing = SENDING, b"content-length: %d\r\n" % length
+            # A status that has no body tells of none (RFC 9110, 8.6).
+            has_length = length or status not in _NO_BODY
+            sending, framing = SENDING, b"content-length: %d\r\n" % length if has_length else b""
         elif self.version != "1.0":
             sending, framing = SENDING_CHUNKS, b"transfer-encoding: chunked\r\n"
             if body:
@@ -391,7 +394,7 @@ class ServedRequest:
             self._answer = SENDING_NOTHING
 
     def _may_have_body(self, status: int) -> bool:
-        return self.method != "HEAD" and status not in (204, 304)
+        return self.method != "HEAD" and status not in _NO_BODY
 
     def _head_of(self, status: int, headers: Any) -> tuple[int, bytes, int | None, bool]:
         length, close, others = None, False, []

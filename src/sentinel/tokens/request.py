@@ -5,7 +5,7 @@
 All structs are trees (never cyclic), hence `gc=False`: the garbage collector need not walk them.
 """
 
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from msgspec import Meta, Raw, Struct
 
@@ -132,6 +132,7 @@ class ChatRequest(Struct, gc=False):
     tool_choice: Raw = Raw()
     function_call: Raw = Raw()
     response_format: Raw = Raw()
+    store: Any = None
 
 
 class Source(Struct, gc=False):

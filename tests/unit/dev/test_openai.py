@@ -313,7 +313,7 @@ def test_headers_and_stray_paths(post: Post) -> None:
         assert name in headers
     assert (post("/v1/nope", {}).status, post("/nope", {}).status) == (404, 404)
     assert post("/v1/nope", {}).json["error"]["message"] == "Invalid URL (POST /v1/nope)"
-    assert (post("/v1/models", {}).status, post(CHAT, method="GET").status) == (405, 405)
+    assert (post("/v1/models", {}).status, post(CHAT, method="PUT").status) == (405, 405)
 
 
 def test_the_calls_are_recorded_raw(post: Post, openai_sim: OpenAISimulator) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.endpoint import UNCHANGED, OutputBound
 from sentinel.error import InternalError, body_of, event_of
 from sentinel.limits.policy import Verdict
+from sentinel.proxy.redaction import NO_SECRET
 from sentinel.tokens.counter import TokenCounter
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -124,3 +126,29 @@ def test_what_it_is_not() -> None:
     for ask in asked:
         with pytest.raises(NotImplementedError):
             ask()
+
+
+@pytest.mark.parametrize(("store", "creates"), [(None, False), (False, False), (True, True), ("yes", True)])
+def test_what_is_kept(store: object, creates: bool) -> None:
+    """Only what the request wants to be kept is created; what is no boolean may be read as one."""
+    body = {"model": "m", "messages": [], **({} if store is None else {"store": store})}
+    assert CHAT.creates_with(CHAT.read(json.dumps(body).encode())) is creates
+
+
+def test_the_id_of_a_completion() -> None:
+    """Of a whole one, and of the first events of a stream."""
+    assert CHAT.created(b'{"id": "c1"}') == ("c1",)
+    assert CHAT.created(b': hi\n\ndata: {"id":"c1"}\n\ndata: {"id":"c1"}\n\ndata: [DONE]\n\n') == ("c1",)
+    assert CHAT.created(b"[]") == CHAT.created(b'{"id": 3}') == ()
+    request = CHAT.read(body(stream=True))
+    meter = CHAT.meter(request, NO_SECRET)
+    meter.inspect(first := b'data: {"id":"c1","choices":[{"delta":{}}]}\n\n')
+    assert CHAT.telling(meter) == first
+
+
+def test_what_creates_nothing() -> None:
+    """Is asked, where it could, for its last event."""
+    request = COMPLETIONS.read(b'{"model": "m", "prompt": "x", "stream": true}')
+    assert COMPLETIONS.creates_with(request)
+    assert COMPLETIONS.telling(COMPLETIONS.meter(request, NO_SECRET)) == b""
+    assert COMPLETIONS.created(b"") == ()

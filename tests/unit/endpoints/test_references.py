@@ -51,7 +51,7 @@ def found(body: Any) -> list[Reference]:
 )
 def test_what_is_found(body: Any, expected: list[tuple[str, str, str]]) -> None:
     """With its kind, and the path that an error can name."""
-    assert found(body) == expected
+    assert [each[:3] for each in found(body)] == expected
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.headers import TO_CLIENT, UPSTREAM_ID, by_name, pairs_of, query_to_provider, to_client, to_provider
+from sentinel.proxy.headers import (
+    TO_CLIENT,
+    UPSTREAM_ID,
+    by_name,
+    pairs_of,
+    passed_to_client,
+    passed_to_provider,
+    query_to_provider,
+    to_client,
+    to_provider,
+)
 
 PASSED = {b"accept", b"user-agent", b"openai-beta", b"anthropic-version", b"anthropic-beta"}
 names = st.sampled_from(
@@ -74,6 +85,40 @@ def test_heads_with_the_same_names_have_their_own_values(heads: list[dict[bytes,
         assert pairs_of(lines) == [(n.lower(), v) for n, v in headers.items() if n.lower() in TO_CLIENT]
         ids = [value for name, value in headers.items() if name.lower() == UPSTREAM_ID]
         assert upstream_id == (ids[-1] if ids else None)
+
+
+def test_what_accompanies_a_body_of_any_type() -> None:
+    """On both ways: what tells of the body, and of parts of it; no secret, cookie or organisation."""
+    asked = {b"content-type": b"a/b", b"range": b"bytes=0-1", b"cookie": b"c", b"openai-organization": b"o"}
+    lines = dict(pairs_of(passed_to_provider({**asked, b"idempotency-key": b"1"}, b"req_1", "ana")))
+    assert lines.keys() == {b"x-request-id", b"content-type", b"range", b"idempotency-key"}
+    assert lines[b"idempotency-key"] != b"1"
+    assert b"idempotency-key" not in passed_to_provider(asked, b"req_1", "ana")
+    told = {b"ETag": b"e", b"Content-Disposition": b"inline", b"Set-Cookie": b"c", b"Connection": b"close"}
+    assert passed_to_client(told, b"http://p.test/v1") == b"etag: e\r\ncontent-disposition: inline\r\n"
+
+
+@pytest.mark.parametrize(
+    ("location", "here"),
+    [
+        (b"http://p.test:1/base/v1/files/1?a", b"/v1/files/1?a"),
+        (b"http://p.test:1/base/v1", b"/v1"),
+        (b"/base/v1/files", b"/v1/files"),
+        (b"http://p.test:1/elsewhere", b"/elsewhere"),
+        (b"http://p.test:1//elsewhere", b"/elsewhere"),
+        (b"/base/v12/files", b"/base/v12/files"),
+        (b"https://store.test/blob", b"https://store.test/blob"),
+        (b"files/1", b"files/1"),
+    ],
+)
+def test_a_redirection_to_the_provider_leads_here(location: bytes, here: bytes) -> None:
+    """Any other is left as it is."""
+    assert passed_to_client({b"Location": location}, b"http://p.test:1/base/v1") == b"location: %b\r\n" % here
+
+
+def test_a_provider_without_a_path() -> None:
+    """Has no prefix to be taken away."""
+    assert passed_to_client({b"location": b"/files"}, b"http://p.test") == b"location: /files\r\n"
 
 
 def test_headers_of_one_name_are_one_list() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import string
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.proxy.redaction import BLOT, LEAST_IN_ANSWERS, LEAST_IN_ERRORS, NO_SECRET, Redactor
+from sentinel.proxy.redaction import BLOT, LEAST_IN_ANSWERS, LEAST_IN_ERRORS, NO_SECRET, Redactor, StreamRedactor
 
 KEY = "sk-proj-aB3_/x\"y\\z'&<w>=+%0a~12345"
 VISIBLE = "".join(sorted(set(string.printable) - set(string.whitespace)))
@@ -83,3 +84,24 @@ def test_a_word_is_no_secret() -> None:
         assert Redactor(word).plain(word.encode()) == word.encode()
         assert Redactor(word).every_spelling(word.encode()) == BLOT
     assert NO_SECRET.plain(b"") == NO_SECRET.every_spelling(b"") == b""
+
+
+@given(
+    key=keys | st.just(KEY),
+    text=st.lists(st.sampled_from(["KEY", "HALF", "s", "sk-", "word "]), max_size=8),
+    cuts=st.lists(st.integers(0, 300), max_size=6),
+)
+def test_a_stream_is_blotted_and_keeps_its_length(key: str, text: list[str], cuts: list[int]) -> None:
+    """Cut anywhere."""
+    whole = "".join({"KEY": key, "HALF": key[: len(key) // 2]}.get(each, each) for each in text).encode()
+    redactor, ends = StreamRedactor(Redactor(key)), [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    passed = b"".join(redactor.feed(whole[a:b]) for a, b in pairwise(ends)) + redactor.rest()
+    assert len(passed) == len(whole)
+    assert key.encode() not in passed
+    assert passed == Redactor(key).same_length(whole)
+
+
+def test_a_word_is_left_in_a_stream() -> None:
+    """As in answers."""
+    redactor = StreamRedactor(Redactor("EMPTY"))
+    assert redactor.feed(b"EMPTY E") + redactor.rest() == b"EMPTY E"

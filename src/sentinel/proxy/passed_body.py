@@ -1,0 +1,168 @@
+"""The body of a request that is passed through: JSON is held, for what it names must be judged; all else is streamed.
+
+What a client calls its body is not taken on trust: a provider may read JSON in what is called plain text, or a form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from sentinel.endpoints.multipart import MultipartReader, boundary_of
+from sentinel.endpoints.objects import FIELDS, JsonBody, read_body
+from sentinel.endpoints.references import Reference
+from sentinel.error import InvalidType, RequestTooLarge, UnsupportedEncoding
+from sentinel.proxy import content_coding
+from sentinel.proxy.provider import StreamedBody
+from sentinel.proxy.receive import codings_of, receive
+from sentinel.tokens.counter import is_large
+
+if TYPE_CHECKING:
+    from sentinel.proxy.client import ClientSide
+    from sentinel.proxy.state import ExchangeState
+
+Check = Callable[[Sequence[Reference]], Awaitable[object]]
+"""Raises NotFound for what is not the caller's."""
+
+JSON = b"application/json"
+_OPAQUE = (b"application/octet-stream", b"application/sdp", b"audio/", b"video/", b"image/", b"application/zip")
+"""Types that nobody takes for JSON or a form."""
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_MOST_BLANK_BYTES = 64 * 1024
+_MOST_FORM_BYTES = 1024 * 1024
+
+
+class PassedBody:
+    """A body that is sent on as it comes; one in multipart is looked at, and held where it names an object.
+
+    seconds: for each piece. begun: its first piece, and whether more follows.
+    """
+
+    def __init__(
+        self,
+        client: ClientSide,
+        seconds: float,
+        begun: tuple[bytes, bool],
+        reader: MultipartReader | None,
+        check: Check,
+    ) -> None:
+        declared = client.headers.get(b"content-length", b"")
+        self.length = int(declared) if declared.isdigit() else None
+        self._client = client
+        self._seconds = seconds
+        self._begun = begun
+        self._reader = reader
+        self._check = check
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its pieces. Raises RequestTimeout, ClientGone, InvalidType, NotFound."""
+        piece, more = self._begun
+        self._begun = (b"", more)
+        while True:
+            if self._reader is not None:
+                piece = await self._checked(self._reader, piece, more=more)
+            if piece:
+                yield piece
+            if not more:
+                return
+            piece, more = await self._client.read_piece(self._seconds)
+
+    async def _checked(self, reader: MultipartReader, piece: bytes, *, more: bool) -> bytes:
+        passing = reader.feed(piece)
+        if reader.named:
+            await self._check(reader.named)
+        if more:
+            return passing
+        reader.end()
+        return passing + reader.rest()
+
+
+class TakenBody:
+    """What was made of a body. type: what the provider is told that it is. asked: of JSON, what is decided on."""
+
+    def __init__(self, body: bytes | StreamedBody, type_: bytes | None, asked: JsonBody | None = None) -> None:
+        self.body = body
+        self.type = type_
+        self.asked = asked or JsonBody("", ())
+
+
+async def read(exchange: ExchangeState, check: Check) -> TakenBody:
+    """The body, whole where it is JSON or a form; what it names is checked, or will be before it passes.
+
+    Raises what is wrong with it.
+    """
+    client, deps = exchange.client, exchange.deps
+    type_ = client.headers.get(b"content-type", b"").strip()
+    if not _has_body(client):
+        return TakenBody(b"", type_ or None)
+    boundary, kind = boundary_of(type_), type_.partition(b";")[0].strip().lower()
+    if kind == JSON or kind.endswith(b"+json"):
+        small = client.take_small_body(deps.max_body_bytes)
+        return await _json(exchange, await receive(exchange) if small is None else small, check)
+    if codings_of(client.headers):
+        raise UnsupportedEncoding(
+            "A body that is not JSON must be sent as it is.",
+            param="content-encoding",
+            headers=((b"accept-encoding", content_coding.ACCEPTED),),
+        )
+    assert exchange.context.user is not None
+    client.takes_pieces_of(exchange.context.user.id)
+    seconds = deps.body_timeout_seconds
+    if boundary is not None:
+        return TakenBody(PassedBody(client, seconds, (b"", True), MultipartReader(boundary, FIELDS), check), type_)
+    if kind.startswith(_OPAQUE):
+        return TakenBody(PassedBody(client, seconds, (b"", True), None, check), type_)
+    begun, more = await _begin(client, seconds)
+    if begun.lstrip(_BLANK)[:1] in {b"{", b"["}:
+        return await _json(exchange, await _rest(exchange, begun, deps.max_body_bytes, more=more), check)
+    if kind == b"application/x-www-form-urlencoded":
+        form = await _rest(exchange, begun, _MOST_FORM_BYTES, more=more)
+        await check(_in_form(form))
+        return TakenBody(form, type_)
+    return TakenBody(PassedBody(client, seconds, (begun, more), None, check), type_ or None)
+
+
+def _has_body(client: ClientSide) -> bool:
+    return client.headers.get(b"content-length", b"0").strip(b"0") != b"" or b"transfer-encoding" in client.headers
+
+
+async def _json(exchange: ExchangeState, body: bytes, check: Check) -> TakenBody:
+    if not body:
+        return TakenBody(body, JSON)
+    asked = await exchange.deps.beside(read_body, body) if is_large(len(body)) else read_body(body)
+    await check(asked.references)
+    return TakenBody(body, JSON, asked)
+
+
+async def _begin(client: ClientSide, seconds: float) -> tuple[bytes, bool]:
+    """How the body begins, up to something that is not blank, and whether more follows."""
+    begun, more = b"", True
+    while more and not begun.strip(_BLANK):
+        if len(begun) > _MOST_BLANK_BYTES:
+            raise InvalidType("The body of your request begins with too much white space.")
+        piece, more = await client.read_piece(seconds)
+        begun += piece
+    return begun, more
+
+
+async def _rest(exchange: ExchangeState, begun: bytes, most_bytes: int, *, more: bool) -> bytes:
+    """The whole body, of which this is the beginning."""
+    pieces, size = [begun], len(begun)
+    while more:
+        piece, more = await exchange.client.read_piece(exchange.deps.body_timeout_seconds)
+        pieces.append(piece)
+        size += len(piece)
+        exchange.client.holds_open(size)
+        if size > most_bytes:
+            raise RequestTooLarge(f"Request body is larger than the limit of {most_bytes} bytes.")
+    return b"".join(pieces)
+
+
+def _in_form(form: bytes) -> list[Reference]:
+    named = ((name.partition("[")[0], value) for name, value in parse_qsl(form.decode("latin-1")))
+    return [
+        Reference(value, kind, name, is_known=bool(kind))
+        for name, value in named
+        if (kind := FIELDS.kind_of(name)) is not None
+    ]

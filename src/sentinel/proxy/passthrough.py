@@ -1,0 +1,182 @@
+"""One request to a path below /v1 that is no metered endpoint's: sent on as it came, and its answer as that comes.
+
+    identify -> check -> admit -> forward -> relay -> settle
+
+As in exchange.py, with these differences. What the path, the query and the body name must be the caller's (P7). Nothing
+is counted: it is one request, and the tokens that its answer says it has cost. Bodies are streamed both ways; only JSON
+is held, up to a bound, because the ids in it are judged on the way to the provider and recorded on the way back, before
+the answer leaves (passed_answer.py). A request that the provider has answered with an error costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import structlog
+
+from sentinel.clock import monotonic
+from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.families import ObjectPath
+from sentinel.endpoints.objects import in_query, query_without_credentials
+from sentinel.error import AppError, InternalError, UpstreamError
+from sentinel.limits.policy import Cost, Reservation
+from sentinel.middleware import auth
+from sentinel.proxy import headers as passing
+from sentinel.proxy import outcome, passed_body
+from sentinel.proxy.admission import reserve
+from sentinel.proxy.billing import SPENT_NOTHING, Spent
+from sentinel.proxy.client import ClientGone, ClientSide
+from sentinel.proxy.exchange import Exchange
+from sentinel.proxy.forwarding import room_of
+from sentinel.proxy.logging import RequestContext, secrets_of
+from sentinel.proxy.passed_answer import PassedAnswer
+from sentinel.proxy.passed_body import TakenBody
+from sentinel.proxy.provider import PassedStream, ProviderRequest
+from sentinel.proxy.state import Dependencies
+from sentinel.proxy.whole import Complete
+
+log = structlog.get_logger()
+
+FORMAT = "other"
+"""What a target must speak that gets such a request."""
+
+
+class Passthrough(Exchange):
+    """One such request. speaks: the endpoint whose errors and headers a client of this path expects.
+
+    about: what the path is about; path: as it is sent on, after `/v1`. context.method is the request's.
+    """
+
+    __slots__ = ("about", "path")
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        speaks: Endpoint[Any],
+        client: ClientSide,
+        context: RequestContext,
+        about: ObjectPath,
+        path: bytes,
+    ) -> None:
+        super().__init__(deps, speaks, client, context)
+        self.about = about
+        self.path = path
+
+    async def run(self) -> None:
+        """Take the request through its phases. Never raises."""
+        deps, client, context = self.deps, self.client, self.context
+        try:
+            user = context.user = await auth.identify(client.headers, deps.cache, context.client)
+            context.identified = monotonic()
+            check = partial(deps.ownership.check, user.id)
+            # Before anything of the body is read: what is not there needs none.
+            is_below_own = await check(self.about.ids)
+            await check(in_query(client.query, self.about))
+            body = await passed_body.read(self, check)
+            context.model = body.asked.model
+            self.reservation = Reservation(context.id, user.id, user.email, context.model, 0, 0, 0)
+            self.verdict = await reserve(self, self.reservation)
+            try:
+                complete = await self._relay(await self._forward(body), body, is_below_own=is_below_own)
+            finally:
+                spent = self._end()
+                await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
+            # All is done for this client: if it leaves from here on, it leaves content.
+            client.unwatch()
+            if (rest := complete()) is not None:
+                await rest
+        except AppError as error:
+            await self._fail(error)
+        except ClientGone:
+            context.outcome = "client_gone" if context.error_code is None else "refused"
+        except asyncio.CancelledError:
+            await self._cancelled()
+        except Exception:
+            log.exception("request failed", request_id=context.id)
+            await self._fail(InternalError("The server had an error while processing your request."))
+        finally:
+            self._release()
+            deps.on_end(context)
+
+    async def _forward(self, body: TakenBody) -> PassedStream:
+        """Send the request on. Raises ClientGone, UpstreamError, UpstreamTimeout, what the body raises."""
+        deps, client, context = self.deps, self.client, self.context
+        self.lease = deps.leases.hold(self.reservation, self.verdict, context.identified)
+        # Under another server than ours whoever watches the client takes the body from whoever reads it.
+        if client.can_be_watched or isinstance(body.body, bytes):
+            client.watch(deps.tasks)
+        if client.gone:
+            raise ClientGone
+        context.forwarded = monotonic()
+        answer = await self._send(self._query(client.query), body)
+        context.provider_answered(answer.id, monotonic())
+        self.is_refused = answer.status >= 400
+        return answer
+
+    async def _send(self, query: bytes, body: TakenBody) -> PassedStream:
+        deps, client, context = self.deps, self.client, self.context
+        headers = {name: value for name, value in client.headers.items() if name != b"content-type"}
+        if body.type is not None:
+            headers[b"content-type"] = body.type
+        target = deps.registry.targets(FORMAT, context.model)[0]
+        header_lines = passing.passed_to_provider(headers, context.id.encode(), self.reservation.user)
+        path = self.path + b"?" + query if query else self.path
+        method = (context.method or "GET").encode()
+        self.upstream = ProviderRequest(path, header_lines, body.body, method)
+        stream = self.stream = await target.provider.pass_on(self.upstream, room_of(self))
+        return stream
+
+    def _query(self, query: bytes) -> bytes:
+        if not query:
+            return query
+        secrets = [secret.encode("latin-1") for secret in secrets_of(self.client.headers)]
+        return query_without_credentials(query, secrets)
+
+    async def _relay(self, answer: PassedStream, body: TakenBody, *, is_below_own: bool) -> Complete:
+        """Pass the answer on up to its last piece. Raises UpstreamError, UpstreamTimeout."""
+        if self.is_refused:
+            return await self._refused(answer)
+        self.spent = Spent(Cost(1, 0, 0))
+
+        async def another_page(query: bytes) -> PassedStream:
+            answer.close()
+            return await self._send(query, body)
+
+        relay = PassedAnswer(self, self.about, {reference.id for reference in body.asked.references}, another_page)
+        try:
+            complete = await relay.run(answer, is_below_own=is_below_own)
+        finally:
+            # What the client has nothing of, for it is not fit for clients, costs nothing.
+            self.spent = relay.spent if self.client.started or self.client.gone else SPENT_NOTHING
+        self.spent = relay.spent
+        self.context.outcome = "ok"
+        return complete
+
+    async def _refused(self, answer: PassedStream) -> Complete:
+        """What the provider has refused. Raises UpstreamError where that is not for the client."""
+        client, context = self.client, self.context
+        context.outcome = "upstream_error"
+        whole = await answer.whole()
+        if not outcome.concerns_the_client(whole.status) and whole.status not in self.endpoint.passed_statuses:
+            log.warning("provider refuses", request_id=context.id, status=whole.status)
+            raise UpstreamError("The model provider failed to process the request.")
+        context.status = whole.status
+        if (
+            whole.status == 404
+            and context.method == "DELETE"
+            and self.about.is_known
+            and self.about.deletes is not None
+        ):
+            await self.deps.ownership.forget(self.about.deletes)
+        return partial(client.answer, whole.status, whole.header_lines + context.trace_lines(monotonic()), whole.body)
+
+    def _end(self) -> Spent:
+        """What it has cost; its reservation is about to be settled."""
+        context, spent = self.context, self.spent
+        self.deps.leases.release(self.lease)
+        if context.forwarded:
+            context.provider_seconds = max(0.0, monotonic() - context.forwarded)
+        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        return spent
