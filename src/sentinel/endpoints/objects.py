@@ -86,6 +86,9 @@ _BESIDE: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 }
 """By the form of a path: where an answer there, to whatever method, has what was created beside its own `id`."""
 
+_MOST_MODEL = 256
+"""Characters of a model's name, as tokens/request.py has it: what is kept by model must not grow by names."""
+
 _FIRST_ID = re.compile(rb'\A\s*\{[^{}\[\]]*?"id"\s*:\s*"([^"\\]{1,256})"')
 """The id of an object that is too large to be held, if it comes before all that is nested."""
 
@@ -118,7 +121,8 @@ def read_body(body: bytes) -> JsonBody:
         asked = msgspec.json.decode(body, type=_Asked) if body.lstrip().startswith(b"{") else _Asked()
     except (ValueError, RecursionError) as error:
         raise InvalidJson("We could not parse the JSON body of your request.") from error
-    return JsonBody(asked.model if isinstance(asked.model, str) else "", references)
+    model = asked.model if isinstance(asked.model, str) and len(asked.model) <= _MOST_MODEL else ""
+    return JsonBody(model, references)
 
 
 def in_query(query: bytes, about: ObjectPath) -> tuple[Reference, ...]:

@@ -111,8 +111,13 @@ class Passthrough(Exchange):
             raise ClientGone
         context.forwarded = monotonic()
         answer = await self._send(self._query(client.query), body)
+        assert self.upstream is not None
         context.provider_answered(answer.id, monotonic())
         self.is_refused = answer.status >= 400
+        if isinstance(body.body, bytes) and context.method != "GET":
+            # An answer may take an hour, and only what lists is asked again.
+            body.body = self.upstream.body = b""
+            client.holds(0)
         return answer
 
     async def _send(self, query: bytes, body: TakenBody) -> PassedStream:
