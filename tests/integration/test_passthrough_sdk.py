@@ -6,6 +6,7 @@ The simulator has them: `dev/objects.py`, `dev/forms.py`.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -111,6 +112,30 @@ async def test_batches(two: Two) -> None:
     assert output is not None
     assert (await two.one.files.content(output)).content == b""
     await not_found(two.other.files.content(output))
+
+
+async def test_what_a_batch_names(two: Two) -> None:
+    """Is looked for in all lines of its file, however it was uploaded (`proxy/batch_lines.py`)."""
+    foreign = await uploaded(two.other)
+    request = {"custom_id": foreign, "url": "/v1/responses", "body": {"input": "x" * 10_000}}
+    fine = b"".join(json.dumps({**request, "n": n}).encode() + b"\n" for n in range(200))
+    part = {"type": "input_file", "file_id": foreign}
+    bad = json.dumps({**request, "body": {"input": [{"role": "user", "content": [part]}]}}).encode()
+    create: Callable[..., Any] = two.one.batches.create
+    options = {"endpoint": "/v1/responses", "completion_window": "24h"}
+    assert (await create(input_file_id=await uploaded(two.one, fine), **options)).id
+    for lines in (fine + bad, bad + b"\n" + fine, bad):
+        await not_found(create(input_file_id=await uploaded(two.one, lines), **options))
+    upload = await two.one.uploads.create(bytes=len(bad), filename="a", mime_type="text/plain", purpose="batch")
+    parts = [
+        (await two.one.uploads.parts.create(upload.id, data=io.BytesIO(half))).id for half in (bad[:150], bad[150:])
+    ]
+    file = (await two.one.uploads.complete(upload.id, part_ids=parts)).file
+    assert file is not None
+    await not_found(create(input_file_id=file.id, **options))
+    for odd in (b'{"file_id": "f"', b"x" * 9_000_000):
+        with pytest.raises(openai.BadRequestError):
+            await create(input_file_id=await uploaded(two.one, odd), **options)
 
 
 async def test_vector_stores(two: Two) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import structlog
 
 from sentinel.cache import keys
-from sentinel.cache.owners import RESPONSE_SECONDS
 from sentinel.cache.redis import Store
+from sentinel.endpoints.families import RESPONSE_SECONDS
 from sentinel.error import RedisUnavailable
 from sentinel.limits.policy import EXACT
 

@@ -17,44 +17,45 @@ from msgspec import Raw, Struct
 
 from sentinel.endpoints.families import ObjectPath, lifetime
 from sentinel.endpoints.references import Reference, ReferenceFields
-from sentinel.error import InvalidJson
+from sentinel.error import InvalidJson, InvalidType
 from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
-FIELDS: Final = ReferenceFields(
-    {
-        "previous_response_id": "responses",
-        "response_id": "responses",
-        "conversation": "conversations",
-        "conversation_id": "conversations",
-        "file_id": "files",
-        "file_ids": "files",
-        "input_file_id": "files",
-        "training_file": "files",
-        "validation_file": "files",
-        "part_ids": "parts",
-        "vector_store_id": "vector_stores",
-        "vector_store_ids": "vector_stores",
-        "container": "containers",
-        "container_id": "containers",
-        "batch_id": "batches",
-        "upload_id": "uploads",
-        "assistant_id": "assistants",
-        "thread_id": "threads",
-        "eval_id": "evals",
-        "skill_id": "skills",
-        "agent_id": "agents",
-        "environment_id": "environments",
-        "video_id": "videos",
-        "video": "videos",
-        "remixed_from_video_id": "videos",
-        "consent": "voice_consents",
-        "vault_ids": "vaults",
-    },
-    {"item_reference": "responses", "stored_completion": "chat_completions"},
-    defined=("attributes", "item_schema"),
-    any_id=("_id", "_ids"),
-)
+_KINDS: Final = {
+    "previous_response_id": "responses",
+    "response_id": "responses",
+    "conversation": "conversations",
+    "conversation_id": "conversations",
+    "file_id": "files",
+    "file_ids": "files",
+    "input_file_id": "files",
+    "training_file": "files",
+    "validation_file": "files",
+    "part_ids": "parts",
+    "vector_store_id": "vector_stores",
+    "vector_store_ids": "vector_stores",
+    "container": "containers",
+    "container_id": "containers",
+    "batch_id": "batches",
+    "upload_id": "uploads",
+    "assistant_id": "assistants",
+    "thread_id": "threads",
+    "eval_id": "evals",
+    "skill_id": "skills",
+    "agent_id": "agents",
+    "environment_id": "environments",
+    "video_id": "videos",
+    "video": "videos",
+    "remixed_from_video_id": "videos",
+    "consent": "voice_consents",
+    "vault_ids": "vaults",
+}
+_KINDS_BY_TYPE: Final = {"item_reference": "responses", "stored_completion": "chat_completions"}
+_DEFINED: Final = ("attributes", "item_schema")
+FIELDS: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, any_id=("_id", "_ids"))
 """Of all families: an application that is not known to take an id somewhere may still send one there."""
+
+_IN_LINES: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED)
+"""Of the requests in a batch, which have a `custom_id` of their own each."""
 
 _PAGE_NAMES = ("after", "before", "after_id", "before_id")
 _CREDENTIALS = (b"key", b"api_key", b"api-key", b"apikey", b"access_token")
@@ -106,10 +107,14 @@ class _Asked(Struct):
 
 
 class JsonBody(Struct, frozen=True):
-    """What is decided on of a JSON body that passes. model: empty where it names none."""
+    """What is decided on of a JSON body that passes. model: empty where it names none.
+
+    input_file: of a batch, the file that has its requests.
+    """
 
     model: str
     references: tuple[Reference, ...]
+    input_file: str = ""
 
 
 def read_body(body: bytes) -> JsonBody:
@@ -122,7 +127,22 @@ def read_body(body: bytes) -> JsonBody:
     except (ValueError, RecursionError) as error:
         raise InvalidJson("We could not parse the JSON body of your request.") from error
     model = asked.model if isinstance(asked.model, str) and len(asked.model) <= _MOST_MODEL else ""
-    return JsonBody(model, references)
+    files = (reference.id for reference in references if reference.param == "input_file_id")
+    return JsonBody(model, references, next(files, ""))
+
+
+def in_lines(lines: bytes) -> tuple[Reference, ...]:
+    """What requests name that stand in lines of a file, each once.
+
+    Raises InvalidType for what may name something and cannot be read.
+    """
+    found: dict[Reference, None] = {}
+    for line in lines.split(b"\n"):
+        try:
+            found.update(dict.fromkeys(_IN_LINES.found_in(line)))
+        except (ValueError, InvalidJson) as error:
+            raise InvalidType("The file has a line that is no JSON.", param="input_file_id") from error
+    return tuple(found)
 
 
 def in_query(query: bytes, about: ObjectPath) -> tuple[Reference, ...]:

@@ -147,7 +147,11 @@ class Metrics:
             series.flush()
         if context.error_code is not None:
             self.errors.labels(context.error_code).inc()
-        if not 200 <= context.status < 400 or context.error_code or context.outcome in ("broken", "error", "upstream_error"):
+        if (
+            not 200 <= context.status < 400
+            or context.error_code
+            or context.outcome in ("broken", "error", "upstream_error")
+        ):
             self.requests.labels("refused" if context.outcome == "refused" else "error", context.model_label).inc()
         elif context.streamed:
             series.streaming += 1

@@ -26,6 +26,7 @@ from sentinel.middleware import auth
 from sentinel.proxy import headers as passing
 from sentinel.proxy import outcome, passed_body
 from sentinel.proxy.admission import reserve
+from sentinel.proxy.batch_lines import check_lines
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.client import ClientGone, ClientSide
 from sentinel.proxy.exchange import Exchange
@@ -110,6 +111,11 @@ class Passthrough(Exchange):
         if client.gone:
             raise ClientGone
         context.forwarded = monotonic()
+        if body.asked.input_file and self.about.form == "batches":
+            provider = deps.registry.targets(FORMAT, context.model)[0].provider
+            await check_lines(
+                self, provider, body.asked.input_file, partial(deps.ownership.check, self.reservation.user)
+            )
         answer = await self._send(self._query(client.query), body)
         assert self.upstream is not None
         context.provider_answered(answer.id, monotonic())

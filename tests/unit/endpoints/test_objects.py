@@ -15,13 +15,14 @@ from sentinel.endpoints.objects import (
     created_in_event,
     created_in_response,
     first_id,
+    in_lines,
     in_query,
     page_of,
     query_without_credentials,
     read_body,
     usage_in,
 )
-from sentinel.error import InvalidJson
+from sentinel.error import InvalidJson, InvalidType
 from sentinel.tokens.usage import NOTHING
 
 
@@ -35,7 +36,8 @@ def test_a_body_that_names_objects() -> None:
     """By fields that are known, and by those that end as ids do."""
     body = {"model": "m", "file_id": "f", "new_id": "n", "video": {"id": "v"}, "metadata": {"file_id": "x"}}
     read = read_body(json.dumps(body).encode())
-    assert read.model == "m"
+    assert (read.model, read.input_file) == ("m", "")
+    assert read_body(b'{"input_file_id": "f1"}').input_file == "f1"
     assert [(each.id, each.kind, each.is_known) for each in read.references] == [
         ("f", "files", True),
         ("n", "", False),
@@ -56,6 +58,17 @@ def test_no_body_in_json(body: bytes) -> None:
     """What a provider might read otherwise."""
     with pytest.raises(InvalidJson):
         read_body(body)
+
+
+def test_the_lines_of_a_batch() -> None:
+    """What each names, once; an id that an application has chosen is none."""
+    line = b'{"custom_id": "c", "body": {"previous_response_id": "r1", "tools": [{"file_ids": ["f1"]}]}}'
+    found = in_lines(b"\n".join([line, b"", line, b"no JSON", b'{"body": {"input": "x"}}']))
+    assert {each.id for each in found} == {"r1", "f1"}
+    assert len(found) == 2
+    for odd in (b'{"file_id": "f"', b'{"file_id": ' + b"[" * 100_000):
+        with pytest.raises(InvalidType):
+            in_lines(odd)
 
 
 @pytest.mark.parametrize(
