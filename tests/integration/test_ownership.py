@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from sentinel.cache import keys
 from sentinel.cache.owners import OwnerRecords
 from sentinel.cache.redis import Store, open_store
+from sentinel.endpoints.families import RESPONSE_SECONDS
 from sentinel.endpoints.references import Reference
 from sentinel.error import NotFound, RedisUnavailable
 from sentinel.middleware.ownership import Ownership
@@ -48,6 +50,40 @@ async def test_it_stays_its_creators(store: Store) -> None:
         await ownership.check("bo", refers("f1"))
 
 
+async def test_how_long_a_record_lasts(store: Store) -> None:
+    """For ever, of a response a month, of a container a month after its last use; until it is deleted or given away."""
+    ownership, key = Ownership(OwnerRecords(store), ()), keys.owner
+    await ownership.record("ana", ["f1"], None)
+    await ownership.record("ana", ["c1", "r1"], 100)
+    await ownership.check("ana", [*refers("f1"), *refers("c1", kind="containers"), *refers("r1", kind="responses")])
+    assert await store.command("TTL", key(b"f1")) == -1
+    assert 100 < await store.command("TTL", key(b"c1")) <= RESPONSE_SECONDS
+    assert 0 < await store.command("TTL", key(b"r1")) <= 100
+    await ownership.give("bo", "f1")
+    assert await ownership.owner("f1") == "bo"
+    await ownership.forget("f1")
+    assert await ownership.owner("f1") is None
+    assert not await ownership.give("bo", "f" * 1000)
+
+
+async def test_what_a_list_shows(store: Store) -> None:
+    """One's own; of a family that nobody knows also what is nobody's. However many there are."""
+    ownership, many = Ownership(OwnerRecords(store), ()), [f"m{number}" for number in range(500)]
+    await ownership.record("ana", many[:200])
+    await ownership.record("bo", many[200:400])
+    assert await ownership.visible("ana", many, only_own=True) == set(many[:200])
+    assert await ownership.visible("ana", many, only_own=False) == {*many[:200], *many[400:]}
+
+
+async def test_what_nobody_knows(store: Store) -> None:
+    """An id of a kind that is not known is refused where it is another's alone."""
+    ownership = Ownership(OwnerRecords(store), ())
+    await ownership.record("bo", ["x1"])
+    assert not await ownership.check("ana", [Reference("x2", "", "", is_known=False)])
+    with pytest.raises(NotFound):
+        await ownership.check("ana", [Reference("x1", "", "", is_known=False)])
+
+
 async def test_common_property(store: Store) -> None:
     """Of kinds that are shared nobody is asked; of others as before."""
     ownership = Ownership(OwnerRecords(store), {"files"})
@@ -62,6 +98,7 @@ async def test_a_redis_that_is_away() -> None:
     with pytest.raises(RedisUnavailable):
         await ownership.check("ana", refers("f1"))
     await ownership.record("ana", ["f1"])
+    await ownership.forget("f1")
 
 
 @pytest.fixture(scope="module")

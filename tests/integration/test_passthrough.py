@@ -576,6 +576,7 @@ def test_an_answer_that_breaks_off(stack: Stack, provider: RawProvider, sentinel
     events = raw(sentinel, token, "GET /v1/widgets").body
     assert events.startswith(b"data: {}\n\n")
     assert b'"code":"upstream_error"' in events
+    wait_until(lambda: sentinel.ended()[-1]["outcome"] == "broken", "the line in the log")
 
 
 # ------------------------------------------------------------------------------------------------------ what is held

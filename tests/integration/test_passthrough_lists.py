@@ -154,6 +154,17 @@ def test_what_all_may_use(stack: Stack, shelf: Shelf, token: str) -> None:
     sentinel.kill()
 
 
+def test_a_part_of_a_list(shelf: Shelf, sentinel: SentinelProcess, token: str) -> None:
+    """Could be of anybody's objects, also in a family that nobody knows."""
+    before = shelf.handler
+    shelf.answers(b"HTTP/1.1 206 Partial\r\ncontent-type: application/json\r\n", b'{"id": "x"}, {"id": "y"}]}')
+    try:
+        answer = send(sentinel, "GET", "/v1/widgets", token, Range="bytes=9-")
+    finally:
+        shelf.handler = before
+    assert answer.is_error(502, "upstream_error", "server_error")
+
+
 @pytest.mark.parametrize(
     ("type_", "body"),
     [

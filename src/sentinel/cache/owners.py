@@ -42,6 +42,11 @@ class OwnerRecords:
             some = names[start : start + _AT_ONCE]
             await asyncio.gather(*(self._store.command("SET", keys.owner(name), user, "NX", *ends) for name in some))
 
+    async def refresh(self, ids: Sequence[str], seconds: int) -> None:
+        """Records of these that end do so in so long from now. Raises RedisUnavailable."""
+        names = _names(ids)
+        await asyncio.gather(*(self._store.command("EXPIRE", keys.owner(name), seconds, "XX") for name in names))
+
     async def give(self, user: str, id_: str) -> bool:
         """It is the user's from now on, whoever had it; False for what can be no id. Raises RedisUnavailable."""
         names = _names([id_])

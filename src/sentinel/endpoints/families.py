@@ -79,6 +79,9 @@ _FLEETING: Final = frozenset(
 )
 """Kinds whose objects end by themselves: a container after 20 minutes without use, unless it was made to last."""
 
+REFRESHED: Final = frozenset(("containers", "container_files"))
+"""Of these kinds, those that live on with each use."""
+
 REFUSED: Final = frozenset(("organization", "organizations", "projects", "dashboard", "webhook_endpoints"))
 """Families that are about the organisation as a whole, so about all users at once: they are none of a caller's."""
 

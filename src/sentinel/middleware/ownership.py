@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from sentinel.endpoints.families import RESPONSE_SECONDS
+from sentinel.endpoints.families import REFRESHED, RESPONSE_SECONDS
 from sentinel.endpoints.references import Reference
 from sentinel.error import NotFound, RedisUnavailable
 from sentinel.observability.logs import log_name
@@ -28,6 +28,9 @@ class Records(Protocol):
 
     async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
         """These are the user's, for so long, None: for ever. Raises RedisUnavailable."""
+
+    async def refresh(self, ids: Sequence[str], seconds: int) -> None:
+        """Records of these that end do so in so long from now. Raises RedisUnavailable."""
 
     async def give(self, user: str, id_: str) -> bool:
         """It is the user's, whoever had it; False for what can be no id. Raises RedisUnavailable."""
@@ -58,6 +61,9 @@ class Ownership:
             owner = owners[reference.id]
             if owner != user and (reference.is_known or owner is not None):
                 raise NotFound(f"No such object: '{reference.id[:64]}'.", param=reference.param or None)
+        used = [reference.id for reference in own if reference.kind in REFRESHED and owners[reference.id] == user]
+        if used:
+            await self._records.refresh(used, RESPONSE_SECONDS)
         return len(own) < len(references) or user in owners.values()
 
     async def visible(self, user: str, ids: Sequence[str], *, only_own: bool) -> set[str]:

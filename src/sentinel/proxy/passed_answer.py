@@ -90,9 +90,11 @@ class PassedAnswer:
         tells = self._creates or is_list or bool(created_beside(self._about))
         has_told = 200 <= answer.status < 300 and answer.status != 204
         is_json = type_ == b"application/json" or type_.endswith(b"+json")
-        if has_told and is_json and tells:
+        # A part of a list can be looked through by nobody.
+        is_whole = answer.status != 206
+        if has_told and is_json and tells and is_whole:
             return await self._hold(answer, is_list=is_list)
-        if has_told and is_list and self._about.is_known:
+        if has_told and is_list and (self._about.is_known or (is_json and not is_whole)):
             raise UpstreamError("The model provider gave a list that cannot be looked through.")
         return await self._stream(answer, EventBuffer() if type_ == b"text/event-stream" else None)
 

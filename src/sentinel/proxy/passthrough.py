@@ -183,6 +183,12 @@ class Passthrough(Exchange):
             await self.deps.ownership.forget(self.about.deletes)
         return partial(client.answer, whole.status, whole.header_lines + context.trace_lines(monotonic()), whole.body)
 
+    async def _fail(self, error: AppError) -> None:
+        """As in exchange.py; a stream of events that has begun is broken."""
+        await super()._fail(error)
+        if self.context.streamed and error.side == "provider":
+            self.context.outcome = "broken"
+
     def _end(self) -> Spent:
         """What it has cost; its reservation is about to be settled."""
         context, spent = self.context, self.spent
