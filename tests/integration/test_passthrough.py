@@ -323,6 +323,16 @@ def test_an_id_in_json(
     assert provider.asked == []
 
 
+def test_a_form_of_many_parts(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
+    """Passes, too; an id is found in the last."""
+    give(sentinel, "file-bos", "bo")
+    parts = [('name="a"', b"1")] * 20_000
+    for last, status in ((b"x", 200), (b"file-bos", 404)):
+        body = form("x", *parts, ('name="file_id_or_so_id"', last))
+        headers = ["content-type: multipart/form-data; boundary=x", f"content-length: {len(body)}"]
+        assert raw(sentinel, token, "POST /v1/widgets", *headers, body=body).status == status
+
+
 def test_an_id_in_a_form_or_a_query(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
     """As in JSON."""
     give(sentinel, "file-bos", "bo")

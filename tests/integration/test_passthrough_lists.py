@@ -105,11 +105,12 @@ def test_pages_of_others_are_passed_over(shelf: Shelf, sentinel: SentinelProcess
     shelf.ids = [f"c{n}" for n in range(1000)]
     for number in (700, 701, 702):
         give(sentinel, f"c{number}", "ana")
-    page = listed(sentinel, token, "?limit=2&order=asc")
+    page = listed(sentinel, token, "?limit=2&order=asc&key=s3cret")
     assert [each["id"] for each in page["data"]] == ["c700", "c701"]
     assert page["has_more"]
     assert len(shelf.asked) == 8
     assert "order=asc" in shelf.asked[-1].line
+    assert not any("s3cret" in asked.line for asked in shelf.asked)
     assert "limit=100" in shelf.asked[-1].line
     rest = listed(sentinel, token, "?limit=2&after=c701")
     assert ([each["id"] for each in rest["data"]], rest["last_id"]) == (["c702"], "c702")

@@ -165,6 +165,43 @@ async def test_uploads_and_images_hold_nobody_up(stack: Stack, watched: Watched)
     await within_bounds(watched, load)
 
 
+async def test_what_is_passed_through_holds_nobody_up(stack: Stack) -> None:
+    """Forms of thousands of parts, JSON full of ids, bursts of events, and lists of thousands."""
+    parts = b"".join(b'--x\r\nContent-Disposition: form-data; name="a_id"\r\n\r\n%d\r\n' % n for n in range(3_000))
+    bodies = {
+        "multipart/form-data; boundary=x": parts + b"--x--\r\n",
+        "application/json": json.dumps(
+            {"a": [{"b_id": n} for n in range(900)] + [{"b": n} for n in range(40_000)]}
+        ).encode(),
+        "application/x-www-form-urlencoded": b"&".join(b"a_id=%d" % n for n in range(7_000)),
+    }
+    events = b"".join(b'data: {"id":"e%d","usage":{"input_tokens":1}}\n\n' % (n % 50) for n in range(20_000))
+    listed = json.dumps({"data": [{"id": f"l{n}"} for n in range(10_000)], "has_more": False}).encode()
+
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        is_stream = scope["path"] == "/v1/decisions"
+        kind = b"text/event-stream" if is_stream else b"application/json"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": events if is_stream else listed})
+
+    _, token = stack.user("passing@corp.test")
+    with other_zion(provider) as url:
+        watched = Watched(stack, OPENAI_API_URL=f"{url}/v1")
+
+        async def load() -> None:
+            asked = [("POST", "/v1/decisions", body, kind) for kind, body in bodies.items()]
+            asked += [("GET", "/v1/files", b"", "text/plain"), ("GET", "/v1/widgets", b"", "text/plain")]
+            for method, path, body, kind in asked:
+                headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
+                answer = await asyncio.to_thread(watched.sentinel.request, method, path, body or None, headers)
+                assert answer.status == 200, answer.body
+
+        await load()
+        await within_bounds(watched, load)
+
+
 def test_the_stopwatch_runs(watched: Watched) -> None:
     """It has noted the long callbacks of the start, so it would note those of a request."""
     assert watched.callbacks(0.0)

@@ -40,7 +40,7 @@ def boundary_of(content_type: bytes) -> bytes | None:
 class MultipartReader:
     """Looks at one body. `feed` takes what came and gives out what may pass; `named` is what must be checked before.
 
-    boundary: of its type. fields: which fields name objects.
+    boundary: of its type. fields: which fields name objects. parts: how many there were so far.
     """
 
     def __init__(self, boundary: bytes, fields: ReferenceFields) -> None:
@@ -54,6 +54,7 @@ class MultipartReader:
         self._name = ""
         self._holds = False
         self._has_ended = False
+        self.parts = 0
         self.named: list[Reference] = []
 
     def feed(self, data: bytes) -> bytes:
@@ -143,6 +144,7 @@ class MultipartReader:
         is_json = headers.get("content-type", "").lower().startswith("application/json")
         self._holds = is_json or not is_file or self._fields.kind_of(self._name) is not None
         self._in_head = False
+        self.parts += 1
         # The line end stays: where the part is empty it is its delimiter's.
         return end + 2
 

@@ -18,6 +18,8 @@ from msgspec import Raw, Struct
 from sentinel.endpoints.families import ObjectPath, lifetime
 from sentinel.endpoints.references import Reference, ReferenceFields
 from sentinel.error import InvalidJson, InvalidType
+from sentinel.proxy.sse import data_of, split_events
+from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
 _KINDS: Final = {
@@ -201,6 +203,16 @@ def created_in_response(response: dict[str, Any]) -> tuple[str, ...]:
     beside = (id_ for path, _ in _OF_RESPONSE for id_ in _at(response, path.split(".")))
     made = (id_ for id_, _ in _in_annotations(response))
     return tuple(dict.fromkeys(id_ for id_ in (*own, *beside, *made) if isinstance(id_, str)))
+
+
+def told_in_events(about: ObjectPath, block: bytes) -> tuple[Usage, tuple[Created, ...]]:
+    """What the events of a block tell of usage, and what they have created, each once."""
+    usage, created = NOTHING, dict[Created, None]()
+    for data in filter(None, map(data_of, split_events(block))):
+        event = parse(data)
+        usage = usage.merged(usage_in(event))
+        created.update(dict.fromkeys(created_in_event(about, event)))
+    return usage, tuple(created)
 
 
 def created_in_event(about: ObjectPath, event: Any) -> tuple[Created, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
@@ -21,9 +21,9 @@ from sentinel.endpoints.objects import (
     Page,
     created_beside,
     created_in,
-    created_in_event,
     first_id,
     page_of,
+    told_in_events,
     usage_in,
 )
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError
@@ -34,7 +34,7 @@ from sentinel.proxy.forwarding import room_of
 from sentinel.proxy.provider import PassedStream
 from sentinel.proxy.redaction import StreamRedactor
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
-from sentinel.proxy.sse import EventBuffer, data_of, split_events
+from sentinel.proxy.sse import EventBuffer
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage
 
@@ -48,12 +48,16 @@ MOST_HELD_BYTES = 8 * 1024 * 1024
 """Of an answer in JSON. A page of a list, or an object, has some kilobytes to a few megabytes."""
 MOST_PAGES = 100
 """Of others' objects that are looked through for one page with some of one's own: 10,000 objects."""
+MOST_ITEMS = 10_000
+"""Of a page: what OpenAI allows for files."""
 _PAGE_ITEMS = 100
 """The most that a page may have at OpenAI, but for files; asked for where a page had nothing."""
 _USUAL_ITEMS = 20
 
 _TYPE = re.compile(rb"^content-type: *([^;\r\n ]*)", re.IGNORECASE | re.MULTILINE)
 _CREATING = ("POST", "PUT", "PATCH")
+
+T = TypeVar("T")
 
 AnotherPage = Callable[[bytes], Awaitable[PassedStream]]
 """The answer to the same request with another query."""
@@ -134,8 +138,7 @@ class PassedAnswer:
         Here an object is seen as its provider has it: also the response or the batch that goes on in the background,
         whenever its user asks for it (`told["id"]`, `told["status"]`, `told["usage"]`).
         """
-        exchange = self._exchange
-        told = parse(body) if len(body) <= LARGE_EVENT_BYTES else await exchange.deps.beside(parse, body)
+        told = await self._aside(body, parse, body)
         if self._creates and self._about.bills_usage:
             self._bill(usage_in(told))
         await self._record(created_in(self._about, told, creates=self._creates))
@@ -171,31 +174,35 @@ class PassedAnswer:
 
     async def _listed(self, body: bytes) -> bytes:
         """A list with the caller's objects alone: where a page has none of them, of the next page that has."""
-        exchange, query = self._exchange, self._exchange.client.query
+        query = self._exchange.client.query
         wanted, ids = _limit_in(query), list[str]()
         for number in range(MOST_PAGES):
             if number:
                 body = await self._next_page(_query_after(query, ids))
-            page = page_of(body) if len(body) <= LARGE_EVENT_BYTES else await exchange.deps.beside(page_of, body)
+            page = await self._aside(body, page_of, body)
             if page is None:
                 if self._about.is_known:
                     raise UpstreamError("The model provider gave a list that cannot be read.")
                 return body
             ids = page.ids()
+            if len(ids) > MOST_ITEMS:
+                raise UpstreamError("The list is too large to be looked through. Ask for fewer objects, with `limit`.")
             has_fewer = await self._keep_visible(page, ids)
             if page.items or not page.has_more or not ids:
                 if number:
                     page.first(wanted)
-                elif not has_fewer:
-                    await self._note_listed(body)
-                    return body
-                body = page.encoded()
+                if number or has_fewer:
+                    body = await self._aside(body, page.encoded)
                 await self._note_listed(body)
                 return body
         raise ServiceUnavailable(
             "There are too many objects of others to look through. Ask for the list with other filters.",
             headers=((b"x-should-retry", b"false"),),
         )
+
+    async def _aside(self, body: bytes, work: Callable[..., T], *args: Any) -> T:
+        """Do something with an answer: beside the event loop if it is large."""
+        return work(*args) if len(body) <= LARGE_EVENT_BYTES else await self._exchange.deps.beside(work, *args)
 
     async def _keep_visible(self, page: Page, ids: list[str]) -> bool:
         exchange = self._exchange
@@ -247,25 +254,19 @@ class PassedAnswer:
             if events is not None and last:
                 await client.write(last)
             raise
-        last += redactor.rest() if events is None else events.feed(redactor.rest()) + events.rest()
-        return partial(client.end, last)
+        rest = redactor.rest()
+        if events is not None:
+            rest = await self._seen(events.feed(rest) + events.rest())
+        return partial(client.end, last + rest)
 
     async def _seen(self, block: bytes) -> bytes:
         """Note what whole events tell, before they leave."""
-        if len(block) > LARGE_EVENT_BYTES:
-            events = await self._exchange.deps.beside(_events_in, block)
-        else:
-            events = _events_in(block)
-        for event in events:
-            if self._creates and self._about.bills_usage:
-                self._bill(usage_in(event))
-            if self._creates or created_beside(self._about):
-                await self._record(created_in_event(self._about, event))
+        usage, created = await self._aside(block, told_in_events, self._about, block)
+        if self._creates and self._about.bills_usage:
+            self._bill(usage)
+        if self._creates or created_beside(self._about):
+            await self._record(created)
         return block
-
-
-def _events_in(block: bytes) -> list[Any]:
-    return [parse(data) for event in split_events(block) if (data := data_of(event))]
 
 
 def _limit_in(query: bytes) -> int:

@@ -20,6 +20,7 @@ from sentinel.endpoints.objects import (
     page_of,
     query_without_credentials,
     read_body,
+    told_in_events,
     usage_in,
 )
 from sentinel.error import InvalidJson, InvalidType
@@ -162,6 +163,11 @@ def test_what_an_event_creates() -> None:
     told = {"type": "t", "response": {"id": "d1"}, "item": {"id": "i1"}, "metadata": {"id": "x"}}
     assert {each.id for each in created_in_event(about("decisions"), told)} == {"d1", "i1"}
     assert created_in_event(about("decisions"), [1]) == ()
+    block = (
+        b'data: {"id":"d1"}\n\n: hi\n\ndata: [DONE]\n\ndata: {"id":"d1","response":{"usage":{"input_tokens":3}}}\n\n'
+    )
+    usage, created = told_in_events(about("decisions"), block)
+    assert (usage.prompt_tokens, created) == (3, (Created("d1", None),))
 
 
 @pytest.mark.parametrize(
