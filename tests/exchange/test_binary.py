@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ KIND = b"content-type: audio/pcm\r\n"
 INPUT = 2
 
 
-def client(**fields: object) -> Client:
+def client(**fields: Any) -> Client:
     return Client(model="gpt-4o-mini-tts", input="hello world", response_format="pcm", **fields)
 
 

@@ -22,10 +22,10 @@ class ArrayClientSide(ClientSide):
         super().__init__(*args, **more)  # type: ignore[arg-type]
         self._writer: ArrayWriter | None = None
 
-    async def start(self, status: int, header_lines: bytes) -> None:
+    async def start(self, status: int, header_lines: bytes, length: int | None = None) -> None:
         """Send the head of a stream whose events follow."""
         self._writer = ArrayWriter()
-        await super().start(status, _CONTENT_TYPE.sub(_JSON, header_lines))
+        await super().start(status, _CONTENT_TYPE.sub(_JSON, header_lines), length)
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:
         """Send white space in passing, where the answer goes on and no write waits."""
