@@ -15,6 +15,7 @@ from google import genai
 from google.genai import errors, types
 from pydantic import BaseModel
 
+from sentinel.dev.exchange import Call
 from sentinel.dev.simulators import DEMO_TOKEN
 from sentinel.proxy.openai import root_of
 from tests.support.client import Answer
@@ -61,6 +62,11 @@ def config(**fields: Any) -> types.GenerateContentConfig:
 def text_of(events: list[Any]) -> str:
     parts = [part for event in events for each in event["candidates"] for part in each["content"]["parts"]]
     return "".join(part.get("text", "") for part in parts)
+
+
+def sent_on(stack: Stack) -> list[Call]:
+    """What the provider was asked for; lists of models are fetched now and then."""
+    return [call for call in stack.simulators.openai.calls if call.method == "POST"]
 
 
 def sse(body: bytes) -> list[Any]:
@@ -251,7 +257,7 @@ def test_where_a_token_may_be(
     given = {name: value.format(token) for name, value in headers.items()}
     answer = post(sentinel, None, asked(), path() + query.format(token), **given)
     assert answer.status == 200
-    call = stack.simulators.openai.calls[-1]
+    call = sent_on(stack)[-1]
     assert (call.path, call.query) == (path(), "")
     assert call.headers["x-goog-api-key"] == stack.simulators.openai_key
     assert not {"authorization", "x-api-key", "api-key"} & call.headers.keys()
@@ -292,7 +298,7 @@ def test_paths(stack: Stack, sentinel: SentinelProcess, token: str, target: str,
     stack.simulators.openai.calls.clear()
     answer = post(sentinel, token, asked(), target)
     assert answer.status == 200
-    call = stack.simulators.openai.calls[-1]
+    call = sent_on(stack)[-1]
     assert (call.path, call.query) == (sent, "")
 
 
@@ -322,7 +328,7 @@ def test_no_other_path_of_the_provider_is_reached(
     stack.simulators.openai.calls.clear()
     answer = post(sentinel, token, asked(), path(model=name))
     assert (answer.status, answer.error["type"]) == (404, "NOT_FOUND")
-    assert [call for call in stack.simulators.openai.calls if call.method == "POST"] == []
+    assert sent_on(stack) == []
 
 
 def test_a_model_may_have_slashes(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
@@ -444,7 +450,7 @@ def test_a_maximum_is_lowered_to_what_is_left(stack: Stack, sentinel: SentinelPr
     body = asked("[[tokens=3]]", **{outer: {inner: 90, "candidateCount": 2, "topK": 3}})
     assert post(sentinel, token, body, path()).status == 200
     expected = {outer: {inner: 50, "candidateCount": 2, "topK": 3}}
-    assert stack.simulators.openai.calls[-1].body == {**asked("[[tokens=3]]"), **expected}
+    assert sent_on(stack)[-1].body == {**asked("[[tokens=3]]"), **expected}
 
 
 def test_the_body_reaches_the_provider_as_it_came(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
@@ -452,7 +458,7 @@ def test_the_body_reaches_the_provider_as_it_came(stack: Stack, sentinel: Sentin
     stack.simulators.openai.calls.clear()
     sent = b'{ "system_instruction":{"parts":{"text":"Be"}},"contents" :{"parts": [{"text":"a"}]},"tools":[]}'
     assert post(sentinel, token, sent, path()).status == 200
-    assert stack.simulators.openai.calls[-1].raw == sent
+    assert sent_on(stack)[-1].raw == sent
 
 
 def test_a_rate_limit_tells_when_to_come_back(stack: Stack) -> None:
@@ -531,7 +537,7 @@ def test_what_is_another_users_is_not_found(
     stack.simulators.openai.calls.clear()
     answer = post(sentinel, token, {**asked(), **fields}, path(method))
     assert answer.is_error(404, "not_found", param=param)
-    assert len(stack.simulators.openai.calls) == 0
+    assert sent_on(stack) == []
 
 
 # ------------------------------------------------------------------------------------------------- streams on the wire
