@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, chat, head, post, read_answer
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, STORES, asked, chat, head, post, read_answer
 from tests.support.waiting import AT_ONCE_SECONDS
 from tests.unit.proxy.test_content_coding import ENCODERS
 
@@ -30,7 +30,8 @@ else:
 ACCEPTED = "gzip, deflate, br, zstd"
 MEGABYTE = 1 << 20
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
+counted = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE, STORES])
 coded = pytest.mark.parametrize(("coding", "encode"), ENCODERS.values(), ids=ENCODERS)
 
 
@@ -58,7 +59,7 @@ def sent_as_itself(provider: ScriptedProvider, body: bytes) -> bool:
     return call.raw == body
 
 
-@metered
+@counted
 @coded
 @pytest.mark.parametrize("words", [5, 20_000])
 def test_a_coded_body_is_as_good_as_another(
@@ -139,7 +140,7 @@ def test_a_tiny_zstd_body_keeps_its_literals_and_is_decoded_all_the_same(
     assert sent_as_itself(provider, body)
 
 
-@metered
+@counted
 @coded
 @pytest.mark.parametrize("broken", ["cut", "flipped", "followed", "not at all", "empty"])
 def test_a_body_that_is_not_what_it_says_is_400(

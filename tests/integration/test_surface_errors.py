@@ -28,6 +28,7 @@ from tests.support.surface import (
     MODERATIONS,
     RESPONSES,
     SPEECH,
+    STORES,
     chat,
     head,
     post,
@@ -58,7 +59,7 @@ def questions(stack: Stack) -> int:
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic YW5hOnB3", "Token abc", "abc", "Bearer", "Bearer   "])
-@pytest.mark.parametrize("path", [*METERED, *FORMS, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
+@pytest.mark.parametrize("path", [*METERED, *FORMS, STORES, "/v1/models", "/v1/models/gpt-4o", "/v1/no/such/route"])
 def test_without_a_bearer_token_nobody_is_asked(
     stack: Stack, sentinel: SentinelProcess, path: str, header: str | None
 ) -> None:

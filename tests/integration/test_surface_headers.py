@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.client import Answer, events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, asked, chat, head, post, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, RESPONSES, STORES, asked, chat, head, post, read_answer, send
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_faults")
@@ -199,7 +199,7 @@ def test_a_used_up_subscription_is_insufficient_quota(
 # ------------------------------------------------------------------------------------------------------------- CORS
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/none", "/health", "/metrics", "/", "/no/where"])
+@pytest.mark.parametrize("path", [CHAT, STORES, "/v1/models", "/v1/none", "/health", "/metrics", "/", "/no/where"])
 def test_a_preflight_needs_no_token(stack: Stack, sentinel: SentinelProcess, path: str) -> None:
     """Browsers ask before they send a token; any path answers."""
     answer = send(

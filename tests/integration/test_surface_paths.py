@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, head, read_answer, send
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, STORES, asked, head, read_answer, send
 from tests.support.waiting import AT_ONCE_SECONDS
 
 ADMIN_KEY = "operators-key"
@@ -30,7 +30,7 @@ def over_the_wire(sentinel: SentinelProcess, method: str, target: str, key: str,
         return read_answer(connection)
 
 
-TEXTS = (CHAT, COMPLETIONS, RESPONSES, GENERATE)
+TEXTS = (CHAT, COMPLETIONS, RESPONSES, GENERATE, STORES)
 
 
 def forms(path: str) -> list[str]:
@@ -174,6 +174,8 @@ ROUTES = (
     "/v1/models/gpt-4o",
     "/v1/models/none",
     "/v1/nope",
+    STORES,
+    f"{STORES}/vs_1",
     "/health",
     "/metrics",
 )

@@ -14,7 +14,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.scripted import EVENTS, Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, asked, chat, post, send, streaming
+from tests.support.surface import CHAT, COMPLETIONS, GENERATE, RESPONSES, STORES, asked, chat, post, send, streaming
 
 KEY = "sk-proj-Zq8/Kf3+TxVbN0m_WcR7yLhJ2uGdE5"
 BLOT = "[redacted]"
@@ -22,7 +22,7 @@ ECHO = f"Incorrect API key provided: Bearer {KEY}."
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 
-metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
+metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE, STORES])
 both = pytest.mark.parametrize("stream", [False, True])
 
 

@@ -13,11 +13,10 @@ from tests.integration.test_passthrough import KEY, Asked, RawProvider
 from tests.support.client import Answer
 from tests.support.crowd import post, start_all
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import send
+from tests.support.surface import STORES, send
 from tests.support.waiting import wait_until
 
 CROWD = 200
-STORES = "/v1/vector_stores"
 
 
 @pytest.fixture(scope="module")

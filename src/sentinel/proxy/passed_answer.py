@@ -229,7 +229,8 @@ class PassedAnswer:
 
     async def _stream(self, answer: PassedStream, events: EventBuffer | None, begun: bytes = b"") -> Complete:
         """Pass on all but the last piece, as it comes. events: for an answer that is a stream of them."""
-        exchange, redactor = self._exchange, StreamRedactor(answer.redactor)
+        exchange, length = self._exchange, None if events is not None else answer.length
+        redactor = StreamRedactor(answer.redactor, keeps_length=length is not None)
         client, context = exchange.client, exchange.context
         context.status = answer.status
         header_lines = answer.header_lines + context.trace_lines(monotonic())
@@ -238,7 +239,7 @@ class PassedAnswer:
             return partial(client.answer, answer.status, header_lines, b"")
         if events is not None:
             header_lines += passing.STREAM
-        await client.start(answer.status, header_lines, None if events is not None else answer.length)
+        await client.start(answer.status, header_lines, length)
         context.streamed = events is not None
         last = redactor.feed(begun)
         try:

@@ -27,6 +27,7 @@ Check = Callable[[Sequence[Reference]], Awaitable[object]]
 """Raises NotFound for what is not the caller's."""
 
 JSON = b"application/json"
+_FORM = b"application/x-www-form-urlencoded"
 _OPAQUE = (b"application/octet-stream", b"application/sdp", b"audio/", b"video/", b"image/", b"application/zip")
 """Types that nobody takes for JSON or a form."""
 _BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -104,30 +105,53 @@ async def read(exchange: ExchangeState, check: Check) -> TakenBody:
     if not _has_body(client):
         return TakenBody(b"", type_ or None)
     boundary, kind = boundary_of(type_), type_.partition(b";")[0].strip().lower()
-    if kind == JSON or kind.endswith(b"+json"):
+    can_be_read = boundary is None and not kind.startswith(_OPAQUE)
+    is_coded = bool(codings_of(client.headers))
+    if _is_json(kind) or (is_coded and can_be_read):
         small = client.take_small_body(deps.max_body_bytes)
-        return await _json(exchange, await receive(exchange) if small is None else small, check)
-    if codings_of(client.headers):
+        return await _whole(exchange, await receive(exchange) if small is None else small, check)
+    if is_coded:
         raise UnsupportedEncoding(
-            "A body that is not JSON must be sent as it is.",
+            "A file must be sent as it is.",
             param="content-encoding",
             headers=((b"accept-encoding", content_coding.ACCEPTED),),
         )
     assert exchange.context.user is not None
     client.takes_pieces_of(exchange.context.user.id)
     seconds = deps.body_timeout_seconds
-    if boundary is not None:
-        return TakenBody(PassedBody(client, seconds, (b"", True), MultipartReader(boundary, FIELDS), check), type_)
-    if kind.startswith(_OPAQUE):
-        return TakenBody(PassedBody(client, seconds, (b"", True), None, check), type_)
+    if not can_be_read:
+        reader = None if boundary is None else MultipartReader(boundary, FIELDS)
+        return TakenBody(PassedBody(client, seconds, (b"", True), reader, check), type_)
     begun, more = await _begin(client, seconds)
-    if begun.lstrip(_BLANK)[:1] in {b"{", b"["}:
-        return await _json(exchange, await _rest(exchange, begun, deps.max_body_bytes, more=more), check)
-    if kind == b"application/x-www-form-urlencoded":
-        form = await _rest(exchange, begun, _MOST_FORM_BYTES, more=more)
-        await check(await deps.beside(_in_form, form))
-        return TakenBody(form, type_)
+    if _looks_like_json(begun) or kind == _FORM:
+        most_bytes = deps.max_body_bytes if kind != _FORM else _MOST_FORM_BYTES
+        return await _whole(exchange, await _rest(exchange, begun, most_bytes, more=more), check)
     return TakenBody(PassedBody(client, seconds, (begun, more), None, check), type_ or None)
+
+
+def _is_json(kind: bytes) -> bool:
+    return kind == JSON or kind.endswith(b"+json")
+
+
+def _looks_like_json(begun: bytes) -> bool:
+    return begun.lstrip(_BLANK)[:1] in {b"{", b"["}
+
+
+async def _whole(exchange: ExchangeState, body: bytes, check: Check) -> TakenBody:
+    """A body that is held. Raises what is wrong with it, and NotFound."""
+    type_ = exchange.client.headers.get(b"content-type", b"").strip()
+    kind = type_.partition(b";")[0].strip().lower()
+    if _is_json(kind) or _looks_like_json(body):
+        return await _json(exchange, body, check)
+    if kind == _FORM:
+        if len(body) > _MOST_FORM_BYTES:
+            raise _too_large(_MOST_FORM_BYTES)
+        await check(await exchange.deps.beside(_in_form, body))
+    return TakenBody(body, type_ or None)
+
+
+def _too_large(most_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"Request body is larger than the limit of {most_bytes} bytes.")
 
 
 def _has_body(client: ClientSide) -> bool:
@@ -162,7 +186,7 @@ async def _rest(exchange: ExchangeState, begun: bytes, most_bytes: int, *, more:
         size += len(piece)
         exchange.client.holds_open(size)
         if size > most_bytes:
-            raise RequestTooLarge(f"Request body is larger than the limit of {most_bytes} bytes.")
+            raise _too_large(most_bytes)
     return b"".join(pieces)
 
 

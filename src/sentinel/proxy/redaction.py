@@ -81,17 +81,18 @@ class Redactor:
 
 
 class StreamRedactor:
-    """Blots one secret out of bytes that come in pieces, and keeps their number: a length was told before them."""
+    """Blots one secret out of bytes that come in pieces. keeps_length: of all of them, for it was told before."""
 
-    __slots__ = ("_held", "_redactor")
+    __slots__ = ("_blotted", "_held", "_redactor")
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: Redactor, *, keeps_length: bool) -> None:
         self._redactor = redactor
+        self._blotted = redactor.same_length if keeps_length else redactor.plain
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
         """What passes of what has come; what may be the beginning of the secret waits."""
-        data, self._held = self._redactor.same_length(self._held + data), b""
+        data, self._held = self._blotted(self._held + data), b""
         begun = self._redactor.begun(data)
         if begun:
             self._held = data[-begun:]

@@ -94,14 +94,20 @@ def test_a_word_is_no_secret() -> None:
 def test_a_stream_is_blotted_and_keeps_its_length(key: str, text: list[str], cuts: list[int]) -> None:
     """Cut anywhere."""
     whole = "".join({"KEY": key, "HALF": key[: len(key) // 2]}.get(each, each) for each in text).encode()
-    redactor, ends = StreamRedactor(Redactor(key)), [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    redactor, ends = (
+        StreamRedactor(Redactor(key), keeps_length=True),
+        [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)],
+    )
     passed = b"".join(redactor.feed(whole[a:b]) for a, b in pairwise(ends)) + redactor.rest()
     assert len(passed) == len(whole)
     assert key.encode() not in passed
     assert passed == Redactor(key).same_length(whole)
+    redactor = StreamRedactor(Redactor(key), keeps_length=False)
+    passed = b"".join(redactor.feed(whole[a:b]) for a, b in pairwise(ends)) + redactor.rest()
+    assert passed == Redactor(key).plain(whole)
 
 
 def test_a_word_is_left_in_a_stream() -> None:
     """As in answers."""
-    redactor = StreamRedactor(Redactor("EMPTY"))
+    redactor = StreamRedactor(Redactor("EMPTY"), keeps_length=True)
     assert redactor.feed(b"EMPTY E") + redactor.rest() == b"EMPTY E"
