@@ -122,6 +122,7 @@ def test_what_it_is_not() -> None:
         lambda: CHAT.tier_of(request),
         lambda: CHAT.choose(request, "gpt-4o"),
         lambda: CHAT.rewritten(b"{}"),
+        lambda: CHAT.passed_tokens(request, 1),
     ]
     for ask in asked:
         with pytest.raises(NotImplementedError):
