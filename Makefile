@@ -23,7 +23,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test coverage check format bench soak lock clean
+.PHONY: help install run test coverage check format bench soak clients lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ bench: $(INSTALLED) ## Measure against nginx on this machine (ARGS="...")
 
 soak: $(INSTALLED) ## Run the long load test (ARGS="...")
 	@$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+
+# Versions are those that the tests were written with; what they are for, the tests say.
+clients: $(INSTALLED) ## Run tests with clients as they come from npm (ARGS="...")
+	@npm install --silent --no-save --no-fund --no-audit --prefix .clients @openai/codex@0.171.0
+	@$(BIN)/python -m pytest -m clients tests/clients $(ARGS)
 
 # build.txt and run.txt come first and bind dev.txt, so what is tested is what runs. Pins that are there stay;
 # ARGS="--upgrade" or ARGS="--upgrade-package redis" moves them.

@@ -15,6 +15,7 @@ import structlog
 
 from sentinel import __version__
 from sentinel.cache import keys
+from sentinel.cache.client_secrets import ClientSecretRecords
 from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.inspection import TOPICS, Inspector
@@ -45,11 +46,12 @@ from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.openai_socket import OpenAISockets
 from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
-from sentinel.routes.table import Routes, renderer_of
+from sentinel.routes.table import Routes, renderer_of, takes_upgrade
 from sentinel.server.open_files import most_connections
 from sentinel.server.process import FLUSH_SECONDS
 from sentinel.server.workers import die_with_parent
@@ -111,7 +113,11 @@ class App:
         services = self._build()
         routes = Routes(services.state)
         if "state" in scope:
-            scope["state"] |= {**services.for_connections, "serve_at_once": routes.serve_at_once}
+            scope["state"] |= {
+                **services.for_connections,
+                "serve_at_once": routes.serve_at_once,
+                "takes_upgrade": takes_upgrade,
+            }
         await services.start()
         self._routes = routes
         await send({"type": "lifespan.startup.complete"})
@@ -172,7 +178,9 @@ def build(
     store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
     provider = _provider(settings, requests)
-    requests.to_providers = lambda: provider.connections
+    answers = MemoryBudget(settings.max_buffered_bytes)
+    sockets = _sockets(settings, requests, answers)
+    requests.to_providers = lambda: provider.connections + sockets.connections
     catalog = ModelCatalog(provider, catalog_tasks)
     observers = Observers([metrics, RequestLog(lines, settings.effective_log_level)], catalog.label)
 
@@ -195,7 +203,7 @@ def build(
         on_unreadable=unreadable,
     )
     reconciler = Reconciler(ledger)
-    registry, counter = Registry(Target("openai", provider)), TokenCounter()
+    registry, counter = Registry(Target("openai", provider, sockets=sockets)), TokenCounter()
     job_store, contexts = JobStore(ledger, unreadable), ContextRecords(store)
     follower = JobFollower(
         job_store,
@@ -281,7 +289,9 @@ def build(
         drain_abandoned=settings.abandoned_streams == "drain",
         threads=threads,
         on_end=observers.exchange_ended,
-        answers=MemoryBudget(settings.max_buffered_bytes),
+        answers=answers,
+        socket_idle_seconds=settings.upstream_idle_timeout_seconds,
+        secrets=ClientSecretRecords(store),
     )
     probe = Probe(
         store_health,
@@ -311,6 +321,18 @@ def _provider(settings: Settings, requests: MemoryBudget) -> OpenAIProvider:
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
         keepalive_seconds=settings.upstream_keepalive_seconds,
+        egress=settings.provider_egress,
+        has_room=requests.makes_room_for_provider,
+    )
+
+
+def _sockets(settings: Settings, requests: MemoryBudget, answers: MemoryBudget) -> OpenAISockets:
+    return OpenAISockets(
+        settings.openai_api_url,
+        settings.openai_api_key.get_secret_value(),
+        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+        ping_seconds=settings.stream_keepalive_seconds,
+        answers=answers,
         egress=settings.provider_egress,
         has_room=requests.makes_room_for_provider,
     )

@@ -150,6 +150,12 @@ class UpgradeRequired(_ClientError):
     status, code = 426, "upgrade_required"
 
 
+class ResponseInProgress(_ClientError):
+    """Over this connection one response at a time is made, and one is."""
+
+    status, code = 409, "response_in_progress"
+
+
 class RequestTimeout(_ClientError):
     """The client sends its request too slowly."""
 

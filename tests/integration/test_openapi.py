@@ -52,6 +52,7 @@ CODES = {
 }
 """The table of errors: which code comes with which status."""
 ADMIN_KEY = "operators-key"
+SECRETS = [f"/v1/realtime/{name}" for name in ("client_secrets", "sessions", "transcription_sessions")]
 MODELS = {
     CHAT: "gpt-4o-mini",
     COMPLETIONS: "davinci-002",
@@ -165,6 +166,8 @@ def ask(
         body = {"json": {"contents": [content], "content": content, "requests": [{"content": content}]}}
     if path == NATIVE:
         body = {"json": {"messages": chat(text)["messages"]}}
+    if path in SECRETS:
+        body = {"json": {}}
     headers = {"Authorization": key, **headers}
     response = requests.request(
         method, sentinel.url + path.format(**names), **body, headers=headers, timeout=PATIENCE_SECONDS
@@ -200,6 +203,14 @@ def test_a_provider_that_says_nothing(stack: Stack, token: str) -> None:
     sentinel.kill()
 
 
+WITHOUT_QUOTA = {
+    ("GET", "/v1/responses"): (426, "upgrade_required"),
+    ("GET", "/v1/realtime"): (426, "upgrade_required"),
+    ("POST", "/v1/realtime/calls"): (404, "unknown_url"),
+}
+"""What is asked in plain HTTP costs nothing here, so that no subscription is looked at."""
+
+
 @pytest.mark.parametrize(("method", "path"), LOCKED)
 @pytest.mark.parametrize("key", ["", "Basic YTpi", "Bearer unknown"])
 def test_strangers(sentinel: SentinelProcess, method: str, path: str, key: str) -> None:
@@ -216,7 +227,8 @@ def test_refusals(stack: Stack, sentinel: SentinelProcess, method: str, path: st
         return response.status_code, code_of(response.json()["error"])
 
     assert answer(stack.user("forbidden@corp.test", status="forbidden")[1]) == (403, "access_denied")
-    assert answer(stack.user("poor@corp.test", limits={"ai_requests": 0})[1]) == (429, "insufficient_quota")
+    refused = WITHOUT_QUOTA.get((method, path), (429, "insufficient_quota"))
+    assert answer(stack.user("poor@corp.test", limits={"ai_requests": 0})[1]) == refused
     assert answer("x", Large="x" * 70_000) == (431, "request_headers_too_large")
 
 

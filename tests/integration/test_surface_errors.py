@@ -15,6 +15,7 @@ from tests.support.client import events
 from tests.support.stack import SentinelProcess, Stack, raw_connection
 from tests.support.surface import (
     CHAT,
+    CLIENT_SECRETS,
     COMPACT,
     COMPLETIONS,
     COUNT_TOKENS,
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("no_faults")
 DEPTH = 100_000
 METERED = (
     *(CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, INPUT_TOKENS, COMPACT, MESSAGES, COUNT_TOKENS),
-    *(MODERATIONS, GENERATIONS, EDITS, SPEECH, GENERATE),
+    *(MODERATIONS, GENERATIONS, EDITS, SPEECH, GENERATE, CLIENT_SECRETS),
 )
 """Those that take JSON."""
 
@@ -642,14 +643,9 @@ def test_zions_own_429_is_503_with_its_retry_after(stack: Stack, sentinel: Senti
     assert answer.headers["retry-after"] == "9"
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [{}, {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "x"}],
-)
-def test_a_websocket_is_refused_so_that_clients_go_on_over_http(
-    sentinel: SentinelProcess, token: str, headers: dict[str, str]
-) -> None:
-    """Codex asks for one first, and takes no other status for an answer; strangers learn nothing."""
+@pytest.mark.parametrize("headers", [{}, {"connection": "Upgrade", "upgrade": "h2c"}])
+def test_who_asks_for_no_websocket_is_told_so(sentinel: SentinelProcess, token: str, headers: dict[str, str]) -> None:
+    """Codex takes no other status for an answer that sends it to HTTP; strangers learn nothing."""
     answer = send(sentinel, "GET", "/v1/responses", token, None, **headers)
     assert answer.is_error(426, "upgrade_required")
     assert answer.headers["upgrade"] == "websocket"

@@ -46,6 +46,7 @@ OF_MEDIA = {
 """The fields of a request."""
 _FILE = {EDITS: "image", VARIATIONS: "image", TRANSCRIPTIONS: "file", TRANSLATIONS: "file"}
 BOUNDARY = "----sentinel"
+CLIENT_SECRETS = "/v1/realtime/client_secrets"
 
 
 def send(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 import time
@@ -18,6 +19,7 @@ from tests.support.crowd import post
 from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import EDITS, GENERATIONS, chat, form
+from tests.support.talks import talk
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 ROUNDS = 3
@@ -161,6 +163,26 @@ async def test_uploads_and_images_hold_nobody_up(stack: Stack, watched: Watched)
             send(GENERATIONS, json.dumps(given).encode(), "application/json"),
             send(GENERATIONS, json.dumps({**given, "stream": True}).encode(), "application/json"),
         )
+
+    await within_bounds(watched, load)
+
+
+async def test_large_messages_of_websockets_hold_nobody_up(stack: Stack, watched: Watched) -> None:
+    """Of either side: a prompt of megabytes, sound in one piece, a large event, a burst of small ones."""
+    _, token = stack.user("websockets@corp.test")
+    sound = base64.b64encode(bytes(9_000_000)).decode()
+
+    async def load() -> None:
+        async with talk(watched.sentinel, token) as one:
+            await one.ask("Write [[tokens=3]]")
+            last = (await one.ask("word " * 1_000_000 + "[[tokens=3000 big_event=3000000]]"))[-1]
+            assert last["type"] == "response.completed"
+        async with talk(watched.sentinel, token, "/v1/realtime?model=gpt-realtime") as one:
+            await one.say(type="session.update", session={"instructions": "word " * 100_000})
+            await one.say(type="input_audio_buffer.append", audio=sound)
+            await one.say(type="input_audio_buffer.commit")
+            await one.say(type="response.create", response={"instructions": "[[tokens=500]]"})
+            await one.hear_until("response.done")
 
     await within_bounds(watched, load)
 

@@ -28,6 +28,7 @@ TABLE = {
     "UnknownUrl": (404, "invalid_request_error", "unknown_url"),
     "ModelNotFound": (404, "invalid_request_error", "model_not_found"),
     "UpgradeRequired": (426, "invalid_request_error", "upgrade_required"),
+    "ResponseInProgress": (409, "invalid_request_error", "response_in_progress"),
     "MethodNotAllowed": (405, "invalid_request_error", "method_not_allowed"),
     "RequestTimeout": (408, "invalid_request_error", "request_timeout"),
     "RequestTooLarge": (413, "invalid_request_error", "request_too_large"),

@@ -183,6 +183,11 @@ def context(name: bytes) -> bytes:
     return b"%bsentinel:context:%b" % (_prefix, name)
 
 
+def client_secret(digest: bytes) -> bytes:
+    """Whose a key of a provider is that was made for a client. digest: of the key."""
+    return b"%bsentinel:client-secret:%b" % (_prefix, digest)
+
+
 def token_digest(token: bytes) -> bytes:
     """SHA-256 of a JWT in hex: the only form in which a token leaves this process, but for governance."""
     return hashlib.sha256(token).hexdigest().encode()

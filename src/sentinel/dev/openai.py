@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sentinel.dev import embeddings, gemini, gemini_checks, media, messages
+from sentinel.dev import embeddings, gemini, gemini_checks, media, messages, realtime, sockets
 from sentinel.dev.bodies import Envelope
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
@@ -85,11 +85,15 @@ class OpenAISimulator:
         self.calls: deque[Call] = deque(maxlen=_MAX_CALLS)
         self.billed: deque[Billed] = deque(maxlen=_MAX_BILLED)
         self.app = self.__call__
+        self.secrets = realtime.Secrets()
         self._responses: dict[str, list[dict[str, Any]]] = {}
         self.objects = ObjectStore()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app."""
+        if scope["type"] == "websocket":
+            await sockets.serve(self, scope, receive, send)
+            return
         exchange = Exchange(scope, receive, send)
         if not await exchange.read():
             return
@@ -120,6 +124,7 @@ class OpenAISimulator:
         known = (
             "POST"
             if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, messages.PATH, messages.COUNT_PATH, *media.PLANS}
+            or path in realtime.SECRET_PATHS
             else "GET"
             if path == MODELS or path.startswith(f"{MODELS}/")
             else ""
@@ -136,6 +141,8 @@ class OpenAISimulator:
             await exchange.answer_json(200, self._models(path), _headers())
         elif path == EMBEDDINGS:
             await self._embed(exchange)
+        elif path in realtime.SECRET_PATHS:
+            await exchange.answer_json(200, self.secrets.make(path, decode_body(exchange.raw or b"{}")), _headers())
         elif path == messages.COUNT_PATH:
             await exchange.answer_json(200, messages.counted(exchange, self.models), messages.headers())
         elif path == messages.PATH:
@@ -143,10 +150,14 @@ class OpenAISimulator:
         elif path in media.PLANS:
             await media.serve(exchange, self.models, self.billed.append, _headers)
         else:
-            await self._complete(exchange)
+            await self.complete(exchange)
 
     def _demand_api_key(self, exchange: Exchange) -> None:
-        scheme, _, key = exchange.headers.get("authorization", "").partition(" ")
+        self.demand_api_key(exchange.headers)
+
+    def demand_api_key(self, headers: dict[str, str]) -> None:
+        """Raises Refused where the headers of a request do not have our key."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise Refused(401, "You didn't provide an API key in an Authorization header using Bearer auth.")
         if key != self.api_key:
@@ -164,7 +175,8 @@ class OpenAISimulator:
             raise Refused(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
         return _model(name)
 
-    async def _complete(self, exchange: Exchange) -> None:
+    async def complete(self, exchange: Exchange, kept: dict[str, list[dict[str, Any]]] | None = None) -> None:
+        """Answer a request that generates text. kept: what responses that are not stored said, where that is known."""
         body = decode_body(exchange.raw)
         check_common(body, self.models)
         directive = _directive(body, exchange.path)
@@ -172,13 +184,14 @@ class OpenAISimulator:
             retry_after = [] if directive.retry_after is None else [("retry-after", directive.retry_after)]
             await exchange.answer(directive.status, status_body(directive.status), [*_headers(), *retry_after])
             return
-        earlier = self._earlier(body) if exchange.path == RESPONSES else []
+        earlier = self._earlier(body, kept or {}) if exchange.path == RESPONSES else []
         job = _job(exchange, body, directive, earlier)
         self._keep(job, body)
-        if isinstance(job.form, ResponseEnvelope) and body.get("store") is not False:
-            self._responses[job.form.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
-            if len(self._responses) > _MAX_RESPONSES:
-                del self._responses[next(iter(self._responses))]
+        keeps = kept if body.get("store") is False else self._responses
+        if isinstance(job.form, ResponseEnvelope) and keeps is not None:
+            keeps[job.form.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
+            if len(keeps) > _MAX_RESPONSES:
+                del keeps[next(iter(keeps))]
         self.billed.append(job.bill)
         await generate(exchange, job)
 
@@ -230,13 +243,13 @@ class OpenAISimulator:
             self.billed.append(job.bill)
             await generate(exchange, job)
 
-    def _earlier(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+    def _earlier(self, body: dict[str, Any], kept: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """What was said before, in the response that this one goes on from. Raises Refused."""
         name = body.get("previous_response_id")
-        if name is not None and name not in self._responses:
+        if name is not None and name not in kept and name not in self._responses:
             message = f"Previous response with id '{name}' not found."
             raise Refused(400, message, param="previous_response_id", code="previous_response_not_found")
-        return [] if name is None else self._responses[name]
+        return [] if name is None else kept[name] if name in kept else self._responses[name]
 
     async def _embed(self, exchange: Exchange) -> None:
         body = decode_body(exchange.raw)

@@ -96,7 +96,7 @@ class ResponseEnvelope:
         """The answer as events, up to and without the last."""
         numbers = iter(range(1_000_000))
         for kind in ("created", "in_progress"):
-            yield self._event(f"response.{kind}", numbers, response=self._response("in_progress"))
+            yield self._event(f"response.{kind}", numbers, response=self.response("in_progress"))
         output = 0
         if self.reasoning:
             for kind in ("added", "done"):
@@ -113,7 +113,8 @@ class ResponseEnvelope:
         number = sum(1 for event in self.events(replies, directive) if event.data is not BAD_LINE)
         return [self._event(f"response.{response['status']}", iter((number,)), response=response).data]
 
-    def _response(self, status: str, **more: Any) -> dict[str, Any]:
+    def response(self, status: str, **more: Any) -> dict[str, Any]:
+        """The response as it is at this moment."""
         said = {name: value for name, value in self.body.items() if name in _ECHOED and value is not None}
         return {
             "id": self.id,
@@ -135,7 +136,7 @@ class ResponseEnvelope:
 
     def _ended(self, reply: Reply, usage_object: dict[str, Any] | None) -> dict[str, Any]:
         cut = reply.finish_reason == "length"
-        return self._response(
+        return self.response(
             "incomplete" if cut else "completed",
             incomplete_details={"reason": "max_output_tokens"} if cut else None,
             output=self._items(reply),
@@ -187,7 +188,7 @@ class ResponseEnvelope:
     def _interlude(self, numbers: Iterator[int], directive: Directive) -> Iterator[Event]:
         """What a directive wants in the middle of a stream; it says nothing and costs nothing."""
         if directive.big_event is not None:
-            response = self._response("in_progress", metadata={"padding": "x" * directive.big_event})
+            response = self.response("in_progress", metadata={"padding": "x" * directive.big_event})
             yield self._event("response.in_progress", numbers, response=response)
         if directive.bad_line:
             yield Event(BAD_LINE)

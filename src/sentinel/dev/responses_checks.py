@@ -11,8 +11,8 @@ from sentinel.dev.validation import JSON_FORMS, Refused, missing, out_of_range, 
 _LEAST_MAX = 16
 _FIELDS = frozenset(
     (
-        "background", "background_options", "context_management", "conversation", "image", "include", "input",
-        "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model", "moderation",
+        "background", "background_options", "client_metadata", "context_management", "conversation", "image", "include",
+        "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model", "moderation",
         "parallel_tool_calls", "previous_response_id", "prompt", "prompt_cache_key", "prompt_cache_options",
         "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream",
         "stream_options", "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",

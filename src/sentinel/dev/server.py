@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sentinel.dev.ports import free_port
 
@@ -81,6 +82,21 @@ class _Protocol(_HttpProtocol):
 
         def with_connection(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
             scope["extensions"] = extensions
+            return app(scope, receive, send)
+
+        self.app = with_connection
+
+
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which also hands its connection to the app."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _logger
+        app: ASGIApp = self.app
+
+        def with_connection(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            scope["extensions"] = {**scope.get("extensions", {}), CONNECTION: self.transport}
             return app(scope, receive, send)
 
         self.app = with_connection
@@ -196,7 +212,9 @@ class Server:
         config = uvicorn.Config(
             self._app,
             http=_Protocol,
-            ws="none",
+            ws=_SocketProtocol,
+            ws_per_message_deflate=False,
+            ws_ping_interval=None,
             lifespan="off",
             interface="asgi3",
             log_config=None,

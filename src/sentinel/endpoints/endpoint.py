@@ -61,6 +61,13 @@ NO_OUTPUT = OutputBound(
 )
 
 
+class ClientSecret(Struct, frozen=True, gc=False):
+    """A key that a provider has made for a client. expires_at: seconds since the epoch."""
+
+    value: str
+    expires_at: int
+
+
 class Changes(Struct, frozen=True, gc=False):
     """What the provider must be told beside what the client says. output_max: tokens of one choice, None = leave it.
 
@@ -190,6 +197,10 @@ class Endpoint(ABC, Generic[R]):
 
     def created(self, told: bytes) -> tuple[str, ...]:  # noqa: ARG002
         """The ids of what the provider keeps of a whole answer, or of a stream, of which this is the last event."""
+        return ()
+
+    def secrets(self, told: bytes) -> tuple[ClientSecret, ...]:  # noqa: ARG002
+        """The keys that a whole answer has for a client."""
         return ()
 
     def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:  # noqa: ARG002

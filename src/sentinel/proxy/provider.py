@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -122,3 +122,86 @@ class AiProvider(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+class Message(NamedTuple):
+    """A message of a WebSocket. is_text: or else binary."""
+
+    data: bytes
+    is_text: bool = True
+
+
+class Socket(Protocol):
+    """A WebSocket: to a provider, or to a client. Whoever reads it sets `on_news`.
+
+    on_news: called whenever a message may be taken, there is room to write, or it has ended. ended: no message comes
+    any more, and none can be sent. came: when something came last, by the loop's clock.
+    """
+
+    on_news: Callable[[], None]
+    ended: bool
+    came: float
+
+    def take(self) -> Message | None:
+        """The next message; None while there is none."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side should read before it gets more."""
+
+    def send(self, data: bytes, *, is_text: bool = True) -> None:
+        """Send a short message, which waits in memory where `is_full`."""
+
+    async def deliver(self, message: Message) -> None:
+        """Send a message of any length, as the other side reads it."""
+
+    def ping(self) -> None:
+        """Show that we are there."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin to close."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    @property
+    def close_code(self) -> int:
+        """How the other side closed; 1006 where it did not say."""
+
+    @property
+    def close_reason(self) -> str:
+        """Why the other side closed, in its words."""
+
+
+class SocketRequest(msgspec.Struct):
+    """What a WebSocket is asked for with. path: after `/v1`, with its query. key: the provider's own, instead of ours.
+
+    headers: that accompany it, without any key.
+    """
+
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    key: bytes | None = None
+
+
+class SocketRefused(Exception):
+    """A provider has answered the handshake of a WebSocket with something else than 101."""
+
+    def __init__(self, answer: ProviderAnswer) -> None:
+        super().__init__("the handshake was refused")
+        self.answer = answer
+
+
+class SocketProvider(Protocol):
+    """A provider that speaks over WebSockets, too."""
+
+    @property
+    def redactor(self) -> Redactor:
+        """Takes the provider's key out of what passes on."""
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+
+    async def open(self, request: SocketRequest) -> Socket:
+        """An open WebSocket. Raises SocketRefused, UpstreamError, UpstreamTimeout, ServiceUnavailable."""

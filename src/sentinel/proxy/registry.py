@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sentinel.proxy.additions import Additions
-from sentinel.proxy.provider import AiProvider
+from sentinel.proxy.provider import AiProvider, SocketProvider
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider, by its name, and what it was found to refuse of our additions."""
+    """A provider, by its name, and what it was found to refuse of our additions. sockets: the same over WebSockets."""
 
     name: str
     provider: AiProvider
     additions: Additions = field(default_factory=Additions)
+    sockets: SocketProvider | None = None
 
 
 class Registry:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sentinel.cache.client_secrets import ClientSecretRecords
 from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.endpoints.endpoint import Endpoint, OutputBound, Request
@@ -45,7 +46,8 @@ class Dependencies:
 
     max_body_bytes: also once a body is decoded; body_timeout_seconds: until it has come, and there is room for it.
     on_end gets the finished context: it logs and measures. answers: bounds what is in memory of answers.
-    large: bounds the large bodies that are read at the same time.
+    large: bounds the large bodies that are read at the same time. socket_idle_seconds: so long a provider may be silent
+    in the middle of an answer over a WebSocket. secrets: whose the keys are that providers make for clients.
     """
 
     cache: SubscriptionCache
@@ -66,6 +68,8 @@ class Dependencies:
     drain_abandoned: bool
     threads: Executor
     on_end: Callable[[RequestContext], None]
+    socket_idle_seconds: float = 600.0
+    secrets: ClientSecretRecords | None = None
     input_ratio: InputRatio = field(default_factory=InputRatio)
     drains: Drains = field(default_factory=Drains)
     answers: MemoryBudget = field(default_factory=MemoryBudget)
@@ -123,3 +127,7 @@ class ExchangeState:
         """Note what an answer has created. told: a whole one, or the last event of a stream."""
         created = self.endpoint.created
         self.created = created(told) if len(told) <= LARGE_EVENT_BYTES else await self.deps.beside(created, told)
+        user, secrets = self.context.user, self.deps.secrets
+        if user is not None and secrets is not None:
+            for secret in self.endpoint.secrets(told):
+                await secrets.record(user, secret)

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.chat import CHAT
+from sentinel.endpoints.client_secrets import CLIENT_SECRETS, SESSIONS, TRANSCRIPTION_SESSIONS
 from sentinel.endpoints.compact import COMPACT
 from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.count_tokens import COUNT_TOKENS
@@ -39,7 +40,6 @@ from sentinel.error import (
     Renderer,
     ServiceUnavailable,
     UnknownUrl,
-    UpgradeRequired,
     body_of,
     headers_of,
 )
@@ -51,7 +51,7 @@ from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.proxy.passthrough import Passthrough
-from sentinel.routes import gemini, operations, passthrough, quota
+from sentinel.routes import gemini, operations, passthrough, quota, sockets
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -61,9 +61,12 @@ ENDPOINTS: dict[str, Endpoint[Any]] = {
     for endpoint in (
         *(CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, INPUT_TOKENS, COMPACT, MESSAGES, COUNT_TOKENS, NATIVE),
         *(MODERATIONS, IMAGE_GENERATIONS, IMAGE_EDITS, IMAGE_VARIATIONS, TRANSCRIPTIONS, TRANSLATIONS, SPEECH),
+        *(CLIENT_SECRETS, SESSIONS, TRANSCRIPTION_SESSIONS),
     )
 }
 """The metered formats, by their routes."""
+SOCKETS = {sockets.RESPONSES: sockets.responses, sockets.REALTIME: sockets.realtime}
+"""What is served over WebSockets, by its path."""
 _QUIET = ("/health", "/health/ready", "/health/live", "/metrics")
 """Asked every few seconds by machines: their log lines are of level debug."""
 _SLASHES = re.compile("/{2,}")
@@ -83,6 +86,8 @@ def rest(state: AppState) -> Starlette:
             Route("/v1/models", gemini.any_listing, methods=["GET"]),
             Route("/v1/models/{model:path}", gemini.any_model, methods=["GET"]),
             Route("/sentinel/quota", quota.own_quota, methods=["GET"]),
+            *(Route(path, serve, methods=["GET"]) for path, serve in SOCKETS.items()),
+            Route(sockets.CALLS, sockets.calls, methods=["POST"]),
             Route("/health", operations.health, methods=["GET"]),
             Route("/health/ready", operations.ready, methods=["GET"]),
             Route("/health/live", operations.live, methods=["GET"]),
@@ -117,6 +122,15 @@ def served_path(path: str) -> str:
         # The last is that of the client's library.
         path = path[doubled.end(1) :]
     return path
+
+
+def takes_upgrade(scope: Scope) -> bool:
+    """Whether a request may go on as a WebSocket."""
+    return (
+        scope["method"] == "GET"
+        and served_path(scope["path"]) in SOCKETS
+        and sockets.may_upgrade(by_name(scope["headers"]))
+    )
 
 
 def renderer_of(path: str) -> Renderer | None:
@@ -164,10 +178,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
         except AppError as refused:
             return _render(request, refused)
     asked = f"{method} {request.scope['asked_path'].partition('?')[0][:_MOST_PATH]}"
-    if error.status_code == 405 and (method, path) == ("GET", RESPONSES.route):
-        # Codex asks for a WebSocket first; told so it goes on over HTTP at once, and at a 405 only after five attempts.
-        text = f"{asked} is for WebSockets, which Sentinel does not serve yet. Use POST {path}."
-        return _render(request, UpgradeRequired(text), [(b"upgrade", b"websocket")])
     allow = (error.headers or {}).get("Allow", "")
     # What answers HEAD alone is there for those who look whether anybody is; to others it is no route.
     # Nor is a model's, to who asks for work that no model does.
@@ -179,12 +189,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _closest_first(path: str, routes: list[BaseRoute]) -> list[str]:
     """The routes that there are, such as `GET /v1/models/{model}`, and first of them what the caller may have meant."""
-    known = {route.path_format: route for route in routes if isinstance(route, Route) and route not in gemini.TWICE}
-    close = get_close_matches(path[:_MOST_PATH].lower(), known, n=1, cutoff=_CLOSE)
+    known: dict[str, set[str]] = {}
+    for route in routes:
+        if isinstance(route, Route) and route not in gemini.TWICE:
+            known.setdefault(route.path_format, set()).update(route.methods or ())
+    begun = [name for name in known if name.startswith(f"{path[:_MOST_PATH].lower()}/")]
+    close = begun[:1] or get_close_matches(path[:_MOST_PATH].lower(), known, n=1, cutoff=_CLOSE)
     return [
         f"{method} {name}"
         for name in [*close, *(name for name in known if name not in close)]
-        for method in sorted((known[name].methods or set()) - {"HEAD"})
+        for method in sorted(known[name] - {"HEAD"})
     ]
 
 

@@ -259,6 +259,8 @@ class HttpConnection(asyncio.Protocol):
         else:
             for request in (self.served, *self._waiting):
                 request.keep_alive = False
+            if self.served.on_shutdown is not None:
+                self.served.on_shutdown()
 
     def give_way(self) -> None:
         """There are too many connections."""

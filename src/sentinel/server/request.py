@@ -79,13 +79,13 @@ class ServedRequest:
     one name as one list, names in lower case. client: the address of the other side. task: that serves it. context:
     what its line in the log tells, once there is anybody who writes that: the application, or before it is asked
     whoever refuses the request. keep_alive: the connection serves another request afterwards. claim: on the memory
-    budget, of a large one.
+    budget, of a large one. on_shutdown: whom to tell when the server stops, of an upgraded connection.
     """
 
     __slots__ = (
         *("_answer", "_body", "_connection", "_head", "_news", "_pieces", "_raw_headers", "_scope", "_size", "_tell"),
-        *("_transport", "claim", "client", "context", "headers", "keep_alive", "method", "path", "target"),
-        *("task", "version"),
+        *("_transport", "claim", "client", "context", "headers", "keep_alive", "method", "on_shutdown", "path"),
+        *("target", "task", "version"),
     )
 
     def __init__(
@@ -108,6 +108,7 @@ class ServedRequest:
         self.context: RequestContext | None = None
         self.keep_alive = keep_alive
         self.claim: Claim | None = None
+        self.on_shutdown: Callable[[], None] | None = None
         self._raw_headers = raw_headers
         self._scope: dict[str, Any] | None = None
         self._body = COMING
@@ -155,7 +156,7 @@ class ServedRequest:
                 self._end()
             # No circle of references shall be left for the collector of garbage.
             self._connection.server_state.tasks.discard(self.task)
-            self._scope = self.task = self._tell = None
+            self._scope = self.task = self._tell = self.on_shutdown = None
             self.let_go()
 
     def _end(self) -> None:
@@ -372,6 +373,8 @@ class ServedRequest:
             return False
         self._answer = UPGRADED
         self.let_go()
+        # What is held of the other protocol is another claim.
+        self.claim = None
         self._connection.hand_over(b"%b%bconnection: Upgrade\r\n\r\n" % (_SWITCHING, header_lines), protocol)
         return True
 

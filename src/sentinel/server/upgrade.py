@@ -10,8 +10,8 @@ yes, nothing behind the head is parsed until the request is answered:
 - it answers as usual, which declines: what came behind the head is parsed as the next request.
 
 An upgraded connection belongs to the task that serves the request: it is closed when the task ends. So it counts as an
-open request in a shutdown, which cancels the task at the end of the grace. The slow-read timeout goes on, all other
-timeouts end; `on_gone`, `is_full` and `has_room` of the request hold as before.
+open request in a shutdown, which tells the request's `on_shutdown`, and cancels the task at the end of the grace. The
+slow-read timeout goes on, all other timeouts end; `on_gone`, `is_full` and `has_room` of the request hold as before.
 
 Absent: any knowledge of WebSockets.
 """

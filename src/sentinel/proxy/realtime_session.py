@@ -1,0 +1,320 @@
+"""GET /v1/realtime: the events of both sides pass as they are; responses are admitted, metered and billed one by one.
+
+The client's events go to the provider in their order; one that asks for a response waits there until it is admitted.
+A response that begins by itself, since the user has stopped speaking, is admitted when it is seen; where it is refused
+it is cancelled, and the session ends. Usage is durable before the event that tells it leaves, and so is that of a
+transcription, which costs no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from sentinel.clock import monotonic, now_ms
+from sentinel.endpoints import realtime
+from sentinel.endpoints.realtime import ClientEvent, Conversation, ServerEvent, SpeechMeter
+from sentinel.error import AccessDenied, AppError, InsufficientQuota, InvalidApiKey, ResponseInProgress
+from sentinel.governance.port import AuthenticatedUser
+from sentinel.limits.policy import Cost, Reservation
+from sentinel.middleware import rate_limiter
+from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.logging import RequestContext, new_request_id
+from sentinel.proxy.outcome import Outcome
+from sentinel.proxy.provider import Message, Socket
+from sentinel.proxy.realtime_response import RealtimeResponse
+from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.reservation import least
+from sentinel.proxy.state import Dependencies
+from sentinel.tasks import pause
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LARGE_BYTES = 8 * 1024
+"""Of an event: to count a text of this length takes 3 ms at worst."""
+MOST_OVER = 64
+"""Responses that are done and remembered, so that none is billed twice."""
+MOST_AHEAD = 16
+"""Responses that a client may ask for before the first of them begins."""
+GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TRY_AGAIN_LATER = 1001, 1008, 1011, 1013
+
+
+class _Ended(Exception):
+    """The session ends with this error. response_id: of the response that is cancelled."""
+
+    def __init__(self, error: AppError, response_id: str = "") -> None:
+        super().__init__(error.code)
+        self.error = error
+        self.response_id = response_id
+
+
+class RealtimeSession:
+    """One session of one user. template: what each response's line in the log has of the handshake.
+
+    redactor: takes the provider's key out of its events. identify: says whether the caller is still who they were:
+    raises as auth.identify does.
+    """
+
+    def __init__(
+        self,
+        deps: Dependencies,
+        user: AuthenticatedUser,
+        template: RequestContext,
+        model: str,
+        redactor: Redactor,
+        identify: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._deps = deps
+        self._user = user
+        self._identify = identify
+        self._template = template
+        self._redactor = redactor
+        self._said = Conversation(model)
+        self._asked: deque[RealtimeResponse] = deque()
+        self._open: dict[str, RealtimeResponse] = {}
+        self._over: deque[str] = deque(maxlen=MOST_OVER)
+        self._stopping, self._fewer = asyncio.Event(), asyncio.Event()
+        self._ended: _Ended | None = None
+
+    def stop(self) -> None:
+        """The server shuts down: the session ends once no response is being made."""
+        self._stopping.set()
+
+    async def run(self, socket: Socket, upstream: Socket) -> None:
+        """Relay until one of the two sides leaves. What was begun is settled, also when cancelled."""
+        pumps = [
+            self._deps.tasks.start(self._until_ended(work), f"realtime: {name}")
+            for name, work in {
+                "to the provider": self._outward(socket, upstream),
+                "to the client": self._inward(socket, upstream),
+                "until shutdown": self._until_stopped(),
+            }.items()
+        ]
+        outcome: Outcome = "shutdown"
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            outcome = "client_gone" if socket.ended else "broken" if upstream.ended else "shutdown"
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            results = await asyncio.gather(*pumps, return_exceptions=True)
+            failed = any(isinstance(result, Exception) for result in results)
+            await self._settle_all("limit" if self._ended else "error" if failed else outcome)
+            if self._ended is not None:
+                self._end(self._ended, socket, upstream)
+            else:
+                self._close(outcome, socket, upstream, failed=failed)
+
+    async def _until_ended(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except _Ended as ended:
+            self._ended = self._ended or ended
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        while self._open or self._asked:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    async def _settle_all(self, outcome: Outcome) -> None:
+        """Bill what was delivered of each response that has not ended."""
+        left = [*self._asked, *self._open.values()]
+        self._asked.clear()
+        self._open.clear()
+        await asyncio.gather(*(response.cut(outcome) for response in left))
+
+    def _end(self, ended: _Ended, socket: Socket, upstream: Socket) -> None:
+        """Tell both sides why it ends, and close."""
+        if ended.response_id:
+            upstream.send(realtime.cancel_event(ended.response_id))
+        upstream.close()
+        socket.send(realtime.error_event(ended.error, None, _event_id()))
+        socket.close(POLICY_VIOLATION if ended.error.side == "client" else TRY_AGAIN_LATER, ended.error.code)
+
+    def _close(self, outcome: Outcome, socket: Socket, upstream: Socket, *, failed: bool) -> None:
+        """Close either side as the other one has."""
+        if failed:
+            socket.close(INTERNAL_ERROR)
+        elif outcome == "client_gone":
+            upstream.close(socket.close_code, socket.close_reason)
+        elif outcome == "broken":
+            reason = self._redactor.plain(upstream.close_reason.encode()).decode(errors="replace")
+            socket.close(upstream.close_code, reason)
+        else:
+            socket.close(GOING_AWAY, "The server is shutting down.")
+        upstream.close()
+
+    # ------------------------------------------------------------------------------------------------ to the provider
+
+    async def _outward(self, socket: Socket, upstream: Socket) -> None:
+        async for message in _messages(socket):
+            event = await self._read(realtime.client_event, message.data, message.data)
+            if event.type == realtime.CREATE:
+                error = await self._ask(event, message.data)
+                if error is not None:
+                    await socket.deliver(Message(realtime.error_event(error, event.event_id, _event_id())))
+                    continue
+            tokens = await self._read(self._said.item_tokens, event, message.data)
+            self._said.note_said(event, tokens)
+            await upstream.deliver(message)
+
+    async def _read(self, read: Callable[[T], R], of: T, message: bytes) -> R:
+        """What is read of an event, beside the event loop where its message is large."""
+        return read(of) if len(message) <= LARGE_BYTES else await self._deps.beside(read, of)
+
+    async def _ask(self, event: ClientEvent, message: bytes) -> AppError | None:
+        """Admit a response that the client asks for; else why not. Raises _Ended where the subscription is used up."""
+        if len(self._asked) >= MOST_AHEAD:
+            return ResponseInProgress("Too many responses were asked for on this connection.")
+        wanted = await self._read(realtime.object_of, event.response, message)
+        added = await self._read(self._said.added_tokens, wanted, message)
+        response = self._response(wanted, added, event.event_id)
+        try:
+            await response.admit(self._identify)
+        except (AccessDenied, InsufficientQuota, InvalidApiKey) as error:
+            raise _Ended(error) from error
+        except AppError as error:
+            return error
+        self._asked.append(response)
+        return None
+
+    def _response(
+        self, wanted: dict[str, object], added_tokens: int = 0, event_id: str | None = None
+    ) -> RealtimeResponse:
+        template, said = self._template, self._said
+        context = RequestContext(
+            new_request_id(), template.route, monotonic(), template.client, template.agent, template.method
+        )
+        context.model = said.model
+        bound = realtime.bound_of(wanted, said.client_max)
+        return RealtimeResponse(self._deps, self._user, context, bound, said.input_with(added_tokens), event_id)
+
+    # -------------------------------------------------------------------------------------------------- to the client
+
+    async def _inward(self, socket: Socket, upstream: Socket) -> None:
+        redact = self._redactor.plain
+        async for message in _messages(upstream):
+            event = await self._read(realtime.server_event, message.data, message.data)
+            await self._note(event, message.data)
+            await socket.deliver(Message(redact(message.data), message.is_text))
+            if event.type == realtime.DONE:
+                # Not before the client has it: a shutdown waits for no other event.
+                self._open = {id_: response for id_, response in self._open.items() if not response.is_settled}
+                self._fewer.set()
+
+    async def _note(self, event: ServerEvent, message: bytes) -> None:
+        """Do what must be done before the client gets this event. Raises _Ended."""
+        kind = event.type
+        if realtime.is_piece(event):
+            await self._pass_piece(event)
+        elif kind == realtime.CREATED:
+            await self._begin(realtime.id_of(await self._read(realtime.object_of, event.response, message)))
+        elif kind == realtime.DONE:
+            await self._done(await self._read(realtime.object_of, event.response, message))
+        elif kind == realtime.TRANSCRIBED:
+            await self._transcribed(event)
+        elif kind in ("session.created", "session.updated", "transcription_session.updated"):
+            told = await self._read(realtime.object_of, event.session, message)
+            self._said.note_session(await self._read(self._said.read_session, told, message))
+        elif kind == "input_audio_buffer.committed":
+            self._said.note_committed()
+        elif kind == "error":
+            await self._refused(realtime.object_of(event.error).get("event_id"))
+
+    async def _begin(self, id_: str) -> None:
+        """A response begins: one that was admitted, or by itself."""
+        if id_ in self._open:
+            return
+        if self._asked:
+            response = self._asked.popleft()
+        else:
+            response = self._response({})
+            try:
+                await response.admit(self._identify)
+            except AppError as error:
+                raise _Ended(error, id_) from error
+        response.begin(SpeechMeter(self._said.model, self._said.out_bytes_per_token))
+        self._open[id_] = response
+
+    async def _pass_piece(self, event: ServerEvent) -> None:
+        id_ = event.response_id or ""
+        if id_ not in self._open:
+            # A provider that does not tell when a response begins.
+            await self._begin(id_)
+        try:
+            fits = await self._open[id_].takes(event)
+        except AppError as error:
+            raise _Ended(error, id_) from error
+        if not fits:
+            raise _Ended(InsufficientQuota("You exceeded your current limit of output tokens."), id_)
+
+    async def _done(self, told: dict[str, object]) -> None:
+        id_, usage = realtime.id_of(told), realtime.usage_of(told)
+        if id_ in self._over:
+            return
+        if id_ not in self._open:
+            await self._begin(id_)
+        self._over.append(id_)
+        if told.get("conversation_id", "") is not None:
+            # Or else it was given something of its own, and has said nothing in the conversation.
+            self._said.note_usage(usage)
+        await self._open[id_].done(usage, failed=told.get("status") == "failed")
+
+    async def _refused(self, event_id: object) -> None:
+        """The provider refuses an event: if that asked for a response, there will be none."""
+        for response in self._asked:
+            if response.event_id == event_id:
+                self._asked.remove(response)
+                await response.cut("upstream_error")
+                self._fewer.set()
+                return
+
+    async def _transcribed(self, event: ServerEvent) -> None:
+        """Bill a transcription, which costs tokens and no request, and look whether anything is left."""
+        said, user, deps = self._said, self._user, self._deps
+        usage = realtime.transcription_usage(event, said.transcriber, said.heard_tokens)
+        cost = Cost(0, usage.prompt_tokens, usage.output_tokens)
+        spent = Reservation(new_request_id(), user.id, user.email, said.transcriber, cost.input, cost.output)
+        await deps.tracker.settle(spent, cost, now_ms())
+        try:
+            await look_for_rest(deps, user)
+        except AppError as error:
+            if error.status != 429 or isinstance(error, InsufficientQuota):
+                raise _Ended(error) from error
+
+
+async def look_for_rest(deps: Dependencies, user: AuthenticatedUser) -> None:
+    """Raises the refusal where the user has nothing left, AccessDenied, ZionUnavailable, RedisUnavailable."""
+    smallest = least(new_request_id(), user)
+    verdict = await rate_limiter.peek(smallest, deps.ledger, deps.cache, rate_limiter.ZION_SECONDS)
+    if verdict is not None and verdict.admitted:
+        await deps.tracker.settle(smallest, SPENT_NOTHING.cost, verdict.now_ms)
+    elif verdict is not None:
+        raise rate_limiter.refusal_of(verdict)
+
+
+async def _messages(socket: Socket) -> AsyncIterator[Message]:
+    """What comes, until it has ended."""
+    news = asyncio.Event()
+    socket.on_news = news.set
+    while True:
+        while (message := socket.take()) is not None:
+            yield message
+            # Thousands may have come at once.
+            await pause(0)
+        if socket.ended:
+            return
+        await news.wait()
+        news.clear()
+
+
+def _event_id() -> str:
+    return new_request_id().replace("req_", "event_")

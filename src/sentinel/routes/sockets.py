@@ -1,0 +1,277 @@
+"""WebSockets: GET /v1/responses and GET /v1/realtime.
+
+The handshake is plain HTTP, with its errors; what follows is a session's affair. Who does not ask for a WebSocket gets
+426. The provider's side is opened first, so that what is wrong with it is told by a status; the handshake itself costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from websockets.utils import accept_key
+
+from sentinel.clock import monotonic
+from sentinel.endpoints.references import Reference
+from sentinel.endpoints.response_create import RESPONSE_CREATE
+from sentinel.error import AccessDenied, InvalidApiKey, InvalidJson, UnknownUrl, UpgradeRequired, UpstreamError
+from sentinel.governance.port import AuthenticatedUser
+from sentinel.memory_budget import Claim
+from sentinel.middleware import auth
+from sentinel.proxy import outcome
+from sentinel.proxy.headers import by_name, lines_of, pairs_of, query_to_provider
+from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.provider import ProviderAnswer, Socket, SocketRefused, SocketRequest
+from sentinel.proxy.realtime_session import RealtimeSession, look_for_rest
+from sentinel.proxy.registry import Target
+from sentinel.proxy.responses_session import ResponsesSession
+from sentinel.proxy.state import Dependencies
+from sentinel.proxy.transport.websocket import WebSocket, server_side
+from sentinel.routes.state import AppState
+
+RESPONSES = "/v1/responses"
+REALTIME = "/v1/realtime"
+CALLS = "/v1/realtime/calls"
+
+_PASSING = (b"user-agent", b"openai-beta")
+_NOT_SPOKEN = (200, 400, 404, 405, 426, 501)
+"""How a provider answers a handshake that has responses, and no WebSockets."""
+_KEY_BYTES = 16
+_KEY, _BETA, _SECRET = "openai-insecure-api-key.", "openai-beta.realtime-v1", b"ek_"
+_QUERY = frozenset((b"model", b"call_id", b"intent"))
+
+
+class Connection(Protocol):
+    """What our own server gives beside ASGI, as far as an upgrade needs it (server/request.py)."""
+
+    on_shutdown: Callable[[], None] | None
+
+    @property
+    def can_upgrade(self) -> bool:
+        """Whether the connection can go on in the protocol that the request asks for."""
+
+    def accept_upgrade(self, header_lines: bytes, protocol: asyncio.Protocol) -> bool:
+        """Answer 101, and give the connection to `protocol`."""
+
+    def claim_for(self, user: str) -> Claim:
+        """What is held of the request, as this user's."""
+
+
+class Session(Protocol):
+    """What serves a client's socket."""
+
+    def stop(self) -> None:
+        """The server shuts down."""
+
+    async def run(self, socket: Socket, upstream: Socket) -> None:
+        """Serve the client until one of the two sides leaves."""
+
+
+class Upgraded(Response):
+    """The answer to a request whose connection has gone on as a WebSocket: nothing is left to be sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send nothing."""
+
+
+def may_upgrade(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request asks for a WebSocket."""
+    return b"websocket" in (word.strip() for word in headers.get(b"upgrade", b"").lower().split(b","))
+
+
+async def responses(request: Request) -> Response:
+    """Responses over a WebSocket."""
+    headers, state, context, connection = _asked(request)
+    context.user = await auth.identify(headers, state.deps.cache, context.client)
+    accepted = _handshake(request, headers, connection)
+    target = state.deps.registry.targets(RESPONSE_CREATE.format, "")[0]
+    asked = SocketRequest(RESPONSE_CREATE.path, [*_passing(headers), (b"x-request-id", context.id.encode())])
+    try:
+        upstream = await _open(target, asked)
+    except SocketRefused as refused:
+        if refused.answer.status < 300 or refused.answer.status in _NOT_SPOKEN:
+            raise _upgrade_required(request, "the model provider does not speak them") from refused
+        return _refusal(refused.answer)
+
+    def session(claim: Claim) -> ResponsesSession:
+        return ResponsesSession(state.deps, target, headers, context, claim, lambda: _open(target, asked))
+
+    return await _serve(request, accepted, session, upstream)
+
+
+async def realtime(request: Request) -> Response:
+    """A realtime session, of a user or with a client secret of theirs."""
+    headers, state, context, connection = _asked(request)
+    deps = state.deps
+    headers = {**headers, **_browsers_token(headers)}
+    user, secret = await _identify(headers, deps, context)
+    context.user = user
+    accepted = _handshake(request, headers, connection)
+    if "realtime" in _subprotocols(headers):
+        accepted += b"sec-websocket-protocol: realtime\r\n"
+    query = request.query_params
+    if (call := query.get("call_id")) is not None:
+        await deps.ownership.check(user.id, [Reference(call, "calls", "call_id")])
+    model = query.get("model", "")
+    await look_for_rest(deps, user)
+    target = deps.registry.targets("realtime", model)[0]
+    passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
+    if _BETA in _subprotocols(headers) and b"openai-beta" not in headers:
+        passing.append((b"openai-beta", b"realtime=v1"))
+    path = b"/realtime" + query_to_provider(request.scope["query_string"], _QUERY)
+    try:
+        upstream = await _open(target, SocketRequest(path, passing, secret))
+    except SocketRefused as refused:
+        if secret is not None and refused.answer.status == 401:
+            raise InvalidApiKey("Incorrect API key provided: this client secret has ended.") from refused
+        return _refusal(refused.answer)
+    assert target.sockets is not None
+    redactor = target.sockets.redactor
+
+    async def identify() -> None:
+        # A secret opens sessions for a while; one that it has opened lasts longer.
+        if secret is None:
+            await auth.identify(headers, deps.cache, context.client)
+
+    def session(_: Claim) -> RealtimeSession:
+        return RealtimeSession(deps, user, context, model, redactor, identify)
+
+    return await _serve(request, accepted, session, upstream)
+
+
+async def calls(request: Request) -> Response:
+    """WebRTC: its sound goes past us, so that nobody here could see what is said, or end it."""
+    _, state, context, _ = _asked(request)
+    context.user = await auth.identify(by_name(request.scope["headers"]), state.deps.cache, context.client)
+    raise UnknownUrl(
+        f"Sentinel does not serve {request.method} {request.scope['path']}: WebRTC goes past it, so limits could not "
+        f"hold. Use a WebSocket: GET {REALTIME}."
+    )
+
+
+def _subprotocols(headers: Mapping[bytes, bytes]) -> list[str]:
+    offered = headers.get(b"sec-websocket-protocol", b"").decode("latin-1")
+    return [word.strip() for word in offered.split(",")]
+
+
+def _browsers_token(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The token as browsers send it, which may set no header for a WebSocket: as a subprotocol that nobody speaks."""
+    token = next((word[len(_KEY) :] for word in _subprotocols(headers) if word.startswith(_KEY)), None)
+    if token is None or b"authorization" in headers:
+        return {}
+    return {b"authorization": b"Bearer " + token.encode("latin-1")}
+
+
+async def _identify(
+    headers: Mapping[bytes, bytes], deps: Dependencies, context: RequestContext
+) -> tuple[AuthenticatedUser, bytes | None]:
+    """The caller, and the client secret where they came with one: the provider knows what session it is for."""
+    token = auth.token_of(headers)
+    if token.startswith(_SECRET) and deps.secrets is not None:
+        user = await deps.secrets.user_of(token)
+        if user is not None:
+            return user, token
+    return await auth.identify(headers, deps.cache, context.client), None
+
+
+def _asked(request: Request) -> tuple[Mapping[bytes, bytes], AppState, RequestContext, Connection]:
+    connection = request.scope.get("extensions", {}).get("sentinel.connection")
+    context: RequestContext = request.scope["context"]
+    return (
+        by_name(request.scope["headers"]),
+        request.app.state.sentinel,
+        context,
+        cast("Connection", connection),
+    )
+
+
+def _handshake(request: Request, headers: Mapping[bytes, bytes], connection: Connection | None) -> bytes:
+    """The headers of the 101 (RFC 6455, 4.2.2). Raises UpgradeRequired, InvalidJson, AccessDenied."""
+    if connection is None or not may_upgrade(headers) or not connection.can_upgrade:
+        raise _upgrade_required(request, "")
+    key = headers.get(b"sec-websocket-key", b"")
+    if headers.get(b"sec-websocket-version") != b"13":
+        raise _upgrade_required(request, "it must be of version 13")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == _KEY_BYTES
+    except binascii.Error:
+        is_key = False
+    if not is_key:
+        raise InvalidJson("The handshake of a WebSocket needs a Sec-WebSocket-Key.", param="sec-websocket-key")
+    origin, allowed = headers.get(b"origin"), request.app.state.sentinel.settings.cors_origins
+    if origin is not None and not {"*", origin.decode("latin-1")} & {each.strip() for each in allowed.split(",")}:
+        raise AccessDenied("Browsers may not call from this origin.")
+    accept = accept_key(key.decode()).encode()
+    return lines_of([(b"upgrade", b"websocket"), (b"sec-websocket-accept", accept), *request.scope["common"]])
+
+
+def _upgrade_required(request: Request, why: str) -> UpgradeRequired:
+    path = request.scope["path"]
+    text = f"GET {path} is for WebSockets{f': {why}' if why else ''}."
+    instead = f" Use POST {path}." if path == RESPONSES else ""
+    return UpgradeRequired(text + instead, headers=((b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")))
+
+
+def _passing(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    return [(name, headers[name]) for name in _PASSING if name in headers]
+
+
+async def _open(target: Target, asked: SocketRequest) -> Socket:
+    """A socket to the provider. Raises SocketRefused, UpstreamError, UpstreamTimeout, ServiceUnavailable."""
+    if target.sockets is None:
+        raise SocketRefused(ProviderAnswer(426, b"", None, b""))
+    return await target.sockets.open(asked)
+
+
+def _refusal(answer: ProviderAnswer) -> Response:
+    """A provider's refusal of a handshake, as far as it concerns the client. Raises UpstreamError."""
+    if not outcome.concerns_the_client(answer.status):
+        raise UpstreamError("The model provider failed to process the request.")
+    response = Response(answer.body, answer.status)
+    response.raw_headers += pairs_of(answer.header_lines)
+    return response
+
+
+async def _serve(request: Request, accepted: bytes, make: Callable[[Claim], Session], upstream: Socket) -> Response:
+    """Accept the client's side, and have a session serve it to its end. make: one that counts what it holds so."""
+    _, state, context, connection = _asked(request)
+    assert context.user is not None
+    socket: WebSocket = server_side(state.settings.max_body_bytes, state.settings.stream_keepalive_seconds)
+    if not connection.accept_upgrade(accepted, socket):
+        upstream.abort()
+        # It has left meanwhile.
+        context.outcome = "client_gone"
+        return Upgraded()
+    context.status, context.first_byte = 101, monotonic()
+    claim = socket.claim = connection.claim_for(context.user.id)
+    session = make(claim)
+    connection.on_shutdown = session.stop
+    try:
+        await session.run(socket, upstream)
+    finally:
+        upstream.close()
+        await _closed(socket)
+    return Upgraded()
+
+
+_LAST_SECONDS = 3.0
+
+
+async def _closed(socket: WebSocket) -> None:
+    """Wait until what was sent is out and the client has answered the close frame: the end of the task cuts it off."""
+    news = asyncio.Event()
+    socket.on_news = news.set
+    try:
+        async with asyncio.timeout(_LAST_SECONDS):
+            while not socket.is_over:
+                await news.wait()
+                news.clear()
+    except TimeoutError:
+        socket.abort()
