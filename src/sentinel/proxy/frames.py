@@ -15,7 +15,16 @@ from sentinel.error import UpstreamError, UpstreamTimeout
 from sentinel.memory_budget import Claim
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.headers import pairs_of
-from sentinel.proxy.provider import Message, OnBlank, ProviderAnswer, ProviderRequest, Room, Socket, SocketRefused
+from sentinel.proxy.provider import (
+    Message,
+    OnBlank,
+    PassedStream,
+    ProviderAnswer,
+    ProviderRequest,
+    Room,
+    Socket,
+    SocketRefused,
+)
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.sse import EventBuffer, split_events
 from sentinel.tasks import Tasks, pause
@@ -93,7 +102,7 @@ class FrameClient(ClientSide):
         """The same."""
         await self.answer(status, header_lines, body)
 
-    async def start(self, status: int, header_lines: bytes) -> None:  # noqa: ARG002
+    async def start(self, status: int, header_lines: bytes, length: int | None = None) -> None:  # noqa: ARG002
         """A stream of messages has no head."""
         self.started = True
 
@@ -159,6 +168,10 @@ class FrameProvider:
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Never asked: every answer is a stream."""
+        raise NotImplementedError
+
+    async def pass_on(self, request: ProviderRequest, room: Room) -> PassedStream:
+        """Never asked."""
         raise NotImplementedError
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
