@@ -57,12 +57,23 @@ _PATH = re.compile(r"/v1/(.+)")
 
 @dataclass
 class _Kept:
-    """An object. below: its family and the id of the object that it is below, such as `conversations/items conv_1`."""
+    """An object. below: its family and the id of the object that it is below, such as `conversations/items conv_1`.
+
+    later: what it is from the moment later_at on (Unix seconds).
+    """
 
     body: dict[str, Any]
     below: str
     content: bytes = b""
     type: str = "application/octet-stream"
+    later: dict[str, Any] = field(default_factory=dict)
+    later_at: float = 0.0
+
+    def now(self) -> _Kept:
+        """The same as it is by now: what goes on in the background may have ended."""
+        if self.later and unix_seconds() >= self.later_at and self.body.get("status") in ("queued", "in_progress"):
+            self.body, self.later = self.later, {}
+        return self
 
 
 @dataclass
@@ -74,6 +85,12 @@ class ObjectStore:
     def keep(self, family: str, body: dict[str, Any]) -> None:
         """Keep what was generated, such as a response."""
         self._add(_Kept(body, family))
+
+    def keep_in_background(self, body: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Keep a response that is queued, and in so many seconds is as given; returns what it is until then."""
+        queued = {**body, "status": "queued", "output": [], "usage": None, "completed_at": None, "background": True}
+        kept = _Kept(queued, "responses", later={**body, "background": True}, later_at=unix_seconds() + seconds)
+        return self._add(kept)
 
     def place_of(self, path: str) -> list[str] | None:
         """The segments of a path of one of the families; None for another's."""
@@ -124,7 +141,7 @@ class ObjectStore:
         kept = self.kept.get(key)
         if kept is None:
             raise Refused(404, f"No such object: {id_}", code="not_found")
-        return kept
+        return kept.now()
 
     def _add(self, kept: _Kept) -> dict[str, Any]:
         self.kept[_key(kept.body["id"], kept.below)] = kept

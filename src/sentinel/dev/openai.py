@@ -70,6 +70,8 @@ DEFAULT_MODELS = (
     *media.MODELS,
 )
 
+_BACKGROUND_SECONDS = 0.5
+"""So long a response in the background takes, and as long as its directive has it wait."""
 _MAX_CALLS = 20_000  # Enough for any test to look back; bodies of a benchmark must not fill the memory.
 _MAX_RESPONSES = 1_000  # Remembered, for those that go on from them.
 _MAX_BILLED = 1_000_000  # Far above the requests of a kill campaign.
@@ -186,26 +188,33 @@ class OpenAISimulator:
             return
         earlier = self._earlier(body, kept or {}) if exchange.path == RESPONSES else []
         job = _job(exchange, body, directive, earlier)
-        self._keep(job, body)
+        whole = self._keep(job, body)
         keeps = kept if body.get("store") is False else self._responses
         if isinstance(job.form, ResponseEnvelope) and keeps is not None:
             keeps[job.form.id] = [*earlier, *messages_of(body), _said(job.replies[0])]
             if len(keeps) > _MAX_RESPONSES:
                 del keeps[next(iter(keeps))]
         self.billed.append(job.bill)
+        if whole is not None and body.get("background") and not body.get("stream"):
+            job.usage()
+            job.bill.state = "complete"
+            seconds = _BACKGROUND_SECONDS + directive.delay * len(job.replies[0].pieces)
+            await exchange.answer_json(200, self.objects.keep_in_background(whole, seconds), _headers())
+            return
         await generate(exchange, job)
 
-    def _keep(self, job: Job, body: dict[str, Any]) -> None:
+    def _keep(self, job: Job, body: dict[str, Any]) -> dict[str, Any] | None:
         """Keep what OpenAI keeps: a response unless it was told not to, a chat completion if it was told to."""
         is_response, store = isinstance(job.form, ResponseEnvelope), body.get("store")
         if store is False or not (is_response or store is True):
-            return
+            return None
         usage = job.form.usage(job.bill.prompt_tokens, sum(reply.tokens for reply in job.replies))
-        whole = msgspec.json.decode(job.form.whole(job.replies, usage))
+        whole: dict[str, Any] = msgspec.json.decode(job.form.whole(job.replies, usage))
         self.objects.keep("responses" if is_response else "chat/completions", whole)
         for number, item in enumerate(messages_of(body) if is_response else ()):
             kept = {"id": f"msg_{number}{whole['id'][5:]}", "type": "message", **item}
             self.objects.keep(f"responses/input_items {whole['id']}", kept)
+        return whole
 
     async def _message(self, exchange: Exchange) -> None:
         body, directive = messages.read(exchange, self.models)

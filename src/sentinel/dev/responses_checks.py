@@ -65,7 +65,9 @@ def check_response(body: dict[str, Any]) -> None:
     _check_max(body.get("max_output_tokens"))
     _check_tools(body)
     _check_format(body)
-    for name in ("background", "conversation", "prompt"):
+    if body.get("background") and body.get("store") is False:
+        raise Refused(400, "Background mode needs 'store'.", param="store", code="invalid_value")
+    for name in ("conversation", "prompt"):
         if body.get(name):
             raise Refused(400, f"The simulator knows no '{name}'.", param=name, code="unsupported_parameter")
 

@@ -89,6 +89,13 @@ _TOLD_ELSEWHERE: Final = ("responses", "chat", "batches", "messages", "evals")
 """Families whose answers repeat what was billed when it was generated; only what they create is billed."""
 
 
+_JOBS: Final = {
+    **dict.fromkeys(("responses/{}", "responses/{}/cancel"), "responses"),
+    **dict.fromkeys(("batches", "batches/{}", "batches/{}/cancel"), "batches"),
+}
+"""The kinds of jobs (endpoints/jobs.py) by the forms of the paths that tell of one."""
+
+
 class _Node(Struct):
     """A place in the tree of paths. id: below an id; kind: of that. is_object: it is one of that kind itself."""
 
@@ -110,6 +117,11 @@ class ObjectPath(Struct, frozen=True):
     ids: tuple[Reference, ...]
     kind: str
     deletes: str | None
+
+    @property
+    def job_kind(self) -> str:
+        """The kind of job that it is about, "" where it is about none: a batch that is made, or either that is seen."""
+        return _JOBS.get(self.form, "")
 
     @property
     def bills_usage(self) -> bool:

@@ -108,6 +108,13 @@ class JobFollower:
                     return False
             await pause(_AGAIN_SECONDS)
 
+    async def is_followed(self, user: str, id_: str) -> bool:
+        """Whether this is a job of the user's that is not billed yet; no while Redis is away."""
+        try:
+            return await self._jobs.find(user, id_) is not None
+        except RedisUnavailable:
+            return False
+
     async def saw(self, user: str, kind: str, body: bytes) -> None:
         """This is about to be told to a client of an object of this user: bill it if it is a job that has ended.
 

@@ -19,7 +19,7 @@ def demand_followers(exchange: ExchangeState) -> None:
     """Nothing may be begun that nobody could follow. Raises ServiceUnavailable."""
     if exchange.verdict.degraded:
         raise ServiceUnavailable(
-            "Responses in the background cannot be followed at the moment. Please try again later, or use 'stream'.",
+            "What goes on in the background cannot be followed at the moment. Please try again later.",
             retry_after_seconds=5,
         )
 
@@ -34,6 +34,18 @@ async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStre
     if await _follow(exchange, kind, progress_of_stream(kind, await stream.peek())):
         assert exchange.context.user is not None
         await exchange.deps.ownership.record(exchange.context.user.id, exchange.created)
+
+
+async def follow_batch(exchange: ExchangeState, kind: str, body: bytes) -> None:
+    """Follow the batch that an answer has made: its request is billed at once, all else when it ends (ADR 0016)."""
+    progress = progress_of(kind, body)
+    if progress is None or progress.is_over:
+        return
+    of, started_ms = exchange.reservation, exchange.verdict.now_ms
+    name = f"{of.id}.job"
+    job = Job(progress.id, kind, name, of.user, of.email, progress.model, 0, 0, started_ms, is_held=False)
+    if not await exchange.deps.follower.begin(job):
+        log.error("a batch cannot be followed: what it costs is not billed", request_id=exchange.context.id)
 
 
 async def _follow(exchange: ExchangeState, kind: str, progress: Progress | None) -> bool:

@@ -6,6 +6,7 @@ answers are held, up to `MOST_HELD_BYTES`. The last piece of all others waits un
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -26,11 +27,12 @@ from sentinel.endpoints.objects import (
     told_in_events,
     usage_in,
 )
-from sentinel.error import AppError, ServiceUnavailable, UpstreamError
+from sentinel.error import AppError, RedisUnavailable, ServiceUnavailable, UpstreamError
 from sentinel.limits.policy import Cost
 from sentinel.proxy import headers as passing
 from sentinel.proxy.billing import Spent
 from sentinel.proxy.forwarding import room_of
+from sentinel.proxy.jobs import follow_batch
 from sentinel.proxy.provider import PassedStream
 from sentinel.proxy.redaction import StreamRedactor
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
@@ -91,7 +93,7 @@ class PassedAnswer:
             if method == "DELETE" and self._about.deletes is not None:
                 await exchange.deps.ownership.forget(self._about.deletes)
         is_list = method == "GET" and not is_below_own and not exchange.deps.ownership.is_shared(self._about.kind)
-        tells = self._creates or is_list or bool(created_beside(self._about))
+        tells = self._creates or is_list or bool(created_beside(self._about)) or await self._asks_for_job()
         has_told = 200 <= answer.status < 300 and answer.status != 204
         is_json = type_ == b"application/json" or type_.endswith(b"+json")
         # A part of a list can be looked through by nobody.
@@ -133,15 +135,29 @@ class PassedAnswer:
         return answer.redactor.plain(b"".join(pieces)), True
 
     async def _note(self, body: bytes) -> None:
-        """Record what an answer has created, and note what it has cost.
-
-        Here an object is seen as its provider has it: also the response or the batch that goes on in the background,
-        whenever its user asks for it (`told["id"]`, `told["status"]`, `told["usage"]`).
-        """
+        """Record what an answer has created, and note what it has cost, or a job: what goes on after it."""
         told = await self._aside(body, parse, body)
+        if self._about.job_kind:
+            await self._note_job(body)
         if self._creates and self._about.bills_usage:
             self._bill(usage_in(told))
         await self._record(created_in(self._about, told, creates=self._creates))
+
+    async def _asks_for_job(self) -> bool:
+        """Whether the answer may tell of the end of a job that is followed."""
+        exchange, about = self._exchange, self._about
+        if not about.job_kind or not about.ids:
+            return False
+        return await exchange.deps.follower.is_followed(exchange.reservation.user, about.ids[0].id)
+
+    async def _note_job(self, body: bytes) -> None:
+        """A job that has begun is followed from now on; one that has ended is billed before its client hears of it."""
+        exchange = self._exchange
+        if not self._about.ids and self._creates:
+            await follow_batch(exchange, self._about.job_kind, body)
+            return
+        with contextlib.suppress(RedisUnavailable):
+            await exchange.deps.follower.saw(exchange.reservation.user, self._about.job_kind, body)
 
     async def _record(self, created: Collection[Created]) -> None:
         exchange = self._exchange

@@ -31,6 +31,7 @@ from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.client import ClientGone, ClientSide
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.forwarding import room_of
+from sentinel.proxy.jobs import demand_followers
 from sentinel.proxy.logging import RequestContext, secrets_of
 from sentinel.proxy.passed_answer import PassedAnswer
 from sentinel.proxy.passed_body import TakenBody
@@ -115,6 +116,8 @@ class Passthrough(Exchange):
             client.watch(deps.tasks)
         if client.gone:
             raise ClientGone
+        if self.about.job_kind and context.method == "POST" and not self.about.ids:
+            demand_followers(self)
         context.forwarded = monotonic()
         if body.asked.input_file and self.about.form == "batches":
             provider = deps.registry.targets(FORMAT, context.model)[0].provider

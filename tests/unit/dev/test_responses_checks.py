@@ -40,7 +40,7 @@ def user(*parts: Any) -> dict[str, Any]:
         ({"input": "a", "store": 1}, "store", "invalid_type"),
         ({"input": "a", "instructions": 1}, "instructions", "invalid_type"),
         ({"input": "a", "metadata": 1}, "metadata", "invalid_type"),
-        ({"input": "a", "background": True}, "background", "unsupported_parameter"),
+        ({"input": "a", "background": True, "store": False}, "store", "invalid_value"),
         ({"input": "a", "tools": 1}, "tools", "invalid_type"),
         ({"input": "a", "tools": [1]}, "tools[0]", "invalid_type"),
         ({"input": "a", "tools": [{}]}, "tools[0].type", "missing_required_parameter"),

@@ -99,3 +99,22 @@ def test_whose_usage_is_billed(path: str, bills: bool) -> None:
 def test_how_long_records_last() -> None:
     """As long as the object can."""
     assert (lifetime("responses"), lifetime("files"), lifetime("widgets")) == (RESPONSE_SECONDS, None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("responses/resp_1", "responses"),
+        ("responses/resp_1/cancel", "responses"),
+        ("batches", "batches"),
+        ("batches/batch_1", "batches"),
+        ("batches/batch_1/cancel", "batches"),
+        ("responses/resp_1/input_items", ""),
+        ("files/file_1", ""),
+    ],
+)
+def test_what_tells_of_a_job(path: str, kind: str) -> None:
+    """A batch that is made, and either kind where it is seen."""
+    about = object_path_of(path.split("/"))
+    assert about is not None
+    assert about.job_kind == kind
