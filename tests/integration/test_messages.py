@@ -285,7 +285,7 @@ def test_a_maximum_is_required(sentinel: SentinelProcess, token: str) -> None:
     ("method", "path", "status", "kind"),
     [
         ("GET", PATH, 405, "invalid_request_error"),
-        ("POST", f"{PATH}/batches", 404, "not_found_error"),
+        ("POST", f"{PATH}/a%25b", 404, "not_found_error"),
         ("POST", f"/v1{PATH}/?beta=true", 400, "invalid_request_error"),
     ],
 )

@@ -66,7 +66,7 @@ def test_granian_serves_errors_and_operators(stack: Stack, sentinel: SentinelPro
     _, token = stack.user("granian2@corp.test")
     assert post(sentinel, None, chat()).is_error(401, "missing_api_key")
     assert post(sentinel, token, b"{").is_error(400, "invalid_json")
-    assert send(sentinel, "GET", "/v1/nope", token).is_error(404, "unknown_url")
+    assert send(sentinel, "GET", "/v1/organization", token).is_error(404, "unknown_url")
     assert post(sentinel, token, chat("word " * 300_000)).status == 200
     for coding, encode in ENCODERS.values():
         assert post(sentinel, token, encode(json.dumps(chat()).encode()), Content_Encoding=coding).status == 200

@@ -33,9 +33,11 @@ _WRITES_STREAM, _READS_STREAM = ("*", "field", "value"), ("-", "+", "COUNT", "1"
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("DEL",): (),
     ("EVALSHA",): (_NO_SCRIPT, "0"),
+    ("EXPIRE",): ("1000",),
     ("FCALL",): (_NO_FUNCTION, "0"),
     ("FUNCTION", "LOAD"): ("nothing",),
     ("GET",): (),
+    ("GETEX",): (),
     ("HDEL",): ("field",),
     ("HEXISTS",): ("field",),
     ("HGET",): ("field",),
@@ -62,11 +64,13 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("XREVRANGE",): ("+", "-", "COUNT", "1"),
     ("ZADD",): ("1", "member"),
     ("ZCARD",): (),
+    ("ZINCRBY",): ("1", "member"),
     ("ZPOPMIN",): (),
     ("ZRANGE",): ("0", "0"),
     ("ZRANGEBYSCORE",): ("0", "0"),
     ("ZREM",): ("member",),
     ("ZREMRANGEBYSCORE",): ("0", "0"),
+    ("ZSCORE",): ("member",),
 }
 """Every command that we or our scripts use, with arguments that its key is put before. Each is tried: Redis looks at
 whether it lets us before it looks at the type of the key. SUBSCRIBE is redis-py's."""
