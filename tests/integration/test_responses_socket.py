@@ -286,7 +286,8 @@ class TestBackPressure:
     async def test_a_slow_reader_holds_up_the_provider(self, stack: Stack, sentinel: SentinelProcess) -> None:
         """What is in memory stays bounded; once it reads on it gets all."""
         _, token = stack.user("socket-slow@corp.test")
-        tokens = 60_000
+        # Of 200 bytes each: the kernel holds up to 12 MB of them on the two ways.
+        tokens = 150_000
         async with talk(sentinel, token, max_queue=1) as one:
             await one.create(f"Write [[tokens={tokens}]]")
             await one.hear()

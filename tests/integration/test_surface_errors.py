@@ -358,10 +358,10 @@ def test_an_unknown_url_elsewhere_needs_no_token(sentinel: SentinelProcess, path
 
 
 def test_a_long_unknown_url_is_not_echoed_in_full(sentinel: SentinelProcess) -> None:
-    """A path of 30 KB gives a short 404."""
+    """A path of 30 KB gives a short 404, which names the routes that there are."""
     answer = send(sentinel, "GET", "/" + "a" * 30_000)
     assert answer.is_error(404, "unknown_url")
-    assert len(answer.body) < 1000
+    assert len(answer.body) < 2000
 
 
 @pytest.mark.parametrize("host", ["[", "", "]:x", "h:99999999"])
