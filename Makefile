@@ -23,7 +23,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test coverage check format bench soak clients lock clean
+.PHONY: help install run test coverage check format openapi bench soak clients lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ check: $(INSTALLED) ## Lint, formatting, types (tests and bench, too), direction
 format: $(INSTALLED) ## Put the code into its standard form
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+openapi: $(INSTALLED) ## Write docs/openapi.yaml anew as the JSON that is served
+	@$(BIN)/python -c 'import json, yaml; print(json.dumps(yaml.safe_load(open("docs/openapi.yaml"))))' \
+	    > src/sentinel/routes/openapi.json
 
 # nginx and wrk are the yardstick and the load. nginx hides in /usr/sbin, which a user's PATH may lack.
 bench: export PATH := $(PATH):/usr/sbin

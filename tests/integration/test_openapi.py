@@ -1,4 +1,4 @@
-"""docs/openapi.yaml against a running Sentinel.
+"""docs/openapi.yaml, served by `routes/openapi.py`, against a running Sentinel.
 
 Schemathesis sends what the page allows and what it forbids, and holds the answers against it.
 """

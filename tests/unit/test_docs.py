@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from sentinel.cache import keys
 from sentinel.config import Settings
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
+from sentinel.routes import openapi
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest
 from sentinel.tokens import media_request, request
@@ -77,6 +79,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of every page names a file that is there."""
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_openapi_page_is_what_is_served() -> None:
+    """After a change of the page: `make openapi`."""
+    assert json.loads(openapi.document()) == OPENAPI
 
 
 def test_the_openapi_page_has_every_route() -> None:

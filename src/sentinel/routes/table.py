@@ -51,7 +51,7 @@ from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.headers import EXPOSED, by_name, lines_of
 from sentinel.proxy.logging import RequestContext, new_request_id, secrets_of
 from sentinel.proxy.passthrough import Passthrough
-from sentinel.routes import gemini, operations, passthrough, quota, sockets
+from sentinel.routes import gemini, openapi, operations, passthrough, quota, sockets
 from sentinel.routes.state import AppState
 
 log = structlog.get_logger()
@@ -90,6 +90,7 @@ def rest(state: AppState) -> Starlette:
             Route("/health/ready", operations.ready, methods=["GET"]),
             Route("/health/live", operations.live, methods=["GET"]),
             Route("/metrics", operations.metrics, methods=["GET"]),
+            Route("/openapi.json", openapi.openapi, methods=["GET"]),
             Route("/admin/users/{user:path}/refresh", operations.refresh_user, methods=["POST"]),
             *(Route(path, operations.here, methods=["HEAD"]) for path in ("/", "/api/hello")),
             Route("/admin/objects/{object:path}/owner", operations.object_owner, methods=["GET", "POST"]),
