@@ -7,6 +7,8 @@ A call waits at most `deadline_seconds`. A connection that misses them is droppe
 calls fail at once: that is the breaker. Every failure is a RedisUnavailable; whether the call was carried out is then
 unknown.
 
+Long because a call, its deadline and the loss of its connection are one state.
+
 What Redis says in an error may hold keys, and these names: only its kind goes beyond this file (`diagnosis.plain`).
 """
 

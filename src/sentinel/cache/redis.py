@@ -1,7 +1,8 @@
 """The connection to Redis: a single server, the master behind Redis Sentinel, or a cluster.
 
 Scripts and single commands go over the multiplexed connections of `connection.py`; redis-py (`client`) listens to
-channels, finds the master behind Redis Sentinel, and serves operators.
+channels, finds the master behind Redis Sentinel, and serves operators. Long for it has all three kinds of store, which
+share what a call is.
 """
 
 from __future__ import annotations

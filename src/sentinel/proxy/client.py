@@ -1,4 +1,7 @@
-"""The client's side of one request: its body, its answer, and whether it is still there."""
+"""The client's side of one request: its body, its answer, and whether it is still there.
+
+Long because it does so twice: over a connection of our own server, and in ASGI, for any other.
+"""
 
 from __future__ import annotations
 

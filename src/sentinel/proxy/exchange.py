@@ -76,19 +76,26 @@ class Exchange(ExchangeState):
                 await self._record_created()
             if (rest := complete()) is not None:
                 await rest
-        except AppError as error:
-            await self._fail(error)
-        except ClientGone:
-            # protocol.py has noted what was wrong with a body that it has refused.
-            context.outcome = "client_gone" if context.error_code is None else "refused"
-        except asyncio.CancelledError:
-            await self._cancelled()
-        except Exception:
-            log.exception("request failed", request_id=context.id)
-            await self._fail(InternalError("The server had an error while processing your request."))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (nobody above would answer)
+            await self._ended_by(error)
         finally:
             self._release()
             deps.on_end(context)
+
+    async def _ended_by(self, error: BaseException) -> None:
+        """Whatever was raised ends here, with an answer for a client that is still there."""
+        context = self.context
+        match error:
+            case AppError():
+                await self._fail(error)
+            case ClientGone():
+                # protocol.py has noted what was wrong with a body that it has refused.
+                context.outcome = "client_gone" if context.error_code is None else "refused"
+            case asyncio.CancelledError():
+                await self._cancelled()
+            case _:
+                log.error("request failed", request_id=context.id, exc_info=error)
+                await self._fail(InternalError("The server had an error while processing your request."))
 
     async def _resolve(self) -> None:
         """What is named must be the caller's, and may be input that is not seen; a tier becomes a model.

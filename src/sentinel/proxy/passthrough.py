@@ -20,7 +20,7 @@ from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.endpoints.families import ObjectPath
 from sentinel.endpoints.objects import in_query, query_without_credentials
-from sentinel.error import AppError, InternalError, UpstreamError
+from sentinel.error import AppError, UpstreamError
 from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import auth
 from sentinel.proxy import headers as passing
@@ -94,15 +94,8 @@ class Passthrough(Exchange):
             client.unwatch()
             if (rest := complete()) is not None:
                 await rest
-        except AppError as error:
-            await self._fail(error)
-        except ClientGone:
-            context.outcome = "client_gone" if context.error_code is None else "refused"
-        except asyncio.CancelledError:
-            await self._cancelled()
-        except Exception:
-            log.exception("request failed", request_id=context.id)
-            await self._fail(InternalError("The server had an error while processing your request."))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (nobody above would answer)
+            await self._ended_by(error)
         finally:
             self._release()
             deps.on_end(context)

@@ -2,6 +2,7 @@
 
 A request has two states, of its body and of its answer; `BODY_CHANGES` and `ANSWER_CHANGES` are all transitions that
 there are. One thing more is known: whether the connection serves another request afterwards (`keep_alive`).
+Long because it speaks ASGI as well as what our own client side calls (`proxy/client.py`).
 """
 
 from __future__ import annotations
