@@ -1,6 +1,6 @@
 """What a request goes on from is input that nobody sees here: it is reserved by what was billed before.
 
-About: `cache/contexts.py`.
+About: `cache/contexts.py`, `proxy/objects.py`.
 """
 
 from __future__ import annotations

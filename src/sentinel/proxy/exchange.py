@@ -25,6 +25,7 @@ from sentinel.proxy import headers as passing
 from sentinel.proxy.admission import reserve
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.forwarding import forward
+from sentinel.proxy.objects import check_references, record_created
 from sentinel.proxy.provider import ProviderAnswer
 from sentinel.proxy.receive import parse, parse_large, receive
 from sentinel.proxy.state import ExchangeState
@@ -55,8 +56,10 @@ class Exchange(ExchangeState):
             self.body = await receive(self) if small is None else small
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
-            if self.references or self.endpoint.chooses_model:
-                await self._resolve()
+            if self.endpoint.chooses_model:
+                await choose(self)
+            if self.references:
+                await check_references(self)
             bound = self.bound = self.endpoint.bound(request)
             input_tokens = 0 if self.endpoint.is_free else context.counted_input
             self.reservation = reservation.of(context.id, user, request.model, input_tokens, bound, deps.estimator)
@@ -97,29 +100,9 @@ class Exchange(ExchangeState):
                 log.error("request failed", request_id=context.id, exc_info=error)
                 await self._fail(InternalError("The server had an error while processing your request."))
 
-    async def _resolve(self) -> None:
-        """What is named must be the caller's, and may be input that is not seen; a tier becomes a model.
-
-        Raises NotFound, InvalidType, ServiceUnavailable.
-        """
-        assert self.context.user is not None
-        if self.endpoint.chooses_model:
-            await choose(self)
-        await self.deps.ownership.check(self.context.user.id, self.references)
-        if contexts := self._contexts():
-            self.context.counted_input += await self.deps.contexts.tokens(contexts)
-
-    def _contexts(self) -> list[str]:
-        return [reference.id for reference in self.references if reference.is_context]
-
     async def _record_created(self) -> None:
-        """Whose that is which the answer has created, and what it will bring to the requests that go on from it."""
-        assert self.context.user is not None
-        await self.deps.ownership.record(self.context.user.id, self.created)
-        if self.job is None:
-            conversations = [each.id for each in self.references if each.is_context and each.kind == "conversations"]
-            _, prompt, completion = self.spent.cost
-            await self.deps.contexts.note([self.created[0], *conversations], prompt + completion)
+        """What the answer has made is written down before the last of it leaves."""
+        await record_created(self)
 
     def _abandon(self) -> None:
         """What was sent on for a client that left is charged with its input, unless the provider has refused it."""
