@@ -29,6 +29,7 @@ class Metrics:
     """The metrics of one process. multiprocess: the values of all workers are summed when read."""
 
     def __init__(self, *, multiprocess: bool = False) -> None:
+        # Longer than a function should be: a list of metrics.
         # Another server than ours may run several workers without the folder; each then tells of itself.
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # noqa: TID251 (where prometheus-client has its files)
         self._folder = Path(folder) if multiprocess and folder else None

@@ -56,13 +56,11 @@ class Exchange(ExchangeState):
             self.body = await receive(self) if small is None else small
             # What is wrong with a request has cost nothing so far; a reservation must know the input.
             request = self.request = await parse_large(self) if is_large(len(self.body)) else parse(self)
-            if self.endpoint.chooses_model:
-                await choose(self)
-            if self.references:
-                await check_references(self)
+            if self.references or self.endpoint.chooses_model:
+                await self._resolve()
             bound = self.bound = self.endpoint.bound(request)
-            input_tokens = 0 if self.endpoint.is_free else context.counted_input
-            self.reservation = reservation.of(context.id, user, request.model, input_tokens, bound, deps.estimator)
+            counted = 0 if self.endpoint.is_free else context.counted_input
+            self.reservation = reservation.of(context.id, user, request.model, counted, bound, deps.estimator)
             self.verdict = await reserve(self, self.reservation)
             try:
                 answer = await forward(self)
@@ -99,6 +97,12 @@ class Exchange(ExchangeState):
             case _:
                 log.error("request failed", request_id=context.id, exc_info=error)
                 await self._fail(InternalError("The server had an error while processing your request."))
+
+    async def _resolve(self) -> None:
+        """A tier becomes a model; what is named must be the caller's. Raises InvalidType, NotFound, ServiceUnavailable."""
+        if self.endpoint.chooses_model:
+            await choose(self)
+        await check_references(self)
 
     async def _record_created(self) -> None:
         """What the answer has made is written down before the last of it leaves."""

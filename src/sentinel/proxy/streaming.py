@@ -9,6 +9,7 @@ from sentinel.clock import monotonic
 from sentinel.proxy import billing, jobs, outcome, reservation
 from sentinel.proxy import headers as passing
 from sentinel.proxy.binary import relay_binary
+from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
 from sentinel.proxy.relay import MOST_DRAINS, Relay, drain_seconds
 from sentinel.proxy.state import ExchangeState
@@ -27,17 +28,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     if kind := exchange.endpoint.job_kind(exchange.request):
         await jobs.follow_stream(exchange, kind, stream)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
-    exchange.answer_claim = deps.answers.claim()
-    relay = exchange.relay = Relay(
-        client,
-        meter,
-        deps.leases,
-        exchange.lease,
-        deps.threads,
-        exchange.answer_claim,
-        # Also where the provider was told a maximum: not all know the field.
-        is_limited=exchange.verdict.output_is_limited and bound.shows_its_cost,
-    )
+    relay = exchange.relay = _relay(exchange, meter)
     exchange.lease.delivered = relay.delivered
     context.status = 200
     try:
@@ -60,6 +51,14 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
     if context.outcome == "ok" and (is_open or exchange.spent.cost.output < exchange.verdict.granted_output):
         reservation.learn(deps.estimator, exchange.reservation, bound, exchange.spent)
     return partial(_complete, exchange, relay, stream)
+
+
+def _relay(exchange: ExchangeState, meter: StreamMeter) -> Relay:
+    deps = exchange.deps
+    claim = exchange.answer_claim = deps.answers.claim()
+    # Also where the provider was told a maximum: not all know the field.
+    is_limited = exchange.verdict.output_is_limited and exchange.bound.shows_its_cost
+    return Relay(exchange.client, meter, deps.leases, exchange.lease, deps.threads, claim, is_limited=is_limited)
 
 
 async def _drain(exchange: ExchangeState, relay: Relay, stream: ProviderStream) -> None:

@@ -56,6 +56,7 @@ class Outbox:
         timings: Timings | None = None,
         name: str | None = None,
     ) -> None:
+        # Longer than a function should be: a list, of parts made from those above them.
         timings = timings or Timings()
         self._timings = timings
         self._store = ledger.store
