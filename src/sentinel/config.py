@@ -26,8 +26,14 @@ from sentinel.setting_checks import KUBERNETES_PORT, is_example_host, is_placeho
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
 
-OBJECT_KINDS = frozenset(("containers", "conversations", "files", "responses", "vector_stores"))
-"""What users create at a provider, by the family of paths that it belongs to."""
+OBJECT_KINDS = frozenset(
+    (
+        *("agents", "assistants", "batches", "chat_completions", "containers", "conversations", "environments"),
+        *("evals", "files", "fine_tuning", "models", "responses", "skills", "threads", "uploads", "vaults"),
+        *("vector_stores", "videos", "voices"),
+    )
+)
+"""What users create at a provider and may have in common, by the family of paths that it belongs to."""
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(?P<limit>\d{1,15})/(?P<count>\d{1,6})(?P<unit>[smhd])")

@@ -86,6 +86,23 @@ def test_the_openapi_page_is_what_is_served() -> None:
     assert json.loads(openapi.document()) == OPENAPI
 
 
+def test_the_openapi_page_says_what_is_meant() -> None:
+    """A comma in a text without quotes ends it, and begins a key."""
+    odd: list[str] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            odd.extend(key for key, each in value.items() if each is None and " " in str(key))
+            for each in value.values():
+                look(each)
+        elif isinstance(value, list):
+            for each in value:
+                look(each)
+
+    look(OPENAPI)
+    assert odd == []
+
+
 def test_the_openapi_page_has_every_route() -> None:
     """Paths and methods, whatever their parameters are called."""
     routes = [route for route in rest(cast("AppState", None)).routes if isinstance(route, Route)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sentinel.config import OBJECT_KINDS
 from sentinel.endpoints.families import RESPONSE_SECONDS, ObjectPath, lifetime, object_path_of
 
 
@@ -99,6 +100,14 @@ def test_whose_usage_is_billed(path: str, bills: bool) -> None:
 def test_how_long_records_last() -> None:
     """As long as the object can."""
     assert (lifetime("responses"), lifetime("files"), lifetime("widgets")) == (RESPONSE_SECONDS, None, None)
+
+
+@pytest.mark.parametrize("kind", sorted(OBJECT_KINDS))
+def test_what_may_be_common_property_is_a_kind(kind: str) -> None:
+    """Of an object that some path is about (SHARED_OBJECTS)."""
+    paths = (kind, kind.replace("_", "/"), f"audio/{kind}", f"{kind.replace('_', '/')}/jobs", f"agents/{kind}")
+    abouts = [object_path_of([*path.split("/"), "id_1"]) for path in paths]
+    assert kind in {about.kind for about in abouts if about is not None and about.is_known}
 
 
 @pytest.mark.parametrize(
