@@ -71,10 +71,22 @@ def hostile() -> dict[str, bytes]:
     return {name: body.replace(b", ", b",").replace(b": ", b":") for name, body in bodies.items()}
 
 
-def http_request(port: int, number: int, body: bytes) -> bytes:
+CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+
+
+def stream(path: str) -> bytes:
+    """The body of a request for a stream in the format of this path."""
+    if path == RESPONSES:
+        return json.dumps({"model": MODEL, "input": QUESTION, "temperature": 0.2, "stream": True}).encode()
+    if path == MESSAGES:
+        return _chat([{"role": "user", "content": QUESTION}], stream=True, max_tokens=4096)
+    return chat(stream=True)
+
+
+def http_request(port: int, number: int, body: bytes, path: str = CHAT) -> bytes:
     """A whole HTTP request of a user, as the official SDK sends it in essence."""
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token(number)}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token(number)}\r\n"
         f"Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: OpenAI/Python 1.99.0\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )

@@ -126,7 +126,21 @@ def _streams(data: Data) -> list[Row]:
             budget="<= 64 KiB",
             holds=ours["kib_per_stream"] <= 64,
         ),
+        *(_format(data["formats"], name, at) for name in ("responses", "messages")),
     ]
+
+
+def _format(data: Data, name: str, at: str) -> Row:
+    """A chunk of another format beside one of chat, which stands where nginx does otherwise."""
+    ratio = data["ratio"][name]
+    return Row(
+        f"CPU of a chunk of {name} beside one of chat, {at}",
+        _us(data["cpu_us"]["chat"]),
+        _us(data["cpu_us"][name]),
+        f"{ratio:.2f}",
+        "<= 1.2",
+        ratio <= 1.2,
+    )
 
 
 def _prompts(data: Data) -> list[Row]:

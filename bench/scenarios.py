@@ -123,12 +123,24 @@ def streams(plan: Plan, count: int, per_second: float) -> Data:
         with stand.stream_subjects(provider) as subjects:
             for subject in subjects:
                 result[subject.name] = _streamed(stand, subject, count, plan.seconds)
+            result["formats"] = _formats(stand, subjects[-1], count, plan)
     result["ratio"] = result["sentinel"]["cpu_us"] / result["nginx"]["cpu_us"]
     return result
 
 
-def _streamed(stand: Rig, subject: Subject, count: int, seconds: float) -> Data:
-    stream_client.run(subject.port, 32, 1.0)
+def _formats(stand: Rig, sentinel: Subject, count: int, plan: Plan) -> Data:
+    """CPU per chunk of each format that streams, in turns, in microseconds; and their ratios to chat's."""
+    paths = {"chat": messages.CHAT, "responses": messages.RESPONSES, "messages": messages.MESSAGES}
+    rounds: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(plan.rounds):
+        for name, path in paths.items():
+            rounds[name].append(_streamed(stand, sentinel, count, plan.seconds, path)["cpu_us"])
+    cpu = {name: median(each) for name, each in rounds.items()}
+    return {"cpu_us": cpu, "ratio": {name: cpu[name] / cpu["chat"] for name in paths}}
+
+
+def _streamed(stand: Rig, subject: Subject, count: int, seconds: float, path: str = messages.CHAT) -> Data:
+    stream_client.run(subject.port, 32, 1.0, path=path)
     memory_before = subject.process.memory_bytes()
     cpu: list[float] = []
     store: list[float] = []
@@ -139,7 +151,7 @@ def _streamed(stand: Rig, subject: Subject, count: int, seconds: float) -> Data:
         store.append(cpu_seconds_of(stand.store.pid))
         memory.append(subject.process.memory_bytes())
 
-    seen = stream_client.run(subject.port, count, seconds, look)
+    seen = stream_client.run(subject.port, count, seconds, look, path)
     return {
         **asdict(seen),
         "per_second": seen.chunks / seen.seconds,

@@ -34,7 +34,8 @@ class Streamed:
 class _Seen:
     """The chunks of all streams. A stamp that is cut in two by a read is counted, but not timed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, without_stamps: bool) -> None:
+        self._without_stamps = without_stamps
         self.open = 0
         self.ended = 0
         self.refusal = b""
@@ -47,6 +48,9 @@ class _Seen:
         self.changed.set()
 
     def take(self, data: bytes) -> None:
+        if self._without_stamps:
+            self.chunks += data.count(b"\n\n")
+            return
         now_us = time.monotonic_ns() // 1000
         at = data.find(STAMP)
         while at >= 0:
@@ -97,13 +101,13 @@ class _Client(asyncio.Protocol):
         self._seen.changed.set()
 
 
-async def _open(port: int, streams: int, seen: _Seen) -> list[_Client]:
+async def _open(port: int, streams: int, seen: _Seen, path: str) -> list[_Client]:
     """Open the streams, some at once, as users in turn."""
     loop = asyncio.get_running_loop()
-    body = messages.chat(stream=True)
+    body = messages.stream(path)
     clients: list[_Client] = []
     for number in range(streams):
-        client = _Client(messages.http_request(port, number % messages.USERS, body), seen)
+        client = _Client(messages.http_request(port, number % messages.USERS, body, path), seen)
         await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
         clients.append(client)
         if len(clients) % OPEN_AT_ONCE == 0:
@@ -112,11 +116,11 @@ async def _open(port: int, streams: int, seen: _Seen) -> list[_Client]:
     return clients
 
 
-async def _measure(port: int, streams: int, seconds: float, look: Callable[[], None]) -> Streamed:
+async def _measure(port: int, streams: int, seconds: float, look: Callable[[], None], path: str) -> Streamed:
     loop = asyncio.get_running_loop()
-    seen = _Seen()
+    seen = _Seen(without_stamps=path != messages.CHAT)
     async with asyncio.timeout(OPEN_SECONDS):
-        clients = await _open(port, streams, seen)
+        clients = await _open(port, streams, seen, path)
     await asyncio.sleep(SETTLE_SECONDS)
     look()
     seen.forget()
@@ -129,9 +133,15 @@ async def _measure(port: int, streams: int, seconds: float, look: Callable[[], N
     for client in clients:
         client.transport.abort()
     await asyncio.sleep(CLOSE_SECONDS)
+    delays = delays or [0]
     return Streamed(chunks, took, quantile(delays, 0.5) / 1000, quantile(delays, 0.99) / 1000)
 
 
-def run(port: int, streams: int, seconds: float, look: Callable[[], None] = lambda: None) -> Streamed:
-    """Open the streams and count for so many seconds; `look` is called before and after. Raises if a stream ends."""
-    return uvloop.run(_measure(port, streams, seconds, look))
+def run(
+    port: int, streams: int, seconds: float, look: Callable[[], None] = lambda: None, path: str = messages.CHAT
+) -> Streamed:
+    """Open the streams and count for so many seconds; `look` is called before and after. Raises if a stream ends.
+
+    Those of another path than that of chat are not timed.
+    """
+    return uvloop.run(_measure(port, streams, seconds, look, path))

@@ -27,6 +27,25 @@ _MODELS = b'{"object":"list","data":[{"id":"%b","object":"model"}]}' % messages.
 _WORDS = [b" " + word.encode() for word in messages.ANSWER.split() if word.isalpha()]
 
 
+def _frames_of(path: str) -> list[tuple[bytes, bytes]]:
+    """The same without stamps, in the format of another path: events as large as their providers' are."""
+    frames = []
+    for number, word in enumerate(_WORDS):
+        if path == messages.RESPONSES:
+            data = (
+                b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
+                b'"item_id":"msg_0c4f1a77b2e8d9a300691f6b0c5d2881a0b1e6d3f4a5c6b7d8","output_index":0,'
+                b'"content_index":0,"delta":"%b","logprobs":[],"obfuscation":"hV3uX9sQ2LmK"}\n\n' % (number + 4, word)
+            )
+        else:
+            data = (
+                b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+                b'"delta":{"type":"text_delta","text":"%b"}}\n\n' % word
+            )
+        frames.append((b"%x\r\n%b\r\n" % (len(data), data), b""))
+    return frames
+
+
 def _frames() -> list[tuple[bytes, bytes]]:
     """What stands before and after the stamp, for each word; sizes as chunked transfer wants them."""
     frames = []
@@ -55,6 +74,7 @@ class Stream(asyncio.Protocol):
         if data.startswith(b"GET"):
             self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(_MODELS), _MODELS))
         elif data.startswith(b"POST"):
+            self.path = data[5 : data.index(b" ", 5)].decode()
             self.transport.write(_HEAD)
             self.open.add(self)
 
@@ -64,7 +84,9 @@ class Stream(asyncio.Protocol):
 
 async def _tick(per_second: float) -> None:
     """Give each open stream its chunks: the streams in turn, so many in each tick."""
-    frames, loop = _frames(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
+    formats = {path: _frames_of(path) for path in (messages.RESPONSES, messages.MESSAGES)}
+    formats[messages.CHAT] = _frames()
     turn: list[Stream] = []
     owed, before = 0.0, loop.time()
     while True:
@@ -79,9 +101,11 @@ async def _tick(per_second: float) -> None:
                 break
             stream = turn.pop()
             if stream in Stream.open:
+                frames = formats[stream.path]
                 head, tail = frames[stream.sent % len(frames)]
                 stream.sent += 1
-                stream.transport.write(b"%b%016d%b" % (head, time.monotonic_ns() // 1000, tail))
+                stamp = b"%016d" % (time.monotonic_ns() // 1000) if tail else b""
+                stream.transport.write(head + stamp + tail)
 
 
 async def main(port: int, per_second: float) -> None:
