@@ -177,3 +177,35 @@ async def test_a_response_is_its_creators(stack: Stack, sentinel: SentinelProces
     forgotten = response_of(await respond(sentinel, token, stream=stream, store=False))
     answer = await respond(sentinel, token, previous_response_id=forgotten["id"])
     assert answer.is_error(404, "not_found", param="previous_response_id")
+
+
+OTHERS = ("cntr_1", "skill_1", "ig_1", "rs_1", "ws_1")
+
+
+def shell(**environment: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "shell", "environment": environment}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (shell(type="container_reference", container_id="cntr_1"), "tools[0].environment.container_id"),
+        (
+            shell(type="container_auto", skills=[{"type": "skill_reference", "skill_id": "skill_1"}]),
+            "tools[0].environment.skills[0].skill_id",
+        ),
+        ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, "input[0].id"),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "content": None}]}, "input[0].id"),
+        ({"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]}, "input[0].id"),
+    ],
+)
+async def test_what_others_tools_have_made(
+    stack: Stack, sentinel: SentinelProcess, fields: dict[str, Any], param: str
+) -> None:
+    """A container, a skill, and items that the provider would fill in from their ids alone: nobody else's."""
+    _, token = stack.user("curious@corp.test")
+    store = open_store(stack.store.url)
+    await store.start()
+    await Ownership(OwnerRecords(store), ()).record("somebody", OTHERS)
+    await store.close()
+    assert (await respond(sentinel, token, **fields)).is_error(404, "not_found", param=param)

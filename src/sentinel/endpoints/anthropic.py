@@ -60,7 +60,7 @@ class AnthropicEndpoint(Endpoint[R]):
     """A format of Anthropic's."""
 
     format = "messages"
-    ids = ReferenceFields({"file_id": "files", "container": "containers"}, defined=("input",))
+    ids = ReferenceFields({"file_id": "files", "container": "containers", "skill_id": "skills"}, defined=("input",))
     query: ClassVar[frozenset[bytes]] = frozenset((b"beta",))
     passed_statuses: ClassVar[frozenset[int]] = frozenset((_OVERLOADED,))
 

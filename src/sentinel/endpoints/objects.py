@@ -52,11 +52,19 @@ _KINDS: Final = {
     "vault_ids": "vaults",
 }
 _KINDS_BY_TYPE: Final = {"item_reference": "responses", "stored_completion": "chat_completions"}
+RECALLED: Final = {
+    "image_generation_call": ("result",),
+    "reasoning": ("encrypted_content", "content"),
+    "file_search_call": ("results",),
+    "code_interpreter_call": ("outputs",),
+    "web_search_call": (),
+}
+"""Items of a response that OpenAI fills in from their `id`, such as an image that is to be changed once more."""
 _DEFINED: Final = ("attributes", "item_schema")
-FIELDS: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, any_id=("_id", "_ids"))
+FIELDS: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, any_id=("_id", "_ids"), recalled=RECALLED)
 """Of all families: an application that is not known to take an id somewhere may still send one there."""
 
-_IN_LINES: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED)
+_IN_LINES: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, recalled=RECALLED)
 """Of the requests in a batch, which have a `custom_id` of their own each."""
 
 _PAGE_NAMES = ("after", "before", "after_id", "before_id")
@@ -198,9 +206,15 @@ def created_beside(about: ObjectPath) -> bool:
 
 
 def created_in_response(response: dict[str, Any]) -> tuple[str, ...]:
-    """The ids of a response, its items, and what its tools have made, in the order of the answer."""
-    own = (response.get("id"),)
-    beside = (id_ for path, _ in _OF_RESPONSE for id_ in _at(response, path.split(".")))
+    """The ids of a response, its items, and what its tools have made, in the order of the answer.
+
+    Where the provider does not keep the response (`store`), containers are there all the same.
+    """
+    is_kept = response.get("store") is not False
+    own = (response.get("id"),) if is_kept else ()
+    beside = (
+        id_ for path, kind in _OF_RESPONSE if is_kept or kind == "containers" for id_ in _at(response, path.split("."))
+    )
     made = (id_ for id_, _ in _in_annotations(response))
     return tuple(dict.fromkeys(id_ for id_ in (*own, *beside, *made) if isinstance(id_, str)))
 

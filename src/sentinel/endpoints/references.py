@@ -22,6 +22,10 @@ _DEFINED_BY_APPLICATIONS: Final = frozenset(
     ("metadata", "parameters", "schema", "json_schema", "input_schema", "arguments", "response_format", "logit_bias")
 )
 _CONTEXTS: Final = frozenset(("previous_response_id", "conversation", "conversation.id"))
+_ID_BEGINS: Final[Mapping[str, str]] = {"skills": "skill_", "voices": "voice_"}
+"""Of kinds of which a provider offers some to everybody: how the ids of those begin that somebody has created."""
+_MARKS = {"reasoning": '"rs_'}
+"""Of a type that is also a word of nearly every request: how the ids of its objects begin."""
 _ASCII_ESCAPE = b"\\u00"
 """A key may hide in it: `file\\u005fid`."""
 
@@ -49,7 +53,8 @@ class ReferenceFields:
 
     A field holds an id, a list of ids, or an object with an `id`. by_type: the same for objects of a `type`, which are
     named by their own `id`. defined: fields that hold what an application defines, in this format alone. any_id: other
-    fields whose names end so may hold ids, too, of kinds that nobody knows.
+    fields whose names end so may hold ids, too, of kinds that nobody knows. recalled: types of objects of which the
+    provider puts in what it has kept under their `id`, unless they bring it along, in one of these fields.
     """
 
     def __init__(
@@ -58,12 +63,14 @@ class ReferenceFields:
         by_type: Mapping[str, str] | None = None,
         defined: Collection[str] = (),
         any_id: tuple[str, ...] = (),
+        recalled: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._fields = fields
         self._by_type = by_type or {}
+        self._recalled = recalled or {}
         self._defined = _DEFINED_BY_APPLICATIONS.union(defined)
         self._any_id = any_id
-        names = (*fields, *self._by_type, *any_id)
+        names = (*fields, *self._by_type, *any_id, *(_MARKS.get(type_, type_) for type_ in self._recalled))
         self._marks = (_ASCII_ESCAPE, *(name.encode() for name in names)) if names else ()
 
     def kind_of(self, name: str) -> str | None:
@@ -93,7 +100,7 @@ class ReferenceFields:
     def of_field(self, name: str, value: str, param: str) -> tuple[Reference, ...]:
         """What a field of a form refers to. name: what it is called, without the place that it has in others."""
         kind = self._fields.get(name)
-        return () if kind is None else (Reference(value, kind, param),)
+        return () if kind is None else (reference_to(value, kind, param),)
 
     def found_in_text(self, text: str) -> tuple[Reference, ...]:
         """The same in a text that may be JSON; nothing where it is none."""
@@ -113,35 +120,44 @@ class ReferenceFields:
                 if kind is not None:
                     yield from _named(each, kind, here)
                 elif key == "id":
-                    yield from (
-                        reference
-                        for type_ in types & self._by_type.keys()
-                        for reference in _named(each, self._by_type[type_], here)
-                    )
+                    yield from self._by_own_id(value, types, each, here)
                 if key not in self._defined:
                     yield from self._within(each, here)
         elif isinstance(value, list):
             for number, each in enumerate(value):
                 yield from self._within(each, f"{path}[{number}]")
 
+    def _by_own_id(self, pairs: _Pairs, types: set[str], id_: Any, here: str) -> Iterator[Reference]:
+        """What an object of these types names by its own `id`."""
+        for type_ in types & self._by_type.keys():
+            yield from _named(id_, self._by_type[type_], here)
+        for type_ in types & self._recalled.keys():
+            if not any(key in self._recalled[type_] and each for key, each in pairs):
+                # Another's is not found. Where nobody keeps it, it is nothing but a name.
+                yield from _named(id_, "", here)
+
 
 class _Pairs(list[tuple[str, Any]]):
     """An object, with all of its fields."""
 
 
+def reference_to(id_: str, kind: str, param: str) -> Reference:
+    """What a field of this kind names; "": of a kind that nobody knows."""
+    return Reference(id_, kind, param, is_known=bool(kind) and id_.startswith(_ID_BEGINS.get(kind, "")))
+
+
 def _named(value: Any, kind: str, path: str) -> Iterator[Reference]:
     """What a field of this kind names."""
-    is_known = bool(kind)
     if isinstance(value, str):
-        yield Reference(value, kind, path, is_known)
+        yield reference_to(value, kind, path)
     elif isinstance(value, _Pairs):
         for key, each in value:
             if key == "id" and isinstance(each, str):
-                yield Reference(each, kind, f"{path}.id", is_known)
+                yield reference_to(each, kind, f"{path}.id")
     elif isinstance(value, list):
         for number, each in enumerate(value):
-            if isinstance(each, str):
-                yield Reference(each, kind, f"{path}[{number}]", is_known)
+            if isinstance(each, str | _Pairs):
+                yield from _named(each, kind, f"{path}[{number}]")
 
 
 NO_REFERENCES = ReferenceFields({})

@@ -94,12 +94,10 @@ class ResponseCreateEndpoint(ResponsesEndpoint):
     def created(self, told: bytes) -> tuple[str, ...]:
         """As over HTTP; and a response that is not kept (`store`) may be gone on from as long as its socket is open."""
         created = super().created(told)
-        if created:
-            return created
         event = parse(data_of(told) or told)
         response = event.get("response") if isinstance(event, dict) else None
         id_ = response.get("id") if isinstance(response, dict) else None
-        return (id_,) if isinstance(id_, str) else ()
+        return (id_, *created) if isinstance(id_, str) and id_ not in created else created
 
     def render_event(self, error: AppError, meter: StreamMeter | None, request_id: str) -> bytes:
         """An error as the last event of a stream, with the status that Codex looks for."""

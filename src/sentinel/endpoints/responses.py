@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sentinel.endpoints import json_body, responses_stream
 from sentinel.endpoints.endpoint import UNCHANGED, Changes, Endpoint, OutputBound
-from sentinel.endpoints.objects import created_in_response
+from sentinel.endpoints.objects import RECALLED, created_in_response
 from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.responses_stream import ResponsesMeter
 from sentinel.endpoints.strict_json import Shape
@@ -65,8 +65,11 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
             "file_ids": "files",
             "vector_store_ids": "vector_stores",
             "container": "containers",
+            "container_id": "containers",
+            "skill_id": "skills",
         },
         {"item_reference": "responses"},
+        recalled=RECALLED,
     )
     creates = True
     route = "/v1/responses"
@@ -133,14 +136,12 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
         return "responses" if request.background else ""
 
     def created(self, told: bytes) -> tuple[str, ...]:
-        """The response and its items, where the provider keeps them (`store`)."""
+        """The response and its items, where the provider keeps them (`store`), and the containers of its tools."""
         answer = parse(data_of(told) or told)
         if not isinstance(answer, dict):
             return ()
         response = answer.get("response", answer)
-        if not isinstance(response, dict) or response.get("store") is False:
-            return ()
-        return created_in_response(response)
+        return created_in_response(response) if isinstance(response, dict) else ()
 
     def render_event(self, error: AppError, meter: StreamMeter | None, request_id: str) -> bytes:  # noqa: ARG002
         """An error as the last event of a stream."""

@@ -22,6 +22,12 @@ FIELDS = ReferenceFields(
 )
 
 
+RECALLING = ReferenceFields(
+    {"skill_id": "skills", "characters": "characters"},
+    recalled={"image_generation_call": ("result",), "reasoning": ("encrypted_content", "content")},
+)
+
+
 def found(body: Any) -> list[Reference]:
     return list(FIELDS.found_in(json.dumps(body).encode()))
 
@@ -121,3 +127,36 @@ def test_what_is_context() -> None:
     }
     assert [reference.id for reference in found(body) if reference.is_context] == ["r1", "c1"]
     assert [reference.id for reference in found({"conversation": "c1"}) if reference.is_context] == ["c1"]
+
+
+@pytest.mark.parametrize(
+    ("item", "names"),
+    [
+        ({"type": "image_generation_call", "id": "ig_1"}, True),
+        ({"type": "image_generation_call", "id": "ig_1", "result": None}, True),
+        ({"type": "image_generation_call", "id": "ig_1", "result": "aGk="}, False),
+        ({"type": "reasoning", "id": "rs_1", "summary": [{"text": "x"}], "content": []}, True),
+        ({"type": "reasoning", "id": "rs_1", "encrypted_content": "x"}, False),
+        ({"type": "reasoning", "id": "rs_1", "content": [{"text": "x"}]}, False),
+        ({"type": "message", "id": "msg_1", "content": "x"}, False),
+    ],
+)
+def test_what_a_provider_recalls(item: Any, names: bool) -> None:
+    """What comes without its content stands for what the provider has kept, and must not be another's."""
+    references = RECALLING.found_in(json.dumps({"input": [item]}).encode())
+    assert list(references) == ([Reference(item["id"], "", "input[0].id", is_known=False)] if names else [])
+
+
+def test_what_a_provider_has_for_all() -> None:
+    """A skill of the vendor's is nobody's, and no other's either."""
+    references = RECALLING.found_in(b'{"skills": [{"skill_id": "skill_1"}, {"skill_id": "pptx"}]}')
+    assert [each.is_known for each in references] == [True, False]
+
+
+def test_lists_of_objects() -> None:
+    """Each by its `id`."""
+    references = RECALLING.found_in(b'{"characters": [{"id": "c1"}, {"id": "c2", "name": "x"}]}')
+    assert [each[:3] for each in references] == [
+        ("c1", "characters", "characters[0].id"),
+        ("c2", "characters", "characters[1].id"),
+    ]

@@ -172,6 +172,7 @@ def test_it_has_streams_and_whole_answers_and_errors_of_its_own() -> None:
         (b'{"id":"resp_1","output":[{"id":"msg_1"},{"type":"x"},7,{"id":8}]}', ("resp_1", "msg_1")),
         (b'event: x\ndata: {"type":"response.completed","response":{"id":"resp_1","store":true}}\n\n', ("resp_1",)),
         (b'{"id":"resp_1","store":false,"output":[{"id":"msg_1"}]}', ()),
+        (b'{"id":"resp_1","store":false,"output":[{"id":"ci_1","container_id":"cntr_1"}]}', ("cntr_1",)),
         (b'{"id":"resp_1","output":{"id":"msg_1"}}', ("resp_1",)),
         (b'data: {"response":"resp_1"}\n\n', ()),
         (b"data: [DONE]\n\n", ()),
