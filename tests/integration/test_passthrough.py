@@ -336,9 +336,10 @@ def test_a_form_of_many_parts(provider: RawProvider, sentinel: SentinelProcess, 
 def test_an_id_in_a_form_or_a_query(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
     """As in JSON."""
     give(sentinel, "file-bos", "bo")
-    body = b"a=1&file_id=file%2Dbos"
-    headers = ["content-type: application/x-www-form-urlencoded", f"content-length: {len(body)}"]
-    assert raw(sentinel, token, "POST /v1/widgets", *headers, body=body).is_error(404, "not_found", param="file_id")
+    for body in (b"a=1&file_id=file%2Dbos", b"data%5Bfile_id%5D=file-bos"):
+        headers = ["content-type: application/x-www-form-urlencoded", f"content-length: {len(body)}"]
+        answer = raw(sentinel, token, "POST /v1/widgets", *headers, body=body)
+        assert answer.is_error(404, "not_found", param="file_id")
     for query in ("after=file-bos", "before=file-bos", "a=1;after=file-bos", "x_id=file%2dbos", "file_id=file-nobodys"):
         answer = raw(sentinel, token, f"GET /v1/widgets?{query}")
         assert (answer.status, answer.error["code"]) == (404, "not_found"), query

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sentinel.endpoints.references import Reference, ReferenceFields
+from sentinel.endpoints.references import Reference, ReferenceFields, reference_to
 from sentinel.error import AppError, InvalidType
 
 MOST_FIELD_BYTES: Final = 64 * 1024
@@ -140,7 +140,8 @@ class MultipartReader:
             headers[name.lower()] = value.strip()
         if headers.get("content-transfer-encoding", "").lower() not in _PLAIN:
             raise _malformed("a part has a transfer encoding")
-        self._name, is_file = _named(headers.get("content-disposition", ""))
+        name, is_file = _named(headers.get("content-disposition", ""))
+        self._name = self._fields.part_of(name)
         is_json = headers.get("content-type", "").lower().startswith("application/json")
         self._holds = is_json or not is_file or self._fields.kind_of(self._name) is not None
         self._in_head = False
@@ -154,7 +155,7 @@ class MultipartReader:
         kind = self._fields.kind_of(self._name)
         if kind is not None and not text.lstrip().startswith((b"{", b"[")):
             id_ = text.decode(errors="replace").strip()
-            self.named.append(Reference(id_, kind, self._name, is_known=bool(kind)))
+            self.named.append(reference_to(id_, kind, self._name))
         elif text.lstrip().startswith((b"{", b"[")):
             try:
                 wrapped = b'{"%b":%b}' % (self._name.encode(), text) if '"' not in self._name else text
@@ -165,16 +166,13 @@ class MultipartReader:
 
 
 def _named(disposition: str) -> tuple[str, bool]:
-    """The name of a part, without `[]`, and whether it is a file. Raises InvalidType."""
+    """The name of a part, and whether it is a file. Raises InvalidType."""
     found = _DISPOSITION.fullmatch(disposition)
     pairs = [] if found is None else [(each[1].lower(), each[2] or each[3]) for each in _PARAMETER.finditer(found[1])]
     names = [value for name, value in pairs if name in {"name", "name*"}]
     if len(names) != 1 or ("name*", names[0]) in pairs or "\\" in (names[0] or ""):
         raise _malformed("a part must have one name")
-    # `file_ids[]`, `session[file_id]`: the innermost name counts.
-    inner = [part.rstrip("]") for part in (names[0] or "").split("[")]
-    bare = next((part for part in reversed(inner) if part and not part.isdigit()), "")
-    return bare, any(name.startswith("filename") for name, _ in pairs)
+    return names[0] or "", any(name.startswith("filename") for name, _ in pairs)
 
 
 def _malformed(reason: str) -> AppError:

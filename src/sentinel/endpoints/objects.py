@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sentinel.endpoints.families import ObjectPath, lifetime
-from sentinel.endpoints.references import Reference, ReferenceFields
+from sentinel.endpoints.references import Reference, ReferenceFields, reference_to
 from sentinel.error import InvalidJson, InvalidType
 from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.loose import parse
@@ -48,6 +48,8 @@ _KINDS: Final = {
     "video_id": "videos",
     "video": "videos",
     "remixed_from_video_id": "videos",
+    "characters": "characters",
+    "voice": "voices",
     "consent": "voice_consents",
     "vault_ids": "vaults",
 }
@@ -164,8 +166,8 @@ def in_query(query: bytes, about: ObjectPath) -> tuple[Reference, ...]:
             bare = name.partition("[")[0]
             if bare in _PAGE_NAMES:
                 found.append(Reference(value, about.kind, name, is_known=about.is_known and not about.ids))
-            elif (kind := FIELDS.kind_of(bare)) is not None:
-                found.append(Reference(value, kind, name, is_known=bool(kind)))
+            elif (kind := FIELDS.kind_of(FIELDS.part_of(name))) is not None:
+                found.append(reference_to(value, kind, name))
         if ";" not in text:
             break
     return tuple(found)

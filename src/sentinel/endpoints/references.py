@@ -9,6 +9,7 @@ schemas, arguments of tools) holds no ids of the provider's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,8 @@ _ID_BEGINS: Final[Mapping[str, str]] = {"skills": "skill_", "voices": "voice_"}
 """Of kinds of which a provider offers some to everybody: how the ids of those begin that somebody has created."""
 _MARKS = {"reasoning": '"rs_'}
 """Of a type that is also a word of nearly every request: how the ids of its objects begin."""
+_PARTS = re.compile(r"[\[\].]+")
+"""What stands between the parts of a name in a form."""
 _ASCII_ESCAPE = b"\\u00"
 """A key may hide in it: `file\\u005fid`."""
 
@@ -101,6 +104,17 @@ class ReferenceFields:
         """What a field of a form refers to. name: what it is called, without the place that it has in others."""
         kind = self._fields.get(name)
         return () if kind is None else (reference_to(value, kind, param),)
+
+    def part_of(self, name: str) -> str:
+        """Of a name that has others in it (`video[id]`, `data[file_id]`, `list[0][id]`, `a.file_id`) the one that counts.
+
+        Servers read such a name as objects in objects, so that is the innermost that holds ids, unless the outermost is
+        an application's own (`metadata[file_id]`).
+        """
+        parts = [part for part in _PARTS.split(name) if part] or [""]
+        if parts[0] in self._defined:
+            return parts[0]
+        return next((part for part in reversed(parts) if self.kind_of(part) is not None), parts[0])
 
     def found_in_text(self, text: str) -> tuple[Reference, ...]:
         """The same in a text that may be JSON; nothing where it is none."""

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from sentinel.endpoints.multipart import MultipartReader, boundary_of
 from sentinel.endpoints.objects import FIELDS, JsonBody, read_body
-from sentinel.endpoints.references import Reference
+from sentinel.endpoints.references import Reference, reference_to
 from sentinel.error import InvalidType, RequestTooLarge, UnsupportedEncoding
 from sentinel.proxy import content_coding
 from sentinel.proxy.provider import StreamedBody
@@ -191,9 +191,5 @@ async def _rest(exchange: ExchangeState, begun: bytes, most_bytes: int, *, more:
 
 
 def _in_form(form: bytes) -> list[Reference]:
-    named = ((name.partition("[")[0], value) for name, value in parse_qsl(form.decode("latin-1")))
-    return [
-        Reference(value, kind, name, is_known=bool(kind))
-        for name, value in named
-        if (kind := FIELDS.kind_of(name)) is not None
-    ]
+    named = ((FIELDS.part_of(name), value) for name, value in parse_qsl(form.decode("latin-1")))
+    return [reference_to(value, kind, name) for name, value in named if (kind := FIELDS.kind_of(name)) is not None]

@@ -29,11 +29,19 @@ FORM = b"".join(
         part('name="tools"', b'[{"vector_store_ids": ["v1"]}]'),
         part('name="video"', b'{"id": "v2"}'),
         part('name="data"; filename="a.json"', b'{"file_id": "f4"}', "Content-Type: application/json"),
+        part('name="video[id]"', b"v3"),
+        part('name="characters[0][id]"', b"c1"),
+        part('name="data[file_id][x]"', b"f5"),
+        part('name="input.file_id"', b"f6"),
+        part('name="file_ids[0]"', b'["f7"]'),
+        part('name="metadata"', b'{"file_id": "mine"}'),
+        part('name="metadata[file_id]"', b"mine"),
         part('name="text"', b"{no JSON"),
         part('name="empty"', b""),
     ]
 )
 NAMED = [("f1", True), ("f2", True), ("f3", False), ("v1", True), ("v2", True), ("f4", True)]
+NAMED += [("v3", True), ("c1", True), ("f5", True), ("f6", True), ("f7", True)]
 
 
 def read(pieces: list[bytes]) -> tuple[bytes, list[tuple[str, bool]]]:

@@ -80,6 +80,8 @@ def test_the_lines_of_a_batch() -> None:
         ("widgets", b"before=w1", [("w1", False)]),
         ("files", b"a=1;after_id=f1", [("f1", True)]),
         ("files", b"file_ids%5B%5D=f%31&x_id=y", [("f1", True), ("y", False)]),
+        ("files", b"filter[file_id]=f1&video[id]=v1&a.b_id=y", [("f1", True), ("v1", True), ("y", False)]),
+        ("chat/completions", b"metadata[file_id]=mine", []),
         ("files", b"purpose=batch", []),
     ],
 )
