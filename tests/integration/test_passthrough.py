@@ -333,6 +333,17 @@ def test_a_form_of_many_parts(provider: RawProvider, sentinel: SentinelProcess, 
         assert raw(sentinel, token, "POST /v1/widgets", *headers, body=body).status == status
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/Chat/Completions", "/v1/RESPONSES", "/v1/Images/generations", "/v1/engines/gpt-4/completions"]
+)
+def test_what_is_metered_elsewhere(provider: RawProvider, sentinel: SentinelProcess, token: str, path: str) -> None:
+    """Does not pass unmetered under another spelling, or below a family that nobody knows."""
+    body = b'{"model": "gpt-4o-mini", "stream": true}'
+    headers = ["content-type: application/json", f"content-length: {len(body)}"]
+    assert raw(sentinel, token, f"POST {path}", *headers, body=body).is_error(404, "unknown_url")
+    assert provider.asked == []
+
+
 def test_an_id_in_a_form_or_a_query(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
     """As in JSON."""
     give(sentinel, "file-bos", "bo")

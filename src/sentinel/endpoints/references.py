@@ -106,7 +106,7 @@ class ReferenceFields:
         return () if kind is None else (reference_to(value, kind, param),)
 
     def part_of(self, name: str) -> str:
-        """Of a name that has others in it (`video[id]`, `data[file_id]`, `list[0][id]`, `a.file_id`) the one that counts.
+        """Of a name that has others in it, such as `video[id]`, `data[file_id]` or `a.file_id`, the one that counts.
 
         Servers read such a name as objects in objects, so that is the innermost that holds ids, unless the outermost is
         an application's own (`metadata[file_id]`).

@@ -23,6 +23,12 @@ PATH = "/v1/{path}"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _MOST_SEGMENTS = 16
 _SEGMENT = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~:@!$'()*+,=-]{1,256}")
+_GENERATES = re.compile(
+    r".*/(completions|embeddings|responses|messages|generations|edits|variations|speech|transcriptions|translations)"
+    r"|.*:\w*(generate|predict|embed)\w*",
+    re.IGNORECASE,
+)
+"""How paths end at which providers generate."""
 _BESIDE = (("GET", re.compile(re.escape(CHAT.route))), ("DELETE", re.compile(r"/v1/models/.+")))
 """Of paths that are other routes', the methods that these do not serve and the provider does."""
 
@@ -45,7 +51,8 @@ ROUTE = PassedRoute(PATH, _never, methods=list(METHODS))
 def passed_path(method: str, path: str, *, is_route: bool) -> tuple[ObjectPath, bytes] | None:
     """What a path is about, and how it is sent on, after `/v1`; None where it is not passed through.
 
-    path: decoded, and as `served_path` has it. is_route: another route has it, for other methods at least.
+    path: decoded, and as `served_path` has it. is_route: another route has it, in whatever case, for other methods at
+    least. What would generate in a family that nobody knows is none, for nobody would hold it to a limit.
     """
     if method not in METHODS or not path.startswith("/v1/"):
         return None
@@ -55,6 +62,8 @@ def passed_path(method: str, path: str, *, is_route: bool) -> tuple[ObjectPath, 
     if len(segments) > _MOST_SEGMENTS or not all(map(_SEGMENT.fullmatch, segments)):
         return None
     about = object_path_of(segments)
+    if about is not None and not about.is_known and method == "POST" and _GENERATES.fullmatch(path):
+        return None
     return None if about is None else (about, "/".join(["", *segments]).encode("ascii"))
 
 

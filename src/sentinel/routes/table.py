@@ -279,7 +279,8 @@ class Routes:
         headers, address = by_name(scope["headers"]), client[0] if client else None
         if endpoint is not None and scope["method"] == "POST":
             return self._exchange(endpoint, connection, receive, send, headers, scope["query_string"], address)
-        is_route = any(pattern.match(scope["path"]) for pattern, _ in self._names)
+        # Some providers take a path in any case, so in another one it is no other path.
+        is_route = any(pattern.match(path) or pattern.match(path.lower()) for pattern, _ in self._names)
         passed = passthrough.passed_path(scope["method"], scope["path"], is_route=is_route)
         if passed is not None:
             return self._pass_on(*passed, scope, receive, send, headers)

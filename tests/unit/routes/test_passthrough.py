@@ -18,6 +18,8 @@ from sentinel.routes.table import ENDPOINTS
         ("DELETE", "/v1/Files/f:1,(a)", False, b"/Files/f:1,(a)"),
         ("GET", CHAT.route, True, b"/chat/completions"),
         ("DELETE", "/v1/models/ft:m", True, b"/models/ft:m"),
+        ("POST", "/v1/threads/t1/messages", False, b"/threads/t1/messages"),
+        ("GET", "/v1/engines/gpt-4/completions", False, b"/engines/gpt-4/completions"),
     ],
 )
 def test_what_passes(method: str, path: str, is_route: bool, sent: bytes) -> None:
@@ -40,6 +42,10 @@ def test_what_passes(method: str, path: str, is_route: bool, sent: bytes) -> Non
         ("GET", "/v1/responses", True),
         ("DELETE", "/v1/models", True),
         ("GET", "/v1/organization/users", False),
+        ("GET", "/v1/Chat/Completions", True),
+        ("POST", "/v1/engines/gpt-4/completions", False),
+        ("POST", "/v1/deployments/x/chat/Completions", False),
+        ("POST", "/v1/tunedModels/x:batchGenerateContent", False),
         *(
             ("GET", f"/v1/files/{segment}", False)
             for segment in ("..", ".", "...", "a b", "a%b", "a\\b", "a\rb", "a?b", "é", "")
