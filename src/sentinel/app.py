@@ -210,6 +210,7 @@ def build(
         contexts,
         registry,
         counter,
+        threads,
         lease_seconds=settings.lease_seconds,
         on_billed=lambda model, cost: metrics.job_billed(catalog.label(model), cost),
     )

@@ -359,6 +359,7 @@ class Stage:
             self.contexts,
             self._registry,
             TokenCounter(),
+            COUNTING,
             lease_seconds=30,
             on_billed=lambda model, cost: self.billed.append((model, cost)),
             timings=JobTimings(pause=0, longest_pause=0, taken=20, missing=missing, patience=0),

@@ -20,11 +20,13 @@ from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import EDITS, GENERATIONS, chat, form
 from tests.support.talks import talk
+from tests.support.waiting import until
 from tests.unit.proxy.test_content_coding import ENCODERS
 
 ROUNDS = 3
 MOST_MS = 5.0
 CLIENTS = 6
+ENDED = "a job has ended"
 LEAST_SMALL = 300
 
 # Just small enough to be read and counted in the loop's own thread: what is slowest there.
@@ -220,6 +222,37 @@ async def test_what_is_passed_through_holds_nobody_up(stack: Stack) -> None:
                 headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
                 answer = await asyncio.to_thread(watched.sentinel.request, method, path, body or None, headers)
                 assert answer.status == 200, answer.body
+
+        await load()
+        await within_bounds(watched, load)
+
+
+async def test_jobs_hold_nobody_up(stack: Stack) -> None:
+    """A response in the background that repeats long instructions, and ends with a long text and no usage."""
+    _, token = stack.user("jobs@corp.test")
+    job = {"id": "resp_1", "object": "response", "status": "queued", "instructions": "Be brief. " * 100_000}
+    said = {"type": "message", "content": [{"type": "output_text", "text": "word " * 200_000}]}
+    ended = json.dumps({**job, "status": "completed", "output": [said] * 3}).encode()
+
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        is_asked = scope["method"] == "POST"
+        await send({"type": "http.response.body", "body": json.dumps(job).encode() if is_asked else ended})
+
+    with other_zion(provider) as url:
+        watched = Watched(stack, OPENAI_API_URL=f"{url}/v1")
+        authorization = {"Authorization": f"Bearer {token}"}
+        body = json.dumps({"model": "gpt-4o-mini", "input": "Write", "background": True}).encode()
+        begun: list[int] = []
+
+        async def load() -> None:
+            answer = await asyncio.to_thread(watched.sentinel.request, "POST", "/v1/responses", body, authorization)
+            assert answer.status == 200, answer.body
+            begun.append(1)
+            await until(lambda: len([line for line in watched.sentinel.log() if line["event"] == ENDED]) == len(begun))
 
         await load()
         await within_bounds(watched, load)

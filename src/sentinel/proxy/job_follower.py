@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import inf
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import structlog
@@ -26,11 +28,13 @@ from sentinel.limits.policy import FREE, Cost
 from sentinel.proxy import billing
 from sentinel.proxy.registry import Registry
 from sentinel.tasks import pause
-from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.counter import TokenCounter, is_large
 from sentinel.tokens.usage import NOTHING
 from sentinel.usage.job_store import Job, JobStore
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _EVERY_SECONDS = 1.0
 _AGAIN_SECONDS = 0.1
@@ -56,7 +60,10 @@ class JobTimings:
 
 
 class JobFollower:
-    """Of one process. on_billed: told the model and the cost of each job that has ended."""
+    """Of one process. on_billed: told the model and the cost of each job that has ended.
+
+    threads: what is long is read and counted there: an ended response may have megabytes.
+    """
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class JobFollower:
         contexts: ContextRecords,
         registry: Registry,
         counter: TokenCounter,
+        threads: Executor,
         *,
         lease_seconds: float,
         on_billed: Callable[[str, Cost], None] = lambda _model, _cost: None,
@@ -74,6 +82,7 @@ class JobFollower:
         self._contexts = contexts
         self._registry = registry
         self._counter = counter
+        self._threads = threads
         self._renew_seconds = lease_seconds / 3
         self._on_billed = on_billed
 
@@ -120,7 +129,7 @@ class JobFollower:
 
         Raises RedisUnavailable: then whoever looks next bills it.
         """
-        progress = progress_of(kind, body)
+        progress = await self._aside(len(body), progress_of, kind, body)
         if progress is None or not progress.is_over:
             return
         job = await self._jobs.find(user, progress.id)
@@ -143,7 +152,9 @@ class JobFollower:
         except (UpstreamError, UpstreamTimeout):
             await self._look_later(job)
             return
-        progress = progress_of(job.kind, answer.body) if answer.status == 200 else None
+        progress = None
+        if answer.status == 200:
+            progress = await self._aside(len(answer.body), progress_of, job.kind, answer.body)
         if progress is not None and progress.is_over:
             await self._end(job, progress)
         elif answer.status == 404:
@@ -169,7 +180,15 @@ class JobFollower:
         await self._bill(job, Cost(1, job.input_tokens, job.output_tokens) if job.is_held else FREE)
 
     async def _end(self, job: Job, progress: Progress) -> None:
-        await self._bill(replace(job, model=job.model or progress.model), self._cost(job, progress))
+        characters = sum(len(text.piece) for text in progress.reading.texts)
+        cost = await self._aside(characters, self._cost, job, progress)
+        await self._bill(replace(job, model=job.model or progress.model), cost)
+
+    async def _aside(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """Do something with an answer: beside the event loop if so much of it is large."""
+        if not is_large(size):
+            return work(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     async def _bill(self, job: Job, cost: Cost) -> None:
         if await self._jobs.settle(job, cost):

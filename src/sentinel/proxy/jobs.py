@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from sentinel.endpoints.jobs import Progress, progress_of, progress_of_stream
@@ -9,6 +11,7 @@ from sentinel.error import ServiceUnavailable
 from sentinel.proxy import billing
 from sentinel.proxy.provider import ProviderStream
 from sentinel.proxy.state import ExchangeState
+from sentinel.tokens.counter import is_large
 from sentinel.tokens.usage import NOTHING
 from sentinel.usage.job_store import Job
 
@@ -26,19 +29,19 @@ def demand_followers(exchange: ExchangeState) -> None:
 
 async def follow_whole(exchange: ExchangeState, kind: str, body: bytes) -> bool:
     """Follow the job that a whole answer tells of; False where it is over, or none."""
-    return await _follow(exchange, kind, progress_of(kind, body))
+    return await _follow(exchange, kind, await _progress(exchange, progress_of, kind, body))
 
 
 async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStream) -> None:
     """Follow the job that a stream tells of in its first event: it goes on also if the stream breaks off."""
-    if await _follow(exchange, kind, progress_of_stream(kind, await stream.peek())):
+    if await _follow(exchange, kind, await _progress(exchange, progress_of_stream, kind, await stream.peek())):
         assert exchange.context.user is not None
         await exchange.deps.ownership.record(exchange.context.user.id, exchange.created)
 
 
 async def follow_batch(exchange: ExchangeState, kind: str, body: bytes) -> None:
     """Follow the batch that an answer has made: its request is billed at once, all else when it ends (ADR 0016)."""
-    progress = progress_of(kind, body)
+    progress = await _progress(exchange, progress_of, kind, body)
     if progress is None or progress.is_over:
         return
     of, started_ms = exchange.reservation, exchange.verdict.now_ms
@@ -46,6 +49,13 @@ async def follow_batch(exchange: ExchangeState, kind: str, body: bytes) -> None:
     job = Job(progress.id, kind, name, of.user, of.email, progress.model, 0, 0, started_ms, is_held=False)
     if not await exchange.deps.follower.begin(job):
         log.error("a batch cannot be followed: what it costs is not billed", request_id=exchange.context.id)
+
+
+async def _progress(
+    exchange: ExchangeState, read: Callable[[str, bytes], Progress | None], kind: str, told: bytes
+) -> Progress | None:
+    """How far a job is: read beside the event loop where much is told, for an answer repeats its instructions."""
+    return await exchange.deps.beside(read, kind, told) if is_large(len(told)) else read(kind, told)
 
 
 async def _follow(exchange: ExchangeState, kind: str, progress: Progress | None) -> bool:
