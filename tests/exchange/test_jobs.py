@@ -219,6 +219,32 @@ async def test_a_stream_that_its_client_leaves(stage: Stage) -> None:
     assert await billed(stage) == {"req_1": (1, 21, 17)}
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        [CREATED[:9], CREATED[9:40], CREATED[40:]],
+        [b": processing\n\n", CREATED],
+        # It repeats long instructions, of which this is the beginning.
+        [CREATED[: CREATED.index(b'"status"')] + b'"instructions":"', b"x" * 70_000, Gate()],
+    ],
+)
+async def test_a_stream_that_begins_in_pieces(stage: Stage, begun: list[Any]) -> None:
+    """Is followed, too: who leaves it leaves what goes on."""
+    gate = begun[-1] if isinstance(begun[-1], Gate) else Gate()
+    pieces = [*begun, *([] if gate in begun else [WORDS[0], gate])]
+    await streamed(stage, *pieces, leaves=gate)
+    assert await stage.jobs.count() == 1
+    stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+    await stage.follower.look()
+    assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+async def test_what_it_was_read_of_passes(stage: Stage) -> None:
+    """As it came, from its first byte on."""
+    client = await streamed(stage, b": processing\n\n", CREATED[:9], CREATED[9:], *START[1:], *WORDS, USAGE)
+    assert client.got == b"".join([b": processing\n\n", *START, *WORDS, USAGE])
+
+
 async def test_a_stream_that_breaks_off(stage: Stage) -> None:
     """The same; and its creator may ask for it."""
     await streamed(stage, *START, WORDS[0], UpstreamError("broke off"))

@@ -5,6 +5,7 @@ Source: OpenAI API reference, "Background mode", "Batch": a job has a status, an
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +23,8 @@ _ENDED = {
 
 KINDS = frozenset(_ENDED)
 """The families of paths whose objects are jobs."""
+
+_FIRST_ID = re.compile(rb'"response"\s*:\s*\{[^{}\[\]]{0,4096}?"id"\s*:\s*"([^"\\]{1,256})"')
 
 
 class Progress(Struct, frozen=True, gc=False):
@@ -50,6 +53,12 @@ def progress_of_stream(kind: str, begun: bytes) -> Progress | None:
         if isinstance(value, dict) and isinstance(response := value.get("response"), dict):
             return _progress(kind, response, b"")
     return None
+
+
+def progress_of_beginning(begun: bytes) -> Progress | None:
+    """The job that a stream is about whose first event is too large to be waited for; it goes on."""
+    found = _FIRST_ID.search(begun)
+    return None if found is None else Progress(found[1].decode(errors="replace"), False, Reading())
 
 
 def _progress(kind: str, value: dict[str, Any], body: bytes) -> Progress | None:

@@ -6,16 +6,20 @@ from collections.abc import Callable
 
 import structlog
 
-from sentinel.endpoints.jobs import Progress, progress_of, progress_of_stream
+from sentinel.endpoints.jobs import Progress, progress_of, progress_of_beginning, progress_of_stream
 from sentinel.error import ServiceUnavailable
 from sentinel.proxy import billing
-from sentinel.proxy.provider import ProviderStream
+from sentinel.proxy.provider import ProviderAnswer, ProviderStream
+from sentinel.proxy.sse import EventBuffer, data_of, split_events
 from sentinel.proxy.state import ExchangeState
 from sentinel.tokens.counter import is_large
 from sentinel.tokens.usage import NOTHING
 from sentinel.usage.job_store import Job
 
 log = structlog.get_logger()
+
+_MOST_BEGUN_BYTES = 64 * 1024
+"""Of a stream whose first event is not there yet."""
 
 
 def demand_followers(exchange: ExchangeState) -> None:
@@ -32,11 +36,55 @@ async def follow_whole(exchange: ExchangeState, kind: str, body: bytes) -> bool:
     return await _follow(exchange, kind, await _progress(exchange, progress_of, kind, body))
 
 
-async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStream) -> None:
-    """Follow the job that a stream tells of in its first event: it goes on also if the stream breaks off."""
-    if await _follow(exchange, kind, await _progress(exchange, progress_of_stream, kind, await stream.peek())):
+async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStream) -> ProviderStream:
+    """Follow the job that a stream tells of in its first event: it goes on also if the stream breaks off.
+
+    Returns the stream, with all that it has. Raises UpstreamError, UpstreamTimeout.
+    """
+    begun, progress, events = b"", None, EventBuffer()
+    while (data := await stream.read()) is not None:
+        begun += data
+        whole = events.feed(data)
+        if any(map(data_of, split_events(whole))):
+            progress = await _progress(exchange, progress_of_stream, kind, whole)
+            break
+        if len(begun) > _MOST_BEGUN_BYTES:
+            # It repeats long instructions; which job it is comes before them.
+            progress = progress_of_beginning(begun)
+            break
+    if await _follow(exchange, kind, progress):
         assert exchange.context.user is not None
         await exchange.deps.ownership.record(exchange.context.user.id, exchange.created)
+    return _Begun(stream, begun)
+
+
+class _Begun:
+    """A stream of which this was read already."""
+
+    def __init__(self, stream: ProviderStream, begun: bytes) -> None:
+        self.status, self.header_lines, self.id = stream.status, stream.header_lines, stream.id
+        self.redactor = stream.redactor
+        self._stream = stream
+        self._begun = begun
+
+    async def read(self) -> bytes | None:
+        begun, self._begun = self._begun, b""
+        return begun or await self._stream.read()
+
+    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+        begun, self._begun = self._begun, b""
+        if begun and (rest := take(begun)) is not None:
+            return rest
+        return await self._stream.flow(take)
+
+    async def peek(self) -> bytes:
+        return self._begun or await self._stream.peek()
+
+    async def whole(self) -> ProviderAnswer:
+        raise AssertionError("it is read piece by piece")
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 async def follow_batch(exchange: ExchangeState, kind: str, body: bytes) -> None:

@@ -26,7 +26,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         # While there is a status to say it by. The relay looks again before it delivers anything.
         await deps.leases.take_up(exchange.lease)
     if kind := exchange.endpoint.job_kind(exchange.request):
-        await jobs.follow_stream(exchange, kind, stream)
+        stream = exchange.stream = await jobs.follow_stream(exchange, kind, stream)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
     relay = exchange.relay = _relay(exchange, meter)
     exchange.lease.delivered = relay.delivered
