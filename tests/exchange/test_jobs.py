@@ -1,6 +1,6 @@
 """Responses in the background: what goes on at the provider is billed when it ends, once, whoever finds the end.
 
-About: `proxy/jobs.py`, `proxy/job_follower.py`, `usage/job_store.py`.
+About: `proxy/jobs.py`, `proxy/job_follower.py`, `proxy/batch_results.py`, `usage/job_store.py`.
 """
 
 from __future__ import annotations
@@ -323,6 +323,77 @@ async def test_a_batch(stage: Stage) -> None:
         assert (await stage.records()).get("req_9.job") == cost
     assert stage.billed == [("gpt-4o", Cost(6, 700, 70))]
     assert await billed(stage) == {"req_9.job": (6, 700, 70)}
+
+
+def results(*usages: dict[str, int], kind: str = "batches") -> bytes:
+    """The lines of a batch that has ended; the last request has failed."""
+    if kind == "batches":
+        lines = [{"custom_id": "c", "response": {"status_code": 200, "body": {"usage": each}}} for each in usages]
+    else:
+        lines = [{"custom_id": "c", "result": {"type": "succeeded", "message": {"usage": each}}} for each in usages]
+    return b"\n".join(json.dumps(line).encode() for line in [*lines, {"custom_id": "c", "response": None}]) + b"\n"
+
+
+BATCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "batches": (
+        "/files/file-1/content",
+        {"status": "completed", "output_file_id": "file-1", "request_counts": {"total": 3, "completed": 2}},
+    ),
+    "messages/batches": (
+        "/messages/batches/batch_1/results",
+        {"processing_status": "ended", "request_counts": {"processing": 0, "succeeded": 2, "errored": 1}},
+    ),
+}
+
+
+async def begin_batch(stage: Stage, kind: str) -> tuple[str, bytes]:
+    """A batch that is followed; where its results lie, and what is told of it once it has ended."""
+    now = (await stage.ledger.view(USER.id)).now_ms
+    await stage.ledger.refresh(USER.id, Quota(), -1)
+    await stage.follower.begin(Job("batch_1", kind, "req_9.job", USER.id, USER.email, "", 0, 0, now, is_held=False))
+    path, fields = BATCHES[kind]
+    return path, json.dumps({"id": "batch_1", **fields}).encode()
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+async def test_a_batch_that_tells_no_usage(stage: Stage, kind: str) -> None:
+    """Its results tell, line by line; it is not billed before they could be read."""
+    path, told = await begin_batch(stage, kind)
+    stage.provider.objects |= {f"/{kind}/batch_1": told, path: UpstreamError("away")}
+    await stage.follower.look()
+    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    counts = {"input_tokens": 100, "output_tokens": 7}
+    stage.provider.objects[path] = results(counts, counts, kind=kind)
+    await stage.follower.look()
+    assert await billed(stage) == {"req_9.job": (1, 200, 14)}
+
+
+async def test_the_results_of_a_batch_that_nobody_can_read(stage: Stage) -> None:
+    """A line that is no JSON costs its bytes; what is gone costs its requests."""
+    path, told = await begin_batch(stage, "batches")
+    stage.provider.objects |= {"/batches/batch_1": told, path: b"no JSON\n" + results({"prompt_tokens": 5})}
+    await stage.follower.look()
+    assert await billed(stage) == {"req_9.job": (1, 5, 7)}
+
+
+async def test_the_results_of_a_batch_are_gone(stage: Stage) -> None:
+    """Nobody can tell; its requests are billed."""
+    _, told = await begin_batch(stage, "batches")
+    stage.provider.objects["/batches/batch_1"] = told
+    await stage.follower.look()
+    assert await billed(stage) == {"req_9.job": (1, 0, 0)}
+
+
+async def test_many_that_see_the_end_of_a_batch(stage: Stage) -> None:
+    """Its results are read once."""
+    path, told = await begin_batch(stage, "batches")
+    stage.provider.objects |= {"/batches/batch_1": told, path: results(usage(100, 7))}
+    await asyncio.gather(
+        *(stage.follower.saw(USER.id, "batches", told) for _ in range(5)),
+        stage.follower.look_before(USER.id, "batch_1"),
+    )
+    assert await billed(stage) == {"req_9.job": (1, 100, 7)}
+    assert stage.provider.asked.count(path) == 1
 
 
 def away(store: Store) -> RedisLedger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from sentinel.dev.generation import Billed
 from tests.support.client import Answer
+from tests.support.metering import other_zion
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import send
 from tests.support.waiting import until
@@ -133,6 +135,62 @@ async def test_a_batch(stack: Stack, sentinel: SentinelProcess) -> None:
             models[applied.model] += applied.ai_input_tokens
     assert models == Counter({None: 0, "gpt-4o": 700})
     assert told(stack, user.email)[0] >= before + 6
+
+
+class AnthropicBatches:
+    """A provider of message batches, as Anthropic's is: what each request has cost is told in its results alone."""
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.kept: dict[str, Any] = {}
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        while (await receive()).get("more_body"):
+            pass
+        status, body = self._answer(scope["method"], scope["path"].removeprefix("/v1/messages/batches"))
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _answer(self, method: str, path: str) -> tuple[int, bytes]:
+        if method == "POST":
+            self.kept = {"id": self.id, "type": "message_batch", "processing_status": "in_progress"}
+        elif path == f"/{self.id}/results" and self.kept:
+            message = {"usage": {"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 7}}
+            line = {"custom_id": "c", "result": {"type": "succeeded", "message": message}}
+            return 200, b"\n".join([json.dumps(line).encode()] * 3)
+        elif not path:
+            return 200, json.dumps({"data": [self.kept] if self.kept else [], "has_more": False}).encode()
+        elif not self.kept:
+            return 404, b"{}"
+        told = json.dumps(self.kept).encode()
+        if method == "DELETE":
+            self.kept = {}
+        return 200, told
+
+    def end(self) -> None:
+        """All that was asked is answered."""
+        self.kept |= {"processing_status": "ended", "request_counts": {"succeeded": 3}}
+
+
+@pytest.mark.parametrize("seen", ["GET /v1/messages/batches", "DELETE /v1/messages/batches/deleted", ""])
+async def test_a_batch_of_messages(stack: Stack, seen: str) -> None:
+    """Billed by its results, whoever sees its end: a client that lists it, or deletes it at once, or nobody."""
+    user, token = stack.user(f"messages-{len(seen)}@corp.test")
+    batches = AnthropicBatches(seen.rpartition("/")[2] or "forgotten")
+    with other_zion(batches.app) as url:
+        sentinel = stack.sentinel(OPENAI_API_URL=f"{url}/v1")
+        requests = [{"custom_id": str(number), "params": {"model": "claude-haiku-5-5"}} for number in range(1_500)]
+        body = json.dumps({"requests": requests}).encode()
+        assert send(sentinel, "POST", "/v1/messages/batches", token, body).status == 200
+        batches.end()
+        if seen:
+            method, path = seen.split(" ")
+            assert send(sentinel, method, path, token).status == 200
+        await until(lambda: told(stack, user.email)[1:] == (300, 21))
+        await until(lambda: quiet(sentinel))
+        assert told(stack, user.email)[0] == 1 + 2 + bool(seen)
 
 
 def quiet(sentinel: SentinelProcess) -> bool:

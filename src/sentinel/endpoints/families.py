@@ -91,7 +91,7 @@ _TOLD_ELSEWHERE: Final = ("responses", "chat", "batches", "messages", "evals")
 
 _JOBS: Final = {
     **dict.fromkeys(("responses/{}", "responses/{}/cancel"), "responses"),
-    **dict.fromkeys(("batches", "batches/{}", "batches/{}/cancel"), "batches"),
+    **{f"{kind}{rest}": kind for kind in ("batches", "messages/batches") for rest in ("", "/{}", "/{}/cancel")},
 }
 """The kinds of jobs (endpoints/jobs.py) by the forms of the paths that tell of one."""
 

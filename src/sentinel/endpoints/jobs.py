@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 from msgspec import Struct
 
 from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.responses_answer import read_answer
-from sentinel.tokens.usage import NOTHING, read_usage
+from sentinel.tokens.usage import NOTHING, Usage, read_usage, read_usage_beside_cache
 
 _ENDED = {
     "responses": frozenset(("completed", "incomplete", "failed", "cancelled")),
     "batches": frozenset(("completed", "failed", "expired", "cancelled")),
+    "messages/batches": frozenset(("ended",)),
 }
 """The statuses in which a job of this kind is over. One that nobody knows may be followed by others."""
 
@@ -30,7 +32,8 @@ _FIRST_ID = re.compile(rb'"response"\s*:\s*\{[^{}\[\]]{0,4096}?"id"\s*:\s*"([^"\
 class Progress(Struct, frozen=True, gc=False):
     """What is told of a job. is_over: it has ended. reading: what it has cost, and said; requests: how many it was.
 
-    model: as the provider names it, "" where it does not.
+    model: as the provider names it, "" where it does not. results: the path of the lines that tell what each request
+    has cost, "" where the job itself does.
     """
 
     id: str
@@ -38,6 +41,7 @@ class Progress(Struct, frozen=True, gc=False):
     reading: Reading
     requests: int = 1
     model: str = ""
+    results: str = ""
 
 
 def progress_of(kind: str, body: bytes) -> Progress | None:
@@ -62,13 +66,16 @@ def progress_of_beginning(begun: bytes) -> Progress | None:
 
 
 def _progress(kind: str, value: dict[str, Any], body: bytes) -> Progress | None:
-    id_, status = value.get("id"), value.get("status")
+    # Anthropic's has a name of its own for it.
+    id_, status = value.get("id"), value.get("status") or value.get("processing_status")
     if kind not in _ENDED or not isinstance(id_, str) or not isinstance(status, str):
         return None
     is_over = status in _ENDED[kind]
     if kind == "responses":
         return Progress(id_, is_over, (read_answer(body) if is_over else None) or Reading())
-    return Progress(id_, is_over, Reading(usage=read_usage(value.get("usage"))), _completed(value), _model(value))
+    usage = read_usage(value.get("usage"))
+    results = _results(kind, value, id_) if is_over and usage == NOTHING else ""
+    return Progress(id_, is_over, Reading(usage=usage), _completed(value), _model(value), results)
 
 
 def has_cost(progress: Progress) -> bool:
@@ -80,10 +87,43 @@ def has_cost(progress: Progress) -> bool:
 def _completed(batch: dict[str, Any]) -> int:
     """The requests of a batch that were answered."""
     counts = batch.get("request_counts")
-    completed = counts.get("completed") if isinstance(counts, dict) else None
+    completed = counts.get("completed", counts.get("succeeded")) if isinstance(counts, dict) else None
     return completed if isinstance(completed, int) and completed > 0 else 0
 
 
 def _model(batch: dict[str, Any]) -> str:
     model = batch.get("model")
     return model if isinstance(model, str) else ""
+
+
+def _results(kind: str, batch: dict[str, Any], id_: str) -> str:
+    if kind == "messages/batches":
+        return f"/{kind}/{quote(id_, safe='')}/results"
+    file = batch.get("output_file_id")
+    return f"/files/{quote(file, safe='')}/content" if isinstance(file, str) else ""
+
+
+def usage_of_lines(kind: str, lines: bytes) -> Usage:
+    """What the requests of a batch have cost together, by lines of its results. One that is no JSON costs its bytes."""
+    inputs = outputs = 0
+    for line in filter(None, map(bytes.strip, lines.split(b"\n"))):
+        told = parse(line)
+        if not isinstance(told, dict):
+            outputs += len(line)
+            continue
+        usage = _usage_of(kind, told)
+        inputs += usage.prompt_tokens
+        outputs += usage.output_tokens
+    return Usage(inputs, outputs)
+
+
+def _usage_of(kind: str, line: dict[str, Any]) -> Usage:
+    if kind == "messages/batches":
+        return read_usage_beside_cache(_within(line, "result", "message", "usage"))
+    return read_usage(_within(line, "response", "body", "usage"))
+
+
+def _within(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -22,7 +22,9 @@ from sentinel.proxy.sse import data_of, split_events
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
-_KINDS: Final = {
+_KINDS: Final[Mapping[str, str | None]] = {
+    # What a request in a batch, or a call of a tool, goes by is no object; there may be thousands.
+    **dict.fromkeys(("custom_id", "tool_use_id", "tool_call_id", "call_id")),
     "previous_response_id": "responses",
     "response_id": "responses",
     "conversation": "conversations",

@@ -54,15 +54,16 @@ class Reference(NamedTuple):
 class ReferenceFields:
     """The fields of a format that hold ids, each with the kind of what they name.
 
-    A field holds an id, a list of ids, or an object with an `id`. by_type: the same for objects of a `type`, which are
-    named by their own `id`. defined: fields that hold what an application defines, in this format alone. any_id: other
-    fields whose names end so may hold ids, too, of kinds that nobody knows. recalled: types of objects of which the
-    provider puts in what it has kept under their `id`, unless they bring it along, in one of these fields.
+    A field holds an id, a list of ids, or an object with an `id`; one with None holds none, whatever it is called.
+    by_type: the same for objects of a `type`, which are named by their own `id`. defined: fields that hold what an
+    application defines, in this format alone. any_id: other fields whose names end so may hold ids, too, of kinds that
+    nobody knows. recalled: types of objects of which the provider puts in what it has kept under their `id`, unless
+    they bring it along, in one of these fields.
     """
 
     def __init__(
         self,
-        fields: Mapping[str, str],
+        fields: Mapping[str, str | None],
         by_type: Mapping[str, str] | None = None,
         defined: Collection[str] = (),
         any_id: tuple[str, ...] = (),
@@ -128,9 +129,7 @@ class ReferenceFields:
             types = {each for key, each in value if key == "type" and isinstance(each, str)}
             for key, each in value:
                 here = f"{path}.{key}" if path else key
-                kind = self._fields.get(key)
-                if kind is None and self._any_id and key.endswith(self._any_id):
-                    kind = ""
+                kind = self.kind_of(key)
                 if kind is not None:
                     yield from _named(each, kind, here)
                 elif key == "id":

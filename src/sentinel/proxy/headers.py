@@ -117,6 +117,12 @@ def passed_to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: 
     return lines_of(pairs)
 
 
+def of_our_own(path: bytes, request_id: str) -> bytes:
+    """The headers of a request that no client has sent. Anthropic's API answers nobody who tells no version."""
+    version = b"anthropic-version: 2023-06-01\r\n" if path.startswith(b"/messages") else b""
+    return b"%b: %b\r\n%b" % (UPSTREAM_ID, request_id.encode(), version)
+
+
 def query_to_provider(query: bytes, names: Collection[bytes]) -> bytes:
     """What passes of a query, with its `?`: the parameters of these names, as they came. Others may hold a key."""
     passing = [each for each in query.split(b"&") if each.partition(b"=")[0] in names]

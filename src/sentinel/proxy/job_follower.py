@@ -8,6 +8,7 @@ finds its end: it is billed then, before the client hears of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import structlog
 from msgspec.structs import replace
@@ -26,10 +28,12 @@ from sentinel.endpoints.jobs import Progress, has_cost, progress_of
 from sentinel.error import RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.limits.policy import FREE, Cost
 from sentinel.proxy import billing
+from sentinel.proxy.batch_results import usage_of_results
 from sentinel.proxy.registry import Registry
 from sentinel.tasks import pause
 from sentinel.tokens.counter import TokenCounter, is_large
-from sentinel.tokens.usage import NOTHING
+from sentinel.tokens.loose import Reading
+from sentinel.tokens.usage import NOTHING, Usage
 from sentinel.usage.job_store import Job, JobStore
 
 log = structlog.get_logger()
@@ -84,6 +88,7 @@ class JobFollower:
         self._counter = counter
         self._threads = threads
         self._renew_seconds = lease_seconds / 3
+        self._reading = WeakValueDictionary[str, asyncio.Lock]()
         self._on_billed = on_billed
 
     async def run(self) -> None:
@@ -123,6 +128,13 @@ class JobFollower:
             return await self._jobs.find(user, id_) is not None
         except RedisUnavailable:
             return False
+
+    async def look_before(self, user: str, id_: str) -> None:
+        """This is about to be deleted: if it is a job that has ended, nobody could tell afterwards what it has cost."""
+        with contextlib.suppress(RedisUnavailable):
+            job = await self._jobs.find(user, id_)
+            if job is not None:
+                await self._look_at(job)
 
     async def saw(self, user: str, kind: str, body: bytes) -> None:
         """This is about to be told to a client of an object of this user: bill it if it is a job that has ended.
@@ -180,9 +192,31 @@ class JobFollower:
         await self._bill(job, Cost(1, job.input_tokens, job.output_tokens) if job.is_held else FREE)
 
     async def _end(self, job: Job, progress: Progress) -> None:
+        if progress.results:
+            summed = await self._summed(job, progress.results)
+            if summed is None:
+                return
+            progress = replace(progress, reading=Reading(usage=summed))
         characters = sum(len(text.piece) for text in progress.reading.texts)
         cost = await self._aside(characters, self._cost, job, progress)
         await self._bill(replace(job, model=job.model or progress.model), cost)
+
+    async def _summed(self, job: Job, path: str) -> Usage | None:
+        """What the results of a batch tell; None where they cannot be read yet, or somebody has billed it meanwhile."""
+        lock = self._reading.setdefault(job.id, asyncio.Lock())
+        async with lock:
+            # Who asks again and again waits for whoever reads them.
+            if await self._jobs.find(job.user, job.id) is None:
+                return None
+            provider = self._registry.targets(job.kind, job.model)[0].provider
+            try:
+                usage = await usage_of_results(provider, job.kind, path, job.request_id, self._threads)
+            except (UpstreamError, UpstreamTimeout):
+                await self._look_later(job)
+                return None
+            if usage is None:
+                log.error("the results of a batch are gone: its tokens are not billed", request_id=job.request_id)
+            return usage or NOTHING
 
     async def _aside(self, size: int, work: Callable[..., T], *args: Any) -> T:
         """Do something with an answer: beside the event loop if so much of it is large."""

@@ -15,7 +15,7 @@ import structlog
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
-from sentinel.proxy.headers import UPSTREAM_ID, lines_of, pairs_of, passed_to_client, to_client
+from sentinel.proxy.headers import lines_of, of_our_own, pairs_of, passed_to_client, to_client
 from sentinel.proxy.provider import (
     VERSIONED_PATHS,
     OnBlank,
@@ -125,8 +125,8 @@ class OpenAIProvider:
         """Fetch something that does not depend on the caller. Raises UpstreamError, UpstreamTimeout."""
         try:
             async with asyncio.timeout(_GET_SECONDS):
-                header_lines = b"%b: %b\r\n" % (UPSTREAM_ID, request_id.encode())
-                request = ProviderRequest(path.encode("ascii"), header_lines, b"", b"GET")
+                asked = path.encode("ascii")
+                request = ProviderRequest(asked, of_our_own(asked, request_id), b"", b"GET")
                 return await _whole(await self._send(request), self._redactor)
         except TimeoutError as error:
             raise _ours(IdleTimeout("no whole answer in time")) from error

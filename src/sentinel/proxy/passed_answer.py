@@ -156,8 +156,10 @@ class PassedAnswer:
         if not self._about.ids and self._creates:
             await follow_batch(exchange, self._about.job_kind, body)
             return
+        page = None if self._about.ids else await self._aside(body, page_of, body)
         with contextlib.suppress(RedisUnavailable):
-            await exchange.deps.follower.saw(exchange.reservation.user, self._about.job_kind, body)
+            for told in [body] if page is None else [bytes(item) for _, item in page.items]:
+                await exchange.deps.follower.saw(exchange.reservation.user, self._about.job_kind, told)
 
     async def _record(self, created: Collection[Created]) -> None:
         exchange = self._exchange
@@ -228,7 +230,7 @@ class PassedAnswer:
 
     async def _note_listed(self, body: bytes) -> None:
         """One's own objects may have made others since they were last seen, such as a batch its output."""
-        if created_beside(self._about):
+        if created_beside(self._about) or self._about.job_kind:
             await self._note(body)
 
     async def _next_page(self, query: bytes) -> bytes:

@@ -111,6 +111,8 @@ class Passthrough(Exchange):
             raise ClientGone
         if self.about.job_kind and context.method == "POST" and not self.about.ids:
             demand_followers(self)
+        if self.about.job_kind and context.method == "DELETE" and self.about.deletes is not None:
+            await deps.follower.look_before(self.reservation.user, self.about.deletes)
         context.forwarded = monotonic()
         if body.asked.input_file and self.about.form == "batches":
             provider = deps.registry.targets(FORMAT, context.model)[0].provider
