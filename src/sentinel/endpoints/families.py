@@ -54,6 +54,7 @@ _TABLE: Final = (
     "audio/voices/{voices}",
     "audio/voice_consents/{voice_consents}",
     "realtime/calls/{calls} accept hangup refer reject",
+    "realtime/translations/client_secrets",
     "live/sessions/{live_sessions} accept attach content fork hangup refer reject",
     "chatkit/sessions/{chatkit_sessions}/cancel",
     "chatkit/threads/{chatkit_threads}/items",
@@ -84,6 +85,11 @@ REFRESHED: Final = frozenset(("containers", "container_files"))
 
 REFUSED: Final = frozenset(("organization", "organizations", "projects", "dashboard", "webhook_endpoints"))
 """Families that are about the organisation as a whole, so about all users at once: they are none of a caller's."""
+
+_PAST_US: Final = frozenset(
+    ("chatkit/sessions", "live/sessions", "realtime/translations", "realtime/translations/client_secrets")
+)
+"""Forms of paths at which a session is made, or a key for one, that goes past us: nobody could hold it to a limit."""
 
 _TOLD_ELSEWHERE: Final = ("responses", "chat", "batches", "messages", "evals")
 """Families whose answers repeat what was billed when it was generated; only what they create is billed."""
@@ -117,6 +123,11 @@ class ObjectPath(Struct, frozen=True):
     ids: tuple[Reference, ...]
     kind: str
     deletes: str | None
+
+    @property
+    def goes_past_us(self) -> bool:
+        """Whether what is created there talks to the provider by itself: over WebRTC, or with a key of its own."""
+        return self.form in _PAST_US
 
     @property
     def job_kind(self) -> str:

@@ -24,7 +24,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _MOST_SEGMENTS = 16
 _SEGMENT = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~:@!$'()*+,=-]{1,256}")
 _GENERATES = re.compile(
-    r".*/(completions|embeddings|responses|messages|generations|edits|variations|speech|transcriptions|translations)"
+    r".*/(complete|completions|embeddings|responses|messages|generations|edits|variations|speech|transcriptions|translations)"
     r"|.*:\w*(generate|predict|embed)\w*",
     re.IGNORECASE,
 )
@@ -52,7 +52,7 @@ def passed_path(method: str, path: str, *, is_route: bool) -> tuple[ObjectPath, 
     """What a path is about, and how it is sent on, after `/v1`; None where it is not passed through.
 
     path: decoded, and as `served_path` has it. is_route: another route has it, in whatever case, for other methods at
-    least. What would generate in a family that nobody knows is none, for nobody would hold it to a limit.
+    least. What nobody could hold to a limit is none.
     """
     if method not in METHODS or not path.startswith("/v1/"):
         return None
@@ -62,9 +62,14 @@ def passed_path(method: str, path: str, *, is_route: bool) -> tuple[ObjectPath, 
     if len(segments) > _MOST_SEGMENTS or not all(map(_SEGMENT.fullmatch, segments)):
         return None
     about = object_path_of(segments)
-    if about is not None and not about.is_known and method == "POST" and _GENERATES.fullmatch(path):
+    if about is not None and method == "POST" and _is_unbounded(about, path):
         return None
     return None if about is None else (about, "/".join(["", *segments]).encode("ascii"))
+
+
+def _is_unbounded(about: ObjectPath, path: str) -> bool:
+    """Whether what is asked for there would generate unseen: past us, or in a family that nobody knows."""
+    return about.goes_past_us or (not about.is_known and _GENERATES.fullmatch(path) is not None)
 
 
 def spoken_at(path: str, endpoints: Mapping[str, Endpoint[Any]]) -> Endpoint[Any]:

@@ -19,6 +19,7 @@ from sentinel.routes.table import ENDPOINTS
         ("GET", CHAT.route, True, b"/chat/completions"),
         ("DELETE", "/v1/models/ft:m", True, b"/models/ft:m"),
         ("POST", "/v1/threads/t1/messages", False, b"/threads/t1/messages"),
+        ("POST", "/v1/chatkit/sessions/s1/cancel", False, b"/chatkit/sessions/s1/cancel"),
         ("GET", "/v1/engines/gpt-4/completions", False, b"/engines/gpt-4/completions"),
     ],
 )
@@ -44,6 +45,10 @@ def test_what_passes(method: str, path: str, is_route: bool, sent: bytes) -> Non
         ("GET", "/v1/organization/users", False),
         ("GET", "/v1/Chat/Completions", True),
         ("POST", "/v1/engines/gpt-4/completions", False),
+        ("POST", "/v1/complete", False),
+        ("POST", "/v1/chatkit/sessions", False),
+        ("POST", "/v1/Live/Sessions", False),
+        ("POST", "/v1/realtime/translations/client_secrets", False),
         ("POST", "/v1/deployments/x/chat/Completions", False),
         ("POST", "/v1/tunedModels/x:batchGenerateContent", False),
         *(
