@@ -344,6 +344,30 @@ def test_what_is_metered_elsewhere(provider: RawProvider, sentinel: SentinelProc
     assert provider.asked == []
 
 
+def test_two_types_of_one_body(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
+    """Nobody knows which a provider takes, so it is looked at."""
+    give(sentinel, "file-bos", "bo")
+    body = b'{"file_id": "file-bos"}'
+    headers = [
+        f"content-length: {len(body)}",
+        "content-type: application/octet-stream",
+        "content-type: application/json",
+    ]
+    assert raw(sentinel, token, "POST /v1/widgets", *headers, body=body).is_error(404, "not_found", param="file_id")
+    assert provider.asked == []
+
+
+@pytest.mark.parametrize("head", [b"content-type: text/plain\r\n", b"server: x\r\n"])
+def test_json_that_does_not_say_so(provider: RawProvider, sentinel: SentinelProcess, token: str, head: bytes) -> None:
+    """What it creates is its user's all the same, and what it costs is billed."""
+    id_ = f"file-{len(head)}"
+    usage = {"prompt_tokens": 5, "completion_tokens": 700 + len(head)}
+    provider.answers(head, json.dumps({"id": id_, "usage": usage}).encode())
+    assert raw(sentinel, token, "POST /v1/files").status == 200
+    assert send(sentinel, "GET", f"/admin/objects/{id_}/owner", ADMIN_KEY).status == 200
+    wait_until(lambda: 700 + len(head) in {line.get("output_tokens") for line in sentinel.log()}, "its bill")
+
+
 def test_an_id_in_a_form_or_a_query(provider: RawProvider, sentinel: SentinelProcess, token: str) -> None:
     """As in JSON."""
     give(sentinel, "file-bos", "bo")

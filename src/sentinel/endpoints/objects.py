@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 from msgspec import Raw, Struct
@@ -65,10 +65,12 @@ RECALLED: Final = {
 }
 """Items of a response that OpenAI fills in from their `id`, such as an image that is to be changed once more."""
 _DEFINED: Final = ("attributes", "item_schema")
-FIELDS: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, any_id=("_id", "_ids"), recalled=RECALLED)
+FIELDS: Final = ReferenceFields(
+    _KINDS, _KINDS_BY_TYPE, _DEFINED, any_id=("_id", "_ids"), recalled=RECALLED, any_case=True
+)
 """Of all families: an application that is not known to take an id somewhere may still send one there."""
 
-_IN_LINES: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, recalled=RECALLED)
+_IN_LINES: Final = ReferenceFields(_KINDS, _KINDS_BY_TYPE, _DEFINED, recalled=RECALLED, any_case=True)
 """Of the requests in a batch, which have a `custom_id` of their own each."""
 
 _PAGE_NAMES = ("after", "before", "after_id", "before_id")
@@ -176,11 +178,16 @@ def in_query(query: bytes, about: ObjectPath) -> tuple[Reference, ...]:
 
 
 def query_without_credentials(query: bytes, secrets: Collection[bytes]) -> bytes:
-    """A query without the parameters that are, or hold, the client's own token; others as they came."""
-    return b"&".join(
-        each
-        for each in query.split(b"&")
-        if each.partition(b"=")[0].lower() not in _CREDENTIALS and not any(secret in each for secret in secrets)
+    """A query without the parameters that are, or hold, the caller's token, in any spelling; others as they came."""
+    return b"&".join(each for each in query.split(b"&") if not _is_credential(each, secrets))
+
+
+def _is_credential(parameter: bytes, secrets: Collection[bytes]) -> bool:
+    plain = unquote_to_bytes(parameter.replace(b"+", b" "))
+    # Some take a semicolon for what parts parameters, too.
+    names = {each.partition(b"=")[0].strip().lower() for each in plain.split(b";")}
+    return not names.isdisjoint(_CREDENTIALS) or any(
+        secret in spelled for secret in secrets for spelled in (parameter, plain)
     )
 
 

@@ -29,6 +29,8 @@ _MARKS = {"reasoning": '"rs_'}
 """Of a type that is also a word of nearly every request: how the ids of its objects begin."""
 _PARTS = re.compile(r"[\[\].]+")
 """What stands between the parts of a name in a form."""
+_FOLDED = ("\u017f".encode(), "\u212a".encode(), b"\\u017f", b"\\u212a")
+"""The two letters beyond ASCII that are s and k in another case."""
 _ASCII_ESCAPE = b"\\u00"
 """A key may hide in it: `file\\u005fid`."""
 
@@ -58,7 +60,7 @@ class ReferenceFields:
     by_type: the same for objects of a `type`, which are named by their own `id`. defined: fields that hold what an
     application defines, in this format alone. any_id: other fields whose names end so may hold ids, too, of kinds that
     nobody knows. recalled: types of objects of which the provider puts in what it has kept under their `id`, unless
-    they bring it along, in one of these fields.
+    they bring it along, in one of these fields. any_case: names count in any case, as servers written in Go take them.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class ReferenceFields:
         defined: Collection[str] = (),
         any_id: tuple[str, ...] = (),
         recalled: Mapping[str, tuple[str, ...]] | None = None,
+        *,
+        any_case: bool = False,
     ) -> None:
         self._fields = fields
         self._by_type = by_type or {}
@@ -76,16 +80,24 @@ class ReferenceFields:
         self._any_id = any_id
         names = (*fields, *self._by_type, *any_id, *(_MARKS.get(type_, type_) for type_ in self._recalled))
         self._marks = (_ASCII_ESCAPE, *(name.encode() for name in names)) if names else ()
+        self._any_case = any_case
+        if any_case:
+            self._marks = (*self._marks, *_FOLDED)
 
     def kind_of(self, name: str) -> str | None:
         """The kind of what a field of this name holds; empty where nobody knows it, None where it holds no ids."""
+        name = self._plain(name)
         return self._fields.get(name, "" if name.endswith(self._any_id) else None)
+
+    def _plain(self, name: str) -> str:
+        return name.casefold() if self._any_case else name
 
     def found_in(self, body: bytes) -> tuple[Reference, ...]:
         """What a request refers to, from its body as JSON. Raises InvalidJson, InvalidType beyond MOST_REFERENCES."""
         # Nearly no request refers to anything. `in` takes three times as long: it tries the mark as a number first.
+        looked_at = body.lower() if self._any_case else body
         for mark in self._marks:
-            if body.find(mark) >= 0:
+            if looked_at.find(mark) >= 0:
                 break
         else:
             return ()
@@ -113,7 +125,7 @@ class ReferenceFields:
         an application's own (`metadata[file_id]`).
         """
         parts = [part for part in _PARTS.split(name) if part] or [""]
-        if parts[0] in self._defined:
+        if self._plain(parts[0]) in self._defined:
             return parts[0]
         return next((part for part in reversed(parts) if self.kind_of(part) is not None), parts[0])
 
@@ -126,15 +138,15 @@ class ReferenceFields:
 
     def _within(self, value: Any, path: str) -> Iterator[Reference]:
         if isinstance(value, _Pairs):
-            types = {each for key, each in value if key == "type" and isinstance(each, str)}
+            types = {each for key, each in value if self._plain(key) == "type" and isinstance(each, str)}
             for key, each in value:
                 here = f"{path}.{key}" if path else key
                 kind = self.kind_of(key)
                 if kind is not None:
                     yield from _named(each, kind, here)
-                elif key == "id":
+                elif self._plain(key) == "id":
                     yield from self._by_own_id(value, types, each, here)
-                if key not in self._defined:
+                if self._plain(key) not in self._defined:
                     yield from self._within(each, here)
         elif isinstance(value, list):
             for number, each in enumerate(value):
@@ -145,7 +157,7 @@ class ReferenceFields:
         for type_ in types & self._by_type.keys():
             yield from _named(id_, self._by_type[type_], here)
         for type_ in types & self._recalled.keys():
-            if not any(key in self._recalled[type_] and each for key, each in pairs):
+            if not any(self._plain(key) in self._recalled[type_] and each for key, each in pairs):
                 # Another's is not found. Where nobody keeps it, it is nothing but a name.
                 yield from _named(id_, "", here)
 

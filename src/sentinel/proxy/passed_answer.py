@@ -57,6 +57,7 @@ _PAGE_ITEMS = 100
 _USUAL_ITEMS = 20
 
 _TYPE = re.compile(rb"^content-type: *([^;\r\n ]*)", re.IGNORECASE | re.MULTILINE)
+_UNSAID = (b"", b"text/plain")
 _CREATING = ("POST", "PUT", "PATCH")
 
 T = TypeVar("T")
@@ -96,6 +97,9 @@ class PassedAnswer:
         tells = self._creates or is_list or bool(created_beside(self._about)) or await self._asks_for_job()
         has_told = 200 <= answer.status < 300 and answer.status != 204
         is_json = type_ == b"application/json" or type_.endswith(b"+json")
+        if has_told and tells and type_ in _UNSAID:
+            # Some do not say that it is JSON.
+            is_json = (await answer.peek()).lstrip().startswith((b"{", b"["))
         # A part of a list can be looked through by nobody.
         is_whole = answer.status != 206
         if has_told and is_json and tells and is_whole:

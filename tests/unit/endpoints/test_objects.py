@@ -93,7 +93,7 @@ def test_a_query_that_names_objects(path: str, query: bytes, expected: list[tupl
 
 def test_a_query_without_credentials() -> None:
     """Neither under a name for them, nor the caller's own under any."""
-    query = b"a=1&KEY=x&api_key=y&b=my-token&c=%20"
+    query = b"a=1&KEY=x&api_key=y&b=my-token&c=%20&k%65y=x&d=m%79-token&e=1;key=x"
     assert query_without_credentials(query, [b"my-token"]) == b"a=1&c=%20"
 
 
@@ -213,3 +213,13 @@ def test_a_page() -> None:
 def test_no_page(body: bytes) -> None:
     """Nobody knows what is in it."""
     assert page_of(body) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["FILE_ID", "File_Id", "\\u0046ile_id", "vector_\u017ftore_id", "vec\\u0054or_store_id"]
+)
+def test_names_in_another_case(name: str) -> None:
+    """Count, too: servers written in Go take them."""
+    body = f'{{"a": [{{"{name}": "x1"}}], "Metadata": {{"FILE_ID": "mine"}}}}'.encode()
+    assert [each.id for each in read_body(body).references] == ["x1"]
+    assert [each.id for each in in_lines(body)] == ["x1"]
