@@ -48,6 +48,23 @@ async def test_a_crowd_at_a_limit(stack: Stack, fleet: list[SentinelProcess], qu
     assert stack.booked(most, email) == {"ai_requests": most, "ai_input_tokens": 0, "ai_output_tokens": 0}
 
 
+def test_who_has_no_tokens_left(stack: Stack) -> None:
+    """Begins nothing that may cost some, a batch neither; what is there is still seen, kept and deleted."""
+    provider = RawProvider()
+    usage = b'{"id": "w1", "usage": {"prompt_tokens": 1, "completion_tokens": 60}}'
+    provider.answers(b"content-type: application/json\r\n", usage)
+    sentinel = stack.sentinel(OPENAI_API_URL=provider.url, OPENAI_API_KEY=KEY)
+    _, token = stack.user("spent@corp.test", limits={"ai_output_tokens": 100})
+    for status in (200, 200, 429, 429):
+        assert send(sentinel, "POST", "/v1/widgets", token, {}).status == status
+    for path in ("/v1/batches", "/v1/messages/batches", "/v1/threads/runs", "/v1/evals"):
+        assert send(sentinel, "POST", path, token, {}).status == 429
+    provider.answers(b"content-type: application/json\r\n", b'{"id": "w1"}')
+    for method, path in (("GET", "/v1/widgets/w1"), ("POST", "/v1/files"), ("DELETE", "/v1/widgets/w1")):
+        assert send(sentinel, method, path, token, {} if method == "POST" else None).status == 200
+    sentinel.kill()
+
+
 def test_without_redis(stack: Stack) -> None:
     """Nothing passes: neither whose it is nor what is left can be known; afterwards all is as it was."""
     sentinel = stack.sentinel()

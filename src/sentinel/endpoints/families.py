@@ -86,6 +86,15 @@ REFRESHED: Final = frozenset(("containers", "container_files"))
 REFUSED: Final = frozenset(("organization", "organizations", "projects", "dashboard", "webhook_endpoints"))
 """Families that are about the organisation as a whole, so about all users at once: they are none of a caller's."""
 
+_KEEPING: Final = frozenset(
+    (
+        *("audio", "chat", "containers", "conversations", "files", "live", "models", "realtime", "responses", "safety"),
+        *("skills", "uploads", "vaults", "vector_stores"),
+    )
+)
+"""Families in which nothing is generated that is not metered elsewhere."""
+_ENDING: Final = ("cancel", "pause")
+
 _PAST_US: Final = frozenset(
     ("chatkit/sessions", "live/sessions", "realtime/translations", "realtime/translations/client_secrets")
 )
@@ -123,6 +132,12 @@ class ObjectPath(Struct, frozen=True):
     ids: tuple[Reference, ...]
     kind: str
     deletes: str | None
+
+    @property
+    def may_generate(self) -> bool:
+        """Whether a creating request may cost tokens, at once or later, as far as anybody knows."""
+        words = self.form.split("/")
+        return words[0] not in _KEEPING and words[-1] not in _ENDING
 
     @property
     def goes_past_us(self) -> bool:

@@ -127,3 +127,22 @@ def test_what_tells_of_a_job(path: str, kind: str) -> None:
     about = object_path_of(path.split("/"))
     assert about is not None
     assert about.job_kind == kind
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("batches", True),
+        ("messages/batches", True),
+        ("threads/t1/runs", True),
+        ("widgets", True),
+        ("batches/b1/cancel", False),
+        ("files", False),
+        ("vector_stores/v1/files", False),
+    ],
+)
+def test_what_may_generate(path: str, expected: bool) -> None:
+    """All of which nobody knows that it does not."""
+    about = object_path_of(path.split("/"))
+    assert about is not None
+    assert about.may_generate is expected
