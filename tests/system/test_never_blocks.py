@@ -198,7 +198,7 @@ async def test_what_is_passed_through_holds_nobody_up(stack: Stack) -> None:
         "application/json": json.dumps(
             {"a": [{"b_id": n} for n in range(900)] + [{"b": n} for n in range(40_000)]}
         ).encode(),
-        "application/x-www-form-urlencoded": b"&".join(b"a_id=%d" % n for n in range(7_000)),
+        "application/x-www-form-urlencoded": b"&".join(b"a_id=%d" % n for n in range(6_000)),
     }
     events = b"".join(b'data: {"id":"e%d","usage":{"input_tokens":1}}\n\n' % (n % 50) for n in range(20_000))
     listed = json.dumps({"data": [{"id": f"l{n}"} for n in range(10_000)], "has_more": False}).encode()
