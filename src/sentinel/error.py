@@ -279,7 +279,8 @@ def headers_of(error: AppError) -> list[Header]:
     """The headers that this error brings along, without content-length."""
     headers: list[Header] = [(b"content-type", b"application/json"), *error.headers]
     if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        # Claude Code asks again and again, unless it is told that this is of no use.
+        headers += (b"www-authenticate", b"Bearer"), (b"x-should-retry", b"false")
     if error.retry_after_seconds is not None:
         seconds = max(1, -int(-error.retry_after_seconds // 1))
         headers.append((b"retry-after", b"%d" % seconds))

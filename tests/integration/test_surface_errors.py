@@ -71,6 +71,7 @@ def test_without_a_bearer_token_nobody_is_asked(
     answer = send(sentinel, method, path, **headers)
     assert answer.is_error(401, "missing_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["x-should-retry"] == "false"
     assert not any(name.startswith("x-ratelimit") for name in answer.headers)
     assert (questions(stack), provider_calls(stack)) == before
 

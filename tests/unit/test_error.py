@@ -85,6 +85,7 @@ def test_retry_after_is_rounded_up(seconds: float, header: bytes) -> None:
 def test_a_401_brings_its_challenge(kind: type[AppError]) -> None:
     """RFC 9110, 15.5.2: a 401 has WWW-Authenticate; nothing else has."""
     assert ((b"www-authenticate", b"Bearer") in headers_of(kind("No."))) == (kind.status == 401)
+    assert ((b"x-should-retry", b"false") in headers_of(kind("No."))) == (kind.status == 401)
 
 
 def test_an_event_is_the_same_error_in_a_stream() -> None:
