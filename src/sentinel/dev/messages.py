@@ -14,7 +14,7 @@ import msgspec
 from sentinel.dev.bodies import BAD_LINE, Event
 from sentinel.dev.directive import BadDirective, Directive, find_directive
 from sentinel.dev.generation import Billed, Job
-from sentinel.dev.reply import Encoding, Reply, call_tool, encoding_of, say, texts_of, think
+from sentinel.dev.reply import Encoding, Reply, answer_in_json, call_tool, encoding_of, say, texts_of, think
 from sentinel.dev.schema import Unfit
 from sentinel.dev.validation import Refused
 
@@ -222,12 +222,22 @@ def _replies(body: dict[str, Any], directive: Directive) -> list[Reply]:
         left = None if left is None else left - replies[-1].tokens
         if left == 0:
             return replies
-    tool = _wanted_tool(body, directive)
+    tool, form = _wanted_tool(body, directive), _wanted_form(body)
     try:
-        said = say(directive, 0, left) if tool is None else call_tool(encoding, _as_function(tool), left)
+        if tool is not None:
+            return [*replies, call_tool(encoding, _as_function(tool), left)]
+        if form is not None and not directive.refusal:
+            return [*replies, answer_in_json(encoding, form, directive, left)]
     except Unfit as unfit:
-        raise _wrong(f"tools.{body['tools'].index(tool)}.input_schema", f"JSON schema is invalid: {unfit}") from unfit
-    return [*replies, said]
+        field = "output_config.format.schema" if tool is None else f"tools.{body['tools'].index(tool)}.input_schema"
+        raise _wrong(field, f"JSON schema is invalid: {unfit}") from unfit
+    return [*replies, say(directive, 0, left)]
+
+
+def _wanted_form(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The form of the answer, as a chat has it; it has an old name, too."""
+    given = (body.get("output_config") or {}).get("format") or body.get("output_format")
+    return given and {"type": "json_schema", "json_schema": given}
 
 
 def _wanted_tool(body: dict[str, Any], directive: Directive) -> dict[str, Any] | None:
@@ -272,12 +282,18 @@ def _body(exchange: Exchange, models: frozenset[str], fields: frozenset[str]) ->
         raise _wrong("model", "Input should be a valid string")
     if body["model"] not in models:
         raise Refused(404, f"model: {body['model']}")
-    _check_messages(body["messages"])
+    # What the system says in between is of a version to come: it has to be asked for.
+    roles = (
+        "user",
+        "assistant",
+        *(("system",) if "mid-conversation" in exchange.headers.get("anthropic-beta", "") else ()),
+    )
+    _check_messages(body["messages"], roles)
     _check_tools(body)
     return body
 
 
-def _check_messages(messages: Any) -> None:
+def _check_messages(messages: Any, roles: tuple[str, ...]) -> None:
     if not isinstance(messages, list):
         raise _wrong("messages", "Input should be a valid list")
     if not messages:
@@ -286,8 +302,8 @@ def _check_messages(messages: Any) -> None:
         place = f"messages.{index}"
         if not isinstance(message, dict):
             raise _wrong(place, "Input should be an object")
-        if message.get("role") not in ("user", "assistant"):
-            raise _wrong(f"{place}.role", "Input should be 'user' or 'assistant'")
+        if message.get("role") not in roles:
+            raise _wrong(f"{place}.role", f"Input should be {' or '.join(map(repr, roles))}")
         content = message.get("content")
         if not isinstance(content, str | list):
             raise _wrong(f"{place}.content", "Input should be a valid list")

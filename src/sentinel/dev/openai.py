@@ -378,7 +378,10 @@ def _wanted_tool(body: dict[str, Any], directive: Directive) -> dict[str, Any] |
         if named is None:
             raise Refused(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
         return named
-    return tools[0] if choice == "required" or (directive.tool and choice != "none") else None
+    # One that was just called is not ordered anew: whoever calls it each time would go on for ever.
+    is_called = any(message["role"] == "tool" for message in body.get("messages", [])[-1:])
+    wanted = choice == "required" or (directive.tool and choice != "none" and not is_called)
+    return tools[0] if wanted else None
 
 
 def _said(reply: Reply) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from pydantic import BaseModel
 
 from sentinel.dev.messages import COUNT_PATH, PATH
 from sentinel.dev.openai import OpenAISimulator
@@ -15,6 +16,13 @@ from tests.support.client import Answer, ask
 
 TURNS: list[Any] = [{"role": "user", "content": "Say hello"}]
 TOOL: dict[str, Any] = {"name": "f", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+
+FORM = {"type": "json_schema", "schema": {"type": "object", "properties": {"people": {"type": "integer"}}}}
+
+
+class City(BaseModel):
+    name: str
+    people: int
 
 
 def body(text: str = "Say hello", **fields: Any) -> dict[str, Any]:
@@ -109,6 +117,26 @@ def test_what_it_refuses(openai_sim: OpenAISimulator, openai_server: Server, giv
     answer = send(openai_sim, openai_server, given)
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
     assert answer.error["message"].startswith(message)
+
+
+def test_structured_outputs(sdk: anthropic.Anthropic, openai_sim: OpenAISimulator, openai_server: Server) -> None:
+    """`parse` gives an object of the model; a form that nothing fits is refused; a refusal has no form."""
+    asked: dict[str, Any] = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": TURNS}
+    assert sdk.messages.parse(**asked, output_format=City).parsed_output == City(name="Paris", people=7)
+    for field in ({"output_format": FORM}, {"output_config": {"format": FORM}}):
+        answer = send(openai_sim, openai_server, body(**field)).json
+        assert (answer["content"][0]["text"], answer["usage"]["output_tokens"]) == ('{"people":7}', 5)
+    refused = send(openai_sim, openai_server, body(output_format={"type": "json_schema", "schema": {"enum": []}}))
+    assert refused.error["message"].startswith("output_config.format.schema: JSON schema is invalid")
+    assert send(openai_sim, openai_server, body("[[refusal]]", output_format=FORM)).json["stop_reason"] == "refusal"
+
+
+def test_what_the_system_says_in_between(openai_sim: OpenAISimulator, openai_server: Server) -> None:
+    """It is taken from those who ask for that version."""
+    given = body(messages=[*TURNS, {"role": "system", "content": "Be brief"}])
+    assert send(openai_sim, openai_server, given).status == 400
+    beta = {"anthropic-beta": "effort-2025-11-24,mid-conversation-tool-changes-2026-07-01"}
+    assert send(openai_sim, openai_server, given, **beta).status == 200
 
 
 def test_thinking_that_is_off_or_adaptive_has_no_budget(openai_sim: OpenAISimulator, openai_server: Server) -> None:

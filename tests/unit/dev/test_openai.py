@@ -173,6 +173,16 @@ def test_tools(sdk: openai.OpenAI, content: str, choice: Any, called: str | None
             assert [(call.function.name, call.function.arguments) for call in calls] == [(called, '{"x":"Paris"}')]
 
 
+def test_a_tool_that_was_called_is_not_called_anew(sdk: openai.OpenAI) -> None:
+    """An agent that tells what came of it gets an answer, though its first words still have the directive."""
+    request = chat("hi [[tool]]", tools=TOOLS)
+    asked = sdk.chat.completions.create(**request).choices[0].message
+    assert asked.tool_calls is not None
+    called = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "done"}
+    request["messages"] += [asked.model_dump(exclude_none=True), called]
+    assert sdk.chat.completions.create(**request).choices[0].message.tool_calls is None
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_structured_outputs(sdk: openai.OpenAI, openai_sim: OpenAISimulator, model: type[BaseModel]) -> None:
     """`parse` gives an object of the model, from an answer in one piece and from a stream, and each token is billed."""
