@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from sentinel.dev.ports import free_port
+from tests.clients.conftest import Found
+from tests.clients.roster import CODEX, Row
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.clients
 
 ROOT = Path(__file__).parents[2]
-CODEX = ROOT / ".clients/node_modules/.bin/codex"
+COMMAND = ROOT / ".clients/npm/node_modules/.bin/codex"
 SECONDS = 120
 CONFIG = """
 model = "gpt-5"
@@ -75,16 +77,21 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     dev.process.wait(SECONDS)
 
 
-@pytest.mark.skipif(not CODEX.exists(), reason="`make clients` installs it")
-@pytest.mark.parametrize("websockets", [True, False])
-def test_a_session_with_a_tool(dev: Dev, tmp_path: Path, *, websockets: bool) -> None:
+@pytest.mark.skipif(not COMMAND.exists(), reason="`make clients` installs it")
+@pytest.mark.parametrize("row", CODEX, ids=lambda row: row.way)
+def test_a_session_with_a_tool(dev: Dev, tmp_path: Path, found: Found, row: Row) -> None:
     """It calls a tool of its own, tells what came of it, and gets the answer; each response is billed."""
+    with found.trying(row, "tools"):
+        session(dev, tmp_path, websockets=row.way == "websockets")
+
+
+def session(dev: Dev, tmp_path: Path, *, websockets: bool) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
     (home / "config.toml").write_text(CONFIG.format(port=dev.port, websockets=str(websockets).lower()))
     done = subprocess.run(
-        [CODEX, "exec", "--skip-git-repo-check", "List the files [[tool]]"],
+        [COMMAND, "exec", "--skip-git-repo-check", "List the files [[tool]]"],
         env={"PATH": os.environ["PATH"], "HOME": str(home), "CODEX_HOME": str(home), "SENTINEL_TOKEN": dev.token},
         cwd=work,
         capture_output=True,

@@ -1,0 +1,40 @@
+"""What came of each client is written into docs/clients.md when all of a row was tried."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.roster import Row, write_page
+
+
+class Found:
+    """What was tried in this session, and what failed."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[Row, dict[str, bool]] = defaultdict(dict)
+
+    @contextlib.contextmanager
+    def trying(self, row: Row, case: str) -> Iterator[None]:
+        """It failed unless the block comes to its end."""
+        self._outcomes[row][case] = False
+        yield
+        self._outcomes[row][case] = True
+
+    def results(self) -> dict[Row, str]:
+        """Of the rows of which all was tried."""
+        return {
+            row: row.result(case for case in row.cases if not outcomes[case])
+            for row, outcomes in self._outcomes.items()
+            if set(row.cases) == set(outcomes)
+        }
+
+
+@pytest.fixture(scope="session")
+def found() -> Iterator[Found]:
+    found = Found()
+    yield found
+    write_page(found.results())
