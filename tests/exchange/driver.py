@@ -21,6 +21,7 @@ from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.error import AppError
 from sentinel.governance.port import AuthenticatedUser
+from sentinel.governance.tiers import TierModel
 from sentinel.limits.output_estimator import OutputEstimator
 from sentinel.limits.policy import Cost, Policy, Quota
 from sentinel.memory_budget import Claim, MemoryBudget
@@ -330,6 +331,7 @@ class Stage:
         self.leases = LeaseKeeper(self.ledger, cache, 30)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
         self.governance, self.now = MemoryGovernance(), 0.0
+        self.governance.tier_models = {"simple": [TierModel("openai", "gpt-4o-mini")]}
         self.billed: list[tuple[str, Cost]] = []
         self.unreadable: list[str] = []
         self.jobs = JobStore(self.ledger, self.unreadable.append)

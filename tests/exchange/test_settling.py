@@ -18,6 +18,7 @@ from sentinel.cache.redis import Store
 from sentinel.error import RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
+from tests.support.formats import FORMATS, USAGE, WHOLES, Format
 from tests.support.metering import Stepped
 
 WORDS = [" one", " two", " three", " four"]
@@ -176,30 +177,42 @@ def leave(client: Client) -> Callable[[], None]:
     return left
 
 
-def owed(stage: Stage, client: Client, *, gone: bool) -> list[tuple[int, int, int]]:
+formats = pytest.mark.parametrize("format_", FORMATS.values(), ids=FORMATS)
+
+
+def asking(format_: Format, *, stream: bool, slow: bool = True) -> Client:
+    """A client of this format."""
+    client = Client(slow=slow)
+    client.body = format_.body(stream=stream)
+    return client
+
+
+def owed(stage: Stage, client: Client, format_: Format, *, gone: bool) -> list[tuple[int, int, int]]:
     """What a cancelled stream must have cost, by what the provider and the client saw of it."""
-    if any(b'"usage"' in piece for piece in stage.provider.read):
-        return [(1, 11, 40)]
-    if client.text or (gone and stage.provider.requests):
-        return [(1, INPUT_TOKENS, count(client.text))]
+    if format_.tells_usage(stage.provider.read):
+        return [(1, *USAGE)]
+    text = format_.text(client.got)
+    if text or (gone and stage.provider.requests):
+        return [(1, format_.input, count(text))]
     return []
 
 
+@formats
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
 @pytest.mark.parametrize("room", [1000, 200], ids=["with_room", "near_its_limit"])
 @pytest.mark.parametrize("slow", [True, False], ids=["waited_for", "in_passing"])
 async def test_a_stream_cancelled_at_every_step(
-    store: Store, tmp_path: Path, gone: bool, room: int, slow: bool
+    store: Store, tmp_path: Path, format_: Format, gone: bool, room: int, slow: bool
 ) -> None:
     """Wherever a stream is cancelled it is settled once, for exactly what reached the client."""
     for step in itertools.count(1):
         await store.client.flushall()
-        stage, client = Stage(store, tmp_path, default_output=room), Client(stream=True, slow=slow)
+        stage, client = Stage(store, tmp_path, default_output=room), asking(format_, stream=True, slow=slow)
         await stage.limit(100_000)
-        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
-        stepped = Stepped(stage.exchange(client).run(), step)
+        stage.provider.pieces = [*format_.stream]
+        stepped = Stepped(stage.exchange(client, format_.at(stream=True)).run(), step)
         await stepped.run(leave(client) if gone else lambda: None)
-        assert list((await stage.settled()).values()) == owed(stage, client, gone=gone), step
+        assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=gone), step
         assert len(stage.ended) == 1, step
         assert stage.provider.closed == stage.provider.opened, step
         if not stepped.cancelled:
@@ -208,25 +221,29 @@ async def test_a_stream_cancelled_at_every_step(
     assert client.complete
 
 
+@pytest.mark.parametrize("format_", WHOLES.values(), ids=WHOLES)
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
-async def test_a_whole_answer_cancelled_at_every_step(store: Store, tmp_path: Path, gone: bool) -> None:
+async def test_a_whole_answer_cancelled_at_every_step(
+    store: Store, tmp_path: Path, format_: Format, gone: bool
+) -> None:
     """Wherever a request is cancelled it is settled once; a client that leaves pays for the input that was sent on."""
     for step in itertools.count(1):
         await store.client.flushall()
-        stage, client = Stage(store, tmp_path), Client()
-        stage.provider.body = WHOLE
-        exchange = stage.exchange(client)
+        stage, client = Stage(store, tmp_path), asking(format_, stream=False)
+        stage.provider.body = format_.whole
+        exchange = stage.exchange(client, format_.at(stream=False))
         stepped = Stepped(exchange.run(), step)
         await stepped.run(leave(client) if gone else lambda: None)
         records = list((await stage.settled()).values())
         if exchange.context.first_byte:
-            assert records == [(1, 9, 2)], step
+            assert records == [(1, *format_.usage)], step
         else:
-            assert records == ([(1, INPUT_TOKENS, 0)] if gone and stage.provider.requests else []), step
-        assert not client.complete or client.status == 503 or records == [(1, 9, 2)], step
+            assert records == ([(1, format_.input, 0)] if gone and stage.provider.requests else []), step
+        assert not client.complete or client.status == 503 or records == [(1, *format_.usage)], step
         if not stepped.cancelled:
             break
     assert step >= 8
+    assert client.complete
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
@@ -237,42 +254,46 @@ async def test_a_finished_stream_cancelled_at_every_step(store: Store, tmp_path:
     for step in itertools.count(1):
         await store.client.flushall()
         stage, client = Stage(store, tmp_path), Client(stream=True, slow=slow)
-        stage.provider.pieces = [*STREAM, event(choices=[end]), event(usage=usage(11, 40)), DONE]
+        stage.provider.pieces = [*FORMATS["chat"].pieces, event(choices=[end]), *FORMATS["chat"].end]
         stepped = Stepped(stage.exchange(client).run(), step)
         await stepped.run(leave(client) if gone else lambda: None)
         records = list((await stage.settled()).values())
         has_end = b'"finish_reason": "stop"' in client.got
-        assert records == ([(1, 11, 40)] if has_end else owed(stage, client, gone=gone)), step
+        assert records == ([(1, 11, 40)] if has_end else owed(stage, client, FORMATS["chat"], gone=gone)), step
         assert stage.provider.closed == stage.provider.opened, step
         if not stepped.cancelled:
             break
     assert step >= (18 if slow else 12)
 
 
-async def test_cancelled_twice(store: Store, tmp_path: Path) -> None:
+@formats
+async def test_cancelled_twice(store: Store, tmp_path: Path, format_: Format) -> None:
     """A client that leaves and a shutdown right behind it: still settled once, for what was delivered."""
     for first, second in itertools.product(range(6, 20, 2), range(1, 6)):
         await store.client.flushall()
-        stage, client = Stage(store, tmp_path), Client(stream=True)
-        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
-        inner = Stepped(stage.exchange(client).run(), first)
+        stage, client = Stage(store, tmp_path), asking(format_, stream=True)
+        stage.provider.pieces = [*format_.stream]
+        inner = Stepped(stage.exchange(client, format_.at(stream=True)).run(), first)
         await Stepped(inner.run(leave(client)), first + second).run()
-        assert list((await stage.settled()).values()) == owed(stage, client, gone=True), (first, second)
+        assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=True), (first, second)
 
 
+@formats
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_refusal_upstream_cancelled_at_every_step(store: Store, tmp_path: Path, stream: bool) -> None:
+async def test_a_refusal_upstream_cancelled_at_every_step(
+    store: Store, tmp_path: Path, format_: Format, stream: bool
+) -> None:
     """A client that leaves while the provider's refusal is on its way pays nothing for it."""
     for step in itertools.count(1):
         await store.client.flushall()
-        stage, client = Stage(store, tmp_path), Client(stream=stream)
+        stage, client = Stage(store, tmp_path), asking(format_, stream=stream)
         stage.provider.status, stage.provider.body = 400, b"{}"
-        exchange = stage.exchange(client)
+        exchange = stage.exchange(client, format_.at(stream=stream))
         stepped = Stepped(exchange.run(), step)
         await stepped.run(leave(client))
         records = list((await stage.settled()).values())
         unanswered = bool(stage.provider.requests) and not exchange.context.first_byte
-        assert records == ([(1, INPUT_TOKENS, 0)] if unanswered else []), step
+        assert records == ([(1, format_.input, 0)] if unanswered else []), step
         if not stepped.cancelled:
             break
     assert step >= 8

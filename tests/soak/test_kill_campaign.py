@@ -32,7 +32,7 @@ async def run(capsys: pytest.CaptureFixture[str], seconds: float, appendfsync: s
 async def test_kills(capsys: pytest.CaptureFixture[str], appendfsync: str) -> None:
     """SIGKILL for Sentinels, for Redis, for deliverers in mid-batch, SIGSTOP, a failing Zion: the books are right."""
     report = await run(capsys, SECONDS, appendfsync)
-    assert (report.lost, report.doubled, report.overdrawn) == ([], [], 0)
+    assert (report.lost, report.doubled, report.overdrawn, report.estranged) == ([], [], 0, 0)
 
 
 async def test_power_cuts_of_redis(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.support import campaign
+from tests.support.campaign_requests import KINDS
 
 
 async def test_kills_under_load() -> None:
     """Whatever is killed when: what clients got complete is told once, and nobody pays more than was billed."""
     report = await campaign.run(7, 15, appendfsync="always", clients=8)
-    assert (report.lost, report.doubled, report.overdrawn) == ([], [], 0), str(report)
+    assert (report.lost, report.doubled, report.overdrawn, report.estranged) == ([], [], 0, 0), str(report)
     assert report.complete > 50, str(report)
+    assert set(report.kinds) >= {kind.name for kind in KINDS}, str(report)
     assert sum(report.events.values()) >= 2, str(report)
 
 
@@ -22,6 +24,6 @@ async def test_trouble_under_load(trouble: str, seconds: float) -> None:
     assert report.doubled == [], str(report)
     assert sum(report.events.values()) >= 1, str(report)
     if trouble != "emptied":
-        assert (report.lost, report.overdrawn) == ([], 0), str(report)
+        assert (report.lost, report.overdrawn, report.estranged) == ([], 0, 0), str(report)
     if trouble == "poison":
         assert report.kept == 5 * report.poisoned > 0, str(report)

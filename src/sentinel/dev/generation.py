@@ -60,7 +60,7 @@ class Form(Protocol):
 class Job:
     """One accepted request, decided in full before its first byte goes out. headers: makes those of the answer.
 
-    content_type: of a stream.
+    content_type: of a stream. goes_on: whoever leaves, as what is done in the background.
     """
 
     form: Form
@@ -69,6 +69,7 @@ class Job:
     bill: Billed
     headers: Callable[[], list[tuple[str, str]]]
     content_type: str = "text/event-stream; charset=utf-8"
+    goes_on: bool = False
 
     def usage(self) -> dict[str, Any]:
         """The usage of the finished answer, from which the bill is made."""
@@ -83,7 +84,10 @@ async def generate(exchange: Exchange, job: Job) -> None:
     try:
         await (_stream(exchange, job) if job.bill.stream and not job.directive.no_stream else _answer(exchange, job))
     finally:
-        if job.bill.state == "running":
+        if job.goes_on:
+            job.usage()
+            job.bill.state = "complete"
+        elif job.bill.state == "running":
             job.bill.state = "cancelled"
 
 

@@ -327,7 +327,8 @@ def _job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier
     created = int(unix_seconds())
     if path == RESPONSES:
         response = ResponseEnvelope(f"resp_{secrets.token_hex(24)}", model, created, body, reasoning)
-        return Job(response, _replies(as_in_a_chat(body), directive, encoding, left), directive, bill, _headers)
+        replies, goes_on = _replies(as_in_a_chat(body), directive, encoding, left), bool(body.get("background"))
+        return Job(response, replies, directive, bill, _headers, goes_on=goes_on)
     chat = path == CHAT
     envelope = Envelope(
         id=f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(14)}",
