@@ -106,7 +106,7 @@ def _local_accounts() -> Cache:
 
 
 def _settled_lately() -> Cache:
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     return Cache(
         lambda number: recent.add(Settled(0.0, 1_764_000_000_000 + number, _ask(number), Cost(1, 65, 68), 0)),
         lambda: len(recent),

@@ -204,7 +204,7 @@ def build(
     )
     reconciler = Reconciler(ledger)
     registry, counter = Registry(Target("openai", provider, sockets=sockets)), TokenCounter()
-    job_store, contexts = JobStore(ledger, unreadable), ContextRecords(store)
+    job_store, contexts = JobStore(ledger, unreadable, tracker.noted), ContextRecords(store)
     follower = JobFollower(
         job_store,
         contexts,
@@ -278,7 +278,7 @@ def build(
             session_seconds=settings.session_ttl_seconds,
             config_seconds=settings.tier_config_ttl_seconds,
         ),
-        ownership=Ownership(OwnerRecords(store), settings.shared_objects),
+        ownership=Ownership(OwnerRecords(store, tracker.noted), settings.shared_objects),
         contexts=contexts,
         follower=follower,
         leases=leases,

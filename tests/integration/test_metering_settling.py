@@ -11,11 +11,13 @@ import pytest
 
 from sentinel import clock
 from sentinel.cache import keys
+from sentinel.cache.owners import OwnerRecords
 from sentinel.dev.zion import ZionSimulator
 from sentinel.error import NotSent, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.tasks import Tasks
 from sentinel.usage import tracker
+from sentinel.usage.job_store import Job, JobStore
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
 from tests.support.metering import Books, open_books
@@ -292,3 +294,90 @@ async def test_a_replay_that_was_broken_off_is_repeated_late(
 def test_notes_live_longer_than_settlements_are_sure() -> None:
     """There is a minute between the last repeat that trusts a note and the end of that note."""
     assert tracker._SURE_MS + 60_000 <= REMEMBER_SETTLED_MS
+
+
+JOB = Job("resp_1", "responses", "req_1", "ana", "ana@corp.test", "gpt-4o-mini", 12, 7, 1)
+
+
+class Notes:
+    """A process's records of jobs and owners, which it notes again."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self._books = process, process.books
+        self.jobs = JobStore(process.books.ledger, noted=process.tracker.noted)
+        self.owners = OwnerRecords(process.books.store, process.tracker.noted)
+        process.tracker.watch(process.books.store)
+
+    async def write(self) -> None:
+        await self.jobs.put(JOB, 60)
+        await self.owners.record("ana", ["resp_1", "file-1"], None)
+
+    async def lose(self) -> None:
+        """Redis comes back without what it was told last."""
+        await self._books.store.client.delete(
+            keys.jobs(keys.partition_of("ana")), keys.jobs_due(keys.partition_of("ana")), keys.owner(b"file-1")
+        )
+        await cut_off(self._books)
+        self._process.tracker.watch(self._books.store)
+
+    async def there(self) -> tuple[int, list[str | None]]:
+        return await self.jobs.count(), await self.owners.owners(["resp_1", "file-1"])
+
+
+async def test_jobs_and_owners_that_redis_has_lost(books: Books, tmp_path: Path, time_machine: Clock) -> None:
+    """They are noted again, once, by whoever had noted them: what goes on is billed, and its user's."""
+    process = Process(books, tmp_path, time_machine)
+    notes = Notes(process)
+    await notes.write()
+    await notes.lose()
+    assert await notes.there() == (0, ["ana", None])
+    await process.tracker.note_again()
+    assert await notes.there() == (1, ["ana", "ana"])
+    assert await notes.jobs.due(keys.partition_of("ana"), 1, 9) == []
+    await books.store.client.delete(keys.owner(b"file-1"))
+    await process.tracker.note_again()
+    assert await notes.there() == (1, ["ana", None])
+
+
+async def test_a_job_that_was_settled_is_not_settled_again(books: Books, tmp_path: Path, time_machine: Clock) -> None:
+    """Noted again for all that, it costs nothing more."""
+    process = Process(books, tmp_path, time_machine)
+    notes = Notes(process)
+    await notes.write()
+    assert await notes.jobs.settle(JOB, SPENT)
+    await notes.lose()
+    await process.tracker.note_again()
+    assert not await notes.jobs.settle(JOB, SPENT)
+    assert await notes.jobs.count() == 0
+    assert await books.waiting() == 1
+
+
+async def test_what_an_emptied_redis_is_not_told(books: Books, tmp_path: Path, time_machine: Clock) -> None:
+    """It knows not what was settled, and neither does anybody after 14 minutes: no job begins anew."""
+    process = Process(books, tmp_path, time_machine)
+    notes = Notes(process)
+    await process.tracker.settle_again(await books.ledger.incarnations())
+    await notes.write()
+    await books.store.client.flushall()
+    await notes.lose()
+    await process.tracker.settle_again(await books.ledger.incarnations())
+    await process.tracker.note_again()
+    assert await notes.there() == (0, [None, None])
+    await notes.write()
+    await notes.lose()
+    time_machine.ahead += LONG_SECONDS
+    await process.tracker.note_again()
+    assert await notes.jobs.count() == 0
+
+
+async def test_one_note_that_cannot_be_written_is_in_no_others_way(
+    books: Books, tmp_path: Path, time_machine: Clock
+) -> None:
+    """The jobs of its user are of a wrong type."""
+    process = Process(books, tmp_path, time_machine)
+    notes = Notes(process)
+    await notes.write()
+    await notes.lose()
+    await books.store.client.lpush(keys.jobs(keys.partition_of("ana")), "x")
+    await process.tracker.note_again()
+    assert await notes.owners.owners(["file-1"]) == ["ana"]

@@ -18,6 +18,8 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
+SOCKET = "/v1/responses over a WebSocket"
+"""For tests of what holds there, too; `crowd.post` knows how to ask."""
 STORES = "/v1/vector_stores"
 """One of the paths that are passed through."""
 NATIVE = "/native/v1/chat/completions"
@@ -92,9 +94,18 @@ def asked(path: str, text: str = "Say hello", **fields: Any) -> dict[str, Any]:
         return {"model": "davinci-002", "prompt": text, **fields}
     if path == MESSAGES:
         return {"max_tokens": 500, **chat(text), "model": "claude-haiku-5-5", **fields}
+    if path == NATIVE:
+        return {"messages": chat(text)["messages"], **fields}
+    if path == EMBEDDINGS:
+        return {"model": "text-embedding-3-small", "input": text, **fields}
+    if path == STORES:
+        return {"name": text, **fields}
     if path in OF_MEDIA:
         return {name: value.format(text=text) for name, value in OF_MEDIA[path].items()} | fields
-    if path in (RESPONSES, INPUT_TOKENS, COMPACT):
+    if path == SOCKET:
+        # There all are streams.
+        fields.pop("stream", None)
+    if path in (RESPONSES, INPUT_TOKENS, COMPACT, SOCKET):
         return {"model": "gpt-4o-mini", "input": text, **fields}
     return chat(text, **fields)
 
@@ -124,9 +135,9 @@ def streaming(path: str, stream: bool) -> str:
 
 def maximum(path: str, tokens: int) -> dict[str, Any]:
     """The field that bounds an answer."""
-    if path == GENERATE:
+    if path in (GENERATE, STREAM_GENERATE):
         return {"generationConfig": {"maxOutputTokens": tokens}}
-    return {"max_output_tokens" if path == RESPONSES else "max_tokens": tokens}
+    return {"max_output_tokens" if path in (RESPONSES, SOCKET) else "max_tokens": tokens}
 
 
 def head(path: str = CHAT, method: str = "POST", headers: Iterable[str] = ()) -> bytes:

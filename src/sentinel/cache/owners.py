@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
@@ -15,10 +15,15 @@ _AT_ONCE = 64
 
 
 class OwnerRecords:
-    """The records in Redis."""
+    """The records in Redis. noted: told of what Redis must not forget, as BatchingUsageTracker.noted is."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        noted: Callable[[str, str, Callable[[], Awaitable[bool]]], None] = lambda _id, _user, _again: None,
+    ) -> None:
         self._store = store
+        self._noted = noted
 
     async def owners(self, ids: Sequence[str]) -> list[str | None]:
         """The user of each of these objects, None for one that nobody's record has. Raises RedisUnavailable."""
@@ -36,11 +41,17 @@ class OwnerRecords:
 
     async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
         """These are the user's for so long, None: for ever; not what is another's. Raises RedisUnavailable."""
-        ends = () if seconds is None else ("EX", seconds)
         names = _names(ids)
         for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
-            await asyncio.gather(*(self._store.command("SET", keys.owner(name), user, "NX", *ends) for name in some))
+            await asyncio.gather(*(self._record(user, name, seconds) for name in names[start : start + _AT_ONCE]))
+
+    async def _record(self, user: str, name: bytes, seconds: int | None) -> None:
+        if await self._write(user, name, seconds):
+            self._noted(f"owner {name!r}", user, lambda: self._write(user, name, seconds))
+
+    async def _write(self, user: str, name: bytes, seconds: int | None) -> bool:
+        ends = () if seconds is None else ("EX", seconds)
+        return await self._store.command("SET", keys.owner(name), user, "NX", *ends) is not None
 
     async def refresh(self, ids: Sequence[str], seconds: int) -> None:
         """Records of these that end do so in so long from now. Raises RedisUnavailable."""

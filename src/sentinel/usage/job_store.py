@@ -7,7 +7,7 @@ far it is (`proxy/job_follower.py`); whoever settles it takes it away in the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 
 import msgspec
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 _AGAIN_MS = 600_000
 """A job that nobody can read is told of so often."""
+_ALWAYS, _IF_THERE, _IF_LOST = range(3)
+"""When a job is written (put_job.lua)."""
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,13 +57,20 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
 class JobStore:
     """The jobs of all users. Every method may raise RedisUnavailable.
 
-    on_unreadable: told where something was, that cannot be read.
+    on_unreadable: told where something was, that cannot be read. noted: told of what Redis must not forget, as
+    BatchingUsageTracker.noted is. A job that was settled and is put again is settled before, and so costs nothing.
     """
 
-    def __init__(self, ledger: RedisLedger, on_unreadable: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        ledger: RedisLedger,
+        on_unreadable: Callable[[str], None] = lambda _: None,
+        noted: Callable[[str, str, Callable[[], Awaitable[bool]]], None] = lambda _id, _user, _again: None,
+    ) -> None:
         self._ledger = ledger
         self._store = ledger.store
         self._on_unreadable = on_unreadable
+        self._noted = noted
         self._put, self._take = (
             Script.of(resources.files(__package__).joinpath(f"{what}.lua").read_text())
             for what in ("put_job", "take_jobs")
@@ -69,9 +78,14 @@ class JobStore:
 
     async def put(self, job: Job, seconds: float, *, if_there: bool = False) -> bool:
         """Write down a job that is to be looked at after so long; False if it is to be there, and is not."""
-        partition = keys.partition_of(job.user)
-        words = job.id, msgspec.json.encode(job), round(seconds * 1000), int(if_there)
-        return bool(await self._store.script(self._put, _names(partition), *words))
+        done = await self._write(job, seconds, _IF_THERE if if_there else _ALWAYS)
+        if not if_there:
+            self._noted(f"job {job.id}", job.user, lambda: self._write(job, seconds, _IF_LOST))
+        return done
+
+    async def _write(self, job: Job, seconds: float, when: int) -> bool:
+        words = job.id, msgspec.json.encode(job), round(seconds * 1000), when
+        return bool(await self._store.script(self._put, _names(keys.partition_of(job.user)), *words))
 
     async def due(self, partition: int, seconds: float, most: int) -> Sequence[Job]:
         """Jobs that are to be looked at now; for so long nobody else is told of them."""

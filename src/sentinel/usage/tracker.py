@@ -15,7 +15,7 @@ from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import FREE, REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.observability.logs import log_name
 from sentinel.tasks import Tasks, pause
-from sentinel.usage.recent_settlements import RecentSettlements, Settled
+from sentinel.usage.recent_settlements import Noted, RecentSettlements, Settled
 from sentinel.usage.spool import Settlement, Spool, Unsure
 
 log = structlog.get_logger()
@@ -80,7 +80,8 @@ class BatchingUsageTracker:
         self._tasks = tasks
         self._on_lost = on_lost
         self._on_unsure = on_unsure
-        self._recent = RecentSettlements()
+        self._recent = RecentSettlements[Settled]()
+        self._notes = RecentSettlements[Noted]()
         self._incarnations: Sequence[bytes] | None = None
         self._connects = -1
 
@@ -114,7 +115,32 @@ class BatchingUsageTracker:
 
     def watch(self, store: Connected) -> None:
         """See whether a connection was lost since the last look: then what was settled right before that is at risk."""
-        self._recent.watch((store.whole, store.connects), self._clock())
+        for recent in (self._recent, self._notes):
+            recent.watch((store.whole, store.connects), self._clock())
+
+    def noted(self, id_: str, user: str, again: Callable[[], Awaitable[bool]]) -> None:
+        """Redis has taken something else of a user's, too, that must not be forgotten. id_, again: as in Noted."""
+        self._notes.add(Noted(self._clock(), self._wall_ms(), id_, user, again))
+
+    async def note_again(self) -> None:
+        """Note once more what is at risk. What Redis was away for so long since may have ended meanwhile."""
+        at_risk, lost = self._notes.at_risk(), 0
+        for start in range(0, len(at_risk), _AT_ONCE):
+            some = at_risk[start : start + _AT_ONCE]
+            lost += sum(await asyncio.gather(*map(self._note_again, some)))
+            self._notes.settled_again(some)
+        if lost:
+            log.warning("redis had lost jobs, or whose objects are", count=lost)
+
+    async def _note_again(self, note: Noted) -> bool:
+        if self._age_ms(note) >= _SURE_MS:
+            log.warning("redis was away for so long that something is not noted again", user_id=log_name(note.user))
+            return False
+        try:
+            return await note.again()
+        except RedisRefused:
+            # This one cannot be written, and others can.
+            return False
 
     async def settle_again(self, incarnations: Sequence[bytes] | None = None) -> None:
         """Settle once more what is at risk; what Redis still knows of, it takes for what it is.
@@ -140,10 +166,10 @@ class BatchingUsageTracker:
         if emptied:
             log.error("redis was emptied: what waited in it is lost", partitions=len(emptied))
             self._recent.forget(lambda user: keys.partition_of(user) in emptied)
+            self._notes.forget(lambda user: keys.partition_of(user) in emptied)
 
     async def _settle_again(self, settled: Settled) -> bool | None:
-        # A machine that sleeps stops the one clock, a clock that is set moves the other.
-        age_ms = max(self._wall_ms() - settled.at_ms, round((self._clock() - settled.at) * 1000))
+        age_ms = self._age_ms(settled)
         reservation, spent, started_ms, at_ms = settled.reservation, settled.spent, settled.started_ms, settled.at_ms
         try:
             done = await self._ledger.settle(reservation, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
@@ -155,6 +181,10 @@ class BatchingUsageTracker:
         if done is None and any(spent):
             self._on_unsure()
         return done
+
+    def _age_ms(self, taken: Settled | Noted) -> int:
+        """A machine that sleeps stops the one clock, a clock that is set moves the other."""
+        return max(self._wall_ms() - taken.at_ms, round((self._clock() - taken.at) * 1000))
 
     def withdraw(self, reservation: Reservation) -> None:
         """Free what may have been reserved for a request that was given up before anybody knew; goes on by itself."""
@@ -202,10 +232,14 @@ class BatchingUsageTracker:
             self.watch(store)
             try:
                 if store.whole and (
-                    self._recent.are_at_risk or self._connects != store.connects or turn % _INCARNATIONS_EVERY == 0
+                    self._recent.are_at_risk
+                    or self._notes.are_at_risk
+                    or self._connects != store.connects
+                    or turn % _INCARNATIONS_EVERY == 0
                 ):
                     connects = store.connects
                     await self.settle_again(await incarnations())
+                    await self.note_again()
                     self._connects = connects
                 if turn % _REPLAY_EVERY == 0 and store.available and self._spool.waiting_files():
                     await self.replay()

@@ -10,12 +10,12 @@ def settled(number: int, at: float, user: str = "ana") -> Settled:
     return Settled(at, round(at * 1000), Reservation(f"req_{number}", user, f"{user}@x.y", "m", 0, 0), Cost(1, 2, 3), 1)
 
 
-def ids(recent: RecentSettlements) -> list[str]:
-    return [one.reservation.id for one in recent.at_risk()]
+def ids(recent: RecentSettlements[Settled]) -> list[str]:
+    return [one.id for one in recent.at_risk()]
 
 
 def test_nothing_is_at_risk_while_connections_stand() -> None:
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     for second in range(10):
         recent.add(settled(second, float(second)))
         recent.watch((True, 1), float(second))
@@ -25,7 +25,7 @@ def test_nothing_is_at_risk_while_connections_stand() -> None:
 
 def test_the_last_seconds_before_a_loss_are_at_risk_until_settled_again() -> None:
     """By the moment of the loss: a second one later puts no more at risk than what came since."""
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     recent.watch((True, 1), 10.0)
     for number, at in enumerate((10.0 - REMEMBER_SECONDS - 0.1, 8.0, 9.9)):
         recent.add(settled(number, at))
@@ -37,7 +37,7 @@ def test_the_last_seconds_before_a_loss_are_at_risk_until_settled_again() -> Non
 
 
 def test_a_connection_that_was_made_anew_between_two_looks_shows() -> None:
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     recent.watch((True, 1), 10.0)
     recent.add(settled(1, 10.1))
     recent.watch((True, 2), 10.2)
@@ -45,7 +45,7 @@ def test_a_connection_that_was_made_anew_between_two_looks_shows() -> None:
 
 
 def test_what_redis_has_lost_for_good_is_not_settled_again() -> None:
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     recent.watch((True, 1), 10.0)
     recent.add(settled(1, 10.1, "ana"))
     recent.add(settled(2, 10.1, "bo"))
@@ -58,7 +58,7 @@ def test_what_redis_has_lost_for_good_is_not_settled_again() -> None:
 
 def test_what_is_remembered_has_a_bound() -> None:
     """Losses that follow one another put no more at risk than that; the oldest are forgotten first."""
-    recent = RecentSettlements()
+    recent = RecentSettlements[Settled]()
     recent.watch((True, 1), 10.0)
     for loss in range(2):
         for number in range(MOST_REMEMBERED):
