@@ -13,12 +13,28 @@ from toktok import _encoding
 
 from tests.support.client import Answer
 from tests.support.crowd import crowd, post
+from tests.support.said import said_by
 from tests.support.scripted import ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack, sdk
-from tests.support.surface import chat
+from tests.support.surface import (
+    COMPLETIONS,
+    GENERATE,
+    MESSAGES,
+    NATIVE,
+    RESPONSES,
+    SOCKET,
+    asked,
+    chat,
+    maximum,
+    streaming,
+)
 from tests.support.waiting import until, wait_until
 
 DEFAULT_OUTPUT = 60
+TEXTS = (COMPLETIONS, RESPONSES, MESSAGES, GENERATE, NATIVE, SOCKET)
+"""Beside the chat."""
+REQUIRED = {COMPLETIONS: {"max_tokens": 700}, MESSAGES: {"max_tokens": 700}}
+"""Where an answer without a maximum is short, or is refused."""
 _numbers = count(1)
 
 
@@ -42,10 +58,15 @@ class Caller:
     async def chats(self, number: int, text: str, **fields: Any) -> list[Answer]:
         return await crowd([self.sentinel], self.token, [chat(text, **fields)] * number)
 
+    async def ask(self, path: str, text: str, stream: bool, **fields: Any) -> Answer:
+        body = asked(path, text, **fields, **fields_of(path, stream))
+        return await post(self.sentinel, self.token, body, streaming(path, stream))
+
     def told(self, answer: Answer) -> dict[str, Any]:
         """The body that the provider got for this request."""
         calls = list(self.stack.simulators.openai.calls)
-        return next(dict(c.body) for c in calls if c.headers.get("x-request-id") == answer.headers["x-request-id"])
+        id_ = answer.headers["x-request-id"]
+        return next(dict(call.body) for call in calls if call.raw and call.headers.get("x-request-id") == id_)
 
     def booked(self, requests: int = 1) -> int:
         """The output tokens that Zion has booked, once it has booked so many requests."""
@@ -88,6 +109,59 @@ async def test_the_maximum_is_lowered_to_what_is_left(caller_with: Any, stream: 
         "limit_type": "quota", "metric": "ai_output_tokens", "limit": 20, "used": 20, "remaining": 0,
         "reset_at": refused.error["details"]["reset_at"],
     }  # fmt: skip
+
+
+def fields_of(path: str, stream: bool) -> dict[str, Any]:
+    return {} if path in (GENERATE, SOCKET) else {"stream": stream}
+
+
+def maximum_in(body: dict[str, Any]) -> Any:
+    """What a provider was told, in any format."""
+    told = body.get("generationConfig", body)
+    names = ("maxOutputTokens", "max_output_tokens", "max_completion_tokens", "max_tokens")
+    return [told[name] for name in names if name in told]
+
+
+@pytest.mark.parametrize(
+    ("path", "stream"), [*((path, True) for path in TEXTS), *((path, False) for path in TEXTS if path != SOCKET)]
+)
+async def test_the_maximum_is_lowered_in_every_format(caller_with: Any, path: str, stream: bool) -> None:
+    """To what is left; the answer ends there in good order, that is booked, and nothing is left."""
+    caller = caller_with(20)
+    answer = await caller.ask(path, "[[tokens=50]]", stream, **maximum(path, 50))
+    assert maximum_in(caller.told(answer)) == [20]
+    said = said_by(answer)
+    assert (tokens(said.text), said.is_whole, said.is_cut) == (20, True, True)
+    assert caller.booked() == 20
+    refused = await caller.ask(path, "[[tokens=1]]", stream, **maximum(path, 50))
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+
+
+@pytest.mark.parametrize("path", TEXTS)
+async def test_a_stream_of_every_format_grows_and_ends(caller_with: Any, path: str) -> None:
+    """It outgrows what was reserved; where the tokens end it ends in its format's way, though its provider goes on."""
+    caller = caller_with(500)
+    answer = await caller.ask(path, "[[tokens=200]]", True, **maximum(path, 400))
+    said = said_by(answer)
+    assert (tokens(said.text), said.is_whole, said.is_cut) == (200, True, False)
+    assert caller.booked() == 200
+    answer = await caller.ask(path, "[[tokens=900 ignores_max]]", True, **maximum(path, 900))
+    said = said_by(answer)
+    assert (tokens(said.text), said.is_whole, said.is_cut) == (300, True, True)
+    assert caller.booked(2) == 500
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if path != SOCKET])
+async def test_whole_answers_of_every_format_cannot_overdraw(caller_with: Any, path: str) -> None:
+    """In a crowd each is told a maximum, and all together stay within what was left."""
+    caller = caller_with(1000)
+    asked = (caller.ask(path, "[[tokens=700]]", False, **REQUIRED.get(path, {})) for _ in range(20))
+    answers = await asyncio.gather(*asked)
+    passed = [answer for answer in answers if answer.status == 200]
+    assert passed
+    assert {answer.status for answer in answers} <= {200, 429}
+    assert sum(sum(maximum_in(caller.told(answer))) for answer in passed) <= 1000
+    assert caller.booked(len(passed)) == sum(tokens(said_by(answer).text) for answer in passed) <= 1000
 
 
 @pytest.mark.parametrize("asked", [7, 20])

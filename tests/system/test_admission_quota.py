@@ -14,8 +14,21 @@ import pytest
 from sentinel.dev.accounts import SimUser
 from tests.support.client import Answer
 from tests.support.crowd import crowd, post, start_all
+from tests.support.said import said_by
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import chat
+from tests.support.surface import (
+    CHAT,
+    COMPLETIONS,
+    GENERATE,
+    MESSAGES,
+    NATIVE,
+    RESPONSES,
+    SOCKET,
+    STREAM_GENERATE,
+    asked,
+    chat,
+    maximum,
+)
 from tests.support.waiting import PATIENCE_SECONDS, until, wait_until
 
 ADMIN_KEY = "operator-key"
@@ -33,18 +46,23 @@ def quick(stack: Stack) -> SentinelProcess:
     return stack.sentinel(CACHE_TTL_SECONDS="0.5")
 
 
-async def ask(sentinel: SentinelProcess, token: str, tokens: int = 5, **fields: Any) -> Answer:
-    return await post(sentinel, token, chat(f"[[tokens={tokens}]]", max_tokens=tokens, **fields))
+FORMATS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, GENERATE, STREAM_GENERATE, NATIVE, SOCKET)
+LEAST = 16
+"""The least maximum that responses may have."""
+
+
+async def ask(sentinel: SentinelProcess, token: str, tokens: int = 5, path: str = CHAT, **fields: Any) -> Answer:
+    return await post(sentinel, token, asked(path, f"[[tokens={tokens}]]", **maximum(path, tokens), **fields), path)
 
 
 async def until_status(sentinel: SentinelProcess, token: str, status: int) -> Answer:
     """Ask, as an impatient client does, until the answer has this status."""
 
-    async def asked() -> Answer | None:
+    async def answered() -> Answer | None:
         answer = await ask(sentinel, token)
         return answer if answer.status == status else None
 
-    return await until(asked, f"status {status}")
+    return await until(answered, f"status {status}")
 
 
 @contextmanager
@@ -63,14 +81,15 @@ def limit_calls(stack: Stack, user: SimUser) -> int:
     return sum(call.path == path for call in list(stack.simulators.zion.calls))
 
 
-async def test_others_use_the_same_subscription(stack: Stack, slow: SentinelProcess) -> None:
+@pytest.mark.parametrize("path", FORMATS)
+async def test_others_use_the_same_subscription(stack: Stack, slow: SentinelProcess, path: str) -> None:
     """What they used shows with our next report, without another question."""
-    email = "others@corp.test"
+    email = f"others{FORMATS.index(path)}@corp.test"
     user, token = stack.user(email, limits={"ai_output_tokens": 1000})
-    assert (await ask(slow, token)).status == 200
+    assert (await ask(slow, token, LEAST, path)).status == 200
     stack.booked(1, email)
-    user.used["ai_output_tokens"] += 985
-    assert (await ask(slow, token)).status == 200
+    user.used["ai_output_tokens"] += 965
+    assert (await ask(slow, token, LEAST, path)).status == 200
     stack.booked(2, email)
     refused = await until_status(slow, token, 429)
     assert refused.error["code"] == "insufficient_quota"
@@ -165,27 +184,32 @@ def pair(stack: Stack) -> list[SentinelProcess]:
 
 
 async def test_all_together_end_exactly_at_the_limit(stack: Stack, pair: list[SentinelProcess]) -> None:
-    """Reports, refreshes, two processes, streams and whole answers at once: the last token is spent, none beyond it."""
+    """Reports, refreshes, two processes, all formats, whole and streamed, at once: the last token is spent, no more."""
     email, limit = "exact@corp.test", 3000
     user, token = stack.user(email, limits={"ai_output_tokens": limit})
-    spent = 0
+    spent, before = 0, len(stack.simulators.openai.billed)
 
     async def work(number: int) -> None:
         nonlocal spent
-        stream = bool(number % 2)
+        path = FORMATS[number % len(FORMATS)]
+        tokens = LEAST + number
+        fields = {} if path in (GENERATE, STREAM_GENERATE, SOCKET) else {"stream": bool(number % 3)}
         while True:
-            answer = await post(pair[number % 2], token, chat(f"[[tokens={number}]]", max_tokens=number, stream=stream))
-            if answer.status == 429:
+            answer = await ask(pair[number % 2], token, tokens, path, **fields)
+            if answer.status in (400, 429):
+                # Responses may have no maximum as low as what is left.
                 return
             assert answer.status == 200
-            text = answer.text if stream else answer.json["choices"][0]["message"]["content"]
-            spent += 1 if text else 0
+            spent += 1 if said_by(answer).text else 0
 
     for _ in range(3):
         await asyncio.gather(*(work(number) for number in range(1, 30)))
+    while (answer := await ask(pair[0], token, 1)).status == 200:
+        spent += 1
+    assert answer.status == 429
     answers = await crowd(pair, token, [chat("[[tokens=1]]", max_tokens=1)] * 4)
     assert {answer.status for answer in answers} == {429}
     wait_until(lambda: stack.used(email)["ai_output_tokens"] == limit, "the last token at Zion")
     assert user.used["ai_requests"] == spent
-    billed = [bill for bill in list(stack.simulators.openai.billed) if bill.state == "complete"]
-    assert sum(bill.completion_tokens for bill in billed[-spent:]) == limit
+    billed = list(stack.simulators.openai.billed)[before:]
+    assert sum(bill.completion_tokens for bill in billed) == limit

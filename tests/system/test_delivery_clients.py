@@ -9,6 +9,7 @@ import contextlib
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,12 +22,30 @@ import redis
 from sentinel.cache import keys
 from sentinel.cache.redis_ledger import read_account
 from sentinel.dev.generation import Billed
-from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import chat
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    GENERATIONS,
+    MESSAGES,
+    NATIVE,
+    RESPONSES,
+    STREAM_GENERATE,
+    TRANSCRIPTIONS,
+    asked,
+    encoded,
+    head,
+)
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 STALL_SECONDS = 2
 """So long a busy machine holds up a client that reads, too; so much longer the slow one must read."""
+FORMATS = (COMPLETIONS, RESPONSES, MESSAGES, STREAM_GENERATE, NATIVE)
+"""Beside the chat."""
+COUNTED_MORE = 4
+"""So much above the simulator's is our own count of the input in formats whose counts are estimates."""
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
 
@@ -48,17 +67,19 @@ class Caller:
         _, self.token = stack.user(self.email)
         self._seen = len(stack.simulators.openai.billed)
 
-    def ask(self, sentinel: SentinelProcess, text: str, *, read_buffer: int = 0, **fields: Any) -> socket.socket:
-        """Send a chat request over a connection of its own."""
+    def ask(
+        self, sentinel: SentinelProcess, text: str, *, read_buffer: int = 0, path: str = CHAT, **fields: Any
+    ) -> socket.socket:
+        """Send a request, for a chat by default, over a connection of its own."""
         connection = socket.socket()
         if read_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
         connection.settimeout(PATIENCE_SECONDS)
         connection.connect(("127.0.0.1", sentinel.port))
-        body = json.dumps(chat(text, **fields)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.token}\r\n"
-        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
+        body = json.dumps(asked(path, text, **fields)).encode()
+        lines = [f"authorization: Bearer {self.token}", "content-type: application/json"]
+        lines += [f"content-length: {len(body)}", "anthropic-version: 2023-06-01"]
+        connection.sendall(head(path, headers=lines) + body)
         return connection
 
     @property
@@ -123,6 +144,7 @@ def test_leaving_in_mid_stream(
     """The provider's connection is closed soon, and the caller pays the input and what had come."""
     caller = Caller(stack, f"mid-{request.node.callspec.id}")
     with closing(caller.ask(sentinel, f"[[tokens=50 {directive}]]", stream=True, **fields)) as connection:
+        wait_until(lambda: caller.bill.completion_tokens >= 3, "the first tokens")
         assert mark in read_until_silence(connection)
         sent = caller.bill.completion_tokens
         assert sent >= 3
@@ -133,6 +155,62 @@ def test_leaving_in_mid_stream(
     assert inputs > caller.bill.prompt_tokens if "tools" in fields else inputs == caller.bill.prompt_tokens
     assert outputs == sent
     wait_until(caller.holds_nothing, "the reservation's return")
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_leaving_in_every_format(stack: Stack, sentinel: SentinelProcess, path: str) -> None:
+    """In mid-stream the input and what had come is paid, before the first byte the input; the provider is left."""
+    name = f"leaves-{FORMATS.index(path)}"
+    caller = Caller(stack, name)
+    fields = {"stream": True, "model": "gpt-4o-mini"} if path in (RESPONSES, MESSAGES) else {"stream": True}
+    with closing(caller.ask(sentinel, "[[tokens=50 hang_after=6]]", path=path, **fields)) as connection:
+        wait_until(lambda: caller.bill.completion_tokens == 6, "the last tokens")
+        assert read_until_silence(connection, STALL_SECONDS * 0.75)
+    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's stream")
+    inputs, outputs = caller.booked()
+    assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
+    assert outputs == 6
+    wait_until(caller.holds_nothing, "the reservation's return")
+    caller = Caller(stack, f"early-{name}")
+    with closing(caller.ask(sentinel, "[[tokens=50 first_delay=30]]", path=path, **fields)):
+        assert caller.bill.state == "running"
+    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's answer")
+    inputs, outputs = caller.booked()
+    assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
+    assert outputs == 0
+    wait_until(caller.holds_nothing, "the reservation's return")
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_provider_that_is_silent_or_breaks(stack: Stack, sentinel: SentinelProcess, path: str) -> None:
+    """In every format the stream ends with one error, and what had come is paid."""
+    fields = {"stream": True, "model": "gpt-4o-mini"} if path in (RESPONSES, MESSAGES) else {"stream": True}
+    for order, code in (("hang_after=5", b"upstream_timeout"), ("break_after=5", b"upstream_error")):
+        caller = Caller(stack, f"{order[:4]}-{FORMATS.index(path)}")
+        with closing(caller.ask(sentinel, f"[[tokens=50 {order}]]", path=path, **fields)) as connection:
+            got = read_until(connection, code if path != STREAM_GENERATE else code.upper())
+        assert not any(mark in got for mark in (b"[DONE]", b"message_stop", b"response.completed", b"finishReason"))
+        inputs, outputs = caller.booked()
+        assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
+        assert outputs == 5
+        wait_until(caller.holds_nothing, "the reservation's return")
+
+
+@pytest.mark.parametrize("path", [EMBEDDINGS, GENERATIONS, TRANSCRIPTIONS])
+def test_leaving_before_an_answer_of_another_kind(stack: Stack, path: str) -> None:
+    """The input that was sent on is paid, an image at the most that it can cost; nothing stays reserved."""
+    with ScriptedProvider() as provider:
+        provider.says(b"{}", late=threading.Event())
+        sentinel = stack.sentinel(OPENAI_API_URL=provider.url)
+        caller = Caller(stack, f"leaves{path.replace('/', '-')}")
+        body, kind = encoded(path)
+        lines = [f"authorization: Bearer {caller.token}", f"content-type: {kind}", f"content-length: {len(body)}"]
+        with raw_connection(sentinel) as connection:
+            connection.sendall(head(path, headers=lines) + body)
+            wait_until(provider.posts, "the request at the provider")
+        assert (caller.booked()[1] > 0) == (path == GENERATIONS)
+        wait_until(caller.holds_nothing, "the reservation's return")
+        sentinel.kill()
 
 
 @pytest.mark.parametrize("stream", [True, False])

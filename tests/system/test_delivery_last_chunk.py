@@ -15,7 +15,7 @@ import pytest
 from sentinel.proxy import billing, relay
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
-from tests.support.surface import CHAT, COMPLETIONS, head
+from tests.support.surface import CHAT, COMPLETIONS, MESSAGES, RESPONSES, STREAM_GENERATE, asked, head
 from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5000, "total_tokens": 5011}
@@ -45,6 +45,35 @@ ENDINGS: dict[str, tuple[str, dict[str, Any], list[bytes]]] = {
     "completions": (COMPLETIONS, {}, [event({"index": 0, "text": "one two"}), event(finish())]),
     "best of three": (COMPLETIONS, {"best_of": 3}, [event({"index": 0, "text": "a", "finish_reason": "stop"})]),
 }
+
+
+def named(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, **fields}).encode())
+
+
+_TOLD = {"input_tokens": 11, "output_tokens": 5000}
+_SAID = {"candidates": [{"content": {"parts": [{"text": "one two"}]}}]}
+_ENDED = {"candidates": [{"content": {"parts": [{"text": ""}]}, "finishReason": "STOP"}]}
+LAST_EVENTS = {
+    RESPONSES: [
+        named("response.created", response={"id": "resp_1", "status": "in_progress"}),
+        named("response.output_text.delta", output_index=0, content_index=0, delta="one two"),
+        named("response.completed", response={"id": "resp_1", "status": "completed", "usage": _TOLD}),
+    ],
+    MESSAGES: [
+        named("message_start", message={"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 11}}),
+        named("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        named("content_block_delta", index=0, delta={"type": "text_delta", "text": "one two"}),
+        named("content_block_stop", index=0),
+        named("message_delta", delta={"stop_reason": "end_turn"}, usage=_TOLD) + named("message_stop"),
+    ],
+    STREAM_GENERATE: [
+        b"data: %b\n\n" % json.dumps(_SAID).encode(),
+        b"data: %b\n\n"
+        % json.dumps({**_ENDED, "usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 5000}}).encode(),
+    ],
+}
+"""The events of a stream in formats that tell usage with its end."""
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +107,8 @@ class Leaver:
     ) -> None:
         """Ask, read until the mark, let something happen, close. writes: the second comes when the gate opens."""
         self.provider.streams(*writes, gate=self.gate)
-        asked = {"model": "gpt-4o-mini", "stream": True, **fields}
-        asked |= {"prompt": "hi"} if path == COMPLETIONS else {"messages": [{"role": "user", "content": "hi"}]}
-        body = json.dumps(asked).encode()
+        named = {} if path == STREAM_GENERATE else {"model": "gpt-4o-mini", "stream": True}
+        body = json.dumps(asked(path, "hi", **{**named, **fields})).encode()
         with raw_connection(sentinel) as connection:
             lines = [f"authorization: Bearer {self.token}", f"content-length: {len(body)}"]
             connection.sendall(head(path, headers=lines) + body)
@@ -111,6 +139,18 @@ def test_who_has_the_finish_reason_pays_what_the_provider_bills(
     last = b'"finish_reason": "' if "choices" not in ending else b'"index": 1, "delta": {}'
     leaver.leaves(sentinel, b"".join(writes), event(usage=USAGE) + DONE, path=path, mark=last, model=model, **fields)
     threading.Timer(USAGE_SECONDS, leaver.gate.set).start()
+    assert leaver.booked() == (11, 5000)
+
+
+@pytest.mark.parametrize("path", LAST_EVENTS)
+def test_who_has_the_last_event_pays_what_it_tells(
+    stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider, path: str
+) -> None:
+    """In formats whose end and usage come in one event, of which nobody gets the one without paying for the other."""
+    *before, last = LAST_EVENTS[path]
+    leaver = Leaver(stack, provider, f"last-{list(LAST_EVENTS).index(path)}")
+    leaver.gate.set()
+    leaver.leaves(sentinel, b"".join(before), last, path=path, mark=b"5000")
     assert leaver.booked() == (11, 5000)
 
 

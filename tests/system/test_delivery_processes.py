@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import os
 import signal
 import subprocess
@@ -19,11 +18,27 @@ import redis
 
 from sentinel.cache import keys
 from sentinel.dev.zion import BATCH
+from tests.support.client import Answer
+from tests.support.said import said_by
 from tests.support.stack import SentinelProcess, Stack, sdk
-from tests.support.surface import chat, post
+from tests.support.surface import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    GENERATE,
+    GENERATIONS,
+    MESSAGES,
+    NATIVE,
+    RESPONSES,
+    SPEECH,
+    STREAM_GENERATE,
+    TRANSCRIPTIONS,
+    chat,
+    encoded,
+    post,
+)
 from tests.support.waiting import AT_ONCE_SECONDS, PATIENCE_SECONDS, wait_until
 
-CHAT = "/v1/chat/completions"
 USAGE = "/api/v1/usage"
 
 
@@ -54,30 +69,29 @@ def nothing_waits(stack: Stack) -> bool:
         return waiting(stack) == 0 and client.hlen(keys.batches()) == 0
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_who_has_the_answer_has_paid_for_it(stack: Stack, stream: bool) -> None:
+STREAMS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, STREAM_GENERATE, NATIVE, CHAT, RESPONSES)
+WHOLES = (CHAT, RESPONSES, MESSAGES, GENERATE, EMBEDDINGS, SPEECH, TRANSCRIPTIONS, GENERATIONS)
+
+
+@pytest.mark.parametrize("paths", [STREAMS, WHOLES], ids=["streams", "whole"])
+def test_who_has_the_answer_has_paid_for_it(stack: Stack, paths: tuple[str, ...]) -> None:
     """Sentinel and Redis killed the moment the last byte is there: the usage is in the file of Redis, and is told."""
     sentinel = stack.sentinel(USAGE_FLUSH_SECONDS="600")
     _, token = stack.user()
 
     def complete(number: int) -> bool:
-        """Have one answer; the first who has it pulls the plug."""
+        """Have one answer, of a kind of its own; the first who has it pulls the plug."""
         connection = http.client.HTTPConnection("127.0.0.1", sentinel.port, timeout=PATIENCE_SECONDS)
-        body = json.dumps(chat(f"[[tokens={20 + number} delay=0.005]]", stream=stream))
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-        got = b""
+        path = paths[number]
+        fields = {"stream": True} if paths is STREAMS else {}
+        body, kind = encoded(path, f"[[tokens={20 + 3 * number if number else 30} delay=0.005]]", **fields)
+        headers = {"authorization": f"Bearer {token}", "content-type": kind, "anthropic-version": "2023-06-01"}
         try:
-            connection.request("POST", CHAT, body, headers)
+            connection.request("POST", path, body, headers)
             answer = connection.getresponse()
-            if not stream:
-                answer.read()
-                return True
-            while not got.endswith(b"[DONE]\n\n"):
-                piece = answer.read1()
-                if not piece:
-                    return False
-                got += piece
-            return True
+            head = {name.lower(): value for name, value in answer.getheaders()}
+            got = Answer(answer.status, head, answer.read())
+            return got.status == 200 and (paths is WHOLES or said_by(got).is_whole)
         except (OSError, http.client.HTTPException, ValueError):
             return False
         finally:
