@@ -49,6 +49,22 @@ async def asked(one: Talk, text: str = "Say hello", **session: Any) -> list[dict
     return await one.hear_until("response.done", "error")
 
 
+async def test_another_users_voice(stack: Stack, sentinel: SentinelProcess) -> None:
+    """Is not found, in a session or for a key; what was asked with it does not reach the provider."""
+    _, token = stack.user("mimic@corp.test")
+    session = {**TEXT, "audio": {"output": {"voice": {"id": "voice_1"}}}}
+    async with talk(sentinel, token, PATH) as one:
+        await one.say(type="session.update", event_id="e1", session=session)
+        error = (await one.hear_until("error", "session.updated"))[-1]["error"]
+        assert (error["code"], error["event_id"]) == ("not_found", "e1")
+        session["audio"]["output"]["voice"] = "marin"
+        await one.say(type="session.update", session=session)
+        assert (await one.hear_until("error", "session.updated"))[-1]["type"] == "session.updated"
+    body = {"session": {**TEXT, "audio": {"output": {"voice": {"id": "voice_1"}}}}}
+    answer = send(sentinel, "POST", "/v1/realtime/client_secrets", token, body)
+    assert answer.is_error(404, "not_found", param="session.audio.output.voice.id")
+
+
 class TestWithTheSdk:
     async def test_a_response(self, stack: Stack, sentinel: SentinelProcess) -> None:
         """Text comes in pieces, and what usage tells is booked."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from sentinel.endpoints import json_body
 from sentinel.endpoints.endpoint import NO_OUTPUT, ClientSecret, OutputBound, WholeEndpoint
-from sentinel.endpoints.references import ReferenceFields
+from sentinel.endpoints.realtime import IDS
 from sentinel.endpoints.strict_json import Shape
 from sentinel.tokens.counter import TokenCounter
 from sentinel.tokens.loose import Reading, parse
@@ -49,7 +49,7 @@ class ClientSecretsEndpoint(WholeEndpoint[SecretRequest]):
     format = "realtime"
     route = "/v1/realtime/client_secrets"
     path = b"/realtime/client_secrets"
-    ids = ReferenceFields({}, {})
+    ids = IDS
     creates = True
 
     def read(self, body: bytes) -> SecretRequest:

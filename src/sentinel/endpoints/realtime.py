@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sentinel.endpoints.endpoint import OutputBound
+from sentinel.endpoints.speech import VoiceFields
 from sentinel.error import AppError, body_of
 from sentinel.tokens.audio import TOKENS_PER_SECOND
 from sentinel.tokens.bpe import count_for
@@ -25,6 +26,8 @@ from sentinel.tokens.loose import Kind, Text, parse
 from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
 CREATE: Final = "response.create"
+IDS: Final = VoiceFields({"voice": "voices"})
+"""What sessions and responses name of the provider's objects."""
 CREATED: Final = "response.created"
 DONE: Final = "response.done"
 TRANSCRIBED: Final = "conversation.item.input_audio_transcription.completed"

@@ -18,7 +18,14 @@ import structlog
 from sentinel.clock import monotonic, now_ms
 from sentinel.endpoints import realtime
 from sentinel.endpoints.realtime import ClientEvent, Conversation, ServerEvent, SpeechMeter
-from sentinel.error import AccessDenied, AppError, InsufficientQuota, InvalidApiKey, ResponseInProgress
+from sentinel.error import (
+    AccessDenied,
+    AppError,
+    InsufficientQuota,
+    InvalidApiKey,
+    InvalidJson,
+    ResponseInProgress,
+)
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import rate_limiter
@@ -157,14 +164,27 @@ class RealtimeSession:
     async def _outward(self, socket: Socket, upstream: Socket) -> None:
         async for message in _messages(socket):
             event = await self._read(realtime.client_event, message.data, message.data)
-            if event.type == realtime.CREATE:
+            error = await self._judge(message.data)
+            if error is None and event.type == realtime.CREATE:
                 error = await self._ask(event, message.data)
-                if error is not None:
-                    await socket.deliver(Message(realtime.error_event(error, event.event_id, _event_id())))
-                    continue
+            if error is not None:
+                await socket.deliver(Message(realtime.error_event(error, event.event_id, _event_id())))
+                continue
             tokens = await self._read(self._said.item_tokens, event, message.data)
             self._said.note_said(event, tokens)
             await upstream.deliver(message)
+
+    async def _judge(self, message: bytes) -> AppError | None:
+        """What is wrong with the objects that an event names: they must be the caller's."""
+        try:
+            references = await self._read(realtime.IDS.found_in, message, message)
+            if references:
+                await self._deps.ownership.check(self._user.id, references)
+        except ValueError:
+            return InvalidJson("We could not parse the JSON of your event.")
+        except AppError as error:
+            return error
+        return None
 
     async def _read(self, read: Callable[[T], R], of: T, message: bytes) -> R:
         """What is read of an event, beside the event loop where its message is large."""
