@@ -79,7 +79,8 @@ clients: $(INSTALLED) $(CLIENTS) ## Run tests with real clients from PyPI and np
 	@$(BIN)/python -m pytest -m clients tests/clients $(ARGS)
 
 # build.txt and run.txt come first and bind dev.txt, so what is tested is what runs. Pins that are there stay;
-# ARGS="--upgrade" or ARGS="--upgrade-package redis" moves them.
+# ARGS="--upgrade" or ARGS="--upgrade-package redis" moves them. What npm has is in requirements/clients/package.json: after a
+# change there, `npm install --package-lock-only --omit-lockfile-registry-resolved --prefix requirements/clients`.
 lock: ## Write requirements/*.txt anew from pyproject.toml
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv (pip install uv), or UV=path/to/uv' >&2; exit 1; }
 	@$(COMPILE) --group build -o requirements/build.txt $(ARGS)
