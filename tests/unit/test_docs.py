@@ -26,6 +26,7 @@ from sentinel.tokens import media_request, request
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
 OPENAPI: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
 
 
@@ -40,6 +41,27 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
             assert rows[name.upper()] == f"`{field.default}`", name
+
+
+def test_the_guarantees_name_tests_that_there_are() -> None:
+    """Each file is there, and has the test that is named of it."""
+    folders = "unit|exchange|integration|system|soak|clients"
+    file = ""
+    for name, test in re.findall(rf"`((?:{folders})/[\w/]+\.py)?(?:::(\w+))?(?:::\w+)?`", GUARANTEES):
+        file = name or file
+        if name or test:
+            assert (ROOT / "tests" / file).exists(), file
+            text = (ROOT / "tests" / file).read_text()
+            assert not test or re.search(rf"(def|class) {test}\b", text), (file, test)
+
+
+def test_each_route_of_the_readme_has_a_proof() -> None:
+    """Its row among the guarantees names a test."""
+    proofs = _table(GUARANTEES, "## The routes of the README")
+    known = set(re.findall(r"`(/[\w/{}.]+)`", proofs))
+    for row in README.split("| route | |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]:
+        paths = re.findall(r"`(?:GET|POST|HEAD)? ?(/[\w/{}.]+)", row.split(" | ")[0])
+        assert known.intersection(paths), row
 
 
 def test_the_metrics_page_lists_every_metric() -> None:
