@@ -21,6 +21,7 @@ from sentinel.limits.policy import Cost, Quota
 from sentinel.usage.job_store import Job
 from tests.exchange.driver import INPUT_TOKENS, PROMPT, USER, Client, Gate, Stage
 from tests.exchange.test_reading_responses import CREATED, JSON, START, USAGE, WORDS, said, usage
+from tests.exchange.test_settling import leave
 from tests.support.metering import Words, tapped
 
 PATH = "/responses/resp_1"
@@ -58,8 +59,8 @@ async def streamed(stage: Stage, *pieces: Any, leaves: Gate | None = None, **fie
     task = asyncio.create_task(stage.exchange(client, RESPONSES).run())
     if leaves is not None:
         await asyncio.wait_for(leaves.reached.wait(), 10)
-        client.connection.gone = True
-        client.connection.tell()
+        leave(client)()
+        task.cancel()
     await asyncio.wait_for(task, 10)
     return client
 

@@ -20,7 +20,7 @@ MODEL = "gpt-4o-mini"
 
 
 def client(sentinel: SentinelProcess, token: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{sentinel.url}/v1", api_key=token, max_retries=0)
+    return openai.AsyncOpenAI(base_url=f"{sentinel.url}/v1", api_key=token)
 
 
 def told(stack: Stack, email: str) -> tuple[int, int, int]:
