@@ -28,6 +28,7 @@ from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.tier_router import TierRouter
+from sentinel.proxy.chunk import TakeChunk, inside_of
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.job_follower import JobFollower, JobTimings
@@ -42,6 +43,7 @@ from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.job_store import JobStore
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
+from tests.support.damage import chunk_of
 from tests.support.memory_governance import MemoryGovernance
 from tests.support.streams import entries
 
@@ -191,8 +193,10 @@ class _Stream:
             self._provider.read.append(piece)
         return piece
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], take_chunk: TakeChunk | None = None) -> bytes | None:
         while (piece := await self.read()) is not None:
+            if take_chunk is not None and take_chunk(chunk_of(piece)):
+                continue
             if (rest := take(piece)) is not None:
                 return rest
         return None
@@ -249,6 +253,13 @@ class Connection:
     ) -> None:
         self._client.status = status
         self.send_piece(body, more=more)
+
+    def send_chunk(self, chunk: bytes) -> bool:
+        piece = inside_of(chunk)
+        if self.is_full or piece is None:
+            return False
+        self.send_piece(piece, more=True)
+        return True
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         client = self._client

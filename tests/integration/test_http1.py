@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from sentinel.proxy.chunk import inside_of
 from sentinel.proxy.transport.answer import MOST_UNREAD_BYTES, ConnectFailed, HttpError, IdleTimeout, OpenFilesExceeded
 from sentinel.proxy.transport.http1 import Http1Client
+from tests.support.damage import chunk_of
 from tests.support.waiting import PATIENCE_SECONDS
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -106,6 +109,57 @@ async def test_any_cut_gives_the_same_answer(answer: bytes) -> None:
         for _ in range(1, len(answer)):
             assert await post(client) == b"hello"
     assert connections == 1
+
+
+FLOWING = (b"first\n\n", b"5\r\nhello\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"hello\r\n" + b"x" * 14)
+"""Pieces of a body that look like framing, some with a part of their size."""
+
+
+async def test_any_cut_of_chunks_that_are_taken_whole_gives_the_same_body() -> None:
+    """Chunks that come in one read are taken with their framing, all others are parsed: in any order, nothing is lost.
+
+    Each chunk is cut in three in every way, in writes of their own, with whole chunks around it.
+    """
+    frames = [*map(chunk_of, FLOWING), b"006 ;a=b\r\npadded\r\n"]
+    bodies = [*FLOWING, b"padded"]
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\nx-trailer: 1\r\n\r\n"
+    wires = iter(frames)
+    taken = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            frame = next(wires)
+            cuts = itertools.combinations_with_replacement(range(len(frame) + 1), 2)
+            cut = (piece for i, j in cuts for piece in (frame[:i], frame[i:j], frame[j:], frames[0]) if piece)
+            for piece in (head + frames[0], frames[0], *cut, end):
+                writer.write(piece)
+                # In the first turn of the loop the client is told that there is something; then it reads.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+    def take_chunk(chunk: bytes) -> bool:
+        nonlocal taken
+        if (piece := inside_of(chunk)) is None:
+            return False
+        taken += 1
+        got.append(piece)
+        return True
+
+    def take(piece: bytes) -> None:
+        got.append(piece)
+
+    async with serving(serve) as client:
+        for frame, body in zip(frames, bodies, strict=True):
+            got: list[bytes] = []
+            before, cuts = taken, (len(frame) + 1) * (len(frame) + 2) // 2
+            answer = await client.send(b"POST", b"/x", b"", b"{}")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (rest := await answer.flow(take, take_chunk)) is not None:
+                    got.append(rest)
+            assert b"".join(got) == bodies[0] * 2 + (body + bodies[0]) * cuts
+            assert taken - before > cuts // 2
+        assert client.connections == 1
 
 
 async def test_a_body_without_length_ends_with_its_connection() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sentinel.error import UpstreamError
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.relay import Relay
 from tests.support.transcripts import Transcript
@@ -75,6 +76,11 @@ def pieces_of(events: list[bytes], sizes: list[int]) -> list[bytes]:
     return [piece for piece in (*pieces, whole[start:]) if piece]
 
 
+def chunk_of(piece: bytes) -> bytes:
+    """A piece of a body as HTTP has it."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
 class Client:
     """Takes everything at once."""
 
@@ -86,19 +92,24 @@ class Client:
     def pass_on(self, piece: bytes) -> None:
         self.got.append(piece)
 
+    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:
+        assert chunk == chunk_of(piece)
+        self.got.append(piece)
+        return True
+
     async def write(self, piece: bytes) -> None:
         self.got.append(piece)
 
 
 class Upstream:
-    """Sends these pieces."""
+    """Sends these pieces, each as a chunk of HTTP."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = iter(pieces)
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], take_chunk: TakeChunk) -> bytes | None:
         for piece in self._pieces:
-            if (rest := take(piece)) is not None:
+            if not take_chunk(chunk_of(piece)) and (rest := take(piece)) is not None:
                 return rest
         return None
 

@@ -14,13 +14,13 @@ import msgspec
 from sentinel.endpoints.refusal import refusal_of
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.redaction import NO_SECRET, Redactor
-from sentinel.tokens.loose import Reading, parse
-from sentinel.tokens.message_answer import MESSAGE, read_message, read_message_event
+from sentinel.tokens.loose import Reading, Text, parse
+from sentinel.tokens.message_answer import MESSAGE, read_message, read_message_event, read_run
 from sentinel.tokens.usage import NOTHING, Usage
 
 _LAST: Final = "message_stop"
 _LAST_MARK: Final = _LAST.encode()
-_MARK: Final = re.compile(rb'"usage"\s*:\s*\{|message_stop')
+_MARK: Final = re.compile(rb'"usage"\s*:\s*\{|"message_stop"')
 _START: Final = re.compile(rb'"message_start"')
 _GROWING: Final = {
     "text": (("text", "text_delta", "text"),),
@@ -55,6 +55,7 @@ class MessagesMeter(StreamMeter):
         self.open: tuple[int, ...] = ()
         stream_format = StreamFormat(
             read_event=self._read_event,
+            read_run=self._read_run,
             read_answer=self._read_answer,
             usage_of=_usage_of,
             is_only_usage=None,
@@ -79,6 +80,13 @@ class MessagesMeter(StreamMeter):
         reading = read_message_event(data)
         self.note_last(reading)
         return reading
+
+    def _read_run(self, block: bytes) -> list[Text] | None:
+        texts = read_run(block)
+        if texts is not None:
+            # It says neither that a part has begun or ended, nor why the message has.
+            self.note_last(Reading())
+        return texts
 
     def _read_answer(self, data: bytes) -> Reading | None:
         reading = read_message(data)

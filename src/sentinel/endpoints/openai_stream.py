@@ -13,7 +13,7 @@ import msgspec
 
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.sse import data_of, split_events
-from sentinel.tokens.answer import read_answer, read_event
+from sentinel.tokens.answer import read_answer, read_event, read_run
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage
 
@@ -40,6 +40,7 @@ def _usage_of(data: bytes) -> Usage:
 
 FORMAT = StreamFormat(
     read_event=read_event,
+    read_run=read_run,
     read_answer=read_answer,
     usage_of=_usage_of,
     is_only_usage=_is_only_usage,

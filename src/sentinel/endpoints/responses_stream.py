@@ -19,8 +19,17 @@ from sentinel.error import AppError, body_of
 from sentinel.proxy.meter import StreamFormat, StreamMeter
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.sse import data_of, split_events
-from sentinel.tokens.loose import Reading, parse
-from sentinel.tokens.responses_answer import Event, ResponseTexts, is_last, parse_event, read_answer, usage_of
+from sentinel.tokens.loose import Reading, Text, parse
+from sentinel.tokens.responses_answer import (
+    Event,
+    ResponseTexts,
+    is_last,
+    merged,
+    parse_event,
+    parse_run,
+    read_answer,
+    usage_of,
+)
 from sentinel.tokens.usage import Usage
 
 _MARK = re.compile(rb'"usage"\s*:\s*\{|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"')
@@ -39,6 +48,7 @@ class ResponsesMeter(StreamMeter):
         self._texts = ResponseTexts()
         stream_format = StreamFormat(
             read_event=self._read_event,
+            read_run=self._read_run,
             read_answer=read_answer,
             usage_of=usage_of,
             is_only_usage=None,
@@ -69,6 +79,17 @@ class ResponsesMeter(StreamMeter):
         self.note_last(event)
         self.items.note_size(len(data))
         return self._texts.read(event)
+
+    def _read_run(self, block: bytes) -> list[Text] | None:
+        events = parse_run(block)
+        if events is None:
+            return None
+        *others, last = events
+        if others:
+            self.note_last(merged(others))
+        self.note_last(last)
+        self.items.note_size(len(block))
+        return self._texts.read_delta(merged(events))
 
 
 def ending(meter: ResponsesMeter, usage: Usage) -> bytes:

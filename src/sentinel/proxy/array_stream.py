@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.json_array import ArrayReader
 from sentinel.proxy.provider import ProviderAnswer, ProviderStream
 from sentinel.proxy.redaction import Redactor
@@ -56,7 +57,7 @@ class ArrayStream:
             events = self._reader.feed(piece)
         return events
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], _: TakeChunk | None = None) -> bytes | None:
         """Give the next events to `take` until it leaves some."""
         while (events := await self.read()) is not None:
             if (rest := take(events)) is not None:

@@ -73,6 +73,9 @@ class Connection(Protocol):
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
 
+    def send_chunk(self, chunk: bytes) -> bool:
+        """A further piece of the body, with the framing of a chunk; False, and nothing is sent, where it cannot be."""
+
 
 class ClientRequest(Connection, Protocol):
     """All that our own server knows of a request: enough to serve it without a scope.
@@ -330,6 +333,13 @@ class ClientSide:
         assert self._connection is not None
         self.last_piece = piece
         self._connection.send_piece(piece, more=True)
+
+    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:
+        """Send a piece of the body at once, as the chunk of HTTP that it came in; False where that is not possible."""
+        if self._connection is None or not self._connection.send_chunk(chunk):
+            return False
+        self.last_piece = piece
+        return True
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:
         """Send a line in passing, where the answer goes on and no write waits. head: of an answer not yet started."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sentinel.endpoints.response_create import event_of, is_last, messages_of, refusal, status_of
 from sentinel.error import UpstreamError, UpstreamTimeout
 from sentinel.memory_budget import Claim
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.headers import pairs_of
 from sentinel.proxy.provider import (
@@ -121,6 +122,10 @@ class FrameClient(ClientSide):
         self.last_piece = piece
         for message in self._messages_in(piece):
             self._socket.send(message)
+
+    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:  # noqa: ARG002
+        """False: events are framed anew."""
+        return False
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:  # noqa: ARG002
         """A sign of life between messages."""
@@ -290,7 +295,7 @@ class FrameStream:
             return first
         return None if self._ended else (await self._next()).event
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], _: TakeChunk | None = None) -> bytes | None:
         """As ProviderStream has it."""
         while (data := await self.read()) is not None:
             if (rest := take(data)) is not None:

@@ -9,6 +9,7 @@ import structlog
 from sentinel.endpoints.jobs import Progress, progress_of, progress_of_beginning, progress_of_stream
 from sentinel.error import ServiceUnavailable
 from sentinel.proxy import billing
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.provider import ProviderAnswer, ProviderStream
 from sentinel.proxy.sse import EventBuffer, data_of, split_events
 from sentinel.proxy.state import ExchangeState
@@ -71,11 +72,11 @@ class _Begun:
         begun, self._begun = self._begun, b""
         return begun or await self._stream.read()
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], take_chunk: TakeChunk | None = None) -> bytes | None:
         begun, self._begun = self._begun, b""
         if begun and (rest := take(begun)) is not None:
             return rest
-        return await self._stream.flow(take)
+        return await self._stream.flow(take, take_chunk)
 
     async def peek(self) -> bytes:
         return self._begun or await self._stream.peek()

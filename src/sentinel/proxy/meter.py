@@ -15,7 +15,7 @@ from typing import Any
 from sentinel.proxy.redaction import NO_SECRET, Redactor
 from sentinel.proxy.sse import EventBuffer, bytes_outside, data_of, last_end, split_events
 from sentinel.tokens.delivered import DeliveredText
-from sentinel.tokens.loose import Reading, parse
+from sentinel.tokens.loose import Reading, Text, parse
 from sentinel.tokens.usage import NOTHING, Usage
 
 MOST_PENDING_BYTES = 16 * 1024
@@ -41,7 +41,8 @@ class StreamFormat:
     is_only_usage: whether it tells nothing else; None where nobody asks for such an event. is_last: whether it ends a
     stream that must not end without; None for streams whose end is `[DONE]`, if anything.
     mark: found in whatever tells usage, or is last. envelope_mark: found in the first event of which a stream that is
-    ended early takes its envelope.
+    ended early takes its envelope. read_run: the texts of a block of events that bring text and say nothing else, as
+    the last one surely does; it says None of any other block, and is None for a format that has no such blocks.
     """
 
     read_event: Callable[[bytes], Reading | None]
@@ -51,6 +52,7 @@ class StreamFormat:
     is_last: Callable[[bytes], bool] | None
     mark: re.Pattern[bytes]
     envelope_mark: re.Pattern[bytes]
+    read_run: Callable[[bytes], list[Text] | None] | None = None
 
 
 class StreamMeter:
@@ -226,6 +228,27 @@ class StreamMeter:
         self._given_bytes += len(block)
         return block
 
+    def is_passing(self, block: bytes) -> bool:
+        """Whether this is whole events that the client may have as they are, and of which nothing is to be noted.
+
+        Never so before the first event with an envelope, and behind a part of an event.
+        """
+        # What says no most often comes last.
+        return not (
+            not block.endswith(b"\n\n")
+            or not self.first
+            or self._buffer.held_bytes
+            or self._buffer.is_inside
+            or (self._mark is not None and block.find(self._mark) >= 0)
+            or block.find(_DONE) >= 0
+            or self._is_notable(block) is not None
+        )
+
+    def passed(self, block: bytes) -> None:
+        """Note that the client has got this block, of which `is_passing` was so."""
+        self._given_bytes += len(block)
+        self.delivered(block)
+
     def delivered(self, block: bytes) -> None:
         """Note that the client gets this block."""
         self._pending.append(block)
@@ -346,6 +369,12 @@ class StreamMeter:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""
         return self._delivered.upper_bound() + self._pending_bytes > tokens
 
+    def fits(self, tokens: int) -> bool:
+        """Whether no more than `tokens` have been delivered; counts only where that is not clear."""
+        if self.could_exceed(tokens) and self._pending and tokens > 0:
+            self.count()
+        return not self.could_exceed(tokens)
+
     def count(self) -> int:
         """The output tokens delivered so far, exactly."""
         if self._pending:
@@ -361,7 +390,8 @@ class StreamMeter:
         block = b"".join(self._pending)
         # An event that the client has in part cannot be read yet, nor can the client.
         end = len(block) if self._has_ended else last_end(block)
-        for event in split_events(block[:end]):
+        whole = block[:end]
+        for event in () if self._is_run(whole) else split_events(whole):
             self._read_bytes += len(event)
             if self._too_long:
                 self._too_long = False
@@ -375,6 +405,17 @@ class StreamMeter:
             self._charge_bytes(len(rest))
             rest = b""
         self._pending, self._pending_bytes = [rest] if rest else [], len(rest)
+
+    def _is_run(self, block: bytes) -> bool:
+        """Read a block of events that bring text and nothing else in one go; False, and nothing is read, for others."""
+        read = self._format.read_run
+        texts = None if read is None or self._too_long else read(block)
+        if texts is None:
+            return False
+        self._delivered.feed(texts)
+        self._read_bytes += len(block)
+        self._text_at = self._read_bytes
+        return True
 
     def _charge_bytes(self, unread: int) -> None:
         self._delivered.feed_unread(unread)

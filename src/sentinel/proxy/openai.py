@@ -15,6 +15,7 @@ import structlog
 from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.headers import lines_of, of_our_own, pairs_of, passed_to_client, to_client
 from sentinel.proxy.provider import (
     VERSIONED_PATHS,
@@ -178,9 +179,9 @@ class _Stream:
         except HttpError as error:
             raise _ours(error) from error
 
-    async def flow(self, take: Take) -> bytes | None:
+    async def flow(self, take: Take, take_chunk: TakeChunk | None = None) -> bytes | None:
         try:
-            return await self._answer.flow(take)
+            return await self._answer.flow(take, take_chunk)
         except HttpError as error:
             raise _ours(error) from error
 
@@ -236,7 +237,7 @@ class _DecodedStream:
                 raise UpstreamError("The model provider's answer broke.") from error
         return data
 
-    async def flow(self, take: Take) -> bytes | None:
+    async def flow(self, take: Take, _: TakeChunk | None = None) -> bytes | None:
         while (data := await self.read()) is not None:
             if (rest := take(data)) is not None:
                 return rest

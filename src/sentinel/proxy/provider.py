@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.redaction import Redactor
 
 VERSIONED_PATHS = (b"/v1beta/", b"/v1/")
@@ -78,10 +79,10 @@ class ProviderStream(Protocol):
     async def read(self) -> bytes | None:
         """The next bytes as they came, None at the end. Raises UpstreamError, UpstreamTimeout."""
 
-    async def flow(self, take: Callable[[bytes], bytes | None]) -> bytes | None:
+    async def flow(self, take: Callable[[bytes], bytes | None], take_chunk: TakeChunk | None = None) -> bytes | None:
         """Give the next bytes to `take` where they come, until it leaves some: these are returned; None at the end.
 
-        Raises as `read` does.
+        take_chunk: is offered chunks as they come over HTTP first, where they do. Raises as `read` does.
         """
 
     async def peek(self) -> bytes:

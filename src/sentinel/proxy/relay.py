@@ -14,6 +14,7 @@ from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
 from sentinel.memory_budget import Claim
 from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
+from sentinel.proxy.chunk import inside_of
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
@@ -122,7 +123,7 @@ class Relay:
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
         unread = b""
-        while not self.meter.done and (data := await upstream.flow(self._take)) is not None:
+        while not self.meter.done and (data := await upstream.flow(self._take, self._take_chunk)) is not None:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:
                     await pause(0)
@@ -183,13 +184,32 @@ class Relay:
         lease, room = self._lease, self._room
         if (room is not None or lease.noted < 0) and monotonic() > lease.ends:
             return data
-        if room is not None and meter.could_exceed(room.output - coming):
+        if room is not None and not meter.fits(room.output - coming):
             return data
         block = meter.feed(data)
         if block:
             client.pass_on(block)
             meter.delivered(block)
         return b"" if self.meter.done else None
+
+    def _take_chunk(self, chunk: bytes) -> bool:
+        """Deliver a chunk of HTTP as it came, framing and all, where it has events alone that need no closer look.
+
+        That is nearly all of a stream, and half of what `_take` costs.
+        """
+        block = inside_of(chunk)
+        meter = self.meter
+        if block is None or not meter.is_passing(block):
+            return False
+        lease, room = self._lease, self._room
+        if (room is not None or lease.noted < 0) and monotonic() > lease.ends:
+            return False
+        if room is not None and not meter.fits(room.output - len(block)):
+            return False
+        if not self._client.pass_chunk(chunk, block):
+            return False
+        meter.passed(block)
+        return True
 
     async def _inspected(self, block: bytes) -> bytes:
         if len(block) > LARGE_EVENT_BYTES:

@@ -336,6 +336,13 @@ class ServedRequest:
             self._transport.write(data)
         self._complete()
 
+    def send_chunk(self, chunk: bytes) -> bool:
+        """Send what is a chunk of HTTP already; False, and nothing is sent, where pieces are none, or would wait."""
+        if self._answer is not SENDING_CHUNKS or self._connection.flow.write_paused:
+            return False
+        self._transport.write(chunk)
+        return True
+
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
         answer = self._answer

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely, tells_error
+from sentinel.tokens.text_run import events_of
 from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage
 
 
@@ -125,13 +126,58 @@ class _Told(Struct, gc=False):
     error: Any = None
 
 
+class _TextDelta(Struct, gc=False, forbid_unknown_fields=True):
+    content: str | None = None
+    reasoning_content: str | None = None
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _TextChoice(Struct, gc=False, forbid_unknown_fields=True):
+    delta: _TextDelta
+    index: Annotated[int, Meta(ge=0, le=0)] = 0
+    finish_reason: None = None
+    # What follows is not generated text.
+    logprobs: Raw = Raw()
+    stop_reason: Raw = Raw()
+    native_finish_reason: Raw = Raw()
+    token_ids: Raw = Raw()
+    content_filter_results: Raw = Raw()
+
+
+class _TextEvent(Struct, gc=False):
+    """An event of chat whose one choice brings text and nothing else."""
+
+    choices: Annotated[list[_TextChoice], Meta(min_length=1, max_length=1)]
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+
+
 _event = msgspec.json.Decoder(_Event)
+_text_events = msgspec.json.Decoder(list[_TextEvent])
 _told_answer = msgspec.json.Decoder(_Told)
 
 
 def read_event(data: bytes) -> Reading | None:
     """Read one stream event's data, of chat and of completions alike; None if it is no JSON object. Never raises."""
     return _read(data, whole=False)
+
+
+def read_run(block: bytes) -> list[Text] | None:
+    """The texts of a block of chat events that bring text and nothing else, as the last one surely does; else None."""
+    events = events_of(block, _text_events)
+    if events is None:
+        return None
+    deltas = [event.choices[0].delta for event in events]
+    if not (deltas[-1].content or deltas[-1].reasoning_content):
+        return None
+    content = "".join([delta.content for delta in deltas if delta.content])
+    reasoning = "".join([delta.reasoning_content for delta in deltas if delta.reasoning_content])
+    texts = Text(0, Kind.CONTENT, 0, content), Text(0, Kind.REASONING, 0, reasoning)
+    return [text for text in texts if text.piece]
 
 
 def read_answer(data: bytes) -> Reading | None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, texts_in
+from sentinel.tokens.text_run import events_of
 from sentinel.tokens.usage import Usage, read_usage_beside_cache
 
 MESSAGE: Final = -1
@@ -35,6 +36,7 @@ class _DeltaEvent(Struct, gc=False, forbid_unknown_fields=True):
 
 
 _delta_event = msgspec.json.Decoder(_DeltaEvent)
+_delta_events = msgspec.json.Decoder(list[_DeltaEvent])
 
 
 def read_message_event(data: bytes) -> Reading | None:
@@ -43,9 +45,29 @@ def read_message_event(data: bytes) -> Reading | None:
         event = _delta_event.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read(data, _reading_of_event)
-    delta, index = event.delta, event.index
-    pieces = ((Kind.CONTENT, delta.text), (Kind.REASONING, delta.thinking), (Kind.ARGUMENTS, delta.partial_json))
-    return Reading([Text(0, kind, index, piece) for kind, piece in pieces if piece])
+    return Reading(_texts_of_deltas(event.index, [event.delta]))
+
+
+def read_run(block: bytes) -> list[Text] | None:
+    """The texts of a block of events that bring text to the same block, as the last one surely does; else None."""
+    events = events_of(block, _delta_events)
+    if events is None:
+        return None
+    index = events[0].index
+    deltas = [event.delta for event in events if event.index == index]
+    last = deltas[-1]
+    if len(deltas) < len(events) or not (last.text or last.thinking or last.partial_json):
+        return None
+    return _texts_of_deltas(index, deltas)
+
+
+def _texts_of_deltas(index: int, deltas: list[_Delta]) -> list[Text]:
+    texts = (
+        Text(0, Kind.CONTENT, index, "".join([delta.text for delta in deltas if delta.text])),
+        Text(0, Kind.REASONING, index, "".join([delta.thinking for delta in deltas if delta.thinking])),
+        Text(0, Kind.ARGUMENTS, index, "".join([delta.partial_json for delta in deltas if delta.partial_json])),
+    )
+    return [text for text in texts if text.piece]
 
 
 def read_message(data: bytes) -> Reading | None:

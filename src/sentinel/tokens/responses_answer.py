@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sentinel.tokens.loose import NOT_TEXT, Kind, Reading, Text, parse, pieces, read_loosely
+from sentinel.tokens.text_run import events_of
 from sentinel.tokens.usage import Usage, read_usage
 
 
@@ -99,6 +100,7 @@ _WITHOUT_TEXT: Final = (
 
 _typed = msgspec.json.Decoder(_Typed)
 _delta = msgspec.json.Decoder(Delta)
+_deltas = msgspec.json.Decoder(list[Delta])
 _told_answer = msgspec.json.Decoder(_Told)
 
 
@@ -106,12 +108,36 @@ def parse_event(data: bytes) -> Event | None:
     """The data of an event; None for what is no JSON object. Never raises."""
     try:
         event = _delta.decode(data)
-        if event.type.endswith(".delta") and not event.type.startswith(_WITHOUT_TEXT):
+        if _brings_text(event.type):
             return event
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     value = parse(data)
     return value if isinstance(value, dict) else None
+
+
+def parse_run(block: bytes) -> list[Delta] | None:
+    """The events of a block, if all bring pieces of the same text, and the last one surely does; else None."""
+    events = events_of(block, _deltas)
+    if events is None or not events[-1].delta or not _brings_text(events[0].type):
+        return None
+    place = _place_of(events[0])
+    return events if all(_place_of(event) == place for event in events) else None
+
+
+def merged(events: list[Delta]) -> Delta:
+    """Pieces of the same text as one, with the number of the last."""
+    number = max([event.sequence_number for event in events])
+    text = "".join([event.delta for event in events])
+    return msgspec.structs.replace(events[0], delta=text, sequence_number=number)
+
+
+def _brings_text(event_type: str) -> bool:
+    return event_type.endswith(".delta") and not event_type.startswith(_WITHOUT_TEXT)
+
+
+def _place_of(event: Delta) -> tuple[str, int, int, int]:
+    return event.type, event.output_index, event.content_index, event.summary_index
 
 
 def name_of(event_type: str) -> str:
@@ -170,15 +196,19 @@ class ResponseTexts:
     def read(self, event: Event) -> Reading | None:
         """What an event says that none before has said; None for one that is nested too deeply. Never raises."""
         if isinstance(event, Delta):
-            name = name_of(event.type)
-            index = event.summary_index if name == "reasoning_summary_text" else event.content_index
-            return Reading(self._more(event.output_index, _Said(name, index, event.delta)))
+            return Reading(self.read_delta(event))
         if not isinstance(event.get("type"), str):
             return read_loosely(event)
         try:
             return self._read(event)
         except RecursionError:
             return None
+
+    def read_delta(self, event: Delta) -> list[Text]:
+        """The text of a piece, which is new."""
+        name = name_of(event.type)
+        index = event.summary_index if name == "reasoning_summary_text" else event.content_index
+        return self._more(event.output_index, _Said(name, index, event.delta))
 
     def _read(self, event: dict[str, Any]) -> Reading:
         kind, output = event["type"], index_of(event, "output_index")

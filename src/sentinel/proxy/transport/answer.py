@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from sentinel.proxy.chunk import TakeChunk
+
 MOST_UNREAD_BYTES = 256 * 1024
 """When so much waits to be read, the connection is not read from: back-pressure reaches the provider."""
 _WHITE_SPACE = b" \t\r\n"
@@ -55,10 +57,10 @@ class Source(Protocol):
 class Http1Answer:
     """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
 
-    ended: the body has come whole.
+    ended: the body has come whole. take_chunk: who takes chunks as they come, framing and all.
     """
 
-    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
+    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status", "take_chunk")
 
     def __init__(self, connection: Source) -> None:
         self._connection: Source | None = connection
@@ -66,6 +68,7 @@ class Http1Answer:
         self._size = 0
         self.ended = False
         self._take: Take | None = None
+        self.take_chunk: TakeChunk | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
 
@@ -111,12 +114,13 @@ class Http1Answer:
         """What has come since the last read, at least a byte; None at the end. Raises HttpError."""
         return await self.flow(_leave)
 
-    async def flow(self, take: Take) -> bytes | None:
+    async def flow(self, take: Take, take_chunk: TakeChunk | None = None) -> bytes | None:
         """Give what comes to `take` right where it comes, without waking a task; returns the first rest that it leaves.
 
+        take_chunk: is offered each read first that may be a whole chunk of the body, with its framing.
         None at the end. Raises HttpError, and what `take` raises.
         """
-        self._take = take
+        self._take, self.take_chunk = take, take_chunk
         try:
             while not self._pieces or self.pass_on():
                 if self.ended:
@@ -124,7 +128,7 @@ class Http1Answer:
                 assert self._connection is not None
                 await self._connection.more()
         finally:
-            self._take = None
+            self._take = self.take_chunk = None
         if self._connection is not None:
             self._connection.resume()
         return self._gather()

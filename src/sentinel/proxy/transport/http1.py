@@ -244,6 +244,9 @@ class _Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._head_bytes = 0
         self._complete = False
+        # Whether what comes next begins a further chunk of the body.
+        self._between_chunks = False
+        self._in_chunk = True
         self._keep_alive = False
         self._is_kept = False
         self._surplus = False
@@ -257,6 +260,7 @@ class _Connection(asyncio.Protocol):
     def start(self, answer: Http1Answer, head: bytes, body: bytes) -> None:
         """Send a request."""
         self._answer, self._complete, self._head_bytes = answer, False, 0
+        self._between_chunks, self._in_chunk = False, True
         self.moved_at = self._loop.time()
         assert self._transport is not None
         if len(body) <= _MOST_COPIED_BYTES:
@@ -348,6 +352,9 @@ class _Connection(asyncio.Protocol):
             # Nobody asked: this is no connection to send a request on.
             self.abort()
             return
+        # The parser need not see a chunk that begins where another could, and ends there.
+        if self._between_chunks and answer.take_chunk is not None and answer.take_chunk(data):
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -359,6 +366,7 @@ class _Connection(asyncio.Protocol):
             if self._head_bytes > MOST_HEAD_BYTES:
                 self.fail(HttpError("the head is too large"))
                 return
+        self._between_chunks = not self._in_chunk and data.endswith(b"\r\n")
         if self._complete:
             self._finish()
         elif self._pass_on(answer):
@@ -429,6 +437,12 @@ class _Connection(asyncio.Protocol):
             assert self._transport is not None
             self._paused = True
             self._transport.pause_reading()
+
+    def on_chunk_header(self) -> None:
+        self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._in_chunk = False
 
     def on_message_complete(self) -> None:
         # Trailers shall not be taken for headers of the next answer.
