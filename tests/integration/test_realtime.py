@@ -208,17 +208,71 @@ class TestLimits:
         assert refused.value.response.status_code == 429
         assert stack.booked(2, "realtime-quota@corp.test")["ai_requests"] == 2
 
-    async def test_a_response_is_cut_where_the_output_ends(self, stack: Stack, sentinel: SentinelProcess) -> None:
-        """The provider's is cancelled, and no more was delivered than there was."""
-        _, token = stack.user("realtime-output@corp.test", limits={"ai_output_tokens": 30})
+    @pytest.mark.parametrize("most", [{}, {"max_output_tokens": 200}, {"max_output_tokens": "inf"}])
+    async def test_the_provider_is_told_what_is_left(
+        self, stack: Stack, sentinel: SentinelProcess, most: dict[str, Any]
+    ) -> None:
+        """So that it ends the response itself; the session stays, until more is asked of it."""
+        email = f"realtime-told-{most.get('max_output_tokens', 'nothing')}@corp.test"
+        _, token = stack.user(email, limits={"ai_output_tokens": 30})
         async with talk(sentinel, token, PATH) as one:
-            heard = await asked(one, "Write [[tokens=300 delay=0.005]]")
+            await one.say(type="session.update", session=TEXT)
+            await one.say(type="response.create", response={"instructions": "[[tokens=300]]", **most})
+            heard = await one.hear_until("response.done", "error")
+            assert heard[-1]["response"]["status"] == "incomplete"
+            assert heard[-1]["response"]["usage"]["output_tokens"] == 30
+            assert sum(event["type"] == "response.output_text.delta" for event in heard) == 30
+            await one.say(type="input_audio_buffer.clear")
+            await one.hear_until("input_audio_buffer.cleared")
+            await one.say(type="response.create")
+            assert (await one.hear_until("error"))[-1]["error"]["code"] == "insufficient_quota"
+            assert (await one.ended())[0] == 1008
+        assert billed(stack).state == "complete"
+        assert stack.booked(1, email)["ai_output_tokens"] == 30
+
+    async def test_less_than_is_left_stays_what_the_session_has(self, stack: Stack, sentinel: SentinelProcess) -> None:
+        """Also right after the client has asked for it, and with sound, each word of which is two tokens more."""
+        _, token = stack.user("realtime-less@corp.test", limits={"ai_output_tokens": 30})
+        async with talk(sentinel, token, PATH) as one:
+            await one.say(type="session.update", session={"type": "realtime", "max_output_tokens": 12})
+            await one.say(type="response.create", response={"instructions": "[[tokens=300]]"})
+            done = (await one.hear_until("response.done", "error"))[-1]["response"]
+            assert (done["status"], done["usage"]["output_tokens"]) == ("incomplete", 12)
+            await one.say(type="response.create", response={"instructions": "[[tokens=300]]", "max_output_tokens": 90})
+            done = (await one.hear_until("response.done", "error"))[-1]["response"]
+            assert (done["status"], done["usage"]["output_tokens"]) == ("incomplete", 18)
+        assert stack.booked(2, "realtime-less@corp.test")["ai_output_tokens"] == 30
+
+    @pytest.mark.parametrize("by_itself", [False, True])
+    async def test_a_response_is_cut_where_the_output_ends(
+        self, stack: Stack, sentinel: SentinelProcess, *, by_itself: bool
+    ) -> None:
+        """Of a provider that knows no maximum, or was asked by nobody: it is cancelled, and told as incomplete."""
+        email = f"realtime-output-{by_itself}@corp.test".lower()
+        _, token = stack.user(email, limits={"ai_output_tokens": 30})
+        speech = {"audio": {"input": {"turn_detection": {"type": "server_vad"}}}} if by_itself else {}
+        async with talk(sentinel, token, PATH) as one:
+            await one.say(type="session.update", session={**TEXT, **speech})
+            await one.say(type="conversation.item.create", item=item("[[tokens=300 delay=0.005 ignores_max]]"))
+            if by_itself:
+                await one.say(type="input_audio_buffer.append", audio=sound(0.1, STOPS_SPEAKING))
+            else:
+                await one.say(type="response.create")
+            heard = await one.hear_until("error")
             assert heard[-1]["error"]["code"] == "insufficient_quota"
             assert sum(event["type"] == "response.output_text.delta" for event in heard) == 30
+            begun = next(event["response"] for event in heard if event["type"] == "response.created")
+            assert heard[-2]["type"] == "response.done"
+            done = heard[-2]["response"]
+            assert (done["id"], done["status"], done["usage"]["output_tokens"]) == (begun["id"], "incomplete", 30)
             assert (await one.ended())[0] == 1008
         await until(lambda: billed(stack).state in ("cancelled", "complete"), "the end at the provider")
         assert billed(stack).completion_tokens < 300
-        assert stack.booked(1, "realtime-output@corp.test")["ai_output_tokens"] == 30
+        assert stack.booked(1, email) == {
+            "ai_requests": 1,
+            "ai_input_tokens": done["usage"]["input_tokens"],
+            "ai_output_tokens": 30,
+        }
 
     async def test_a_response_by_itself_is_cancelled_where_nothing_is_left(
         self, stack: Stack, sentinel: SentinelProcess

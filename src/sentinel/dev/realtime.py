@@ -192,6 +192,8 @@ class RealtimeSession:
         encoding = encoding_of("gpt-4o")
         limit = session["max_output_tokens"]
         most = limit if isinstance(limit, int) and not directive.ignores_max else None
+        if most is not None and "audio" in session["output_modalities"] and not directive.tool:
+            most //= 1 + _SOUND_TOKENS
         tools = [{"type": "function", "function": tool} for tool in session["tools"]]
         reply = call_tool(encoding, tools[0], most) if directive.tool and tools else say(directive, 0, most)
         given = [session["instructions"], *self._texts]

@@ -1,8 +1,9 @@
 """OpenAI's realtime API: what is read of its events, of either side, and how much of a conversation has been said.
 
-An event is a message of a WebSocket, and is never changed. Responses are made when the client asks for one, or by
-themselves when the user has stopped speaking. Each is given the whole conversation, of which nobody but the provider
-has the exact tokens before it tells them: until then there is an upper bound, of what was said since the last response.
+An event is a message of a WebSocket, and passes as it is; only where less output is left than one asks for is the
+provider told so. Responses are made when the client asks for one, or by themselves when the user has stopped speaking.
+Each is given the whole conversation, of which nobody but the provider has the exact tokens before it tells them: until
+then there is an upper bound, of what was said since the last response.
 
 What sound costs (OpenAI's guide "Realtime costs"): a token for 100 ms that the user says, and for 50 ms of the model.
 Source: OpenAI API reference, "Realtime: client events", "server events".
@@ -16,9 +17,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
+from sentinel.endpoints import json_body
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.endpoints.speech import VoiceFields
 from sentinel.error import AppError, body_of
+from sentinel.limits.policy import Cost
 from sentinel.tokens.audio import TOKENS_PER_SECOND
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.delivered import DeliveredText
@@ -26,6 +29,7 @@ from sentinel.tokens.loose import Kind, Text, parse
 from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
 CREATE: Final = "response.create"
+UPDATE: Final = "session.update"
 IDS: Final = VoiceFields({"voice": "voices"})
 """What sessions and responses name of the provider's objects."""
 CREATED: Final = "response.created"
@@ -45,6 +49,10 @@ _ITEM_FRAME: Final = 4
 """Tokens around an item, as around a chat's message."""
 _MOST_COUNTED_CHARS: Final = 32 * 1024
 """A longer text is charged by its bytes, for no token has less than one; to count it would take too long."""
+_MAXIMA: Final = ("max_output_tokens", "max_response_output_tokens")
+"""Of a response or a session, as it is called and as it was once."""
+_MOST_TOLD: Final = 4096
+"""A provider takes no larger maximum."""
 _SOUND: Final = ("response.audio.delta", "response.output_audio.delta")
 
 
@@ -140,9 +148,29 @@ def transcription_usage(event: ServerEvent, model: str, heard_tokens: int) -> Us
 
 def bound_of(response: dict[str, Any], client_max: int | None) -> OutputBound:
     """What is known of the output of a response. response: what the client asks of it. client_max: of the session."""
-    own = response.get("max_output_tokens", response.get("max_response_output_tokens"))
+    own = _own_max(response)
     most = _most(own) if own is not None else client_max
     return OutputBound(1, 1, most, None, grows_in_sight=True, shows_its_cost=True, hides_output=False)
+
+
+def lowered(message: bytes, most: int) -> bytes:
+    """A client's event that asks for a response, which may have so many output tokens; other values keep their bytes.
+
+    One that cannot be read so stays, for the provider to refuse; if it does not, what it says is held to the limit.
+    """
+    try:
+        found = json_body.fields(message).get("response")
+        asked = json_body.fields(bytes(found)) if found is not None and bytes(found) != b"null" else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return message
+    maxima = {name: _most(parse(bytes(asked[name]))) or most for name in _MAXIMA if name in asked}
+    told = {name: min(own, most) for name, own in maxima.items()} or {_MAXIMA[0]: min(most, _MOST_TOLD)}
+    return json_body.replaced(message, {"response": {**asked, **told}})
+
+
+def _own_max(of: dict[str, Any]) -> Any:
+    """What a response or a session has as its maximum."""
+    return of.get(_MAXIMA[0], of.get(_MAXIMA[1]))
 
 
 def _most(value: Any) -> int | None:
@@ -192,7 +220,7 @@ class Conversation:
         return Session(
             model if isinstance(model, str) else None,
             transcriber if isinstance(transcriber, str) else None,
-            _most(session.get("max_output_tokens", session.get("max_response_output_tokens"))),
+            _most(_own_max(session)),
             _rate(heard.get("format", session.get("input_audio_format"))),
             _rate(said.get("format", session.get("output_audio_format"))),
             self._tokens({name: session.get(name) for name in ("instructions", "tools")}),
@@ -218,6 +246,11 @@ class Conversation:
         if event.audio:
             self._sound_bytes += _base64_bytes(event.audio)
         self._add(item_tokens)
+
+    def note_asked(self, session: dict[str, Any]) -> None:
+        """The client wants the session like this: a response that it asks for next may be no longer, nor shorter."""
+        if (own := _own_max(session)) is not None:
+            self.client_max = _most(own)
 
     def note_committed(self) -> None:
         """What was heard is part of the conversation."""
@@ -307,6 +340,14 @@ def cancel_event(response_id: str) -> bytes:
     return msgspec.json.encode({"type": "response.cancel", "response_id": response_id})
 
 
+def incomplete_event(response: dict[str, Any], spent: Cost, own_id: str) -> bytes:
+    """What ends a response for the client at a limit. response: as the provider has told it. spent: what was billed."""
+    usage = {"total_tokens": spent.input + spent.output, "input_tokens": spent.input, "output_tokens": spent.output}
+    details = {"type": "incomplete", "reason": "max_output_tokens"}
+    ended = {**response, "status": "incomplete", "status_details": details, "usage": usage}
+    return msgspec.json.encode({"type": DONE, "event_id": own_id, "response": ended})
+
+
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -319,7 +360,9 @@ def _rate(value: Any) -> int:
 
 
 def _base64_bytes(raw: Raw) -> int:
-    return len(memoryview(raw)) * 3 // 4
+    """Of a string of JSON, with its quotes."""
+    text = memoryview(raw)
+    return max(0, (len(text) - 2) * 3 // 4 - bytes(text[-3:-1]).count(b"="))
 
 
 def _string(raw: Raw) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import OutputBound
@@ -25,7 +26,8 @@ from sentinel.tokens.usage import NOTHING, Usage
 class RealtimeResponse:
     """One response. event_id: of the client's event that asks for it, None where it told none.
 
-    input_tokens: at most so many it is given. context: its line in the log. is_settled: it is over.
+    input_tokens: at most so many it is given. context: its line in the log. is_settled: it is over. told: how the
+    provider has told that it begins, None before that. spent: what it was billed.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class RealtimeResponse:
         self._meter: SpeechMeter | None = None
         self._capped: int | None = None
         self.is_settled = False
+        self.told: dict[str, Any] | None = None
+        self.spent = SPENT_NOTHING
         context.user, context.identified, context.streamed = user, context.started, True
         context.counted_input = input_tokens
 
@@ -76,10 +80,16 @@ class RealtimeResponse:
         self._lease = deps.leases.hold(self._reservation, verdict, asked)
         context.forwarded = monotonic()
 
-    def begin(self, meter: SpeechMeter) -> None:
-        """The provider makes it."""
+    @property
+    def output_max(self) -> int | None:
+        """The most output tokens that the provider must be told; None where it need not."""
+        assert self._verdict is not None
+        return reservation.output_max(self._bound, self._reservation, self._verdict)
+
+    def begin(self, meter: SpeechMeter, told: dict[str, Any]) -> None:
+        """The provider makes it. told: what it says of it."""
         assert self._lease is not None
-        self._meter = meter
+        self._meter, self.told = meter, told
         self._lease.delivered = self._delivered
         self.context.status, self.context.first_byte = 200, monotonic()
 
@@ -114,14 +124,14 @@ class RealtimeResponse:
         self._capped = None
         return True
 
-    async def done(self, usage: Usage, *, failed: bool) -> None:
-        """The provider has told its end. failed: with an error."""
-        told = usage != NOTHING
+    async def done(self, usage: Usage, status: object) -> None:
+        """The provider has told its end. status: `completed`, or why it was not."""
+        told, failed = usage != NOTHING, status == "failed"
         delivered = self._delivered()
         spent = billing.streamed(
             usage, self._input_tokens, delivered, is_final=told, ended_well=not failed or told, left=False, unseen=0
         )
-        if told and not failed:
+        if told and status == "completed":
             reservation.learn(self._deps.estimator, self._reservation, self._bound, spent)
         await self._settle(spent, "upstream_error" if failed else "ok")
 
@@ -145,7 +155,7 @@ class RealtimeResponse:
         """Durable when it returns."""
         if self.is_settled:
             return
-        self.is_settled = True
+        self.is_settled, self.spent = True, spent
         deps, context, verdict, lease = self._deps, self.context, self._verdict, self._lease
         assert verdict is not None
         assert lease is not None

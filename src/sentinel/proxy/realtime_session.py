@@ -1,9 +1,9 @@
 """GET /v1/realtime: the events of both sides pass as they are; responses are admitted, metered and billed one by one.
 
-The client's events go to the provider in their order; one that asks for a response waits there until it is admitted.
-A response that begins by itself, since the user has stopped speaking, is admitted when it is seen; where it is refused
-it is cancelled, and the session ends. Usage is durable before the event that tells it leaves, and so is that of a
-transcription, which costs no request.
+The client's events go to the provider in their order; one that asks for a response waits there until it is admitted,
+and tells what is left where that is less than it asks for. A response that begins by itself, since the user has stopped
+speaking, is admitted when it is seen; where it is refused, or comes to a limit, it is cancelled, and the session ends.
+Usage is durable before the event that tells it leaves, and so is that of a transcription, which costs no request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -113,9 +114,9 @@ class RealtimeSession:
                 pump.cancel()
             results = await asyncio.gather(*pumps, return_exceptions=True)
             failed = any(isinstance(result, Exception) for result in results)
-            await self._settle_all("limit" if self._ended else "error" if failed else outcome)
+            begun = await self._settle_all("limit" if self._ended else "error" if failed else outcome)
             if self._ended is not None:
-                self._end(self._ended, socket, upstream)
+                self._end(self._ended, begun, socket, upstream)
             else:
                 self._close(outcome, socket, upstream, failed=failed)
 
@@ -131,18 +132,23 @@ class RealtimeSession:
             self._fewer.clear()
             await self._fewer.wait()
 
-    async def _settle_all(self, outcome: Outcome) -> None:
-        """Bill what was delivered of each response that has not ended."""
-        left = [*self._asked, *self._open.values()]
+    async def _settle_all(self, outcome: Outcome) -> list[RealtimeResponse]:
+        """Bill what was delivered of each response that has not ended; returns those that had begun."""
+        begun = list(self._open.values())
+        left = [*self._asked, *begun]
         self._asked.clear()
         self._open.clear()
         await asyncio.gather(*(response.cut(outcome) for response in left))
+        return begun
 
-    def _end(self, ended: _Ended, socket: Socket, upstream: Socket) -> None:
-        """Tell both sides why it ends, and close."""
+    def _end(self, ended: _Ended, begun: list[RealtimeResponse], socket: Socket, upstream: Socket) -> None:
+        """Tell both sides why it ends, and close. begun: the responses of which the client has not heard the end."""
         if ended.response_id:
             upstream.send(realtime.cancel_event(ended.response_id))
         upstream.close()
+        for response in begun:
+            event = realtime.incomplete_event(response.told or {}, response.spent.cost, _event_id())
+            socket.send(self._redactor.plain(event))
         socket.send(realtime.error_event(ended.error, None, _event_id()))
         socket.close(POLICY_VIOLATION if ended.error.side == "client" else TRY_AGAIN_LATER, ended.error.code)
 
@@ -164,36 +170,38 @@ class RealtimeSession:
     async def _outward(self, socket: Socket, upstream: Socket) -> None:
         async for message in _messages(socket):
             event = await self._read(realtime.client_event, message.data, message.data)
-            error = await self._judge(message.data)
-            if error is None and event.type == realtime.CREATE:
-                error = await self._ask(event, message.data)
-            if error is not None:
+            try:
+                await self._judge(message.data)
+                asked = await self._ask(event, message.data) if event.type == realtime.CREATE else message.data
+            except AppError as error:
                 await socket.deliver(Message(realtime.error_event(error, event.event_id, _event_id())))
                 continue
+            if event.type == realtime.UPDATE:
+                self._said.note_asked(await self._read(realtime.object_of, event.session, message.data))
             tokens = await self._read(self._said.item_tokens, event, message.data)
             self._said.note_said(event, tokens)
-            await upstream.deliver(message)
+            await upstream.deliver(Message(asked, message.is_text))
 
-    async def _judge(self, message: bytes) -> AppError | None:
-        """What is wrong with the objects that an event names: they must be the caller's."""
+    async def _judge(self, message: bytes) -> None:
+        """The objects that an event names must be the caller's. Raises NotFound, InvalidJson, RedisUnavailable."""
         try:
             references = await self._read(realtime.IDS.found_in, message, message)
-            if references:
-                await self._deps.ownership.check(self._user.id, references)
-        except ValueError:
-            return InvalidJson("We could not parse the JSON of your event.")
-        except AppError as error:
-            return error
-        return None
+        except ValueError as error:
+            raise InvalidJson("We could not parse the JSON of your event.") from error
+        if references:
+            await self._deps.ownership.check(self._user.id, references)
 
     async def _read(self, read: Callable[[T], R], of: T, message: bytes) -> R:
         """What is read of an event, beside the event loop where its message is large."""
         return read(of) if len(message) <= LARGE_BYTES else await self._deps.beside(read, of)
 
-    async def _ask(self, event: ClientEvent, message: bytes) -> AppError | None:
-        """Admit a response that the client asks for; else why not. Raises _Ended where the subscription is used up."""
+    async def _ask(self, event: ClientEvent, message: bytes) -> bytes:
+        """Admit a response that the client asks for; returns what the provider is told.
+
+        Raises why it is not admitted: an AppError, or _Ended where the subscription is used up.
+        """
         if len(self._asked) >= MOST_AHEAD:
-            return ResponseInProgress("Too many responses were asked for on this connection.")
+            raise ResponseInProgress("Too many responses were asked for on this connection.")
         wanted = await self._read(realtime.object_of, event.response, message)
         added = await self._read(self._said.added_tokens, wanted, message)
         response = self._response(wanted, added, event.event_id)
@@ -201,10 +209,9 @@ class RealtimeSession:
             await response.admit(self._identify)
         except (AccessDenied, InsufficientQuota, InvalidApiKey) as error:
             raise _Ended(error) from error
-        except AppError as error:
-            return error
         self._asked.append(response)
-        return None
+        most = response.output_max
+        return message if most is None else await self._read(partial(realtime.lowered, most=most), message, message)
 
     def _response(
         self, wanted: dict[str, object], added_tokens: int = 0, event_id: str | None = None
@@ -236,7 +243,7 @@ class RealtimeSession:
         if realtime.is_piece(event):
             await self._pass_piece(event)
         elif kind == realtime.CREATED:
-            await self._begin(realtime.id_of(await self._read(realtime.object_of, event.response, message)))
+            await self._begin(await self._read(realtime.object_of, event.response, message))
         elif kind == realtime.DONE:
             await self._done(await self._read(realtime.object_of, event.response, message))
         elif kind == realtime.TRANSCRIBED:
@@ -249,8 +256,9 @@ class RealtimeSession:
         elif kind == "error":
             await self._refused(realtime.object_of(event.error).get("event_id"))
 
-    async def _begin(self, id_: str) -> None:
+    async def _begin(self, told: dict[str, Any]) -> None:
         """A response begins: one that was admitted, or by itself."""
+        id_ = realtime.id_of(told)
         if id_ in self._open:
             return
         if self._asked:
@@ -261,14 +269,14 @@ class RealtimeSession:
                 await response.admit(self._identify)
             except AppError as error:
                 raise _Ended(error, id_) from error
-        response.begin(SpeechMeter(self._said.model, self._said.out_bytes_per_token))
+        response.begin(SpeechMeter(self._said.model, self._said.out_bytes_per_token), told)
         self._open[id_] = response
 
     async def _pass_piece(self, event: ServerEvent) -> None:
         id_ = event.response_id or ""
         if id_ not in self._open:
             # A provider that does not tell when a response begins.
-            await self._begin(id_)
+            await self._begin({"id": id_})
         try:
             fits = await self._open[id_].takes(event)
         except AppError as error:
@@ -281,12 +289,12 @@ class RealtimeSession:
         if id_ in self._over:
             return
         if id_ not in self._open:
-            await self._begin(id_)
+            await self._begin(told)
         self._over.append(id_)
         if told.get("conversation_id", "") is not None:
             # Or else it was given something of its own, and has said nothing in the conversation.
             self._said.note_usage(usage)
-        await self._open[id_].done(usage, failed=told.get("status") == "failed")
+        await self._open[id_].done(usage, told.get("status"))
 
     async def _refused(self, event_id: object) -> None:
         """The provider refuses an event: if that asked for a response, there will be none."""

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given as examples
 from hypothesis import strategies as st
+from openai.types.realtime import RealtimeResponse
 
 from sentinel.endpoints import realtime
 from sentinel.endpoints.realtime import MOST_CONTEXT_TOKENS, Conversation, ServerEvent, SpeechMeter
 from sentinel.error import InsufficientQuota
+from sentinel.limits.policy import Cost
 from sentinel.tokens.usage import NOTHING, Usage
 
 PCM: Any = {"audio": {"input": {"format": {"type": "audio/pcm"}}, "output": {"format": {"type": "audio/pcm"}}}}
@@ -94,6 +96,17 @@ class TestEvents:
         assert (error["error"]["code"], error["error"]["event_id"]) == ("insufficient_quota", "e1")
         assert json.loads(realtime.cancel_event("r1")) == {"type": "response.cancel", "response_id": "r1"}
 
+    def test_an_end_at_a_limit(self) -> None:
+        """As the response was told, with what was billed."""
+        begun = {"id": "r1", "object": "realtime.response", "status": "in_progress", "metadata": {"a": "b"}}
+        event = json.loads(realtime.incomplete_event(begun, Cost(1, 30, 12), "event_1"))
+        assert (event["type"], event["event_id"]) == ("response.done", "event_1")
+        response = RealtimeResponse.model_validate(event["response"])
+        assert (response.id, response.status, response.metadata) == ("r1", "incomplete", {"a": "b"})
+        assert response.status_details is not None
+        assert response.status_details.reason == "max_output_tokens"
+        assert realtime.usage_of(event["response"]) == Usage(30, 12, 42)
+
 
 class TestUsage:
     def test_of_a_response(self) -> None:
@@ -142,8 +155,48 @@ class TestBound:
         bound = realtime.bound_of(response, of_session)
         assert (bound.client_max, bound.grows_in_sight) == (expected, True)
 
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            ('{"type": "response.create"}', {"max_output_tokens": 50}),
+            ('{"type": "response.create", "response": null}', {"max_output_tokens": 50}),
+            ('{"response": {"max_output_tokens": null}}', {"max_output_tokens": 50}),
+            ('{"response": {"max_output_tokens": "inf"}}', {"max_output_tokens": 50}),
+            ('{"response": {"max_output_tokens": 90}}', {"max_output_tokens": 50}),
+            ('{"response": {"max_response_output_tokens": 90}}', {"max_response_output_tokens": 50}),
+            (
+                '{"response": {"max_output_tokens": 90, "max_response_output_tokens": 9}}',
+                {"max_output_tokens": 50, "max_response_output_tokens": 9},
+            ),
+        ],
+    )
+    def test_less_is_told_to_the_provider(self, asked: str, told: dict[str, int]) -> None:
+        """By the name that the client has for it."""
+        assert json.loads(realtime.lowered(asked.encode(), 50))["response"] == told
+
+    def test_what_is_not_the_maximum_keeps_its_bytes(self) -> None:
+        """However it is written; what cannot be read stays whole, and no API takes more than its most."""
+        asked = b'{ "type":"response.create","x": [1.0,  {}], "response": {"metadata":{"a" : "\\u00e9"} } }'
+        changed = realtime.lowered(asked, 50)
+        assert b'"x":[1.0,  {}]' in changed
+        assert b'"metadata":{"a" : "\\u00e9"}' in changed
+        for odd in (b'{"response":"all"}', b'{"response":[]}', b"[]", b'{"response":{"a":NaN}}'):
+            assert realtime.lowered(odd, 50) == odd
+        assert json.loads(realtime.lowered(b"{}", 9000))["response"] == {"max_output_tokens": 4096}
+        own = b'{"response":{"max_output_tokens":9500}}'
+        assert json.loads(realtime.lowered(own, 9000))["response"] == {"max_output_tokens": 9000}
+
 
 class TestAConversation:
+    def test_what_the_client_has_asked_for_holds_at_once(self) -> None:
+        """Its next response is not longer, though the session has not been told yet."""
+        conversation = Conversation("gpt-realtime")
+        conversation.note_asked({"max_output_tokens": 20})
+        conversation.note_asked({"instructions": HELLO})
+        assert conversation.client_max == 20
+        conversation.note_asked({"max_response_output_tokens": "inf"})
+        assert conversation.client_max is None
+
     def test_text_counts(self) -> None:
         """Of items, instructions and tools; a picture and what is long by a bound."""
         conversation = Conversation("gpt-realtime")
@@ -218,6 +271,9 @@ class TestWhatWasDelivered:
         for piece in (" The", " river", " bends"):
             meter.feed(told(type="response.output_audio_transcript.delta", response_id="r", delta=piece))
             meter.feed(told(type="response.output_audio.delta", response_id="r", delta=sound(4_800)))
+        assert meter.count() == 3 + 6
+        for size in (1, 2_398, 1):
+            meter.feed(told(type="response.output_audio.delta", response_id="r", delta=sound(size)))
         assert meter.count() == 3 + 7
         meter.feed(told(type="response.function_call_arguments.delta", response_id="r", delta="{}"))
         meter.feed(told(type="response.output_item.done", response_id="r", delta="none"))
