@@ -13,7 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from websockets.exceptions import WebSocketException
 from sentinel.cache import keys
 from sentinel.dev.generation import Billed
 from sentinel.dev.zion import BATCH
-from tests.support.campaign_requests import FILE, Order, Request, ask, draw, fetch
+from tests.support.campaign_requests import BATCHED, FILE, Order, Request, ask, draw, fetch, file_of
 from tests.support.campaign_trouble import Kind, Load, Trouble
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -157,7 +157,15 @@ class Campaign:
             user, token = self._stack.user(f"one{next(self._numbers)}@corp.test")
             email = user.email
         order = draw(chance)
-        request = Request(email, order.kind.name, order.kind is FILE, order.kind.counted_more)
+        while order.kind is BATCHED and email == "limited@corp.test":
+            # The requests in a batch are billed when it has ended, beyond a limit, too (ADR 0016).
+            order = draw(chance)
+        if order.kind is BATCHED:
+            file = await self._send(chance, Request(email, "file", passes=True), token, file_of(order))
+            if not file.complete:
+                return
+            order = replace(order, file=file.answer["id"].encode())
+        request = Request(email, order.kind.name, order.kind is FILE, order.kind.counted_more, order.kind.requests)
         await self._send(chance, request, token, order)
         if not request.complete or not request.answer.get("id"):
             return
@@ -353,7 +361,9 @@ class Campaign:
         about = f"{requests} {[billed.get(request.id) for request in requests]} told {told}"
         # What a lease was billed at its end stays, though the provider tells less of the input later.
         most, counted = _sum(costs), sum(request.counted_more for request in requests)
-        if told[0] > len(requests) or (None not in costs and _exceeds(told, _plus(most, [0, counted, 0]))):
+        if told[0] > sum(request.requests for request in requests) or (
+            None not in costs and _exceeds(told, _plus(most, [0, counted, 0]))
+        ):
             report.doubled.append(about)
         report.estimated += None not in costs and told[1] > most[1]
         owed = [cost for request, cost in zip(requests, costs, strict=True) if request.must_be_told]
@@ -402,9 +412,10 @@ class Campaign:
         least = _sum(_cost(request, billed) for request in requests if request.must_be_told)
         if _exceeds(least, told):
             self.report.lost.append(f"{email}: told {told}, owed {least}")
-        unseen = [len(requests), *(self._unseen(billed, name) for name in ("prompt_tokens", "completion_tokens"))]
+        most_requests = sum(request.requests for request in requests)
+        unseen = [most_requests, *(self._unseen(billed, name) for name in ("prompt_tokens", "completion_tokens"))]
         unseen[1] += sum(request.counted_more for request in requests)
-        if told[0] > len(requests) or _exceeds(told, _plus(most, unseen)):
+        if told[0] > most_requests or _exceeds(told, _plus(most, unseen)):
             self.report.doubled.append(f"{email}: told {told}, billed {most}")
 
     def _unseen(self, billed: dict[str, Billed], name: str) -> int:
@@ -420,7 +431,7 @@ def _cost(request: Request, billed: dict[str, Billed]) -> list[int] | None:
     bill = billed.get(request.id)
     if bill is None:
         return None
-    return [1, bill.prompt_tokens, bill.completion_tokens]
+    return [bill.requests, bill.prompt_tokens, bill.completion_tokens]
 
 
 def _sum(costs: Iterable[list[int] | None]) -> list[int]:

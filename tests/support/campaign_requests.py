@@ -25,14 +25,17 @@ from tests.support.talks import LAST, talk
 
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1")
 """Sentinel counts exactly for these, so that what was cut can be compared with what the provider bills."""
-FILES = "/v1/files"
+FILES, BATCHES = "/v1/files", "/v1/batches"
+REALTIME = "/v1/realtime?model=gpt-realtime"
 _FILE = b"a line of a file\n" * 1000
+_TEXT: Any = {"type": "realtime", "output_modalities": ["text"]}
 
 
 class Kind(NamedTuple):
     """What is asked for. weight: how often. in_background: the provider goes on, whoever leaves.
 
-    counted_more: our own count of its input, which stands in where the provider's is not told, is so much above that.
+    requests: as how many it is billed. counted_more: our own count of its input, which stands in where the provider's
+    is not told, is so much above that.
     """
 
     name: str
@@ -41,9 +44,12 @@ class Kind(NamedTuple):
     stream: bool = False
     in_background: bool = False
     counted_more: int = 0
+    requests: int = 1
 
 
 FILE, SOCKET = Kind("file", 2, FILES), Kind("socket", 3, RESPONSES, stream=True)
+SPEECH = Kind("realtime", 3, REALTIME, stream=True, counted_more=8)
+BATCHED = Kind("batch", 2, BATCHES, in_background=True, requests=3)
 KINDS = (
     Kind("chat", 5, CHAT),
     Kind("chat stream", 12, CHAT, stream=True),
@@ -59,6 +65,8 @@ KINDS = (
     Kind("embedding", 2, EMBEDDINGS),
     FILE,
     SOCKET,
+    SPEECH,
+    BATCHED,
 )
 
 
@@ -67,14 +75,15 @@ class Request:
     """One request as its client saw it. got: output tokens that came. left: the client closed its connection midway.
 
     complete: the whole answer is there, and must be told. lasts: it has begun what goes on without its client, and
-    must be told, too. passes: it costs itself alone. counted_more: as of its kind. began, ended: when, in monotonic
-    seconds.
+    must be told, too. passes: it costs itself alone. counted_more, requests: as of its kind. began, ended: when, in
+    monotonic seconds.
     """
 
     email: str
     kind: str
     passes: bool = False
     counted_more: int = 0
+    requests: int = 1
     id: str = ""
     status: int = 0
     complete: bool = False
@@ -93,12 +102,16 @@ class Request:
 
 @dataclass
 class Order:
-    """What a client asks for: `text` has what the simulator is to do. leaves_after: so many tokens of a stream."""
+    """What a client asks for: `text` has what the simulator is to do. leaves_after: so many tokens of a stream.
+
+    file: what is uploaded; of a batch the id of its requests.
+    """
 
     kind: Kind
     text: str
     model: str
-    leaves_after: int | None
+    leaves_after: int | None = None
+    file: bytes = _FILE
 
 
 def draw(chance: random.Random) -> Order:
@@ -107,14 +120,26 @@ def draw(chance: random.Random) -> Order:
     orders = f"tokens={chance.randint(1, 40)} delay={chance.choice([0, 0, 0.01, 0.05])}"
     if chance.random() < 0.1:
         orders += f" break_after={chance.randint(1, 5)}"
+    if kind is BATCHED and chance.random() < 0.5:
+        orders += " no_usage"
     leaves_after = chance.randint(1, 10) if kind.stream and chance.random() < 0.1 else None
     return Order(kind, f"[[{orders}]]", chance.choice(MODELS), leaves_after)
+
+
+def file_of(order: Order) -> Order:
+    """The upload of what a batch is to ask for."""
+    body = {"model": order.model, "messages": [{"role": "user", "content": order.text}]}
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": CHAT, "body": body}) + "\n"
+    return Order(FILE, "", order.model, file=line.encode() * order.kind.requests)
 
 
 async def ask(sentinel: SentinelProcess, token: str, order: Order, request: Request) -> None:
     """Send it, and read what comes, as far as the client wants it. Raises what breaks connections."""
     if order.kind is SOCKET:
         await _talk(sentinel, token, order, request)
+        return
+    if order.kind is SPEECH:
+        await _speak(sentinel, token, order, request)
         return
     body, kind = _body(order)
     path = order.kind.path.replace("gpt-4o-mini", order.model)
@@ -129,7 +154,10 @@ async def fetch(sentinel: SentinelProcess, token: str, path: str, request: Reque
 def _body(order: Order) -> tuple[bytes, str]:
     kind, fields = order.kind, dict[str, Any]()
     if kind is FILE:
-        return form([("purpose", "user_data")], "file", _FILE)
+        return form([("purpose", "user_data")], "file", order.file)
+    if kind is BATCHED:
+        body = {"input_file_id": order.file.decode(), "endpoint": CHAT, "completion_window": "24h"}
+        return json.dumps(body).encode(), "application/json"
     if kind.path == EMBEDDINGS:
         body = {"model": "text-embedding-3-small", "input": order.text}
         return json.dumps(body).encode(), "application/json"
@@ -210,7 +238,7 @@ def _is_last(event: dict[str, Any]) -> bool:
     """Of a format that does not end with `[DONE]`."""
     if any(candidate.get("finishReason") for candidate in event.get("candidates") or ()):
         return True
-    return event.get("type") in ("response.completed", "response.incomplete", "message_stop")
+    return event.get("type") in ("response.completed", "response.incomplete", "response.done", "message_stop")
 
 
 async def _talk(sentinel: SentinelProcess, token: str, order: Order, request: Request) -> None:
@@ -226,5 +254,23 @@ async def _talk(sentinel: SentinelProcess, token: str, order: Order, request: Re
                 return
             request.status = 200
             _see(request, message, order)
+        if request.left:
+            one.socket.transport.abort()
+
+
+async def _speak(sentinel: SentinelProcess, token: str, order: Order, request: Request) -> None:
+    """A response of a realtime session of its own."""
+    async with talk(sentinel, token, order.kind.path, open_timeout=5) as one:
+        assert one.socket.response is not None
+        request.id = one.socket.response.headers["x-request-id"]
+        await one.say(type="session.update", session=_TEXT)
+        await one.say(type="response.create", response={"instructions": order.text})
+        while not (request.complete or request.left):
+            message = await one.hear()
+            if message["type"] == "error":
+                return
+            if message["type"].startswith("response."):
+                request.status = 200
+                _see(request, message, order)
         if request.left:
             one.socket.transport.abort()

@@ -24,7 +24,7 @@ class Billed:
 
     request_id: the x-request-id that the caller sent, "" if none. completion_tokens: what was generated and written so
     far; after a "complete" answer what its usage says. state: "cancelled" when the client left before the end, "broken"
-    when a directive cut the connection.
+    when a directive cut the connection. requests: how many it is billed as, more than one of a batch.
     """
 
     request_id: str
@@ -34,6 +34,7 @@ class Billed:
     state: Literal["running", "complete", "cancelled", "broken"]
     stream: bool
     path: str
+    requests: int = 1
 
 
 class Form(Protocol):

@@ -14,12 +14,16 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from sentinel.dev.batches import answered
 from sentinel.dev.clock import unix_seconds
 from sentinel.dev.forms import File, form_of
 from sentinel.dev.validation import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentinel.dev.exchange import Exchange, Headers
+    from sentinel.dev.generation import Billed
 
 _FAMILIES = {
     "files": ("file-", "file"),
@@ -52,6 +56,8 @@ _ACTIONS = {"cancel": "cancelled", "complete": "completed", "pause": "paused", "
 _MADE_BY_OTHERS = ("chat/completions", "responses")
 """What is created here is generated."""
 _USUAL_PAGE, _MOST_OBJECTS = 20, 10_000
+_BATCH_SECONDS = 1.0
+"""So long a batch takes whose requests can be answered; of others it takes as long as it is not cancelled."""
 _PATH = re.compile(r"/v1/(.+)")
 
 
@@ -78,8 +84,9 @@ class _Kept:
 
 @dataclass
 class ObjectStore:
-    """All objects of one account, in the order in which they were made."""
+    """All objects of one account, in the order in which they were made. bill: told of each batch that will end."""
 
+    bill: Callable[[Billed], None] = lambda _: None
     kept: dict[str, _Kept] = field(default_factory=dict)
 
     def keep(self, family: str, body: dict[str, Any]) -> None:
@@ -151,7 +158,7 @@ class ObjectStore:
 
     def _page(self, below: str, query: str) -> dict[str, Any]:
         asked = parse_qs(query)
-        bodies = [kept.body for kept in self.kept.values() if kept.below == below]
+        bodies = [kept.now().body for kept in self.kept.values() if kept.below == below]
         if asked.get("order", ["desc"])[0] == "desc":
             bodies.reverse()
         ids = [body["id"] for body in bodies]
@@ -181,8 +188,9 @@ class ObjectStore:
         elif family == "vector_stores/files":
             body |= {"id": fields.get("file_id"), "status": "completed", "vector_store_id": below.split(" ")[1]}
         elif family == "batches":
-            self._found(fields.get("input_file_id", ""))
             body |= {"status": "in_progress", "output_file_id": None, "error_file_id": None}
+            lines = self._found(fields.get("input_file_id", "")).content
+            return self._add(self._batch({**fields, **body}, lines, exchange.headers.get("x-request-id", "")))
         elif family == "uploads":
             body |= {"status": "pending", "parts": []}
         elif family in {"evals/runs", "fine_tuning/jobs"}:
@@ -190,6 +198,18 @@ class ObjectStore:
         return self._add(
             _Kept({**fields, **body}, below, content, "application/octet-stream" if file is None else file.type)
         )
+
+    def _batch(self, body: dict[str, Any], lines: bytes, request_id: str) -> _Kept:
+        """A batch, and what it will be once its requests are answered, if these can be."""
+        done = answered(lines, request_id)
+        if done is None:
+            return _Kept(body, "batches")
+        self.bill(done.bill)
+        results = {"id": f"file-{secrets.token_hex(12)}", "object": "file", "created_at": int(unix_seconds())}
+        results |= {"bytes": len(done.results), "filename": "output.jsonl", "purpose": "batch_output"}
+        output = self._add(_Kept({**results, "status": "processed"}, "files", done.results))["id"]
+        ended = {**body, "status": "completed", "output_file_id": output, **done.told}
+        return _Kept(body, "batches", later=ended, later_at=unix_seconds() + _BATCH_SECONDS)
 
     def _acted(self, id_: str, action: str, exchange: Exchange) -> dict[str, Any]:
         kept = next(kept for kept in self.kept.values() if kept.body["id"] == id_)

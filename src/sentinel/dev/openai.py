@@ -89,7 +89,7 @@ class OpenAISimulator:
         self.app = self.__call__
         self.secrets = realtime.Secrets()
         self._responses: dict[str, list[dict[str, Any]]] = {}
-        self.objects = ObjectStore()
+        self.objects = ObjectStore(self.billed.append)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app."""

@@ -199,7 +199,8 @@ class RealtimeSession:
         given = [session["instructions"], *self._texts]
         prompt = self._context_tokens + sum(encoding.count(text) for text in given)
         prompt = prompt if directive.usage_prompt is None else directive.usage_prompt
-        bill = Billed("", session["model"], prompt, 0, "running", stream=True, path=PATH)
+        request_id = client.headers.get("x-request-id", "")
+        bill = Billed(request_id, session["model"], prompt, 0, "running", stream=True, path=PATH)
         self._bill(bill)
         response: dict[str, Any] = {"object": "realtime.response", "id": f"resp_{secrets.token_hex(12)}"}
         response |= {"status": "in_progress", "output": [], "metadata": None, "usage": None}
