@@ -326,6 +326,22 @@ async def test_a_batch(stage: Stage) -> None:
     assert await billed(stage) == {"req_9.job": (6, 700, 70)}
 
 
+async def test_a_run_of_an_eval(stage: Stage) -> None:
+    """It lies below its eval, and each of its models tells its usage; that of another eval is not looked at for it."""
+    now = (await stage.ledger.view(USER.id)).now_ms
+    await stage.ledger.refresh(USER.id, Quota(), -1)
+    job = Job("run_1", "evals/runs", "req_9.job", USER.id, USER.email, "", 0, 0, now, is_held=False, below="eval_1")
+    await stage.follower.begin(job)
+    each = {"prompt_tokens": 100, "completion_tokens": 7}
+    told = {"id": "run_1", "object": "eval.run", "eval_id": "eval_1", "status": "completed"}
+    stage.provider.objects["/evals/eval_1/runs/run_1"] = json.dumps({**told, "per_model_usage": [each, each]}).encode()
+    await stage.follower.look_below(USER.id, "eval_2")
+    await stage.follower.look_below("bo", "eval_1")
+    assert stage.provider.asked == []
+    await stage.follower.look_below(USER.id, "eval_1")
+    assert await billed(stage) == {"req_9.job": (0, 200, 14)}
+
+
 def results(*usages: dict[str, int], kind: str = "batches") -> bytes:
     """The lines of a batch that has ended; the last request has failed."""
     if kind == "batches":

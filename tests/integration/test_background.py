@@ -193,6 +193,97 @@ async def test_a_batch_of_messages(stack: Stack, seen: str) -> None:
         assert told(stack, user.email)[0] == 1 + 2 + bool(seen)
 
 
+class Assistants:
+    """A provider of threads and their runs: one run, which goes on until the test ends it. usage: of it all, then."""
+
+    def __init__(self, run: str) -> None:
+        self.run: dict[str, Any] = {"id": run, "object": "thread.run", "thread_id": f"thread_{run}", "model": "gpt-4o"}
+        self.run |= {"assistant_id": "asst_1", "status": "", "usage": None, "created_at": 1}
+        self.asked: list[tuple[str, str]] = []
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        body = b""
+        while (message := await receive()).get("more_body") or message.get("body"):
+            body += message["body"]
+            if not message.get("more_body"):
+                break
+        headers = dict(scope["headers"])
+        self.asked.append((scope["path"], headers.get(b"openai-beta", b"").decode()))
+        is_stream = b'"stream":true' in body.replace(b" ", b"")
+        status, told = self._answer(scope["method"], scope["path"].removeprefix("/v1/threads"), is_stream=is_stream)
+        kind = b"text/event-stream" if is_stream else b"application/json"
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": told})
+
+    def _answer(self, method: str, path: str, *, is_stream: bool) -> tuple[int, bytes]:
+        if method == "DELETE":
+            self.run["status"] = "deleted"
+            return 200, json.dumps({"id": self.run["thread_id"], "deleted": True}).encode()
+        if self.run["status"] == "deleted":
+            return 404, b"{}"
+        if not path:
+            return 200, json.dumps({"id": self.run["thread_id"], "object": "thread"}).encode()
+        if path.endswith("runs"):
+            self.run["status"] = "queued"
+        if not is_stream:
+            if path.endswith("submit_tool_outputs"):
+                self.run["status"] = "in_progress"
+            return 200, json.dumps(self.run).encode()
+        step: dict[str, Any] = {"id": "step_1", "object": "thread.run.step", "thread_id": "t", "status": "completed"}
+        step["usage"] = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        events = [("thread.created", {"id": self.run["thread_id"], "object": "thread"})]
+        events += [("thread.run.queued", dict(self.run)), ("thread.run.step.completed", step)]
+        self.end()
+        events.append(("thread.run.completed", self.run))
+        return 200, b"".join(b"event: %b\ndata: %b\n\n" % (n.encode(), json.dumps(o).encode()) for n, o in events)
+
+    def end(self) -> None:
+        """The run has ended, and what it has cost is told."""
+        usage = {"prompt_tokens": 300, "completion_tokens": 21, "total_tokens": 321}
+        self.run |= {"status": "completed", "usage": usage}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("seen", ["poll", "nobody", "stream", "tools", "thread deleted"])
+async def test_a_run(stack: Stack, seen: str) -> None:
+    """Billed once when it has ended, whoever sees that: its user, a stream, nobody, or one who deletes its thread."""
+    name = seen.replace(" ", "-")
+    user, token = stack.user(f"run-{name}@corp.test")
+    assistants = Assistants(f"run_{name}")
+    with other_zion(assistants.app) as url:
+        sentinel = stack.sentinel(OPENAI_API_URL=f"{url}/v1", SHARED_OBJECTS="assistants")
+        async with client(sentinel, token) as of:
+            threads, requests = of.beta.threads, 2
+            if seen == "stream":
+                stream = await threads.create_and_run(assistant_id="asst_1", stream=True)
+                assert [event.event async for event in stream][-1] == "thread.run.completed"
+                requests = 1
+            else:
+                thread = (await threads.create()).id
+                run = (await threads.runs.create(thread, assistant_id="asst_1")).id
+                if seen == "tools":
+                    assistants.run["status"] = "requires_action"
+                    assert (await threads.runs.retrieve(run, thread_id=thread)).status == "requires_action"
+                    output: Any = {"tool_call_id": "call_1", "output": "it rains"}
+                    again = await threads.runs.submit_tool_outputs(run, thread_id=thread, tool_outputs=[output])
+                    assert again.status == "in_progress"
+                    requests += 2
+                assert told(stack, user.email)[1:] == (0, 0)
+                assistants.end()
+                if seen in ("poll", "tools"):
+                    for _ in range(2):
+                        assert (await threads.runs.retrieve(run, thread_id=thread)).usage is not None
+                    requests += 2
+                if seen == "thread deleted":
+                    await threads.delete(thread)
+                    requests += 1
+        await until(lambda: told(stack, user.email)[1:] == (300, 21))
+        await until(lambda: quiet(sentinel))
+        assert told(stack, user.email) == (requests, 300, 21)
+        assert {version for path, version in assistants.asked if "/threads" in path} == {"assistants=v2"}
+
+
 def quiet(sentinel: SentinelProcess) -> bool:
     """Nothing waits for Zion, and nothing is followed."""
     return sentinel.metric("sentinel_outbox_depth") == 0 and sentinel.metric("sentinel_jobs") == 0

@@ -104,11 +104,21 @@ _TOLD_ELSEWHERE: Final = ("responses", "chat", "batches", "messages", "evals")
 """Families whose answers repeat what was billed when it was generated; only what they create is billed."""
 
 
+_ABOVE: Final = ("threads/{}", "evals/{}")
+_BEGINNING: Final = {
+    **{kind: kind for kind in ("batches", "messages/batches", "threads/runs")},
+    **{f"{above}/runs": above.replace("{}", "runs") for above in _ABOVE},
+}
 _JOBS: Final = {
     **dict.fromkeys(("responses/{}", "responses/{}/cancel"), "responses"),
-    **{f"{kind}{rest}": kind for kind in ("batches", "messages/batches") for rest in ("", "/{}", "/{}/cancel")},
+    **_BEGINNING,
+    **{
+        f"{form}{rest}": kind
+        for form, kind in _BEGINNING.items()
+        for rest in ("/{}", "/{}/cancel", "/{}/submit_tool_outputs")
+    },
 }
-"""The kinds of jobs (endpoints/jobs.py) by the forms of the paths that tell of one."""
+"""The kinds of jobs (endpoints/jobs.py) by the forms of the paths that tell of one, and of those that begin one."""
 
 
 class _Node(Struct):
@@ -146,12 +156,24 @@ class ObjectPath(Struct, frozen=True):
 
     @property
     def job_kind(self) -> str:
-        """The kind of job that it is about, "" where it is about none: a batch that is made, or either that is seen."""
+        """The kind of job that it is about, "" where it is about none: one that is begun there, or that is seen."""
         return _JOBS.get(self.form, "")
 
     @property
+    def begins_job(self) -> bool:
+        """Whether a creating request begins one there."""
+        return self.form in _BEGINNING
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether it is an object that jobs may be below, which end with it."""
+        return self.form in _ABOVE
+
+    @property
     def bills_usage(self) -> bool:
-        """Whether the usage that an answer to a creating request tells was not billed before."""
+        """Whether the usage that an answer to a creating request tells was not billed before, nor as that of a job."""
+        if self.job_kind:
+            return self.begins_job
         return not self.ids or self.form.split("/", 1)[0] not in _TOLD_ELSEWHERE
 
 

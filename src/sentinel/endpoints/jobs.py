@@ -1,6 +1,7 @@
-"""How far a job is, by what its provider tells: a response in the background, or a batch. Decides.
+"""How far a job is, by what its provider tells: a response in the background, a batch, a run. Decides.
 
-Source: OpenAI API reference, "Background mode", "Batch": a job has a status, and its usage once it has ended.
+Source: OpenAI API reference, "Background mode", "Batch", "Runs", "Evals": a job has a status, and its usage once it has
+ended.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ _ENDED = {
     "responses": frozenset(("completed", "incomplete", "failed", "cancelled")),
     "batches": frozenset(("completed", "failed", "expired", "cancelled")),
     "messages/batches": frozenset(("ended",)),
+    "threads/runs": frozenset(("completed", "incomplete", "failed", "cancelled", "expired")),
+    "evals/runs": frozenset(("completed", "failed", "cancelled", "canceled")),
 }
 """The statuses in which a job of this kind is over. One that nobody knows may be followed by others."""
 
 KINDS = frozenset(_ENDED)
 """The families of paths whose objects are jobs."""
+
+_BELOW = {"threads/runs": ("thread.run", "thread_id"), "evals/runs": ("eval.run", "eval_id")}
+"""Of kinds whose jobs are below another object: what they call themselves, and where they name that one."""
 
 _FIRST_ID = re.compile(rb'"response"\s*:\s*\{[^{}\[\]]{0,4096}?"id"\s*:\s*"([^"\\]{1,256})"')
 
@@ -33,7 +39,7 @@ class Progress(Struct, frozen=True, gc=False):
     """What is told of a job. is_over: it has ended. reading: what it has cost, and said; requests: how many it was.
 
     model: as the provider names it, "" where it does not. results: the path of the lines that tell what each request
-    has cost, "" where the job itself does.
+    has cost, "" where the job itself does. below: the object that it is below, "" where it is below none.
     """
 
     id: str
@@ -42,6 +48,14 @@ class Progress(Struct, frozen=True, gc=False):
     requests: int = 1
     model: str = ""
     results: str = ""
+    below: str = ""
+
+
+def path_of(kind: str, id_: str, below: str) -> str:
+    """The path of a job at its provider."""
+    family, _, rest = kind.partition("/")
+    words = [family, quote(below, safe=""), rest] if below else [kind]
+    return "/".join(["", *words, quote(id_, safe="")])
 
 
 def progress_of(kind: str, body: bytes) -> Progress | None:
@@ -73,9 +87,21 @@ def _progress(kind: str, value: dict[str, Any], body: bytes) -> Progress | None:
     is_over = status in _ENDED[kind]
     if kind == "responses":
         return Progress(id_, is_over, (read_answer(body) if is_over else None) or Reading())
+    if kind in _BELOW:
+        return _run(value, id_, *_BELOW[kind], is_over=is_over)
     usage = read_usage(value.get("usage"))
     results = _results(kind, value, id_) if is_over and usage == NOTHING else ""
     return Progress(id_, is_over, Reading(usage=usage), _completed(value), _model(value), results)
+
+
+def _run(value: dict[str, Any], id_: str, object_: str, above: str, *, is_over: bool) -> Progress | None:
+    """Of an eval the usage of each model is told; its steps and messages, which look alike, are no run."""
+    below, each = value.get(above), value.get("per_model_usage")
+    if value.get("object", object_) != object_ or not isinstance(below, str) or not below:
+        return None
+    usages = [read_usage(one) for one in [value.get("usage"), *(each if isinstance(each, list) else ())]]
+    usage = Usage(sum(one.prompt_tokens for one in usages), sum(one.output_tokens for one in usages))
+    return Progress(id_, is_over, Reading(usage=usage), 0, _model(value), below=below)
 
 
 def has_cost(progress: Progress) -> bool:

@@ -117,9 +117,16 @@ def passed_to_provider(headers: Mapping[bytes, bytes], request_id: bytes, user: 
     return lines_of(pairs)
 
 
+_VERSIONS = (
+    (b"/messages", b"anthropic-version: 2023-06-01\r\n"),
+    (b"/threads", b"openai-beta: assistants=v2\r\n"),
+)
+"""Of Anthropic's API, and of OpenAI's assistants."""
+
+
 def of_our_own(path: bytes, request_id: str) -> bytes:
-    """The headers of a request that no client has sent. Anthropic's API answers nobody who tells no version."""
-    version = b"anthropic-version: 2023-06-01\r\n" if path.startswith(b"/messages") else b""
+    """The headers of a request that no client has sent. Some paths answer nobody who tells no version."""
+    version = next((line for begin, line in _VERSIONS if path.startswith(begin)), b"")
     return b"%b: %b\r\n%b" % (UPSTREAM_ID, request_id.encode(), version)
 
 

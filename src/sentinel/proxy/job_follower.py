@@ -1,4 +1,4 @@
-"""Follows jobs until they end, and bills them: a response in the background, a batch (DESIGN P2).
+"""Follows jobs until they end, and bills them: a response in the background, a batch, a run (DESIGN P2).
 
 Every process looks for jobs that are due, in all partitions, and takes them for a while; so one goes on being followed
 whoever dies. Until a job ends its reservation is renewed as a lease is. A client that asks for its job may be who
@@ -15,7 +15,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
-from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import structlog
@@ -24,7 +23,7 @@ from msgspec.structs import replace
 from sentinel.cache import keys
 from sentinel.cache.contexts import ContextRecords
 from sentinel.clock import monotonic, now_ms
-from sentinel.endpoints.jobs import Progress, has_cost, progress_of
+from sentinel.endpoints.jobs import Progress, has_cost, path_of, progress_of
 from sentinel.error import RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.limits.policy import FREE, Cost
 from sentinel.proxy import billing
@@ -136,6 +135,12 @@ class JobFollower:
             if job is not None:
                 await self._look_at(job)
 
+    async def look_below(self, user: str, id_: str) -> None:
+        """The same for all that is below what is about to be deleted."""
+        with contextlib.suppress(RedisUnavailable):
+            for job in await self._jobs.find_below(user, id_):
+                await self._look_at(job)
+
     async def saw(self, user: str, kind: str, body: bytes) -> None:
         """This is about to be told to a client of an object of this user: bill it if it is a job that has ended.
 
@@ -160,7 +165,7 @@ class JobFollower:
             await self._jobs.renew(job)
         provider = self._registry.targets(job.kind, job.model)[0].provider
         try:
-            answer = await provider.get(f"/{job.kind}/{quote(job.id, safe='')}", job.request_id)
+            answer = await provider.get(path_of(job.kind, job.id, job.below), job.request_id)
         except (UpstreamError, UpstreamTimeout):
             await self._look_later(job)
             return

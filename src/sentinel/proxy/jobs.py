@@ -88,16 +88,21 @@ class _Begun:
         self._stream.close()
 
 
-async def follow_batch(exchange: ExchangeState, kind: str, body: bytes) -> None:
-    """Follow the batch that an answer has made: its request is billed at once, all else when it ends (ADR 0016)."""
+async def follow_passed(exchange: ExchangeState, kind: str, body: bytes) -> bool:
+    """Follow the batch, or run, that an answer has begun: its request is billed at once, all else when it ends.
+
+    False where it is over, or none (ADR 0016).
+    """
     progress = await _progress(exchange, progress_of, kind, body)
     if progress is None or progress.is_over:
-        return
+        return False
     of, started_ms = exchange.reservation, exchange.verdict.now_ms
     name = f"{of.id}.job"
-    job = Job(progress.id, kind, name, of.user, of.email, progress.model, 0, 0, started_ms, is_held=False)
+    spends = (of.user, of.email, progress.model, 0, 0, started_ms)
+    job = Job(progress.id, kind, name, *spends, is_held=False, below=progress.below)
     if not await exchange.deps.follower.begin(job):
-        log.error("a batch cannot be followed: what it costs is not billed", request_id=exchange.context.id)
+        log.error("a job cannot be followed: what it costs is not billed", request_id=exchange.context.id, kind=kind)
+    return True
 
 
 async def _progress(

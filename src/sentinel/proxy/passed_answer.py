@@ -32,11 +32,11 @@ from sentinel.limits.policy import Cost
 from sentinel.proxy import headers as passing
 from sentinel.proxy.billing import Spent
 from sentinel.proxy.forwarding import room_of
-from sentinel.proxy.jobs import follow_batch
+from sentinel.proxy.jobs import follow_passed
 from sentinel.proxy.provider import PassedStream
 from sentinel.proxy.redaction import StreamRedactor
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
-from sentinel.proxy.sse import EventBuffer
+from sentinel.proxy.sse import EventBuffer, data_of, split_events
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage
 
@@ -80,6 +80,7 @@ class PassedAnswer:
         self._creates = exchange.context.method in _CREATING
         self._recorded: set[str] = set()
         self._usage = NOTHING
+        self._follows = False
 
     async def run(self, answer: PassedStream, *, is_below_own: bool) -> Complete:
         """Pass it on up to its last piece; returns what sends that. Raises UpstreamError, UpstreamTimeout.
@@ -152,18 +153,27 @@ class PassedAnswer:
         exchange, about = self._exchange, self._about
         if not about.job_kind or not about.ids:
             return False
-        return await exchange.deps.follower.is_followed(exchange.reservation.user, about.ids[0].id)
+        return await exchange.deps.follower.is_followed(exchange.reservation.user, about.ids[-1].id)
 
     async def _note_job(self, body: bytes) -> None:
         """A job that has begun is followed from now on; one that has ended is billed before its client hears of it."""
         exchange = self._exchange
-        if not self._about.ids and self._creates:
-            await follow_batch(exchange, self._about.job_kind, body)
+        if self._about.begins_job and self._creates:
+            self._follows = await follow_passed(exchange, self._about.job_kind, body)
             return
         page = None if self._about.ids else await self._aside(body, page_of, body)
         with contextlib.suppress(RedisUnavailable):
             for told in [body] if page is None else [bytes(item) for _, item in page.items]:
                 await exchange.deps.follower.saw(exchange.reservation.user, self._about.job_kind, told)
+
+    async def _note_job_in(self, event: bytes) -> None:
+        """A stream that has begun a job may tell its end as well, or a stream that goes on with one."""
+        exchange, about = self._exchange, self._about
+        if about.begins_job and not self._follows:
+            self._follows = await follow_passed(exchange, about.job_kind, event)
+            return
+        with contextlib.suppress(RedisUnavailable):
+            await exchange.deps.follower.saw(exchange.reservation.user, about.job_kind, event)
 
     async def _record(self, created: Collection[Created]) -> None:
         exchange = self._exchange
@@ -285,7 +295,10 @@ class PassedAnswer:
     async def _seen(self, block: bytes) -> bytes:
         """Note what whole events tell, before they leave."""
         usage, created = await self._aside(block, told_in_events, self._about, block)
-        if self._creates and self._about.bills_usage:
+        if self._creates and self._about.job_kind:
+            for event in filter(None, map(data_of, split_events(block))):
+                await self._note_job_in(event)
+        if self._creates and self._about.bills_usage and not self._follows:
             self._bill(usage)
         if self._creates or created_beside(self._about):
             await self._record(created)

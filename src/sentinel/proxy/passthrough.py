@@ -112,10 +112,13 @@ class Passthrough(Exchange):
             client.watch(deps.tasks)
         if client.gone:
             raise ClientGone
-        if self.about.job_kind and context.method == "POST" and not self.about.ids:
+        if self.about.begins_job and context.method == "POST":
             demand_followers(self)
-        if self.about.job_kind and context.method == "DELETE" and self.about.deletes is not None:
-            await deps.follower.look_before(self.reservation.user, self.about.deletes)
+        if context.method == "DELETE" and self.about.deletes is not None:
+            if self.about.job_kind:
+                await deps.follower.look_before(self.reservation.user, self.about.deletes)
+            elif self.about.has_jobs:
+                await deps.follower.look_below(self.reservation.user, self.about.deletes)
         context.forwarded = monotonic()
         if body.asked.input_file and self.about.form == "batches":
             provider = deps.registry.targets(FORMAT, context.model)[0].provider

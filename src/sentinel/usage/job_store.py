@@ -33,6 +33,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     id: at the provider; kind: its family of paths there, such as `responses`. input_tokens, output_tokens: reserved.
     started_ms: the moment of the verdict, by Redis' clock. is_held: the reservation is kept until the job ends.
     hides_output: the model bills more than it shows. missing_ms: since when the provider does not know it, 0 = it does.
+    below: the id of the object that it is below there, "" = none.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     is_held: bool = True
     hides_output: bool = False
     missing_ms: int = 0
+    below: str = ""
 
     @property
     def reservation(self) -> Reservation:
@@ -105,6 +107,13 @@ class JobStore:
         written = await self._store.command("HGET", keys.jobs(partition), id_)
         job = None if written is None else _read(id_.encode(), written, partition)
         return job if job is not None and job.user == user else None
+
+    async def find_below(self, user: str, id_: str) -> Sequence[Job]:
+        """The jobs of this user below this object that are not settled yet."""
+        partition = keys.partition_of(user)
+        written = pairs(await self._store.command("HGETALL", keys.jobs(partition)))
+        jobs = (_read(name, job, partition) for name, job in written.items())
+        return [job for job in jobs if job is not None and (job.user, job.below) == (user, id_)]
 
     async def renew(self, job: Job) -> None:
         """Keep the job's reservation for as long as a lease."""

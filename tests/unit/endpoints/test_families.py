@@ -118,15 +118,28 @@ def test_what_may_be_common_property_is_a_kind(kind: str) -> None:
         ("batches", "batches"),
         ("batches/batch_1", "batches"),
         ("batches/batch_1/cancel", "batches"),
+        ("threads/runs", "threads/runs"),
+        ("threads/t1/runs", "threads/runs"),
+        ("threads/t1/runs/r1", "threads/runs"),
+        ("threads/t1/runs/r1/cancel", "threads/runs"),
+        ("threads/t1/runs/r1/submit_tool_outputs", "threads/runs"),
+        ("evals/e1/runs", "evals/runs"),
+        ("evals/e1/runs/r1", "evals/runs"),
+        ("threads/t1/runs/r1/steps", ""),
+        ("threads/t1", ""),
         ("responses/resp_1/input_items", ""),
         ("files/file_1", ""),
     ],
 )
 def test_what_tells_of_a_job(path: str, kind: str) -> None:
-    """A batch that is made, and either kind where it is seen."""
+    """A batch or a run that is made, and each kind where it is seen."""
     about = object_path_of(path.split("/"))
     assert about is not None
     assert about.job_kind == kind
+    assert about.begins_job is (path.rsplit("/", maxsplit=1)[-1] in ("batches", "runs"))
+    assert about.has_jobs is (path == "threads/t1")
+    if kind:
+        assert about.bills_usage is about.begins_job
 
 
 @pytest.mark.parametrize(

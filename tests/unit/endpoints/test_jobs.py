@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel.endpoints.jobs import KINDS, has_cost, progress_of, progress_of_stream
+from sentinel.endpoints.jobs import KINDS, has_cost, path_of, progress_of, progress_of_stream
 from sentinel.tokens.usage import NOTHING, Usage
 
 OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}]
@@ -27,11 +27,15 @@ def told(status: str, **fields: Any) -> bytes:
         *(("responses", status, True) for status in ("completed", "incomplete", "failed", "cancelled")),
         *(("batches", status, False) for status in ("validating", "in_progress", "finalizing", "cancelling")),
         *(("batches", status, True) for status in ("completed", "failed", "expired", "cancelled")),
+        *(("threads/runs", status, False) for status in ("queued", "in_progress", "requires_action", "cancelling")),
+        *(("threads/runs", status, True) for status in ("completed", "incomplete", "failed", "cancelled", "expired")),
+        *(("evals/runs", status, False) for status in ("queued", "in_progress")),
+        *(("evals/runs", status, True) for status in ("completed", "failed", "canceled")),
     ],
 )
 def test_whether_it_is_over(kind: str, status: str, is_over: bool) -> None:
     """A status that nobody knows may be followed by others."""
-    progress = progress_of(kind, told(status))
+    progress = progress_of(kind, told(status, thread_id="t", eval_id="e"))
     assert progress is not None
     assert (progress.id, progress.is_over) == ("job_1", is_over)
 
@@ -68,6 +72,26 @@ def test_what_a_batch_has_cost() -> None:
     assert bare is not None
     assert (bare.reading.usage, bare.requests, bare.model) == (NOTHING, 0, "")
     assert progress_of("batches", told("failed", request_counts=[])) == bare
+
+
+def test_what_a_run_has_cost() -> None:
+    """Usage, or that of all models of an eval together; what looks like a run and is none is not taken for one."""
+    usage = {"prompt_tokens": 21, "completion_tokens": 17, "total_tokens": 38}
+    run = progress_of("threads/runs", told("completed", object="thread.run", thread_id="t", model="m", usage=usage))
+    assert run is not None
+    assert (run.reading.usage, run.model, run.below, run.requests) == (Usage(21, 17), "m", "t", 0)
+    of_eval = progress_of("evals/runs", told("completed", eval_id="e", per_model_usage=[usage, usage, None]))
+    assert of_eval is not None
+    assert (of_eval.reading.usage, of_eval.below) == (Usage(42, 34), "e")
+    for odd in ({}, {"thread_id": ""}, {"thread_id": 7}, {"thread_id": "t", "object": "thread.run.step"}):
+        assert progress_of("threads/runs", told("completed", usage=usage, **odd)) is None
+
+
+def test_where_a_job_is() -> None:
+    """In its family, or below another object; no name leads elsewhere."""
+    assert path_of("messages/batches", "b", "") == "/messages/batches/b"
+    assert path_of("threads/runs", "r", "t") == "/threads/t/runs/r"
+    assert path_of("threads/runs", "../r", "t/x") == "/threads/t%2Fx/runs/..%2Fr"
 
 
 @pytest.mark.parametrize(
