@@ -35,8 +35,9 @@ install: $(INSTALLED) ## Build the environment (.venv) from the lock file; the o
 run: $(INSTALLED) ## Start Sentinel with simulators and an embedded store: no account, no Docker (ARGS="...")
 	@$(BIN)/sentinel dev $(ARGS)
 
+# A file at a time, for the tests of one share a store and a Sentinel; in the order of pyproject.toml, the longest first.
 test: $(INSTALLED) ## Run the tests, three at a time (ARGS="-k window -n 0")
-	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(INSTALLED) ## Unit tests of the rooms that decide, and the branches that none of them comes to
 	@$(BIN)/coverage erase
