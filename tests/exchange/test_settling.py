@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sentinel.cache.redis import Store
-from sentinel.error import RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.error import AppError, RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
 from tests.support.formats import FORMATS, USAGE, WHOLES, Format
@@ -122,17 +122,6 @@ class TestEndings:
         assert await ended(stage, client, failure=failure) is None
         assert client.status == status
 
-    @pytest.mark.parametrize("failure", [UpstreamError("x"), UpstreamTimeout("x")])
-    @pytest.mark.parametrize("delivered", range(5))
-    async def test_a_stream_that_breaks(self, stage: Stage, failure: Exception, delivered: int) -> None:
-        """What was delivered before the break is charged; before the first piece nothing is."""
-        client = Client(stream=True)
-        charged = await ended(stage, client, pieces=[*STREAM[:delivered], failure])
-        assert charged == ((1, INPUT_TOKENS, delivered) if delivered else None)
-        assert client.got.startswith(b"".join(STREAM[:delivered]))
-        assert b'"error"' in client.got
-        assert DONE not in client.got
-
     async def test_a_broken_whole_answer_is_free(self, stage: Stage) -> None:
         """A 200 that is no JSON is no answer."""
         client = Client()
@@ -195,6 +184,33 @@ def owed(stage: Stage, client: Client, format_: Format, *, gone: bool) -> list[t
     if text or (gone and stage.provider.requests):
         return [(1, format_.input, count(text))]
     return []
+
+
+@formats
+@pytest.mark.parametrize("failure", [UpstreamError("x"), UpstreamTimeout("x"), None], ids=["breaks", "hangs", "ends"])
+async def test_a_stream_that_breaks_at_every_place(
+    store: Store, tmp_path: Path, format_: Format, failure: AppError | None
+) -> None:
+    """What was delivered is charged, before the first piece nothing is, and one last event tells the client.
+
+    A stream that simply ends is whole in the formats whose last event says nothing.
+    """
+    for place in range(len(format_.stream)):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), asking(format_, stream=True)
+        sent = format_.stream[:place]
+        stage.provider.pieces = [*sent, *([failure] if failure else [])]
+        await stage.exchange(client, format_.at(stream=True)).run()
+        assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=False), place
+        shown = b"".join(piece for piece in sent if b'"choices": []' not in piece)
+        assert client.got.startswith(shown), place
+        told = client.got.removeprefix(shown)
+        if failure is None and format_.stream[-1] == DONE:
+            assert told == b"", place
+        else:
+            assert (failure or UpstreamError).code.encode() in told.lower(), place
+            assert (told.count(b"\n\n"), client.complete) == (1, True), place
+            assert stage.ended[0].outcome == "broken", place
 
 
 @formats
