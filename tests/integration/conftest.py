@@ -8,7 +8,8 @@ import pytest
 
 from sentinel.dev.zion import ZionSimulator
 from tests.support.metering import other_zion
-from tests.support.stack import Stack
+from tests.support.scripted import ScriptedProvider
+from tests.support.stack import SentinelProcess, Stack
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,19 @@ def no_faults(stack: Stack) -> Iterator[None]:
     yield
     stack.simulators.zion.faults.clear()
     stack.simulators.openai.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ScriptedProvider]:
+    """A provider that answers what the test wrote down last."""
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def scripted(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
+    """A Sentinel with that provider."""
+    return stack.sentinel(OPENAI_API_URL=provider.url)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, sdk
 from tests.support.surface import SPEECH, TRANSCRIPTIONS, TRANSLATIONS, form, post, send
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("no_faults")
 
@@ -173,56 +173,51 @@ async def test_the_sdk_gets_sound(stack: Stack, sentinel: SentinelProcess) -> No
     assert stack.booked(1, "billed-speech@corp.test")["ai_output_tokens"] == 4  # A sixth of a second.
 
 
-def test_sound_comes_as_it_is_made(stack: Stack) -> None:
+def test_sound_comes_as_it_is_made(stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess) -> None:
     """The first bytes are there before the last are made, and usage is booked before the end."""
     email = "as-it-comes@corp.test"
     _, token = stack.user(email)
     gate = threading.Event()
-    with ScriptedProvider() as provider:
-        provider.says(b"first", b"last", content_type="audio/mpeg", gate=gate)
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=PATIENCE_SECONDS)
-        body = json.dumps({"model": SPEAKS_UNBILLED, "voice": "alloy", "input": "hello world"})
-        connection.request("POST", SPEECH, body, {"Authorization": f"Bearer {token}"})
-        answer = connection.getresponse()
-        assert answer.getheader("content-type") == "audio/mpeg"
-        assert b"first".startswith(answer.read(1))
-        gate.set()
-        assert (b"f" + answer.read()) == b"firstlast"
-        assert stack.booked(1, email)["ai_input_tokens"] == 2
-        connection.close()
-        own.stop()
+    provider.says(b"first", b"last", content_type="audio/mpeg", gate=gate)
+    connection = http.client.HTTPConnection("127.0.0.1", scripted.port, timeout=PATIENCE_SECONDS)
+    body = json.dumps({"model": SPEAKS_UNBILLED, "voice": "alloy", "input": "hello world"})
+    connection.request("POST", SPEECH, body, {"Authorization": f"Bearer {token}"})
+    answer = connection.getresponse()
+    assert answer.getheader("content-type") == "audio/mpeg"
+    assert b"first".startswith(answer.read(1))
+    gate.set()
+    assert (b"f" + answer.read()) == b"firstlast"
+    assert stack.booked(1, email)["ai_input_tokens"] == 2
+    connection.close()
 
 
-def test_sound_that_breaks_is_left_unfinished(stack: Stack) -> None:
+def test_sound_that_breaks_is_left_unfinished(
+    stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess
+) -> None:
     """So nobody takes it for whole; what was delivered is paid for."""
     email = "broken-sound@corp.test"
     _, token = stack.user(email)
-    with ScriptedProvider() as provider:
-        provider.says(b"\xff" * 40_000, content_type="audio/pcm", cut=True)
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        body = json.dumps({"model": SPEAKS, "voice": "alloy", "input": "hello", "response_format": "pcm"})
-        connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=PATIENCE_SECONDS)
-        connection.request("POST", SPEECH, body, {"Authorization": f"Bearer {token}"})
-        with pytest.raises(http.client.IncompleteRead):
-            connection.getresponse().read()
-        connection.close()
-        assert stack.booked(1, email)["ai_output_tokens"] == 17
-        line = wait_until(lambda: next((line for line in own.ended() if line["route"] == SPEECH), None))
-        assert line["outcome"] == "broken"
-        own.stop()
+    provider.says(b"\xff" * 40_000, content_type="audio/pcm", cut=True)
+    body = json.dumps({"model": SPEAKS, "voice": "alloy", "input": "hello", "response_format": "pcm"})
+    connection = http.client.HTTPConnection("127.0.0.1", scripted.port, timeout=PATIENCE_SECONDS)
+    connection.request("POST", SPEECH, body, {"Authorization": f"Bearer {token}"})
+    with pytest.raises(http.client.IncompleteRead):
+        connection.getresponse().read()
+    connection.close()
+    assert stack.booked(1, email)["ai_output_tokens"] == 17
+    (line,) = scripted.ended(user="broken-sound")
+    assert line["outcome"] == "broken"
 
 
-def test_an_error_instead_of_sound_costs_nothing(stack: Stack) -> None:
+def test_an_error_instead_of_sound_costs_nothing(
+    stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess
+) -> None:
     """Also with status 200."""
     _, token = stack.user("error-sound@corp.test", limits={"ai_requests": 1})
-    with ScriptedProvider() as provider:
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        for status in (200, 400):
-            provider.says(b'{"error":{"message":"no such voice"}}', status=status)
-            answer = post(own, token, {"model": SPEAKS, "voice": "x", "input": "hello"}, SPEECH)
-            assert (answer.status, answer.json["error"]["message"]) == (status, "no such voice")
-        own.stop()
+    for status in (200, 400):
+        provider.says(b'{"error":{"message":"no such voice"}}', status=status)
+        answer = post(scripted, token, {"model": SPEAKS, "voice": "x", "input": "hello"}, SPEECH)
+        assert (answer.status, answer.json["error"]["message"]) == (status, "no such voice")
 
 
 async def test_speech_may_come_as_events(stack: Stack, sentinel: SentinelProcess) -> None:
@@ -240,16 +235,15 @@ async def test_speech_may_come_as_events(stack: Stack, sentinel: SentinelProcess
     }
 
 
-def test_a_provider_that_knows_no_events_sends_sound(stack: Stack) -> None:
+def test_a_provider_that_knows_no_events_sends_sound(
+    stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess
+) -> None:
     """The client gets it as it is."""
     _, token = stack.user("no-events@corp.test")
-    with ScriptedProvider() as provider:
-        provider.says(b"\xff\xf3sound", content_type="audio/mpeg")
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        asked = {"model": SPEAKS, "voice": "alloy", "input": "hello world", "stream_format": "sse"}
-        answer = post(own, token, asked, SPEECH)
-        assert (answer.headers["content-type"], answer.body) == ("audio/mpeg", b"\xff\xf3sound")
-        own.stop()
+    provider.says(b"\xff\xf3sound", content_type="audio/mpeg")
+    asked = {"model": SPEAKS, "voice": "alloy", "input": "hello world", "stream_format": "sse"}
+    answer = post(scripted, token, asked, SPEECH)
+    assert (answer.headers["content-type"], answer.body) == ("audio/mpeg", b"\xff\xf3sound")
 
 
 def test_a_voice_that_somebody_has_made_is_theirs(sentinel: SentinelProcess, token: str) -> None:

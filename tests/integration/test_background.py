@@ -175,11 +175,12 @@ class AnthropicBatches:
 
 
 @pytest.mark.parametrize("seen", ["GET /v1/messages/batches", "DELETE /v1/messages/batches/deleted", ""])
-async def test_a_batch_of_messages(stack: Stack, seen: str) -> None:
+async def test_a_batch_of_messages(seen: str) -> None:
     """Billed by its results, whoever sees its end: a client that lists it, or deletes it at once, or nobody."""
-    user, token = stack.user(f"messages-{len(seen)}@corp.test")
     batches = AnthropicBatches(seen.rpartition("/")[2] or "forgotten")
-    with other_zion(batches.app) as url:
+    # A Redis of its own: a Sentinel whose provider does not know the batch would look for it in vain, and keep it.
+    with Stack() as stack, other_zion(batches.app) as url:
+        user, token = stack.user("messages@corp.test")
         sentinel = stack.sentinel(OPENAI_API_URL=f"{url}/v1")
         requests = [{"custom_id": str(number), "params": {"model": "claude-haiku-5-5"}} for number in range(1_500)]
         body = json.dumps({"requests": requests}).encode()

@@ -39,19 +39,18 @@ async def test_the_sdk_gets_its_vectors(sentinel: SentinelProcess, token: str, f
     [("hello world", 2), (["hello", "hello world"], 3), ([15339, 1917], 2), ([[15339], [15339, 1917]], 3)],
 )
 @pytest.mark.parametrize("told", [True, False])
-def test_input_is_booked_and_nothing_else(stack: Stack, given: Any, tokens: int, told: bool) -> None:
+def test_input_is_booked_and_nothing_else(
+    stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess, given: Any, tokens: int, told: bool
+) -> None:
     """As the provider tells it, else as we have counted it."""
-    email = f"embeds-{tokens}-{told}-{type(given).__name__}-{len(given)}@corp.test"
+    email = f"embeds-{told}-{type(given).__name__}-{type(given[0]).__name__}@corp.test"
     _, token = stack.user(email)
-    with ScriptedProvider() as provider:
-        usage = b',"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens) if told else b""
-        provider.says(b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AAAA"}]%b}' % usage)
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        answer = post(own, token, asked(given), PATH)
-        assert (answer.status, answer.json["object"]) == (200, "list")
-        assert stack.booked(1, email) == {"ai_requests": 1, "ai_input_tokens": tokens, "ai_output_tokens": 0}
-        line = own.ended()[-1]
-        own.stop()
+    usage = b',"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens) if told else b""
+    provider.says(b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AAAA"}]%b}' % usage)
+    answer = post(scripted, token, asked(given), PATH)
+    assert (answer.status, answer.json["object"]) == (200, "list")
+    assert stack.booked(1, email) == {"ai_requests": 1, "ai_input_tokens": tokens, "ai_output_tokens": 0}
+    (line,) = scripted.ended(user=email.partition("@")[0])
     assert (line["route"], line["input_tokens"], line["output_tokens"]) == (PATH, tokens, 0)
     assert line["tokens_from"] == ("provider" if told else "count")
 

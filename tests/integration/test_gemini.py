@@ -331,14 +331,11 @@ def test_no_other_path_of_the_provider_is_reached(
     assert sent_on(stack) == []
 
 
-def test_a_model_may_have_slashes(stack: Stack, sentinel: SentinelProcess, token: str) -> None:
+def test_a_model_may_have_slashes(provider: ScriptedProvider, scripted: SentinelProcess, token: str) -> None:
     """As gateways name them; at the provider it is one segment."""
-    with ScriptedProvider() as provider:
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        provider.says(b'{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}]}')
-        assert post(own, token, asked(), path(model="google/gemini-2.5-flash")).status == 200
-        own.stop()
-    assert own.ended()[-1]["model"] == "google/gemini-2.5-flash"
+    provider.says(b'{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}]}')
+    assert post(scripted, token, asked(), path(model="google/gemini-2.5-flash")).status == 200
+    assert "google/gemini-2.5-flash" in [line["model"] for line in scripted.ended()]
     # The server of the script has decoded it.
     assert provider.posts()[-1].path == path(model="google/gemini-2.5-flash")
 
@@ -346,17 +343,21 @@ def test_a_model_may_have_slashes(stack: Stack, sentinel: SentinelProcess, token
 # --------------------------------------------------------------------------------------------------- what is booked
 
 
+@pytest.fixture(scope="module")
+def estimating(stack: Stack) -> SentinelProcess:
+    """A Sentinel whose estimates of the input are told to be far too low, and learn from it."""
+    return stack.sentinel()
+
+
 @pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent?alt=sse", "streamGenerateContent"])
-def test_usage_is_booked_as_it_is_told(stack: Stack, method: str) -> None:
+def test_usage_is_booked_as_it_is_told(stack: Stack, estimating: SentinelProcess, method: str) -> None:
     """The cached is in the prompt, thoughts are output although the candidates do not count them."""
     email = f"booked-{len(method)}@corp.test"
     _, token = stack.user(email)
-    own = stack.sentinel()
-    answer = post(own, token, asked("[[usage_prompt=100 cached=90 tokens=5 reasoning=7]]"), path(method))
+    answer = post(estimating, token, asked("[[usage_prompt=100 cached=90 tokens=5 reasoning=7]]"), path(method))
     assert answer.status == 200
     assert stack.booked(1, email) == {"ai_requests": 1, "ai_input_tokens": 100, "ai_output_tokens": 12}
-    line = own.ended()[-1]
-    own.stop()
+    line = estimating.ended(user=email.partition("@")[0])[-1]
     route = f"/v1beta/models/{{model}}:{method.partition('?')[0]}"
     told = [line[name] for name in ("route", "model", "cached_tokens", "reasoning_tokens", "tokens_from")]
     assert told == [route, MODEL, 90, 7, "provider"]
@@ -364,15 +365,13 @@ def test_usage_is_booked_as_it_is_told(stack: Stack, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent?alt=sse", "streamGenerateContent"])
-def test_without_usage_it_is_counted(stack: Stack, method: str) -> None:
+def test_without_usage_it_is_counted(stack: Stack, estimating: SentinelProcess, method: str) -> None:
     """All candidates; the input is an estimate, and the log says so."""
     email = f"estimated-{len(method)}@corp.test"
     _, token = stack.user(email)
-    own = stack.sentinel()
     body = asked("[[no_usage tokens=5]]", generationConfig={"candidateCount": 2})
-    assert post(own, token, body, path(method)).status == 200
-    line = own.ended()[-1]
-    own.stop()
+    assert post(estimating, token, body, path(method)).status == 200
+    line = estimating.ended(user=email.partition("@")[0])[-1]
     assert (line["tokens_from"], line["output_tokens"]) == ("estimate", 10)
     assert stack.booked(1, email)["ai_input_tokens"] == line["input_tokens"] > 5
 
@@ -400,14 +399,13 @@ def test_counting_is_free(stack: Stack, sentinel: SentinelProcess) -> None:
     assert stack.used("counting-g@corp.test")["ai_requests"] == 0
 
 
-def test_our_own_count_where_the_provider_has_none(stack: Stack, token: str) -> None:
+def test_our_own_count_where_the_provider_has_none(
+    provider: ScriptedProvider, scripted: SentinelProcess, token: str
+) -> None:
     """Of a provider that does not speak Gemini's format at all."""
-    with ScriptedProvider() as provider:
-        provider.says(b'{"detail":"Not Found"}', status=404)
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        assert post(own, token, asked(), path("countTokens", EXACT)).json == {"totalTokens": 9}
-        assert post(own, token, asked(), path(model=EXACT)).status == 404
-        own.stop()
+    provider.says(b'{"detail":"Not Found"}', status=404)
+    assert post(scripted, token, asked(), path("countTokens", EXACT)).json == {"totalTokens": 9}
+    assert post(scripted, token, asked(), path(model=EXACT)).status == 404
 
 
 # ---------------------------------------------------------------------------------------------------------- limits
@@ -549,17 +547,6 @@ def events_of(*texts: str, ended: bool = True) -> list[dict[str, Any]]:
         found[-1]["candidates"][0]["finishReason"] = "STOP"
         found[-1]["usageMetadata"] = {"promptTokenCount": 21, "candidatesTokenCount": 17}
     return found
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
-def scripted(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
-    return stack.sentinel(OPENAI_API_URL=provider.url)
 
 
 def test_the_bytes_of_a_stream_pass(provider: ScriptedProvider, scripted: SentinelProcess, token: str) -> None:

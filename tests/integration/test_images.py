@@ -116,31 +116,27 @@ def test_what_is_left_must_do_for_all_images(stack: Stack, sentinel: SentinelPro
     assert post(sentinel, token, asked(quality="max"), GENERATIONS).status == 429
 
 
-def test_who_leaves_a_stream_pays_for_what_was_begun(stack: Stack) -> None:
+def test_who_leaves_a_stream_pays_for_what_was_begun(
+    stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess
+) -> None:
     """A partial image has come, and no usage: charged is the most that the image can cost."""
     email = "leaves-images@corp.test"
     _, token = stack.user(email)
-    with ScriptedProvider() as provider:
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        provider.streams(image_event("partial_image"), cut=True)
-        assert post(own, token, asked(stream=True), GENERATIONS).status == 200
-        assert stack.booked(1, email)["ai_output_tokens"] == 710
-        own.stop()
+    provider.streams(image_event("partial_image"), cut=True)
+    assert post(scripted, token, asked(stream=True), GENERATIONS).status == 200
+    assert stack.booked(1, email)["ai_output_tokens"] == 710
 
 
-def test_bytes_pass(stack: Stack) -> None:
+def test_bytes_pass(stack: Stack, provider: ScriptedProvider, scripted: SentinelProcess) -> None:
     """In whatever pieces a stream comes, and whatever line ends it has."""
     email = "bytes-images@corp.test"
     _, token = stack.user(email)
-    sent = image_event("partial_image") + b": note\n\n" + image_event("completed", usage=True)
-    with ScriptedProvider() as provider:
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        for number, whole in enumerate((sent, sent.replace(b"\n", b"\r\n"), sent + b"data: [DONE]\n\n"), 1):
-            for step in (7, 1000, len(whole)):
-                provider.streams(*(whole[at : at + step] for at in range(0, len(whole), step)))
-                assert post(own, token, asked(stream=True), GENERATIONS).body == whole
-            assert stack.booked(3 * number, email)["ai_output_tokens"] == 3 * number * 17
-        own.stop()
+    sent = image_event("partial_image", 90) + b": note\n\n" + image_event("completed", 90, usage=True)
+    for number, whole in enumerate((sent, sent.replace(b"\n", b"\r\n"), sent + b"data: [DONE]\n\n"), 1):
+        for step in (7, 100, len(whole)):
+            provider.streams(*(whole[at : at + step] for at in range(0, len(whole), step)))
+            assert post(scripted, token, asked(stream=True), GENERATIONS).body == whole
+        assert stack.booked(3 * number, email)["ai_output_tokens"] == 3 * number * 17
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def test_what_is_wrong_is_named(sentinel: SentinelProcess, token: str, body: Any
     assert post(sentinel, token, body, GENERATIONS).is_error(400, code, param=param)
 
 
-def image_event(kind: str, *, usage: bool = False) -> bytes:
+def image_event(kind: str, size: int = 3_000, *, usage: bool = False) -> bytes:
     told = {"usage": {"input_tokens": 5, "output_tokens": 17, "total_tokens": 22}} if usage else {}
-    fields = {"type": f"image_generation.{kind}", "b64_json": picture("x", 3_000), **told}
+    fields = {"type": f"image_generation.{kind}", "b64_json": picture("x", size), **told}
     return b"event: image_generation.%b\ndata: %b\n\n" % (kind.encode(), json.dumps(fields).encode())

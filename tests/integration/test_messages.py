@@ -314,7 +314,12 @@ def test_errors_of_routing_have_the_shape_of_the_path(
     ],
 )
 def test_a_stream_without_its_last_event_broke_off(
-    stack: Stack, tail: bytes, booked: dict[str, int] | None, request: pytest.FixtureRequest
+    stack: Stack,
+    provider: ScriptedProvider,
+    scripted: SentinelProcess,
+    tail: bytes,
+    booked: dict[str, int] | None,
+    request: pytest.FixtureRequest,
 ) -> None:
     """The SDK raises; before anything was generated it costs nothing, although the input is told at the start."""
     email = f"broken-{len(tail)}@corp.test"
@@ -323,18 +328,15 @@ def test_a_stream_without_its_last_event_broke_off(
     data = (
         b"event: message_start\ndata: %b\n\n" % json.dumps({"type": "message_start", "message": start}).encode() + tail
     )
-    with ScriptedProvider() as provider:
-        provider.says(data, content_type="text/event-stream")
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        answer = ask(own, token, asked(stream=True))
-        assert [name for name, _ in events(answer.body)][-1] == "error"
-        assert answer.body.count(b"event: error") == 1
-        with client(own, token) as sdk, pytest.raises(anthropic.APIStatusError):
-            list(sdk.messages.create(**asked(), stream=True))
-        if booked:
-            assert stack.booked(1, email) == booked
-        line = own.ended()[0]
-        own.stop()
+    provider.says(data, content_type="text/event-stream")
+    answer = ask(scripted, token, asked(stream=True))
+    assert [name for name, _ in events(answer.body)][-1] == "error"
+    assert answer.body.count(b"event: error") == 1
+    with client(scripted, token) as sdk, pytest.raises(anthropic.APIStatusError):
+        list(sdk.messages.create(**asked(), stream=True))
+    if booked:
+        assert stack.booked(1, email) == booked
+    line = scripted.ended(user=email.partition("@")[0])[0]
     assert (line["outcome"], line["output_tokens"]) == ("broken", 1 if booked else 0)
 
 

@@ -59,16 +59,15 @@ async def test_the_sdk_gets_its_count(stack: Stack, sentinel: SentinelProcess) -
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_provider_without_such_a_path_is_stood_in_for(stack: Stack, token: str, status: int) -> None:
+def test_a_provider_without_such_a_path_is_stood_in_for(
+    provider: ScriptedProvider, scripted: SentinelProcess, token: str, status: int
+) -> None:
     """By our own count; what it says of the model stands."""
-    with ScriptedProvider() as provider:
-        own = stack.sentinel(OPENAI_API_URL=provider.url)
-        provider.says(b'{"error":{"message":"Invalid URL"}}', status=status)
-        answer = post(own, token, asked(), INPUT_TOKENS)
-        assert (answer.status, answer.json) == (200, {"object": "response.input_tokens", "input_tokens": 9})
-        provider.says(b'{"error":{"message":"The model `gpt-4o-mini` does not exist"}}', status=404)
-        assert post(own, token, asked(), INPUT_TOKENS).status == 404
-        own.stop()
+    provider.says(b'{"error":{"message":"Invalid URL"}}', status=status)
+    answer = post(scripted, token, asked(), INPUT_TOKENS)
+    assert (answer.status, answer.json) == (200, {"object": "response.input_tokens", "input_tokens": 9})
+    provider.says(b'{"error":{"message":"The model `gpt-4o-mini` does not exist"}}', status=404)
+    assert post(scripted, token, asked(), INPUT_TOKENS).status == 404
 
 
 # ---------------------------------------------------------------------------------------------------------- compaction

@@ -275,7 +275,7 @@ class TestLeaving:
         async with talk(victim, token) as one:
             await one.create("Write [[tokens=3000 delay=0.01]]")
             heard = 0
-            while heard < 300:
+            while heard < 150:
                 heard += "delta" in await one.hear()
             victim.kill()
         stack.sentinel(LEASE_SECONDS="2")
@@ -287,7 +287,7 @@ class TestBackPressure:
         """What is in memory stays bounded; once it reads on it gets all."""
         _, token = stack.user("socket-slow@corp.test")
         # Of 200 bytes each: the kernel holds up to 12 MB of them on the two ways.
-        tokens = 150_000
+        tokens = 100_000
         async with talk(sentinel, token, max_queue=1) as one:
             await one.create(f"Write [[tokens={tokens}]]")
             await one.hear()

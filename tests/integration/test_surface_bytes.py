@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from tests.support.surface import CHAT, COMPLETIONS, chat, post
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ASK = b'"stream_options":{"include_usage":true}'
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")

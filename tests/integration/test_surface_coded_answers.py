@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -33,12 +33,6 @@ def booked(stack: Stack, user: SimUser) -> tuple[int, int]:
     """Input and output tokens of the one request that was booked."""
     used = stack.booked(1, user.email)
     return used["ai_input_tokens"], used["ai_output_tokens"]
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import brotli
@@ -33,12 +33,6 @@ MEGABYTE = 1 << 20
 counted = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE])
 metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE, STORES])
 coded = pytest.mark.parametrize(("coding", "encode"), ENCODERS.values(), ids=ENCODERS)
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")

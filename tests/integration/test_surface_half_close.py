@@ -18,6 +18,8 @@ from tests.support.waiting import AT_ONCE_SECONDS, wait_until
 
 GONE_SECONDS = AT_ONCE_SECONDS
 """Within which the provider hears that a client is gone."""
+TOO_SLOW = b"GET / HTTP/1.1\r\nhost: too slow"
+"""The time for a head ends before the first answer does."""
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ class TestPipelines:
             b"GET / HTTP/1.1\r\n\r\n",
             b"GET /" + b"a" * 70_000,
             b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-            b"GET / HTTP/1.1\r\nhost: too slow",
+            TOO_SLOW,
             head("/health/live", "GET") * 100,
         ],
         ids=["garbage", "header", "no_host", "huge", "chunk", "slow", "many"],
@@ -134,8 +136,10 @@ class TestPipelines:
         self, sentinel: SentinelProcess, token: str, second: bytes, stream: bool
     ) -> None:
         """A second request that is malformed, huge, slow or one of too many ends the connection, after that answer."""
+        seconds = 0.1 if second == TOO_SLOW else 0.01
         with raw_connection(sentinel) as connection:
-            connection.sendall(whole(token, "[[tokens=8 delay=0.1 first_delay=0.2]]", stream=stream) + second)
+            first = whole(token, f"[[tokens=8 delay={seconds} first_delay=0.2]]", stream=stream)
+            connection.sendall(first + second)
             data = all_of(connection)
         assert data.startswith(b"HTTP/1.1 200 ")
         assert (b"data: [DONE]" if stream else b'"chat.completion"') in data

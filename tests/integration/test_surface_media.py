@@ -9,7 +9,6 @@ import asyncio
 import gzip
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,12 +60,6 @@ def ask(
 
 def name_of(path: str, fields: dict[str, Any], what: str) -> str:
     return f"{what}{path.replace('/', '-')}-{len(fields)}@corp.test"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +201,16 @@ def test_a_stream_that_breaks_ends_with_an_error(
     assert stack.booked(1, email)["ai_output_tokens"] >= 2
 
 
+@pytest.fixture(scope="module")
+def impatient(stack: Stack, provider: ScriptedProvider) -> SentinelProcess:
+    return stack.sentinel(OPENAI_API_URL=provider.url, STREAM_KEEPALIVE_SECONDS="0.2")
+
+
 @pytest.mark.parametrize("path", list(AS_EVENTS))
-def test_a_silent_stream_is_kept_alive(stack: Stack, provider: ScriptedProvider, path: str) -> None:
+def test_a_silent_stream_is_kept_alive(
+    stack: Stack, provider: ScriptedProvider, impatient: SentinelProcess, path: str
+) -> None:
     """With comments, until the provider speaks."""
-    own = stack.sentinel(OPENAI_API_URL=provider.url, STREAM_KEEPALIVE_SECONDS="0.2")
     _, token = stack.user(name_of(path, {}, "silent"))
     late = threading.Event()
     done = {
@@ -223,7 +222,6 @@ def test_a_silent_stream_is_kept_alive(stack: Stack, provider: ScriptedProvider,
     sent = b"data: " + json.dumps({"type": done, "text": "", "usage": {"input_tokens": 1, "output_tokens": 2}}).encode()
     provider.streams(sent + b"\n\n", late=late)
     threading.Timer(1.0, late.set).start()
-    answer = ask(own, token, path, AS_EVENTS[path])
+    answer = ask(impatient, token, path, AS_EVENTS[path])
     assert answer.body.startswith(b": keep-alive\n")
     assert answer.body.endswith(sent + b"\n\n")
-    own.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import brotli
@@ -24,12 +23,6 @@ DONE = b"data: [DONE]\n\n"
 
 metered = pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, GENERATE, STORES])
 both = pytest.mark.parametrize("stream", [False, True])
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
 
 
 @pytest.fixture(scope="module")

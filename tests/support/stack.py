@@ -95,11 +95,14 @@ class SentinelProcess:
         """The log lines so far."""
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines() if line.startswith("{")]
 
-    def ended(self, count: int = 1, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
-        """The lines of ended requests, once there are `count` of them."""
+    def ended(
+        self, count: int = 1, seconds: float = PATIENCE_SECONDS, *, user: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The lines of ended requests (of this user alone), once there are `count` of them."""
 
         def lines() -> list[dict[str, Any]] | None:
             found = [line for line in self.log() if line.get("event") == "request"]
+            found = [line for line in found if user in (None, line["user_id"])]
             return found if len(found) >= count else None
 
         return list(wait_until(lines, f"{count} request lines", seconds=seconds))

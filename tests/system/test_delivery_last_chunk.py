@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -103,10 +104,14 @@ class Leaver:
         path: str = CHAT,
         mark: bytes = b"finish_reason",
         at_mark: Callable[[], object] = lambda: None,
+        late: threading.Event | None = None,
         **fields: Any,
     ) -> None:
-        """Ask, read until the mark, let something happen, close. writes: the second comes when the gate opens."""
-        self.provider.streams(*writes, gate=self.gate)
+        """Ask, read until the mark, let something happen, close.
+
+        writes: the second comes when the gate opens. late: before it not even the head comes.
+        """
+        self.provider.streams(*writes, gate=self.gate, late=late)
         named = {} if path == STREAM_GENERATE else {"model": "gpt-4o-mini", "stream": True}
         body = json.dumps(asked(path, "hi", **{**named, **fields})).encode()
         with raw_connection(sentinel) as connection:
@@ -177,14 +182,44 @@ def test_one_choice_of_two_is_not_all(stack: Stack, sentinel: SentinelProcess, p
     assert leaver.booked()[1] == 4
 
 
-def test_usage_that_does_not_come(stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider) -> None:
+NEVER = b": never\n\n"
+UNSEEN = "o3-mini"
+
+
+@dataclass(frozen=True)
+class Left:
+    """Somebody who left a provider that then says nothing more, and when."""
+
+    leaver: Leaver
+    started: float
+
+
+@pytest.fixture(scope="module")
+def left(stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider) -> dict[str, Left]:
+    """All of them at once, for each is waited for as long."""
+    quick = stack.sentinel(OPENAI_API_URL=provider.url, STREAM_KEEPALIVE_SECONDS="0.5")
+    found: dict[str, Left] = {}
+
+    def leaver(name: str) -> Leaver:
+        found[name] = Left(Leaver(stack, provider, name), time.monotonic())
+        return found[name].leaver
+
+    finished = event(text()) + event(finish())
+    leaver("at the end").leaves(sentinel, finished, NEVER, mark=b'"finish_reason": "stop"')
+    leaver("in mid-stream").leaves(sentinel, event(text()), NEVER, mark=b'"one two"', model=UNSEEN)
+    bounded: dict[str, Any] = {"model": UNSEEN, "max_completion_tokens": 50}
+    leaver("bounded").leaves(sentinel, event(text()), NEVER, mark=b'"one two"', **bounded)
+    before_the_head = leaver("before the head")
+    before_the_head.leaves(quick, event(text()), mark=b": keep-alive", late=threading.Event(), model=UNSEEN)
+    return found
+
+
+def test_usage_that_does_not_come(left: dict[str, Left]) -> None:
     """Is not waited for for ever, and what was delivered is charged."""
-    leaver = Leaver(stack, provider, "never")
-    started = time.monotonic()
-    leaver.leaves(sentinel, event(text()) + event(finish()), b": never\n\n", mark=b'"finish_reason": "stop"')
-    assert leaver.booked()[1] == 2
-    assert relay.LAST_USAGE_SECONDS <= time.monotonic() - started < relay.LAST_USAGE_SECONDS + AT_ONCE_SECONDS
-    assert leaver.stack.booked(1, leaver.email)["ai_requests"] == 1
+    one = left["at the end"]
+    assert one.leaver.booked()[1] == 2
+    assert relay.LAST_USAGE_SECONDS <= time.monotonic() - one.started < relay.LAST_USAGE_SECONDS + AT_ONCE_SECONDS
+    assert one.leaver.stack.booked(1, one.leaver.email)["ai_requests"] == 1
 
 
 class TestThinkingUnseen:
@@ -198,33 +233,13 @@ class TestThinkingUnseen:
         threading.Timer(USAGE_SECONDS, leaver.gate.set).start()
         assert leaver.booked() == (11, 5000)
 
-    @pytest.mark.parametrize("mark", [b'"one two"', b": keep-alive"], ids=["in mid-stream", "before the head"])
-    def test_else_it_is_charged_for_the_time(
-        self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider, mark: bytes
-    ) -> None:
+    @pytest.mark.parametrize("when", ["in mid-stream", "before the head"])
+    def test_else_it_is_charged_for_the_time(self, left: dict[str, Left], when: str) -> None:
         """More than any model thinks in that time, and far less than the 100,000 that it may think in all."""
-        leaver = Leaver(stack, provider, f"thinking-{mark[:3].hex()}")
-        quick = stack.sentinel(OPENAI_API_URL=provider.url, STREAM_KEEPALIVE_SECONDS="0.5")
-        started = time.monotonic()
-        if mark.startswith(b":"):
-            late = threading.Event()
-            provider.streams(event(text()), late=late)
-            body = json.dumps({"model": "o3-mini", "stream": True, "messages": []}).encode()
-            with raw_connection(quick) as connection:
-                lines = [f"authorization: Bearer {leaver.token}", f"content-length: {len(body)}"]
-                connection.sendall(head(headers=lines) + body)
-                _read_until(connection, mark)
-        else:
-            leaver.leaves(sentinel, event(text()), b": never\n\n", mark=mark, model="o3-mini")
-        output = leaver.booked()[1]
+        output = left[when].leaver.booked()[1]
         assert output > 0.4 * billing.UNSEEN_TOKENS_PER_SECOND
-        assert output <= (time.monotonic() - started) * billing.UNSEEN_TOKENS_PER_SECOND
+        assert output <= (time.monotonic() - left[when].started) * billing.UNSEEN_TOKENS_PER_SECOND
 
-    def test_but_not_for_more_than_was_reserved(
-        self, stack: Stack, sentinel: SentinelProcess, provider: ScriptedProvider
-    ) -> None:
+    def test_but_not_for_more_than_was_reserved(self, left: dict[str, Left]) -> None:
         """The provider was told that maximum."""
-        leaver = Leaver(stack, provider, "bounded")
-        fields: dict[str, Any] = {"model": "o3-mini", "max_completion_tokens": 50}
-        leaver.leaves(sentinel, event(text()), b": never\n\n", mark=b'"one two"', **fields)
-        assert leaver.booked()[1] == 50
+        assert left["bounded"].leaver.booked()[1] == 50
