@@ -7,7 +7,6 @@ of them is made so that calling it again is safe.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import struct
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import msgspec
 
 from sentinel.cache import keys
 from sentinel.cache.connection import Arg, RedisConnection
-from sentinel.cache.redis import Script, Store
+from sentinel.cache.redis import Script, Store, constants_of
 from sentinel.clock import now_ms
 from sentinel.error import RedisRefused
 from sentinel.limits.policy import ByDimension, Cost, Policy, Quota, Reservation, Verdict, View, verdict_of, view_of
@@ -270,10 +269,7 @@ class RedisLedger:
 
 
 _LUA = resources.files("sentinel.limits") / "lua"
-_LAYOUT = {
-    name: int(place)
-    for name, place in re.findall(r"^local ([A-Z]+) = (-?[0-9]+)", (_LUA / "ledger.lua").read_text(), re.MULTILINE)
-}
+_LAYOUT = {name: int(place) for name, place in constants_of((_LUA / "ledger.lua").read_text()).items()}
 """What ledger.lua calls the places of an account: it is the one that defines them."""
 _HEAD = struct.Struct(f"<{_LAYOUT['COUNT'] - 2}d")
 """The numbers before the windows. In Lua they begin at the second place, and are counted from 1."""
