@@ -52,6 +52,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("SADD",): ("member",),
     ("SCRIPT", "LOAD"): ("return 1",),
     ("SET",): ("value",),
+    ("SETRANGE",): ("0", ""),
     ("SISMEMBER",): ("member",),
     ("TIME",): (),
     ("XACK",): (keys.GROUP, "0-1"),

@@ -27,8 +27,8 @@ local ID, BYTES, FIRST, SUM, TOP = 1, 2, 3, 4, 5
 local function base(k) return COUNT - 5 + 5 * k end
 -- which window, bytes of its older slices, number of its oldest slice, sum of all, amount of its newest slice. A sum of 0
 -- has no slices. After the doubles come the older slices of each window, four bytes each while the sum is below NARROW,
--- else doubles, for Redis writes all of it to its log twice for each request. In Lua they are one string, behind the
--- last double, and most calls leave it as it is.
+-- else doubles. Most calls leave them as they are, and write the doubles alone (`save`), for what Redis writes goes to
+-- its log, too.
 -- The windows of this policy come first, in its order; what an account has of others is kept as it is. So is a triple
 -- that only some accounts have, under the ID of no window, in place of FIRST, SUM and TOP: of the dead letters, that is
 -- what Zion has refused for good. It counts until a letter is sent again, or deleted, or its quota period is over. A
@@ -47,6 +47,7 @@ local CLAIM_MS = 5000
 local TELL_MS = 60000
 local REMEMBER_EXPIRED_MS = 3600000
 local GRACE_SECONDS = 3
+local RENEW_MS = 60000
 local LEASE_HEAD, NOTE = '<dddddddddd', '<dddd'
 local NOT_BILLED = { 0, 0, 0 }
 local USABLE_MS = POLICY.fresh + POLICY.stale
@@ -89,7 +90,10 @@ end
 local undone, undo_command, undo_key, undo_one, undo_two = 0, {}, {}, {}, {}
 local function undoing(command, key, one, two)
   local n = undone + 1
-  undo_command[n], undo_key[n], undo_one[n], undo_two[n] = command, key, one, two
+  undo_command[n] = command
+  undo_key[n] = key
+  undo_one[n] = one
+  undo_two[n] = two
   undone = n
 end
 
@@ -163,14 +167,15 @@ local function slice_bytes(sum) return sum < NARROW and 4 or 8 end
 
 -- Cut the older slices of each window, by `p.text`, out of the string that they are stored as.
 -- The strings of all accounts have the same table, from the second place on; the first is for the doubles. Only one
--- account is worked on at a time, and making a table anew in each call takes longer than to fill it.
-local texts = {}
+-- account is worked on at a time, and making a table anew in each call takes longer than to fill it. So there is one
+-- account as it is stored, too; behind its last double an array has where that ended in it.
+local texts, as_stored = {}, ''
 local function cut(a)
   local count = a[COUNT]
-  local all, at = a[base(count + 1) + 1], 1
+  local at = a[base(count + 1) + 1]
   for k = 1, count do
     local bytes = a[base(k) + BYTES]
-    texts[k + 1] = bytes > 0 and all:sub(at, at + bytes - 1) or ''
+    texts[k + 1] = bytes > 0 and as_stored:sub(at, at + bytes - 1) or ''
     at = at + bytes
   end
   a[TEXTS] = texts
@@ -369,30 +374,35 @@ local function forget_letter(a, letter)
 end
 
 local function decode(packed)
-  local count = unpack_from('<d', packed, 8 * (COUNT - 2) + 1)
-  -- The last that is unpacked is where the older slices begin: they take its place.
-  local a, last = { false, unpack_from(form('d', COUNT - 1 + 5 * count), packed) }, COUNT + 1 + 5 * count
-  a[last] = packed:sub(a[last])
-  for k = 1, #windows do
-    if k > count or a[windows[k].base + ID] ~= windows[k].id then
+  local count, known = unpack_from('<d', packed, 8 * (COUNT - 2) + 1), #windows
+  local a = { false, unpack_from(form('d', COUNT - 1 + 5 * count), packed) }
+  as_stored = packed
+  if count < known then arrange(a) end
+  for k = 1, known do
+    local p = windows[k]
+    if a[p.base + ID] ~= p.id then
       arrange(a)
       break
     end
   end
-  if a[COUNT] > #windows then a.letters = find_letters(a) end
+  if a[COUNT] > known then a.letters = find_letters(a) end
   return a
 end
 
+-- Whether the account is there, and its time to live was set within the minute: the first who writes in one sets it.
+local lasts = false
+
 local function save(a, keys)
   local last = COUNT + 5 * a[COUNT]
-  local packed = pack(form('d', last - 1), unpack_all(a, 2, last))
+  local head = pack(form('d', last - 1), unpack_all(a, 2, last))
   if a[TEXTS] then
-    texts[1] = packed
-    packed = concat(texts, '', 1, a[COUNT] + 1)
+    texts[1] = head
+    call('SET', keys[1], concat(texts, '', 1, a[COUNT] + 1), 'PX', policy.ttl)
+  elseif lasts then
+    call('SETRANGE', keys[1], 0, head)
   else
-    packed = packed .. a[last + 1]
+    call('SET', keys[1], head .. as_stored:sub(#head + 1), 'PX', policy.ttl)
   end
-  call('SET', keys[1], packed, 'PX', policy.ttl)
 end
 
 -- Begin the quota periods that are due; says whether any was.
@@ -440,7 +450,9 @@ end
 -- The account now, whether it must be saved although nothing happens to it, and as it is stored.
 local function load(keys, now)
   local a, packed = stored(keys)
-  local back = a[LAST] > now
+  local last = a[LAST]
+  local back = last > now
+  lasts = packed and last >= now - now % RENEW_MS
   if back then rewind(a, keys, now) end
   a[LAST] = now
   return a, roll(a, now) or back, packed
