@@ -7,11 +7,12 @@ import json
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import machine, pictures, report, scenarios
-from bench.scenarios import QUICK, Plan
+from bench import machine, pictures, report, scenarios, streams, watchers
+from bench.plan import QUICK, Plan
 from bench.servers import ROOT
 from sentinel.server.open_files import allow_many_files
 
@@ -36,6 +37,7 @@ def main() -> None:
     failed = [part for part in options.only if not _measured(part, plan, data)]
     table = report.rows(data)
     print(report.as_text(table))
+    print(report.verdict(table))
     _write(data)
     if failed:
         raise SystemExit(f"not measured, see above: {', '.join(failed)}")
@@ -56,7 +58,7 @@ def _measured(part: str, plan: Plan, data: dict[str, Any]) -> bool:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measures Sentinel beside nginx on this machine.")
-    parser.add_argument("--quick", action="store_true", help="a minute instead of many, fewer figures")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of many, fewer figures")
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
     parser.add_argument("--publish", action="store_true", help="write the figures into docs/")
     options = parser.parse_args()
@@ -71,16 +73,28 @@ def _throughput(plan: Plan, data: dict[str, Any]) -> None:
     data["throughput"] = scenarios.throughput(plan)
 
 
+def _watched(data: dict[str, Any]) -> list[int]:
+    """The cores whose stalls are set apart: none where watchers may not run, or would hold ours for the machine's."""
+    first, others = machine.cores()
+    if "watchers" not in data:
+        check = watchers.check([first, *others])
+        data["watchers"] = {**asdict(check), "independent": check.independent}
+        if not check.allowed:
+            _say("no real-time priority here (CAP_SYS_NICE): stalls of the machine count as ours")
+        elif not check.independent:
+            _say(f"the watchers are not independent of what runs beside them, nothing is set apart: {check}")
+    return [first, *others] if data["watchers"]["independent"] else []
+
+
 def _latency(plan: Plan, data: dict[str, Any]) -> None:
-    """Half of what Sentinel carried at 64 connections, in this run."""
-    if "throughput" not in data:
-        _throughput(QUICK, data)
-    level = next(level for level in data["throughput"]["levels"] if level["connections"] == 64)
-    data["latency"] = scenarios.latency(plan, round(level["sentinel"]["per_second"] / 2, -2))
+    data["latencies"] = scenarios.latencies(plan, _watched(data))
 
 
 def _streams(plan: Plan, data: dict[str, Any]) -> None:
-    data["streams"] = [scenarios.streams(plan, count, rate) for count, rate in plan.streams]
+    data["streams"] = []
+    for number, (count, rate) in enumerate(plan.streams):
+        formats = list(streams.FORMATS) if number < plan.formats_in else ["chat"]
+        data["streams"].append(streams.streams(plan, count, rate, formats))
 
 
 def _prompts(plan: Plan, data: dict[str, Any]) -> None:

@@ -45,15 +45,29 @@ def describe() -> dict[str, Any]:
 
 def busy_share(seconds: float) -> float:
     """How much of the whole machine is in use, from 0 to 1, over the next seconds."""
-
-    def look() -> tuple[int, int]:
-        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return sum(fields), fields[3] + fields[4]
-
-    all_before, idle_before = look()
+    before = ticks()
     time.sleep(seconds)
-    all_after, idle_after = look()
-    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
+    return use_since(before)["cpu"]
+
+
+def ticks() -> dict[str, tuple[int, int]]:
+    """Of the machine (`cpu`) and of each core (`cpu0`): ticks so far, and those of them that it was idle."""
+    found = {}
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *rest = line.split()
+        if name.startswith("cpu"):
+            fields = [int(field) for field in rest[:8]]
+            found[name] = sum(fields), fields[3] + fields[4]
+    return found
+
+
+def use_since(before: dict[str, tuple[int, int]]) -> dict[str, float]:
+    """How much of the machine and of each core was in use since then, from 0 to 1."""
+    now = ticks()
+    return {
+        name: 1 - (now[name][1] - idle) / max(1, now[name][0] - all_of_them)
+        for name, (all_of_them, idle) in before.items()
+    }
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str, pause_seconds: float = 0.002) -> None:

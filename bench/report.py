@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table. holds: whether the budget of DESIGN section 10 is kept; None where it has none."""
+    """A line of the table. holds: whether the budget of DESIGN section 15 is kept; None where it has none."""
 
     what: str
     nginx: str
@@ -25,27 +26,35 @@ class Row:
         return self.what, self.nginx, self.sentinel, self.ratio, self.budget + verdict
 
 
+# Budgets of DESIGN section 15: what always holds; and what we aim at: the table tells how often that was reached.
+LEAST_RATIO, GOOD_RATIO = 0.18, 0.22
+MOST_CHUNK, GOOD_CHUNK = 1.5, 1.25
+MOST_STORE_US = 45.0
+MOST_STREAM_KIB = 64
+JUDGED_RATES = (1_000,)
+MOST_P50_MS, MOST_P99_MS = 0.5, 1.5
+MOST_APART = 0.05
+"""Where more was set apart, what is left tells too little of what a client sees."""
+QUANTILES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms")
+
 HEAD = ("", "nginx", "Sentinel", "ratio", "budget")
 
 
 def rows(data: Data) -> list[Row]:
     """All lines for the scenarios that were run."""
     found: list[Row] = []
-    if "throughput" in data:
-        found += _throughput(data["throughput"])
-    if "latency" in data:
-        found += _latency(data["latency"])
-    for each in data.get("streams", ()):
-        found += _streams(each)
-    for each in data.get("prompts", ()):
-        found += _prompts(each)
-    if "users" in data:
-        found += _users(data["users"])
-    if "workers" in data:
-        found += _workers(data["workers"])
-    if "idle" in data:
-        found += _idle(data["idle"])
+    for name, lines_of in _LINES.items():
+        measured = data.get(name, [])
+        for each in measured if isinstance(measured, list) else [measured]:
+            found += lines_of(each)
     return found
+
+
+def verdict(table: list[Row]) -> str:
+    """How many budgets are kept, and which are not."""
+    missed = [row.what for row in table if row.holds is False]
+    held = sum(row.holds is True for row in table)
+    return "\n".join([f"{held} of {held + len(missed)} budgets held", *(f"MISSED: {what}" for what in missed)])
 
 
 def _throughput(data: Data) -> list[Row]:
@@ -59,15 +68,18 @@ def _throughput(data: Data) -> list[Row]:
                 f"{nginx['per_second']:,.0f}",
                 f"{ours['per_second']:,.0f}",
                 f"{level['ratio']:.3f}",
-                ">= 0.15" if judged else "",
-                level["ratio"] >= 0.15 if judged else None,
+                f">= {LEAST_RATIO}, {_often(level['ratios'], least=GOOD_RATIO)}" if judged else "",
+                level["ratio"] >= LEAST_RATIO if judged else None,
             )
         )
         if judged:
             inverse = nginx["cpu_us"] / ours["cpu_us"]
             found.append(Row("CPU of a request", _us(nginx["cpu_us"]), _us(ours["cpu_us"]), f"{inverse:.3f}"))
             found.append(Row("use of its core", f"{nginx['core_busy']:.0%}", f"{ours['core_busy']:.0%}"))
-            found.append(Row("CPU of a request in Valkey", "", _us(ours["store_us"])))
+            store = ours["store_us"]
+            found.append(
+                Row("CPU of a request in Valkey", "", _us(store), budget="<= 45 us", holds=store <= MOST_STORE_US)
+            )
         found.append(Row(f"latency p50 / p99, {at}", _ms(nginx), _ms(ours)))
     work = data["work"]
     complete = work["log_lines"] >= work["answered"] <= work["usage_delivered"]
@@ -83,63 +95,98 @@ def _throughput(data: Data) -> list[Row]:
     return found
 
 
+def _often(ratios: list[float], *, least: float | None = None, most: float | None = None) -> str:
+    """In how many of the rounds what we aim at was reached."""
+    reached = sum((least or 0) <= ratio <= (most or ratio) for ratio in ratios)
+    return f"{least or most} in {reached} of {len(ratios)}"
+
+
+def _watchers(data: Data) -> list[Row]:
+    """Whether stalls of the machine can be told from ours."""
+    what = "stalls' share of the time: alone / beside busy processes / without priority there"
+    if not data["allowed"]:
+        return [Row(what, "", "no priority here")]
+    shares = f"{data['late']:.2%} / {data['late_busy']:.2%} / {data['late_ordinary']:.0%}"
+    return [
+        Row(what, "", shares, budget="busy as alone", holds=data["independent"]),
+        Row("CPU of a watcher", "", f"{data['cpu']:.1%} of its core"),
+    ]
+
+
 def _latency(data: Data) -> list[Row]:
-    at = f"at {data['per_second']:,.0f} requests/s"
+    """What a proxy adds to each quantile; we answer for those requests that the machine has not held up."""
+    at = f"at {data['asked']:,} requests/s"
     direct, nginx, ours = data["direct"], data["nginx"], data["sentinel"]
-    found = []
-    for name, budget in (("p50", None), ("p99", 2.0)):
-        added = [each[f"{name}_ms"] - direct[f"{name}_ms"] for each in (nginx, ours)]
-        found.append(
-            Row(
-                f"added latency {name} {at}",
-                f"{added[0]:.2f} ms",
-                f"{added[1]:.2f} ms",
-                budget=f"<= {budget:.0f} ms" if budget else "",
-                holds=added[1] <= budget if budget else None,
-            )
-        )
-    return found
+
+    def added(subject: Data, which: str) -> list[float]:
+        return [subject[which][name] - direct[which][name] for name in QUANTILES]
+
+    p50, _, p99, _ = added(ours, "calm")
+    apart = max(each["set_apart"] for each in (direct, nginx, ours))
+    judged = data["asked"] in JUDGED_RATES and apart <= MOST_APART
+    budget = f"p50 <= {MOST_P50_MS}, p99 <= {MOST_P99_MS} ms" if data["asked"] in JUDGED_RATES else ""
+    return [
+        Row(
+            f"added latency p50 / p90 / p99 / p99.9 {at}",
+            _quantiles(added(nginx, "calm")),
+            _quantiles(added(ours, "calm")),
+            budget=budget if apart <= MOST_APART else f"{budget} not judged: too many set apart",
+            holds=p50 <= MOST_P50_MS and p99 <= MOST_P99_MS if judged else None,
+        ),
+        Row(
+            f"the same with those beside a stall {at}", _quantiles(added(nginx, "all")), _quantiles(added(ours, "all"))
+        ),
+        Row(f"stalls' share of the time / set apart of requests {at}", _apart(nginx), _apart(ours)),
+        Row(f"rate / the load's own delay p99 {at}", _kept(nginx), _kept(ours)),
+    ]
+
+
+def _quantiles(values: list[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values) + " ms"
+
+
+def _apart(data: Data) -> str:
+    return f"{data['stalled']:.2%} / {data['set_apart']:.1%} of {data['all']['requests']:,}"
+
+
+def _kept(data: Data) -> str:
+    return f"{data['per_second']:,.0f} / {data['late_ms']:.2f} ms"
 
 
 def _streams(data: Data) -> list[Row]:
     at = f"{data['streams']:,} streams x {data['per_stream']:g}/s"
-    direct, nginx, ours = data["direct"], data["nginx"], data["sentinel"]
+    direct, chat = data["direct"], data["formats"]["chat"]
+    nginx, ours, memory = chat["nginx"], chat["sentinel"], chat["kib_per_stream"]
     return [
         Row(f"chunks/s, {at}", f"{nginx['per_second']:,.0f}", f"{ours['per_second']:,.0f}"),
-        Row(
-            f"CPU of a chunk, {at}",
-            _us(nginx["cpu_us"]),
-            _us(ours["cpu_us"]),
-            f"{data['ratio']:.2f}",
-            "<= 2.5",
-            data["ratio"] <= 2.5,
-        ),
+        *(_format(each, name, at) for name, each in data["formats"].items()),
         Row(
             f"added delay p99 of a chunk, {at}",
             f"{nginx['p99_ms'] - direct['p99_ms']:.2f} ms",
             f"{ours['p99_ms'] - direct['p99_ms']:.2f} ms",
         ),
-        Row(
-            f"memory of an open stream, {at}",
-            f"{nginx['kib_per_stream']:.0f} KiB",
-            f"{ours['kib_per_stream']:.0f} KiB",
-            budget="<= 64 KiB",
-            holds=ours["kib_per_stream"] <= 64,
-        ),
-        *(_format(data["formats"], name, at) for name in ("responses", "messages")),
+        _stream_memory(at, memory["sentinel"], f"{memory['nginx']:.0f} KiB"),
     ]
 
 
 def _format(data: Data, name: str, at: str) -> Row:
-    """A chunk of another format beside one of chat, which stands where nginx does otherwise."""
-    ratio = data["ratio"][name]
     return Row(
-        f"CPU of a chunk of {name} beside one of chat, {at}",
-        _us(data["cpu_us"]["chat"]),
-        _us(data["cpu_us"][name]),
-        f"{ratio:.2f}",
-        "<= 1.2",
-        ratio <= 1.2,
+        f"CPU of a chunk of {name}, {at}",
+        _us(data["nginx"]["cpu_us"]),
+        _us(data["sentinel"]["cpu_us"]),
+        f"{data['ratio']:.2f}",
+        f"<= {MOST_CHUNK}, {_often(data['ratios'], most=GOOD_CHUNK)}",
+        data["ratio"] <= MOST_CHUNK,
+    )
+
+
+def _stream_memory(at: str, kib: float, nginx: str = "") -> Row:
+    return Row(
+        f"memory of an open stream, {at}",
+        nginx,
+        f"{kib:.0f} KiB",
+        budget=f"<= {MOST_STREAM_KIB} KiB",
+        holds=kib <= MOST_STREAM_KIB,
     )
 
 
@@ -201,6 +248,18 @@ def _idle(data: Data) -> list[Row]:
         Row("memory of an idle worker", "", f"{memory:.0f} MB", budget="<= 120 MB", holds=memory <= 120),
         Row("start until ready", "", f"{data['start_seconds']:.2f} s"),
     ]
+
+
+_LINES: dict[str, Callable[[Data], list[Row]]] = {
+    "throughput": _throughput,
+    "watchers": _watchers,
+    "latencies": _latency,
+    "streams": _streams,
+    "prompts": _prompts,
+    "users": _users,
+    "workers": _workers,
+    "idle": _idle,
+}
 
 
 def _us(value: float) -> str:

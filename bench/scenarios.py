@@ -1,45 +1,25 @@
-"""What is measured. Each scenario starts its own servers and returns plain data for report.py."""
+"""What is measured. Each scenario starts its own servers and returns plain data for report.py; streams.py has more."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from statistics import median
-from typing import Any
 
-from bench import caches, messages, servers, steady, stream_client, wrk
+from bench import caches, messages, servers, steady, wrk
+from bench.latency import latency
 from bench.machine import cpu_seconds_of, wait_until
+from bench.plan import JUDGED, Data, Plan, compared, medians
 from bench.rig import Rig, rig
 from bench.servers import Subject
-
-Data = dict[str, Any]
+from bench.watchers import Watched, Watchers, told, watch, watching
 
 SMALL_PER_SECOND = 500.0
 """The small requests beside large prompts: enough for a p99, far from full load."""
 
 DELIVERY_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured. streams: (open, chunks a second each); prompts: (bytes, requests a second)."""
-
-    connections: tuple[int, ...] = (1, 16, 64, 256, 1000)
-    rounds: int = 3
-    seconds: float = 5.0
-    streams: tuple[tuple[int, float], ...] = ((256, 20), (256, 100), (2000, 4), (2000, 10))
-    prompts: tuple[tuple[int, float], ...] = ((10_000, 50), (100_000, 20), (1_000_000, 8))
-    hostile_per_second: float = 2.0
-    users: tuple[int, ...] = (10, 1_000, 10_000, 100_000)
-    starts: int = 5
-
-
-QUICK = Plan(connections=(64,), rounds=2, seconds=4.0, streams=((256, 20),), prompts=(), starts=2)
-
-
-def _medians(rounds: list[Data]) -> Data:
-    return {name: median(each[name] for each in rounds) for name in rounds[0]}
 
 
 # ---------------------------------------------------------------------------------------------------------- throughput
@@ -48,21 +28,28 @@ def _medians(rounds: list[Data]) -> Data:
 def throughput(plan: Plan) -> Data:
     """Requests a second at so many connections, nginx and Sentinel in turns; and whether Sentinel did all its work."""
     with rig() as stand, stand.subjects() as subjects:
-        levels = [_level(stand, subjects, count, plan) for count in plan.connections]
+        levels = [
+            _level(stand, subjects, count, plan.judged_rounds if count == JUDGED else plan.rounds, plan.seconds)
+            for count in plan.connections
+        ]
         return {"levels": levels, "work": _work_done(subjects[1])}
 
 
-def _level(stand: Rig, subjects: list[Subject], connections: int, plan: Plan) -> Data:
-    rounds: dict[str, list[Data]] = {subject.name: [] for subject in subjects}
-    for _ in range(plan.rounds):
+def _level(stand: Rig, subjects: list[Subject], connections: int, rounds: int, seconds: float) -> Data:
+    taken: dict[str, list[Data]] = {subject.name: [] for subject in subjects}
+    for _ in range(rounds):
         for subject in subjects:
-            rounds[subject.name].append(_round(stand, subject, connections, plan.seconds))
-    result: Data = {name: _medians(each) for name, each in rounds.items()}
-    pairs = zip(rounds["nginx"], rounds["sentinel"], strict=True)
-    return {"connections": connections, **result, "ratio": median(s["per_second"] / n["per_second"] for n, s in pairs)}
+            taken[subject.name].append(_round(stand, subject, connections, seconds))
+    return {"connections": connections, **compared(**taken, figure="per_second")}
 
 
-def _round(stand: Rig, subject: Subject, connections: int, seconds: float, users: int = messages.USERS) -> Data:
+def _round(
+    stand: Rig,
+    subject: Subject,
+    connections: int,
+    seconds: float,
+    users: int = messages.USERS,
+) -> Data:
     cpu, store = subject.process.cpu_seconds(), cpu_seconds_of(stand.store.pid)
     load = wrk.run(subject.port, connections, seconds, stand.folder, users)
     cpu_us = (subject.process.cpu_seconds() - cpu) / load.requests * 1e6
@@ -100,65 +87,31 @@ def _work_done(sentinel: Subject) -> Data:
 # ------------------------------------------------------------------------------------------------------------- latency
 
 
-def latency(plan: Plan, per_second: float) -> Data:
-    """What nginx and Sentinel add to the latency at this rate, against going to the provider directly."""
-    body = messages.chat()
-    with rig() as stand, stand.subjects() as subjects:
+def latencies(plan: Plan, watched: list[int]) -> list[Data]:
+    """What nginx and Sentinel add to the latency at each rate, against going to the provider directly.
+
+    Twice: of all requests, and of those alone that no stall has held up. watched: the cores whose stalls count.
+    """
+    with rig() as stand, stand.subjects() as subjects, watching(watched) as watchers:
         ports = {"direct": stand.upstream, **{subject.name: subject.port for subject in subjects}}
-        rounds: dict[str, list[Data]] = {name: [] for name in ports}
-        for _ in range(plan.rounds):
-            for name, port in ports.items():
-                rounds[name].append(asdict(steady.run(port, per_second, body, plan.seconds)))
-    return {"per_second": per_second, **{name: _medians(each) for name, each in rounds.items()}}
+        return [_latency(plan, per_second, ports, watchers) for per_second in plan.rates]
 
 
-# ------------------------------------------------------------------------------------------------------------- streams
-
-
-def streams(plan: Plan, count: int, per_second: float) -> Data:
-    """CPU per relayed chunk, its delay, and memory per open stream."""
-    with rig() as stand, servers.stream_provider(stand.folder, per_second) as provider:
-        direct = stream_client.run(provider, count, plan.seconds)
-        result: Data = {"streams": count, "per_stream": per_second, "direct": asdict(direct)}
-        with stand.stream_subjects(provider) as subjects:
-            for subject in subjects:
-                result[subject.name] = _streamed(stand, subject, count, plan.seconds)
-            result["formats"] = _formats(stand, subjects[-1], count, plan)
-    result["ratio"] = result["sentinel"]["cpu_us"] / result["nginx"]["cpu_us"]
-    return result
-
-
-def _formats(stand: Rig, sentinel: Subject, count: int, plan: Plan) -> Data:
-    """CPU per chunk of each format that streams, in turns, in microseconds; and their ratios to chat's."""
-    paths = {"chat": messages.CHAT, "responses": messages.RESPONSES, "messages": messages.MESSAGES}
-    rounds: dict[str, list[float]] = {name: [] for name in paths}
+def _latency(plan: Plan, per_second: int, ports: dict[str, int], watchers: Watchers) -> Data:
+    seconds = max(plan.seconds, plan.least_requests / per_second / plan.rounds)
+    rounds: dict[str, list[Watched[steady.Load]]] = {name: [] for name in ports}
     for _ in range(plan.rounds):
-        for name, path in paths.items():
-            rounds[name].append(_streamed(stand, sentinel, count, plan.seconds, path)["cpu_us"])
-    cpu = {name: median(each) for name, each in rounds.items()}
-    return {"cpu_us": cpu, "ratio": {name: cpu[name] / cpu["chat"] for name in paths}}
-
-
-def _streamed(stand: Rig, subject: Subject, count: int, seconds: float, path: str = messages.CHAT) -> Data:
-    stream_client.run(subject.port, 32, 1.0, path=path)
-    memory_before = subject.process.memory_bytes()
-    cpu: list[float] = []
-    store: list[float] = []
-    memory: list[int] = []
-
-    def look() -> None:
-        cpu.append(subject.process.cpu_seconds())
-        store.append(cpu_seconds_of(stand.store.pid))
-        memory.append(subject.process.memory_bytes())
-
-    seen = stream_client.run(subject.port, count, seconds, look, path)
-    return {
-        **asdict(seen),
-        "per_second": seen.chunks / seen.seconds,
-        "cpu_us": (cpu[1] - cpu[0]) / seen.chunks * 1e6,
-        "store_us": (store[1] - store[0]) / seen.chunks * 1e6,
-        "kib_per_stream": (memory[1] - memory_before) / count / 1024,
-    }
+        for name, port in ports.items():
+            load = partial(steady.run, port, per_second, messages.chat(), seconds)
+            rounds[name].append(watch(watchers, load))
+    result: Data = {"asked": per_second}
+    for name, taken in rounds.items():
+        result[name] = {
+            **told(taken),
+            "per_second": median(each.load.per_second for each in taken),
+            "late_ms": median(each.load.late_ms for each in taken),
+        }
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------- prompts
@@ -183,14 +136,14 @@ def prompts(plan: Plan) -> list[Data]:
 
 
 def _small(port: int, plan: Plan) -> Data:
-    return asdict(steady.run(port, SMALL_PER_SECOND, messages.chat(), plan.seconds))
+    return asdict(latency(steady.run(port, SMALL_PER_SECOND, messages.chat(), plan.seconds).lives))
 
 
 def _beside(port: int, body: bytes, per_second: float, plan: Plan) -> Data:
     with ThreadPoolExecutor(2) as pool:
         large = pool.submit(steady.run, port, per_second, body, plan.seconds, 4)
         small = pool.submit(_small, port, plan)
-        return {"large": asdict(large.result()), "small": small.result()}
+        return {"large": asdict(latency(large.result().lives)), "small": small.result()}
 
 
 # --------------------------------------------------------------------------------------------------------------- users
@@ -207,7 +160,7 @@ def users(plan: Plan) -> Data:
             # Everybody is looked up once; whose turn comes within 5 s is still in memory then, others are in Redis.
             wrk.run(subject.port, 64, max(3.0, count / _LEAST_PER_SECOND), stand.folder, count)
             rounds = [_round(stand, subject, 64, plan.seconds, count) for _ in range(plan.rounds)]
-            levels.append({"users": count, **_medians(rounds), "memory_mb": subject.process.memory_bytes() / 1e6})
+            levels.append({"users": count, **medians(rounds), "memory_mb": subject.process.memory_bytes() / 1e6})
     return {"levels": levels, "caches": caches.measure()}
 
 

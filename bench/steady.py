@@ -11,11 +11,12 @@ import random
 import select
 import socket
 import time
+from array import array
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench import messages
+from bench.latency import Span, quantile
 
 CONNECTIONS = 64
 SEED = 4
@@ -23,17 +24,15 @@ WARM_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds from due to the last byte of the answer."""
+class Load:
+    """What was sent and answered. lives: from due to the last byte of the answer; per_second: what came of the rate.
 
-    requests: int
-    p50_ms: float
-    p99_ms: float
+    late_ms: p99 of how late requests left for which a connection was idle, which is the load's own doing.
+    """
 
-
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """The q-quantile of sorted values, 0 where there are none."""
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
+    lives: list[Span]
+    per_second: float
+    late_ms: float
 
 
 @dataclass(slots=True)
@@ -78,11 +77,12 @@ class Steady:
         self._random = random.Random(SEED)
         self._per_second = per_second
         self._turn = 0
-        self.latencies: list[float] = []
-        self.next_due = time.perf_counter()
+        self._begun, self._ended, self._late = (array("d") for _ in range(3))
+        self.next_due = time.monotonic()
 
     def send_due(self, now: float) -> None:
         """Send all that is due; where no connection is idle, it waits, on the clock."""
+        held = len(self._waiting)
         while self.next_due <= now:
             self._waiting.append(self.next_due)
             self.next_due += self._random.expovariate(self._per_second)
@@ -92,40 +92,50 @@ class Steady:
             self.busy[connection.socket.fileno()] = connection
             connection.socket.sendall(self._requests[self._turn % len(self._requests)])
             self._turn += 1
+            if held > 0:
+                held -= 1
+            else:
+                self._late.append(time.monotonic() - connection.due)
 
     def take(self, fd: int) -> None:
         """Read from a socket on which an answer is awaited."""
         connection = self.busy[fd]
         if connection.finished():
-            self.latencies.append(time.perf_counter() - connection.due)
+            self._begun.append(connection.due)
+            self._ended.append(time.monotonic())
             del self.busy[fd]
             self._idle.append(connection)
 
-    def result(self) -> Latency:
-        """The latencies so far."""
-        ordered = sorted(self.latencies)
-        return Latency(len(ordered), quantile(ordered, 0.5) * 1000, quantile(ordered, 0.99) * 1000)
+    def forget(self) -> None:
+        """Count from now on."""
+        for each in (self._begun, self._ended, self._late):
+            del each[:]
+
+    def result(self, seconds: float) -> Load:
+        """What came in so many seconds."""
+        lives = [Span(*life) for life in zip(self._begun, self._ended, strict=True)]
+        return Load(lives, len(lives) / seconds, quantile(sorted(self._late), 0.99) * 1000)
 
     def close(self) -> None:
         for connection in self._all:
             connection.socket.close()
 
 
-def run(port: int, per_second: float, body: bytes, seconds: float, connections: int = CONNECTIONS) -> Latency:
+def run(port: int, per_second: float, body: bytes, seconds: float, connections: int = CONNECTIONS) -> Load:
     """Load the port; the first second is not counted. Raises RuntimeError for anything but a 200."""
     load = Steady(port, per_second, body, connections)
     begin = load.next_due + WARM_UP_SECONDS
     counting = False
     try:
-        while (now := time.perf_counter()) < begin + seconds:
+        while (now := time.monotonic()) < begin + seconds:
             if not counting and now >= begin:
                 counting = True
-                load.latencies.clear()
+                load.forget()
             load.send_due(now)
             # select takes microseconds; its limit of 1,024 descriptors is far.
-            readable, _, _ = select.select(load.busy, [], [], max(0.0, load.next_due - time.perf_counter()))
+            readable, _, _ = select.select(load.busy, [], [], max(0.0, load.next_due - time.monotonic()))
             for fd in readable:
                 load.take(fd)
     finally:
         load.close()
-    return load.result()
+    return load.result(seconds)

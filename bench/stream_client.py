@@ -12,7 +12,7 @@ from typing import cast
 import uvloop
 
 from bench import messages
-from bench.steady import quantile
+from bench.latency import Span
 from bench.stream_server import STAMP, STAMP_DIGITS
 
 OPEN_AT_ONCE = 50
@@ -23,12 +23,11 @@ CLOSE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What came within the measured seconds."""
+    """What came within the measured seconds. lives: of each timed chunk, from its stamp to its arrival."""
 
     chunks: int
     seconds: float
-    p50_ms: float
-    p99_ms: float
+    lives: list[Span]
 
 
 class _Seen:
@@ -40,7 +39,7 @@ class _Seen:
         self.ended = 0
         self.refusal = b""
         self.chunks = 0
-        self.delays_us = array("q")
+        self.sent_us, self.came_us = array("q"), array("q")
         self.changed = asyncio.Event()
 
     def started(self) -> None:
@@ -58,11 +57,16 @@ class _Seen:
             start = at + len(STAMP)
             stamp = data[start : start + STAMP_DIGITS]
             if len(stamp) == STAMP_DIGITS:
-                self.delays_us.append(now_us - int(stamp))
+                self.sent_us.append(int(stamp))
+                self.came_us.append(now_us)
             at = data.find(STAMP, start)
 
     def forget(self) -> None:
-        self.chunks, self.delays_us = 0, array("q")
+        self.chunks = 0
+        del self.sent_us[:], self.came_us[:]
+
+    def lives(self) -> list[Span]:
+        return [Span(sent / 1e6, came / 1e6) for sent, came in zip(self.sent_us, self.came_us, strict=True)]
 
     async def wait_for(self, count: int) -> None:
         """Until so many streams have begun. Raises RuntimeError if one is refused or ends."""
@@ -126,15 +130,15 @@ async def _measure(port: int, streams: int, seconds: float, look: Callable[[], N
     seen.forget()
     started = loop.time()
     await asyncio.sleep(seconds)
-    chunks, took, delays = seen.chunks, loop.time() - started, sorted(seen.delays_us)
+    chunks, took = seen.chunks, loop.time() - started
     look()
+    streamed = Streamed(chunks, took, seen.lives())
     if seen.ended:
         raise RuntimeError(f"{seen.ended} of {streams} streams ended by themselves")
     for client in clients:
         client.transport.abort()
     await asyncio.sleep(CLOSE_SECONDS)
-    delays = delays or [0]
-    return Streamed(chunks, took, quantile(delays, 0.5) / 1000, quantile(delays, 0.99) / 1000)
+    return streamed
 
 
 def run(

@@ -18,6 +18,7 @@ ROOT = UNIT.parents[1]
 SOURCE = ROOT / "src" / "sentinel"
 COVERED_BY: dict[str, str] = tomllib.loads((ROOT / "tests/covered_by.toml").read_text())
 ABOUT_THE_CHECKOUT = {
+    "test_bench.py",
     "test_clients.py",
     "test_contracts.py",
     "test_deploy.py",

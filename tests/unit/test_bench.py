@@ -1,0 +1,151 @@
+"""What of the benchmark decides: which requests the machine has held up, and which budgets are kept (`bench/`)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import report
+from bench.latency import Span, calm, latency, quantile, shadows, united
+
+MOMENTS = st.integers(0, 200).map(float)
+SPANS = st.lists(st.tuples(MOMENTS, st.integers(1, 20)).map(lambda pair: Span(pair[0], pair[0] + pair[1])), max_size=8)
+
+
+def served(arrivals: list[float], service_seconds: float, stalls: list[Span]) -> list[Span]:
+    """The lives of requests to a server that serves one at a time, and nobody during a stall."""
+    free, lives = 0.0, []
+    for arrival in arrivals:
+        begin = max(arrival, free)
+        free = begin + service_seconds
+        for stall in stalls:
+            if begin < stall.end and free > stall.begin:
+                free += stall.end - max(stall.begin, begin)
+                begin = stall.end
+        lives.append(Span(arrival, free))
+    return lives
+
+
+@pytest.mark.parametrize("use", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("stalls", [[Span(1.0, 1.004)], [Span(1.0, 1.004), Span(1.005, 1.009), Span(2.0, 2.02)]])
+def test_whom_no_stall_holds_up_lives_as_without_one(use: float, stalls: list[Span]) -> None:
+    """What is left when those beside a stall are set apart is what would have been seen without stalls."""
+    arrivals = [number / 1000 for number in range(3000)]
+    with_stalls = served(arrivals, use / 1000, stalls)
+    assert latency(with_stalls).most_ms > 4
+    left = calm(with_stalls, shadows(stalls, use))
+    assert latency(left).most_ms == pytest.approx(use)
+    # Not more are set apart than come in the time of the stalls, of their queues, and one on either side.
+    lost = sum(stall.end - stall.begin for stall in stalls) / (1 - use)
+    assert len(with_stalls) - len(left) <= lost * 1000 + 2 * len(stalls)
+
+
+def test_what_we_do_ourselves_is_not_set_apart() -> None:
+    """A request that was slow while the machine ran is ours, however slow."""
+    slow = [Span(0.0, 0.9), Span(1.2, 1.9)]
+    assert calm(slow, shadows([Span(1.0, 1.004)], 0.5)) == slow
+
+
+@pytest.mark.parametrize(
+    ("life", "is_calm"),
+    [((0.0, 1.0), True), ((0.0, 1.1), False), ((1.2, 1.3), False), ((1.9, 3.0), False), ((2.0, 3.0), True)],
+)
+def test_a_life_beside_a_stall_is_set_apart(life: tuple[float, float], *, is_calm: bool) -> None:
+    assert bool(calm([Span(*life)], [Span(-2.0, -1.0), Span(1.0, 2.0), Span(5.0, 6.0)])) is is_calm
+
+
+def test_without_stalls_nothing_is_set_apart() -> None:
+    assert calm([Span(0.0, 9.0)], shadows([], 0.5)) == [Span(0.0, 9.0)]
+
+
+def test_a_stall_of_both_cores_counts_once() -> None:
+    assert shadows([Span(1.0, 2.0), Span(1.0, 2.0)], 0.5) == [Span(1.0, 3.0)]
+
+
+def test_a_stall_that_finds_a_queue_adds_to_it() -> None:
+    assert shadows([Span(1.0, 2.0), Span(2.5, 3.5)], 0.5) == [Span(1.0, 5.0)]
+
+
+def test_the_queue_of_a_full_core_is_bounded() -> None:
+    """Nothing would be left to answer for, and a division by zero besides."""
+    assert [shadow.end for shadow in shadows([Span(0.0, 1.0)], 1.0)] == pytest.approx([10.0])
+
+
+@given(SPANS, SPANS, st.sampled_from([0.0, 0.25, 0.75]))
+def test_set_apart_is_whoever_meets_a_shadow(lives: list[Span], stalls: list[Span], use: float) -> None:
+    dark = shadows(stalls, use)
+    assert all(one.end < other.begin for one, other in pairwise(dark))
+    assert all(any(each.begin <= stall.begin and stall.end <= each.end for each in dark) for stall in stalls)
+    meets = [life for life in lives if any(life.begin < each.end and each.begin < life.end for each in dark)]
+    assert calm(lives, dark) == [life for life in lives if life not in meets]
+
+
+@given(SPANS)
+def test_united_spans_are_the_same_time(spans: list[Span]) -> None:
+    def moments(of: list[Span]) -> set[int]:
+        return {moment for begin, end in of for moment in range(int(begin), int(end))}
+
+    assert moments(united(spans)) == moments(spans)
+
+
+def test_quantiles_are_those_of_the_sorted_values() -> None:
+    figures = latency([Span(0.0, number / 1000) for number in range(1000, 0, -1)])
+    assert figures.requests == 1000
+    assert [figures.p50_ms, figures.p90_ms, figures.p99_ms] == pytest.approx([501, 901, 991])
+    assert [figures.p999_ms, figures.most_ms] == pytest.approx([1000, 1000])
+    assert quantile([], 0.5) == 0
+
+
+def rates(*, p50_ms: float = 0.4, p99_ms: float = 1.4, set_apart: float = 0.01, asked: int = 1_000) -> dict[str, Any]:
+    """The data of one rate, where what is added is Sentinel's latency."""
+    names = [*report.QUANTILES, "most_ms"]
+    rest = {"stalled": 0.004, "set_apart": set_apart, "per_second": 1000.0, "late_ms": 0.1}
+    nothing = {"requests": 20_000, **dict.fromkeys(names, 0.0)}
+    stalled = {"requests": 20_000, **dict.fromkeys(names, 5.0)}
+    ours = {**nothing, "p50_ms": p50_ms, "p99_ms": p99_ms}
+    return {
+        "asked": asked,
+        "direct": {"all": nothing, "calm": nothing, **rest},
+        "nginx": {"all": nothing, "calm": nothing, **rest},
+        "sentinel": {"all": stalled, "calm": ours, **rest},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "holds"),
+    [
+        (rates(), True),
+        (rates(p50_ms=0.6), False),
+        (rates(p99_ms=1.6), False),
+        (rates(asked=2_000), None),
+        (rates(set_apart=0.2), None),
+    ],
+    ids=["kept", "p50 missed", "p99 missed", "another rate", "too many set apart"],
+)
+def test_we_answer_for_the_latency_beside_no_stall(data: dict[str, Any], *, holds: bool | None) -> None:
+    """At the rate that has a budget, and where enough is left to judge by."""
+    row, with_stalls, *_ = report.rows({"latencies": [data]})
+    assert row.holds is holds
+    assert with_stalls.sentinel.startswith("5.00 /")
+
+
+@pytest.mark.parametrize(("ratio", "holds"), [(1.2, True), (1.5, True), (1.51, False)])
+def test_each_format_has_the_budget_of_a_chunk(ratio: float, *, holds: bool) -> None:
+    """And the row tells how often what we aim at was reached."""
+    subject = {"per_second": 5_000.0, "cpu_us": 10.0, "p99_ms": 1.0}
+    memory = {"nginx": 1, "sentinel": 2}
+    chunks = {"nginx": subject, "sentinel": subject, "ratio": ratio, "ratios": [1.2, 1.25, ratio + 0.3]}
+    formats = {name: {**chunks, "kib_per_stream": memory} for name in ("chat", "responses", "messages")}
+    data = {"streams": 256, "per_stream": 20, "direct": {"p99_ms": 0.5}, "formats": formats}
+    rows = [row for row in report.rows({"streams": [data]}) if row.what.startswith("CPU of a chunk of")]
+    assert [row.holds for row in rows] == [holds] * 3
+    assert {row.budget for row in rows} == {"<= 1.5, 1.25 in 2 of 3"}
+
+
+def test_the_verdict_names_what_is_missed() -> None:
+    table = [report.Row(name, "", "", holds=holds) for name, holds in (("a", True), ("b", False), ("c", None))]
+    assert report.verdict(table) == "1 of 2 budgets held\nMISSED: b"
