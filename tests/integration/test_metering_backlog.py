@@ -11,7 +11,6 @@ import pytest
 
 from sentinel.dev.zion import BATCH, ZionSimulator
 from sentinel.limits.policy import Cost
-from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
 from tests.support.metering import Books, open_books
 from tests.support.waiting import until
@@ -80,22 +79,3 @@ async def test_one_caller_with_a_long_backlog(books: Books) -> None:
         tracemalloc.stop()
     assert books.booked() == books.owed
     assert len(books.reports()) <= 4
-
-
-async def test_a_delivery_that_has_time_holds_up_nobody(books: Books) -> None:
-    """Usage of many users goes in small batches while there is time, and in full ones when a delivery is behind."""
-    emails = [f"u{number}@corp.test" for number in range(600)]
-    for email in emails:
-        await books.user(email)
-    sizes = []
-    outbox = Outbox(books.ledger, books.zion, flush_seconds=5.0, calls_per_second=1000.0)
-    for begin in (outbox._pacer.begin, outbox._pacer.hurry):
-        books.simulator.calls.clear()
-        await asyncio.gather(*map(books.spend, emails))
-        begin()
-        await books.told(outbox)
-        sizes.append([len(call.body["increments"]) for call in books.reports()])
-    assert books.booked() == books.owed
-    small, full = sizes
-    assert max(small) < 300
-    assert full == [600]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from sentinel.limits.policy import EXACT, FREE, ByDimension, Cost
+from sentinel.steps import Steps, in_portions
 
 T = TypeVar("T")
 
@@ -143,14 +144,16 @@ class Items:
             item.add(record)
 
 
-def portions(things: Iterable[T], most: int, partition_of: Callable[[T], int]) -> list[list[T]]:
+def calls_for(things: Sequence[T], most: int, partition_of: Callable[[T], int]) -> Steps[list[list[T]]]:
     """What may go in one call to Redis each: things of one partition, at most so many."""
     full: list[list[T]] = []
     open_: dict[int, list[T]] = {}
-    for thing in things:
-        partition = partition_of(thing)
-        portion = open_.setdefault(partition, [])
-        portion.append(thing)
-        if len(portion) == most:
-            full.append(open_.pop(partition))
+    for portion in in_portions(things):
+        for thing in portion:
+            partition = partition_of(thing)
+            call = open_.setdefault(partition, [])
+            call.append(thing)
+            if len(call) == most:
+                full.append(open_.pop(partition))
+        yield
     return [*full, *open_.values()]

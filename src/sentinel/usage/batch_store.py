@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from importlib import resources
+from typing import Annotated
 
 import msgspec
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Script
 from sentinel.cache.redis_ledger import RedisLedger
-from sentinel.usage.batch import Batch, Item, portions
+from sentinel.steps import Steps, in_portions, in_steps, json_list
+from sentinel.usage.batch import MOST_ITEMS, Batch, Item, calls_for
 from sentinel.usage.pacer import Pacer
 from sentinel.usage.quarantine import Quarantine
 from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
@@ -67,10 +69,11 @@ class BatchStore:
 
         Raises PartitionsTaken, with nothing written down.
         """
-        await self._pacer.run(self._look_up, portions(batch.items, _ITEMS_LOOKED_UP, lambda item: item.partition))
+        calls = await in_steps(calls_for(batch.items, _ITEMS_LOOKED_UP, lambda item: item.partition))
+        await self._pacer.run(self._look_up, calls)
         partitions = {item.partition for item in batch.items}
         names = keys.batches(), keys.deliverers()
-        written = msgspec.json.encode(batch)
+        written = await in_steps(encode(batch))
         args = (self._name, batch.key.encode(), written, *(b"%d" % p for p in partitions))
         if not await self._store.script(self._note_sent, names, *args):
             raise PartitionsTaken
@@ -107,7 +110,7 @@ class BatchStore:
         for key, value in fields.items():
             if key.endswith(_ANSWER):
                 continue
-            batch = _read_batch(key, value)
+            batch = await in_steps(decode(key, value))
             if batch is None:
                 await self._quarantine.add_batch(key, value, key + _ANSWER)
             elif batch.key in self._done:
@@ -121,13 +124,35 @@ class BatchStore:
         self._done.age()
 
 
-def _read_batch(key: bytes, value: bytes) -> Batch | None:
+def encode(batch: Batch) -> Steps[bytes]:
+    """A batch as it is written down: as JSON."""
+    items = yield from json_list(batch.items, lambda item: item)
+    return b'{"key":%b,"items":%b}' % (msgspec.json.encode(batch.key), items)
+
+
+class _Written(msgspec.Struct):
+    key: str
+    items: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+
+
+_written = msgspec.json.Decoder(_Written).decode
+_item = msgspec.json.Decoder(Item).decode
+
+
+def decode(key: bytes, value: bytes) -> Steps[Batch | None]:
+    """The batch that is written down under this key; None for something that others have put there."""
+    items: list[Item] = []
     try:
-        batch = msgspec.json.decode(value, type=Batch)
+        written = _written(value)
+        for portion in in_portions(written.items):
+            yield
+            read = [_item(raw) for raw in portion]
+            if not all(item.has_moment and item.partition == keys.partition_of(item.user) for item in read):
+                return None
+            items += read
     except (ValueError, RecursionError):
         return None
-    sound = all(item.has_moment and item.partition == keys.partition_of(item.user) for item in batch.items)
-    return batch if sound and batch.key.encode() == key else None
+    return Batch(written.key, items) if written.key.encode() == key else None
 
 
 def _refusals(value: bytes | None) -> Refusals | None:

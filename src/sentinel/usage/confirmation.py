@@ -10,6 +10,8 @@ import structlog
 from sentinel.clock import monotonic
 from sentinel.error import AccessDenied, ZionUnavailable
 from sentinel.governance.port import Governance
+from sentinel.steps import in_steps
+from sentinel.tasks import pause
 from sentinel.usage.batch_store import BatchStore
 from sentinel.usage.fault_isolation import FaultIsolation, jitter
 from sentinel.usage.pacer import CallPacer
@@ -52,7 +54,7 @@ class Confirmation:
 
     async def confirm(self, held: HeldBatch) -> None:
         """Find out what was booked of this batch, and drop that. Raises RedisUnavailable."""
-        found = UnconfirmedItems(held.batch.items)
+        found = await in_steps(UnconfirmedItems.of(held.batch.items))
         while (user := found.next_user()) is not None:
             await self._calls.wait()
             try:
@@ -92,6 +94,7 @@ class Confirmation:
 
     async def _resolve(self, held: HeldBatch, found: UnconfirmedItems) -> None:
         each, batch = found.taken(), held.batch
+        await pause(0)
         unknown, claimed = each.count(None), held.claimed
         log.warning("an unanswered batch", items=len(each), taken=each.count(True), unknown=unknown, odd=claimed)
         self._receipts.delivered.ambiguous += unknown

@@ -16,6 +16,7 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic
 from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.governance.port import Governance
+from sentinel.steps import in_steps, let_go
 from sentinel.tasks import pause
 from sentinel.usage.batch import MOST_ITEMS
 from sentinel.usage.batch_store import BatchStore, PartitionsTaken
@@ -181,6 +182,8 @@ class Outbox:
             try:
                 if self._is_ours:
                     await self._work(held)
+                    if held not in self._scheduler.held:
+                        await in_steps(let_go(held.batch.items))
                     continue
             except PartitionsTaken:
                 log.info("others deliver meanwhile what was about to be sent")
@@ -241,6 +244,7 @@ class Outbox:
         """What to work on next."""
         if self._scheduler.wants_more(monotonic()):
             self._scheduler.add(await self._records.take(self._ownership.owned), monotonic())
+            await pause(0)
         return self._scheduler.next(monotonic(), min(MOST_ITEMS, self._governance.most_items))
 
     async def _work(self, held: HeldBatch) -> None:

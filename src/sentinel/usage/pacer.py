@@ -43,11 +43,6 @@ class Pacer:
         self._last, self._steps = max(1, self._steps), 0
         self._until = self._clock() + self._seconds
 
-    @property
-    def is_over(self) -> bool:
-        """Whether this delivery is behind, and goes as fast as it can."""
-        return self._clock() >= self._until
-
     def hurry(self) -> None:
         """No more pauses in this delivery."""
         self._until = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sentinel.governance.port import ItemAnswer
+from sentinel.steps import in_steps
 from sentinel.usage.batch import Batch
 from sentinel.usage.batch_store import NO_RECEIPT, BatchStore, Refusals
 from sentinel.usage.record_store import RecordStore
@@ -45,7 +46,8 @@ class Receipts:
     async def record(self, batch: Batch, refusals: Refusals) -> None:
         """Write down that a batch is booked but for what was refused."""
         self._answers[batch.key] = refusals
-        self._records.remember_booked(item for place, item in enumerate(batch.items) if place not in refusals)
+        booked = (item for place, item in enumerate(batch.items) if place not in refusals)
+        await in_steps(self._records.remember_booked(booked))
         await self._batches.note_answer(batch, refusals)
 
     async def record_claim(self, batch: Batch) -> None:

@@ -9,7 +9,6 @@ A Redis that comes back may have lost its last moments, and give out again what 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -24,12 +23,12 @@ from sentinel.error import RedisRefused
 from sentinel.governance.port import ItemAnswer
 from sentinel.limits.policy import FREE
 from sentinel.observability.logs import log_name
-from sentinel.tasks import pause
-from sentinel.usage.batch import MOST_ITEMS, Item, Items, Record, portions
+from sentinel.steps import Steps, in_portions, in_steps
+from sentinel.usage.batch import MOST_ITEMS, Item, Items, Record, calls_for
 from sentinel.usage.pacer import Pacer
 from sentinel.usage.quarantine import Quarantine
 from sentinel.usage.recent_ids import REMEMBER_SECONDS, RecentIds
-from sentinel.usage.streams import first_stream, lengths, read_record
+from sentinel.usage.streams import answers_of, first_stream, lengths, read_record
 
 log = structlog.get_logger()
 
@@ -37,12 +36,12 @@ _CONSUMER = b"deliverer"
 MOST_RECORDS = 4096
 """Taken at once: an item may then sum up many records, and what is held in memory stays below 2 MB."""
 
-_FEW_ITEMS = 200
-"""Taken at once while there is time: what is then done for a batch as a whole takes a millisecond or two."""
+_PAGE = 64
+"""So many records are read at once: they are decoded in 0.2 ms."""
 
-_PAGE = 256
-"""So many records of a partition in one turn, which are decoded in 2 ms. Up to 16,000 records a second what a user has
-spent since the last delivery is one item so, and is booked once."""
+_TURN = 4 * _PAGE
+"""So many of a partition before it is another's turn. Up to 16,000 records a second what a user has spent since the
+last delivery is one item so, and is booked once."""
 
 _ITEMS_DROPPED, _RECORDS_DROPPED = 8, 500
 """By one script at most: a fifth of a millisecond, or half of one, in which Redis does nothing else."""
@@ -83,8 +82,8 @@ class RecordStore:
 
     async def prepare(self, partitions: Iterable[int]) -> None:
         """Make the consumer groups of these partitions."""
-        await asyncio.gather(
-            *(self._store.script(self._prepare, (keys.outbox(p),), keys.GROUP.encode()) for p in partitions)
+        await answers_of(
+            lambda p: self._store.script(self._prepare, (keys.outbox(p),), keys.GROUP.encode()), list(partitions)
         )
 
     def sweep(self, partitions: Iterable[int]) -> None:
@@ -94,21 +93,22 @@ class RecordStore:
     async def take(self, owned: Collection[int]) -> list[Item]:
         """The next items of the sweep, none when it has come to its end.
 
-        About MOST_ITEMS, of MOST_RECORDS records; fewer while there is time, for what is done for a batch as a whole
-        holds up requests. A partition is read to its end, so that what one user spent meanwhile becomes one item, but
-        in turn with others. owned: the others are somebody else's now.
+        At most MOST_ITEMS, of about MOST_RECORDS records. A partition is read to its end, so that what one user spent
+        meanwhile becomes one item, but in turn with others. owned: the others are somebody else's now.
         """
         self._sweep = [p for p in self._sweep if p in owned]
         found = Items()
-        # So that one page more fits into the call.
-        most = MOST_ITEMS - _PAGE if self._pacer.is_over else _FEW_ITEMS
-        while self._sweep and found.records < MOST_RECORDS and len(found.items) < most:
+        # One turn more fits into the call.
+        while self._sweep and found.records < MOST_RECORDS and len(found.items) <= MOST_ITEMS - _TURN:
             partition = self._sweep.pop(0)
-            page = await self._read(partition, ">", _PAGE)
-            found.add(page.records)
-            if page.after is not None:
+            more, before = True, found.records
+            while more and found.records - before < _TURN:
+                page = await self._read(partition, ">", _PAGE)
+                found.add(page.records)
+                more = page.after is not None
+            if more:
                 self._sweep.append(partition)
-            if page.records:
+            if found.records > before:
                 await self._pacer.step()
         return found.items
 
@@ -116,13 +116,12 @@ class RecordStore:
         """Records that were read before and are not among the known (partition, entry), as items."""
         self._on_its_way.clear()
         found = Items()
-        after = dict.fromkeys(sorted(partitions), "0")
-        while after:
-            pages = await asyncio.gather(*(self._read(p, entry, _PAGE) for p, entry in after.items()))
-            for page in pages:
+        for partition in sorted(partitions):
+            after: str | None = "0"
+            while after is not None:
+                page = await self._read(partition, after, _PAGE)
                 found.add(record for record in page.records if (record.partition, record.entry) not in known)
-                await pause(0)
-            after = {p: page.after for p, page in zip(after, pages, strict=True) if page.after is not None}
+                after = page.after
         return found.items
 
     async def _read(self, partition: int, after: str, count: int) -> _Page:
@@ -166,23 +165,25 @@ class RecordStore:
 
     async def depth(self) -> tuple[int, int]:
         """Records that wait, and the moment of the oldest (ms since the epoch, 0 = none)."""
-        counts = await lengths(self._store, map(keys.outbox, range(keys.PARTITIONS)))
-        firsts = await asyncio.gather(
-            *(
-                self._store.command("XRANGE", keys.outbox(p), "-", "+", "COUNT", 1)
-                for p, count in enumerate(counts)
-                if count
-            )
+        outboxes = [keys.outbox(partition) for partition in range(keys.PARTITIONS)]
+        counts = await lengths(self._store, outboxes)
+        firsts = await answers_of(
+            lambda outbox: self._store.command("XRANGE", outbox, "-", "+", "COUNT", 1),
+            list(compress(outboxes, counts)),
         )
         return sum(counts), min((int(first[0][0].partition(b"-")[0]) for first in firsts if first), default=0)
 
-    def remember_booked(self, items: Iterable[Item]) -> None:
+    def remember_booked(self, items: Iterable[Item]) -> Steps[None]:
         """These are booked: whatever becomes of Redis, they are not given out again."""
-        whats, take = list[int | None](), self._on_its_way.pop
+        take, since = self._on_its_way.pop, 0
         for item in items:
-            partition = item.partition
-            whats += [take((partition, entry), None) for entry in item.entries]
-        self._booked.add(what for what in whats if what)
+            for entries in in_portions(item.entries, _PAGE):
+                whats = [take((item.partition, entry), None) for entry in entries]
+                self._booked.add(what for what in whats if what)
+                since += len(whats)
+                if since >= _PAGE:
+                    since = 0
+                    yield
 
     def let_go(self, item: Item) -> None:
         """This item is not on its way any longer, and was not booked."""
@@ -191,11 +192,10 @@ class RecordStore:
 
     async def acknowledge(self, items: Sequence[Item], answers: Sequence[ItemAnswer | None]) -> int:
         """Drop the records of items that are booked; returns how many were still there."""
-        self.remember_booked(items)
+        await in_steps(self.remember_booked(items))
         told = list(zip(items, answers, strict=True))
-        return sum(
-            await self._pacer.run(self._acknowledge, portions(told, _ITEMS_DROPPED, lambda one: one[0].partition))
-        )
+        calls = await in_steps(calls_for(told, _ITEMS_DROPPED, lambda one: one[0].partition))
+        return sum(await self._pacer.run(self._acknowledge, calls))
 
     async def _acknowledge(self, told: Sequence[tuple[Item, ItemAnswer | None]]) -> int:
         taken = [piece for item, answer in told for piece in _pieces(item, answer)]

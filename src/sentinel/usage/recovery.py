@@ -7,12 +7,22 @@ from collections.abc import Collection
 import structlog
 
 from sentinel.clock import monotonic
+from sentinel.steps import Steps, in_portions, in_steps
+from sentinel.usage.batch import Batch
 from sentinel.usage.batch_store import NO_RECEIPT, BatchStore
 from sentinel.usage.receipts import Receipts
 from sentinel.usage.record_store import RecordStore
 from sentinel.usage.scheduler import HeldBatch, Scheduler
 
 log = structlog.get_logger()
+
+
+def _entries_of(batch: Batch) -> Steps[set[tuple[int, str]]]:
+    found = set[tuple[int, str]]()
+    for items in in_portions(batch.items):
+        found.update((item.partition, entry) for item in items for entry in item.entries)
+        yield
+    return found
 
 
 class Recovery:
@@ -43,7 +53,7 @@ class Recovery:
             if batch.home in owned and refusals is not None and refusals != NO_RECEIPT:
                 await self._receipts.apply(batch, refusals, None)
                 continue
-            known.update((item.partition, entry) for item in batch.items for entry in item.entries)
+            known |= await in_steps(_entries_of(batch))
             if batch.home in owned:
                 due, claimed = monotonic() + self._unconfirmed_seconds, refusals == NO_RECEIPT
                 self._scheduler.held.append(HeldBatch(batch, sent=True, unconfirmed=True, claimed=claimed, due=due))

@@ -8,7 +8,7 @@ found, held batches and new ones take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sentinel.usage.batch import MOST_ITEMS, Batch, Item
@@ -89,9 +89,10 @@ class Scheduler:
 
     def add(self, items: Iterable[Item], now: float) -> None:
         """Take items that were read. What an isolated user spends meanwhile is summed up, so it stays one item."""
-        waiting = {item.key: item for item in self.loose if self._is_isolated(item.user, now)}
+        isolated = self._isolated_at(now)
+        waiting = {item.key: item for item in self.loose if item.user in isolated}
         for item in items:
-            first = waiting.get(item.key)
+            first = waiting.get(item.key) if waiting else None
             if first is None or not first.merge(item):
                 self.loose.append(item)
 
@@ -102,40 +103,46 @@ class Scheduler:
 
         Unconfirmed ones come first: until it is known what was booked, nothing of the same user may be sent.
         """
+        isolated = self._isolated_at(now)
         for held in self.held:
             if held.unconfirmed and held.due <= now:
                 return held
-            if held.unconfirmed and not self._is_alone(held, now):
+            if held.unconfirmed and not self._is_alone(held, isolated):
                 return None
         # What was not tried yet comes first: the parts of a batch that failed tell soon which of them is to blame.
         due = [held for held in self.held if held.due <= now and not held.unconfirmed]
-        old = min(due, key=lambda held: (self._is_alone(held, now), held.failed_at), default=None)
-        new = self._ready(now, most_items)
-        if old is not None and not (new and (self._new_is_next or self._is_alone(old, now))):
+        old = min(due, key=lambda held: (self._is_alone(held, isolated), held.failed_at), default=None)
+        new = self._ready(isolated, most_items)
+        if old is not None and not (new and (self._new_is_next or self._is_alone(old, isolated))):
             self._new_is_next = True
             return old
         self._new_is_next = False
         if not new:
             return None
-        chosen = set(map(id, new))
-        self.loose = [item for item in self.loose if id(item) not in chosen]
+        if isolated:
+            chosen = set(map(id, new))
+            self.loose = [item for item in self.loose if id(item) not in chosen]
+        else:
+            self.loose = self.loose[len(new) :]
         return self.hold(new)
 
     def wants_more(self, now: float) -> bool:
         """Whether new records may be read."""
-        return self._may_hold_more(now) and all(self._is_isolated(item.user, now) for item in self.loose)
+        isolated = self._isolated_at(now)
+        return self._may_hold_more(isolated) and all(item.user in isolated for item in self.loose)
 
-    def _ready(self, now: float, most_items: int) -> list[Item]:
+    def _ready(self, isolated: Collection[str], most_items: int) -> list[Item]:
         """The loose items that may go together now; of isolated users one, whose last one is done with."""
-        if not self._may_hold_more(now):
+        if not self._may_hold_more(isolated):
             return []
-        if good := [item for item in self.loose if not self._is_isolated(item.user, now)]:
+        good = [item for item in self.loose if item.user not in isolated] if isolated else self.loose
+        if good:
             return good[:most_items]
         busy = {item.user for held in self.held for item in held.batch.items}
         return [item for item in self.loose if item.user not in busy][:1]
 
-    def _may_hold_more(self, now: float) -> bool:
-        others = [held for held in self.held if not self._is_alone(held, now)]
+    def _may_hold_more(self, isolated: Collection[str]) -> bool:
+        others = [held for held in self.held if not self._is_alone(held, isolated)]
         if any(held.passed >= 0 and held.attempts < GIVE_UP_AFTER for held in others):
             return False
         if self.failures:
@@ -160,7 +167,7 @@ class Scheduler:
         held.unconfirmed_since = held.failed_at = now
         held.suspect = unconfirmed and 0 <= held.passed < self._passed
         held.passed = self._passed
-        if unconfirmed and self._is_alone(held, now):
+        if unconfirmed and self._is_alone(held, self._isolated_at(now)):
             held.due = now + max(at_least, self.backoff(held.attempts, jitter))
         else:
             self.back_off(held, now, at_least=at_least, jitter=jitter)
@@ -188,11 +195,12 @@ class Scheduler:
         """Seconds to wait after so many failures in a row."""
         return backoff_seconds(attempts, jitter) * self._backoff_scale
 
-    def _is_isolated(self, user: str, now: float) -> bool:
-        return self._isolated.get(user, 0.0) > now
+    def _isolated_at(self, now: float) -> Collection[str]:
+        return {user for user, until in self._isolated.items() if until > now}
 
-    def _is_alone(self, held: HeldBatch, now: float) -> bool:
-        return len(held.batch.items) == 1 and self._is_isolated(held.batch.items[0].user, now)
+    @staticmethod
+    def _is_alone(held: HeldBatch, isolated: Collection[str]) -> bool:
+        return len(held.batch.items) == 1 and held.batch.items[0].user in isolated
 
 
 def backoff_seconds(attempts: int, jitter: float) -> float:

@@ -9,9 +9,11 @@ Of a large batch only as many users are asked as it takes to find the place wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from sentinel.governance.port import PlainAnswer
 from sentinel.limits.policy import FREE, ByDimension
+from sentinel.steps import Steps, in_portions
 from sentinel.usage.batch import Item
 
 MOST_QUESTIONS = 24
@@ -22,17 +24,28 @@ items takes 10 answers that tell something; the rest is for those that do not.""
 class UnconfirmedItems:
     """Questions out, answers in: ask for `next_user`, tell `used`, until there is nobody left to ask."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], places: dict[str, list[int]], askable: dict[int, str]) -> None:
         self._items = items
         self._told: list[bool | None] = [None] * len(items)
         self._used: dict[str, ByDimension] = {}
         self._questions = MOST_QUESTIONS
-        self._places: dict[str, list[int]] = {}
-        for place, item in enumerate(items):
-            self._places.setdefault(item.user, []).append(place)
-        self._ask_all = len(self._places) <= MOST_QUESTIONS
-        known = {user for user, places in self._places.items() if all(items[place].before for place in places)}
-        self._askable = {place: item.user for place, item in enumerate(items) if item.user in known}
+        self._places = places
+        self._ask_all = len(places) <= MOST_QUESTIONS
+        self._askable = askable
+
+    @classmethod
+    def of(cls, items: Sequence[Item]) -> Steps[Self]:
+        """Those of a batch. Nobody is asked about of whom it is not known what was booked before."""
+        places: dict[str, list[int]] = {}
+        unknown: set[str] = set()
+        for portion in in_portions(range(len(items))):
+            for place in portion:
+                item = items[place]
+                places.setdefault(item.user, []).append(place)
+                if item.before is None:
+                    unknown.add(item.user)
+            yield
+        return cls(items, places, {place: item.user for place, item in enumerate(items) if item.user not in unknown})
 
     def taken(self) -> list[bool | None]:
         """Of each item whether it was booked; None = nobody knows."""

@@ -28,6 +28,7 @@ from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Outcome, Report, UsageItem
 from sentinel.governance.tiers import TierConfig
 from sentinel.limits.policy import Quota
+from sentinel.steps import in_steps, json_list
 from sentinel.timestamp import rfc3339
 from sentinel.zion.models import MalformedAnswer, read_quota, read_tiers, read_user
 from sentinel.zion.report import Increment, is_envelope, report_of
@@ -145,7 +146,7 @@ class ZionClient:
             path, body = "increment", msgspec.json.encode(increment_of(items[0]))
         else:
             path = "batch-increment"
-            body = msgspec.json.encode({"increments": [increment_of(item) for item in items]})
+            body = b'{"increments":%b}' % await in_steps(json_list(items, increment_of))
         request = self._with_key("POST", f"/api/v1/usage/external/{path}").header("idempotency-key", key)
         try:
             response = await request.body_bytes(body).timeout(self._report_timeout).build().send()
@@ -154,7 +155,9 @@ class ZionClient:
             log.warning("a usage report has no answer", reason=type(error).__name__)
             return Report(Outcome.LATER if _never_sent(error) else Outcome.UNKNOWN, reason="no answer")
         retry_after = _retry_after(response)
-        report = report_of(response.status, answer, items, single=single, retry_after_seconds=retry_after)
+        report = await in_steps(
+            report_of(response.status, answer, items, single=single, retry_after_seconds=retry_after)
+        )
         if report.outcome is Outcome.SPLIT:
             self._single_until = monotonic() + _SINGLE_SECONDS
         if report.claimed:

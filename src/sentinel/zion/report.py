@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from sentinel.governance.port import Outcome, Report, UsageItem
 from sentinel.limits.policy import EXACT, ByDimension
+from sentinel.steps import Steps, in_portions
 
 
 class MetricResult(msgspec.Struct, rename="camel"):
@@ -71,14 +73,30 @@ class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     timestamp: str = ""
 
 
-class _Report(msgspec.Struct):
+class _Envelope(msgspec.Struct):
     """The answer to a usage report: less is demanded of it, for it cannot be asked again."""
 
     success: bool | None = None
-    data: dict[str, Any] | None = None
+    data: dict[str, msgspec.Raw] | None = None
 
 
-_report = msgspec.json.Decoder(_Report)
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The same, read: what cannot be read says nothing. processed, failed: None where not told."""
+
+    success: bool | None = None
+    has_data: bool = False
+    results: Sequence[ItemResult] = ()
+    processed: Any = None
+    failed: Any = None
+
+
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_item = msgspec.json.Decoder(ItemResult).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NULL = msgspec.Raw(b"null")
 
 
 _STATUSES = {
@@ -97,15 +115,15 @@ def report_of(
     *,
     single: bool,
     retry_after_seconds: float | None = None,
-) -> Report:
+) -> Steps[Report]:
     """What an answer says about a report of these items. single: it went to the call for one item alone."""
-    told = is_increment_receipt(body) if single else is_receipt(body, [item.email for item in items])
-    outcome = outcome_of(status, says_no=says_no(body), is_receipt=told)
+    answer = yield from (read_increment(body) if single else read_answer(body))
+    is_one = answer.success is True if single else (yield from is_receipt(answer, items))
+    outcome = outcome_of(status, says_no=answer.success is False and not answer.has_data, is_receipt=is_one)
     reason = f"status {status}"
     match outcome:
         case Outcome.TAKEN:
-            results = read_increment(body) if single else read_results(body)
-            return Report(outcome, results_by_item(items, results), reason)
+            return Report(outcome, (yield from results_by_item(items, answer.results)), reason)
         case Outcome.SPLIT if single:
             return Report(Outcome.REFUSED, reason=reason)
         case _:
@@ -125,100 +143,102 @@ def outcome_of(status: int, *, says_no: bool, is_receipt: bool) -> Outcome:
     return _STATUSES.get(status, Outcome.UNKNOWN if status >= 500 else Outcome.LATER)
 
 
-def results_by_item(items: Sequence[UsageItem], results: list[ItemResult] | None) -> list[ItemResult | None]:
+def results_by_item(items: Sequence[UsageItem], results: Sequence[ItemResult]) -> Steps[list[ItemResult | None]]:
     """Zion's result of each item, None where it tells nothing; such an item counts as taken.
 
     By position where there is one result for each item. Else by e-mail, in order: two items of one user differ only by
     their model, which results do not name.
     """
-    if not results:
-        return [None] * len(items)
-    if len(results) == len(items) and all(
-        result.email is None or result.email.casefold() == item.email.casefold()
-        for item, result in zip(items, results, strict=True)
-    ):
+    by_position = len(results) == len(items)
+    for pairs in in_portions(list(zip(items, results, strict=False))):
+        by_position = by_position and all(
+            result.email is None or result.email.casefold() == item.email.casefold() for item, result in pairs
+        )
+        yield
+    if by_position:
         return list(results)
     by_email: dict[str, deque[ItemResult]] = {}
-    for result in results:
-        by_email.setdefault((result.email or "").casefold(), deque()).append(result)
+    for portion in in_portions(results):
+        for result in portion:
+            by_email.setdefault((result.email or "").casefold(), deque()).append(result)
+        yield
     queues = [by_email.get(item.email.casefold()) for item in items]
     return [queue.popleft() if queue else None for queue in queues]
-
-
-def says_no(body: bytes) -> bool:
-    """Whether an answer is Zion's own `success: false`, and about the whole: it has no data."""
-    try:
-        envelope = _report.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return envelope.success is False and not envelope.data
 
 
 def is_envelope(body: bytes) -> bool:
     """Whether an answer has the form of Zion's, whatever it says."""
     try:
-        return _report.decode(body).success is not None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _envelope(body).success is not None
+    except _UNREADABLE:
         return False
 
 
-def is_receipt(body: bytes, emails: Sequence[str]) -> bool:
-    """Whether the body of a 2xx is Zion's answer to a batch with items of these e-mail addresses.
+def read_answer(body: bytes) -> Steps[Answer]:
+    """The answer to a batch, its results one by one."""
+    try:
+        envelope = _envelope(body)
+        yield
+        told = dict.fromkeys(("results", "processed", "failed"), _NULL) | (envelope.data or {})
+        listed = [] if told["results"] == _NULL else _list(told["results"])
+        yield
+        results = []
+        for portion in in_portions(listed):
+            results += [_result(raw) for raw in portion]
+            yield
+        processed, failed = msgspec.json.decode(told["processed"]), msgspec.json.decode(told["failed"])
+    except _UNREADABLE:
+        return Answer()
+    return Answer(envelope.success, bool(envelope.data), results, processed, failed)
+
+
+def read_increment(body: bytes) -> Steps[Answer]:
+    """The answer to a single increment, whose data is the result; it has no `success` of its own."""
+    yield
+    try:
+        envelope = _envelope(body)
+        fields = {name: msgspec.json.decode(raw) for name, raw in (envelope.data or {}).items()}
+    except _UNREADABLE:
+        return Answer()
+    return Answer(envelope.success, bool(fields), [_lenient({**fields, "success": True})] if fields else [])
+
+
+def is_receipt(answer: Answer, items: Sequence[UsageItem]) -> Steps[bool]:
+    """Whether the answer of a 2xx is Zion's to a batch of these items.
 
     Results of all items decide, whatever the counts beside them say (contract 1.5: `processed` is ambiguous). Where
     there are fewer, the counts must agree with what was sent, and with the failures that are named.
     """
-    try:
-        envelope = _report.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    results = answer.results
+    if answer.success is None:
         return False
-    data = envelope.data or {}
-    results = [] if data.get("results") is None else data["results"]
-    if envelope.success is None or not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-        return False
-    known = {email.casefold() for email in emails}
-    named = (one.get("email") for one in results)
-    if any(isinstance(email, str) and email.casefold() not in known for email in named):
-        return False
-    if len(results) == len(emails):
+    known: set[str] = set()
+    for portion in in_portions(items):
+        known.update(item.email.casefold() for item in portion)
+        yield
+    for named in in_portions(results):
+        if any(result.email is not None and result.email.casefold() not in known for result in named):
+            return False
+        yield
+    if len(results) == len(items):
         return True
-    refused = sum(not _result(one).success for one in results)
-    processed, failed = data.get("processed"), data.get("failed", refused)
-    if processed is None:
-        return envelope.success and not results and not failed
-    return envelope.success and failed == refused and processed in (len(emails), len(emails) - refused)
+    refused = sum(not result.success for result in results)
+    failed = refused if answer.failed is None else answer.failed
+    if answer.processed is None:
+        return answer.success and not results and not failed
+    return answer.success and failed == refused and answer.processed in (len(items), len(items) - refused)
 
 
-def is_increment_receipt(body: bytes) -> bool:
-    """Whether the body of a 2xx is Zion's answer to a single increment."""
+def _result(raw: msgspec.Raw) -> ItemResult:
+    """One result as far as it can be read. Raises msgspec.DecodeError where it is no object."""
     try:
-        return _report.decode(body).success is True
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return _item(raw)
+    except msgspec.ValidationError:
+        return _lenient(_object(raw))
 
 
-def read_results(body: bytes) -> list[ItemResult] | None:
-    """The per-item results of a batch that Zion took; None where the body tells nothing usable."""
-    try:
-        results = (_report.decode(body).data or {}).get("results")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return [_result(fields) for fields in results] if results and isinstance(results, list) else None
-
-
-def read_increment(body: bytes) -> list[ItemResult] | None:
-    """The same for the answer to a single increment, which has no `success` of its own."""
-    try:
-        fields = _report.decode(body).data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return [_result({**fields, "success": True})] if fields else None
-
-
-def _result(fields: Any) -> ItemResult:
-    """One result as far as it can be read: a number that we do not understand must not undo the yes of its item."""
-    if not isinstance(fields, dict):
-        return ItemResult(success=True)
+def _lenient(fields: dict[str, Any]) -> ItemResult:
+    """A number that we do not understand must not undo the yes of its item."""
     try:
         return msgspec.convert(fields, ItemResult)
     except msgspec.ValidationError:

@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from sentinel.limits.policy import Cost
-from sentinel.usage.batch import MOST_ENTRIES, Batch, Item, Items, Record, portions
+from sentinel.steps import at_once
+from sentinel.usage.batch import MOST_ENTRIES, Batch, Item, Items, Record, calls_for
 
 
 def record(user: str = "ana", model: str = "m", period: int = 0, at_ms: int = 5, entry: str = "1-0") -> Record:
@@ -71,7 +72,8 @@ def test_an_item_has_no_more_records_than_a_script_can_take() -> None:
     assert not items.items[0].merge(items.items[1])
 
 
-def test_a_portion_is_of_one_partition() -> None:
+def test_a_call_is_about_one_partition() -> None:
     """One script works on the keys of one partition alone, and for a short time."""
     things = [(0, "a"), (1, "b"), (0, "c"), (0, "d"), (1, "e")]
-    assert portions(things, 2, lambda thing: thing[0]) == [[(0, "a"), (0, "c")], [(1, "b"), (1, "e")], [(0, "d")]]
+    calls = at_once(calls_for(things, 2, lambda thing: thing[0]))
+    assert calls == [[(0, "a"), (0, "c")], [(1, "b"), (1, "e")], [(0, "d")]]

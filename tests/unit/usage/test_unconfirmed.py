@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel.limits.policy import FREE, ByDimension, Cost
+from sentinel.steps import at_once
 from sentinel.usage.batch import Item
 from sentinel.usage.unconfirmed import MOST_QUESTIONS, UnconfirmedItems
 
@@ -41,7 +42,7 @@ ALL = (True, True, True)
 def found(
     items: list[Item], used: Mapping[str, ByDimension], told: dict[str, tuple[bool, bool, bool]] | None = None
 ) -> tuple[list[bool | None], int]:
-    found_out, questions = UnconfirmedItems(items), 0
+    found_out, questions = at_once(UnconfirmedItems.of(items)), 0
     while (user := found_out.next_user()) is not None:
         questions += 1
         found_out.tell(user, used[user], (told or {}).get(user, ALL))
@@ -115,7 +116,7 @@ def test_metrics_that_are_not_in_the_subscription_say_nothing() -> None:
     """Zion tells of the requests alone: what it does not tell of is no sign that nothing was taken."""
     spent = [Cost(1, 21, 4), Cost(2, 34, 22), Cost(1, 15, 6)]
     items = [Item(0, "ana", "ana@x.y", f"m{place}", 0, [], each, before=(0, 0, 0)) for place, each in enumerate(spent)]
-    found_out = UnconfirmedItems(items)
+    found_out = at_once(UnconfirmedItems.of(items))
     found_out.tell("ana", (4, 0, 0), (True, False, False))
     assert found_out.taken() == [True, True, True]
     assert [answer and answer.used for answer in found_out.answers()] == [(4, -1, -1)] * 3
@@ -142,6 +143,6 @@ def test_a_user_of_whom_nothing_is_said_stays_unknown() -> None:
     """Zion does not know the address, or tells of no metric."""
     items = [Item(0, "ana", "", "m", 0, [], Cost(1, 1, 1), before=(3, 3, 3))]
     for used, told in ((None, ALL), ((4, 4, 4), (False, False, False))):
-        found_out = UnconfirmedItems(items)
+        found_out = at_once(UnconfirmedItems.of(items))
         found_out.tell("ana", used, told)
         assert found_out.taken() == [None]

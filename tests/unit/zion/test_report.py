@@ -9,14 +9,14 @@ import pytest
 
 from sentinel.governance.port import Outcome, PlainAnswer, Report
 from sentinel.limits.policy import Cost
+from sentinel.steps import at_once
 from sentinel.zion.report import (
     ItemResult,
     is_envelope,
-    is_increment_receipt,
     is_receipt,
     outcome_of,
+    read_answer,
     read_increment,
-    read_results,
     report_of,
     results_by_item,
 )
@@ -79,12 +79,11 @@ ITEMS = [Item("ana", "a@x", "m"), Item("ana", "a@x", "n"), Item("bo", "b@x", "m"
         ([result("a@x", False)], [False, None, None]),
         ([result("b@x", False), result("z@x", False)], [None, None, False]),
         ([], [None, None, None]),
-        (None, [None, None, None]),
     ],
 )
-def test_results_belong_to_items(results: list[ItemResult] | None, expected: list[bool | None]) -> None:
+def test_results_belong_to_items(results: list[ItemResult], expected: list[bool | None]) -> None:
     """By position where they fit, else by e-mail in order; an item of which nothing is said was taken."""
-    assert [r.success if r else None for r in results_by_item(ITEMS, results)] == expected
+    assert [r.success if r else None for r in at_once(results_by_item(ITEMS, results))] == expected
 
 
 def test_results_are_read_item_by_item() -> None:
@@ -94,17 +93,16 @@ def test_results_are_read_item_by_item() -> None:
         {"success": False, "error": "user unknown"},
         {"externalId": "e", "limitName": "ai_usage", "success": True},
     ]
-    results = read_results(answer({"processed": 2, "failed": 1, "results": items}))
-    assert results is not None
+    results = at_once(read_answer(answer({"processed": 2, "failed": 1, "results": items}))).results
     assert [result.success for result in results] == [True, False, True]
     assert results[0].used == (9, -1, -1)
     assert results[0].limits == (100, -2, -2)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", answer({}), answer({"results": []}), b"[" * 100_000])
-def test_results_that_tell_nothing_are_none(body: bytes) -> None:
+def test_an_answer_that_tells_nothing_has_no_results(body: bytes) -> None:
     """After a 2xx nothing is sent again, whatever the body says."""
-    assert read_results(body) is None
+    assert not at_once(read_answer(body)).results
 
 
 # ------------------------------------------------------------------------------------------------------------ reports
@@ -124,7 +122,7 @@ FULL = answer(
 
 def test_a_receipt_is_told_item_by_item() -> None:
     """In the words of the port: what is booked, what is granted, what was refused."""
-    assert plain(report_of(200, FULL, ITEMS, single=False)) == Report(
+    assert plain(at_once(report_of(200, FULL, ITEMS, single=False))) == Report(
         Outcome.TAKEN,
         [PlainAnswer(True, used=(9, -1, -1), limits=(100, -2, -2)), PlainAnswer(False, "too late"), PlainAnswer(True)],
         "status 200",
@@ -134,27 +132,29 @@ def test_a_receipt_is_told_item_by_item() -> None:
 def test_the_receipt_of_a_single_item_is_told_the_same_way() -> None:
     """It has no results of its own; its numbers are the item's."""
     body = answer({"aiRequests": {"newValue": 9}})
-    report = report_of(201, body, ITEMS[:1], single=True)
+    report = at_once(report_of(201, body, ITEMS[:1], single=True))
     assert plain(report) == Report(Outcome.TAKEN, [PlainAnswer(True, used=(9, -1, -1))], "status 201")
 
 
 def test_a_yes_without_a_receipt_is_a_claim() -> None:
     """A page of some gateway, or a receipt for other items: somebody said yes, and nobody knows who."""
     for body in (b"<html>", b"", answer({"processed": 7})):
-        assert report_of(200, body, ITEMS, single=False) == Report(Outcome.UNKNOWN, (), "status 200", claimed=True)
+        assert at_once(report_of(200, body, ITEMS, single=False)) == Report(
+            Outcome.UNKNOWN, (), "status 200", claimed=True
+        )
 
 
 def test_a_failure_claims_nothing_and_may_say_when_to_come_again() -> None:
     """What is unknown after an error was said by nobody."""
-    report = report_of(500, b"", ITEMS, single=False, retry_after_seconds=7.0)
+    report = at_once(report_of(500, b"", ITEMS, single=False, retry_after_seconds=7.0))
     assert report == Report(Outcome.UNKNOWN, (), "status 500", 7.0)
-    assert report_of(503, b"", ITEMS, single=False, retry_after_seconds=7.0).retry_after_seconds == 7.0
+    assert at_once(report_of(503, b"", ITEMS, single=False, retry_after_seconds=7.0)).retry_after_seconds == 7.0
 
 
 @pytest.mark.parametrize(("single", "outcome"), [(False, Outcome.SPLIT), (True, Outcome.REFUSED)])
 def test_a_missing_call_for_batches_is_split(single: bool, outcome: Outcome) -> None:
     """Where even the call for one item is missing, it is the item that is not taken."""
-    assert report_of(404, b"", ITEMS[:1], single=single) == Report(outcome, (), "status 404")
+    assert at_once(report_of(404, b"", ITEMS[:1], single=single)) == Report(outcome, (), "status 404")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_missing_call_for_batches_is_split(single: bool, outcome: Outcome) -> 
 )
 def test_what_is_a_receipt(body: bytes, is_one: bool) -> None:
     """Results of all items, or counts that agree with what was sent; never an answer about somebody else."""
-    assert is_receipt(body, [item.email for item in ITEMS]) is is_one
+    assert at_once(is_receipt(at_once(read_answer(body)), ITEMS)) is is_one
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,18 @@ def test_what_is_a_receipt(body: bytes, is_one: bool) -> None:
 def test_the_envelope_gives_zion_away(body: bytes, is_zion_s: bool, is_one: bool) -> None:
     """Whatever it says; a receipt for one item says yes."""
     assert is_envelope(body) is is_zion_s
-    assert is_increment_receipt(body) is is_one
+    assert (at_once(read_increment(body)).success is True) is is_one
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"success":true}'])
 def test_a_single_receipt_without_numbers_has_no_result(body: bytes) -> None:
     """It was taken, and nothing is known of what is booked now."""
-    assert read_increment(body) is None
+    assert not at_once(read_increment(body)).results
 
 
 @pytest.mark.parametrize(
     ("fields", "success", "error"),
     [
-        ("yes", True, None),
         ({"success": True, "aiRequests": "many"}, True, None),
         ({"success": False, "error": "no", "aiRequests": "many"}, False, "no"),
         ({"error": "no", "aiRequests": "many", "email": 7}, False, "no"),
@@ -214,6 +213,5 @@ def test_a_single_receipt_without_numbers_has_no_result(body: bytes) -> None:
 )
 def test_a_result_that_does_not_fit_is_read_as_far_as_it_goes(fields: Any, success: bool, error: str | None) -> None:
     """A number that we do not understand must not undo the yes of its item."""
-    results = read_results(answer({"results": [fields]}))
-    assert results is not None
+    results = at_once(read_answer(answer({"results": [fields]}))).results
     assert [(result.success, result.error) for result in results] == [(success, error)]
