@@ -20,7 +20,7 @@ Files, from the bottom up
   rig.py            all of these, started once for a scenario
   plan.py           how much is measured
   scenarios.py      what is measured: throughput, latency, prompts, users, workers, start
-  streams.py        the same of streams: chunks in each format
+  streams.py        the same of streams: chunks in each format, ten thousand at once
   profile.py        where the microseconds go: `python -m bench.profile`
   report.py         the table with its budgets, the JSON; pictures.py: the SVGs
   __main__.py       the command

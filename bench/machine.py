@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+
+from sentinel.server.open_files import allow_many_files
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -68,6 +71,15 @@ def use_since(before: dict[str, tuple[int, int]]) -> dict[str, float]:
         name: 1 - (now[name][1] - idle) / max(1, now[name][0] - all_of_them)
         for name, (all_of_them, idle) in before.items()
     }
+
+
+def most_files(wanted: int) -> int:
+    """Let this process and those that it starts have so many open files if they may; how many they may have."""
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    allow_many_files()
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str, pause_seconds: float = 0.002) -> None:

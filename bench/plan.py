@@ -17,7 +17,8 @@ class Plan:
     """How much is measured. streams: (open, chunks a second each); prompts: (bytes, requests a second).
 
     judged_rounds: at the connections that have a budget. rates: requests a second, each with least_requests.
-    formats_in: so many of the stream scenarios run in all formats, the others in chat's alone.
+    formats_in: so many of the stream scenarios run in all formats, the others in chat's alone. most_streams: open at
+    once, and looked at for steady_seconds.
     """
 
     connections: tuple[int, ...] = (1, 16, 64, 256, 1000)
@@ -29,6 +30,8 @@ class Plan:
     streams: tuple[tuple[int, float], ...] = ((256, 20), (256, 100), (2000, 4), (2000, 10))
     formats_in: int = 4
     stream_rounds: int = 3
+    most_streams: int = 10_000
+    steady_seconds: float = 60.0
     prompts: tuple[tuple[int, float], ...] = ((10_000, 50), (100_000, 20), (1_000_000, 8))
     hostile_per_second: float = 2.0
     users: tuple[int, ...] = (10, 1_000, 10_000, 100_000)
@@ -43,6 +46,7 @@ QUICK = Plan(
     rates=(1_000,),
     formats_in=1,
     stream_rounds=1,
+    steady_seconds=10.0,
     prompts=(),
     starts=2,
 )

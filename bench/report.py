@@ -33,6 +33,9 @@ MOST_STORE_US = 45.0
 MOST_STREAM_KIB = 64
 JUDGED_RATES = (1_000,)
 MOST_P50_MS, MOST_P99_MS = 0.5, 1.5
+MOST_LATE_MS = 50.0
+MOST_GROWTH = 1.02
+"""Of memory, while as many streams are open at the end as at the beginning."""
 MOST_APART = 0.05
 """Where more was set apart, what is left tells too little of what a client sees."""
 QUANTILES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms")
@@ -190,6 +193,46 @@ def _stream_memory(at: str, kib: float, nginx: str = "") -> Row:
     )
 
 
+def _connections(data: Data) -> list[Row]:
+    at = f"{data['open']:,} streams x {data['per_second'] / data['open']:.1f}/s"
+    before, after = data["memory_mb"]
+    ours = data["sentinel"]
+    # One that no stall has held up is late however many were set apart.
+    is_late, tells = ours["calm"]["most_ms"] > MOST_LATE_MS, ours["set_apart"] <= MOST_APART
+    needs = "" if data["open"] >= data["asked"] else f": not with {data['files']:,} open files"
+    return [
+        Row(
+            "open streams of one worker / use of its core",
+            "",
+            f"{data['open']:,} / {data['core_busy']:.0%}",
+            budget=f"{data['asked']:,}{needs}",
+            holds=None if needs else True,
+        ),
+        Row(
+            f"memory at first / after {data['seconds']:.0f} s, {at}",
+            "",
+            f"{before:.0f} / {after:.0f} MB",
+            f"{after / before:.3f}",
+            f"<= {MOST_GROWTH}",
+            after / before <= MOST_GROWTH,
+        ),
+        _stream_memory(at, data["kib_per_stream"]),
+        Row(
+            f"delay p50 / p99 / most of a chunk, {at}",
+            "",
+            " / ".join(f"{ours['calm'][name]:.2f}" for name in ("p50_ms", "p99_ms", "most_ms")) + " ms",
+            budget=f"<= {MOST_LATE_MS:.0f} ms" + ("" if is_late or tells else " not judged: too many set apart"),
+            holds=not is_late if is_late or tells else None,
+        ),
+        Row(f"the most with those beside a stall / without us, {at}", "", _most(ours, data["direct"])),
+        Row(f"stalls' share of the time / set apart of chunks, {at}", "", _apart(ours)),
+    ]
+
+
+def _most(ours: Data, direct: Data) -> str:
+    return f"{ours['all']['most_ms']:.2f} / {direct['all']['most_ms']:.2f} ms"
+
+
 def _prompts(data: Data) -> list[Row]:
     nginx, ours = data["nginx"], data["sentinel"]
     growth = ours["small"]["p99_ms"] / ours["calm"]["p99_ms"]
@@ -255,6 +298,7 @@ _LINES: dict[str, Callable[[Data], list[Row]]] = {
     "watchers": _watchers,
     "latencies": _latency,
     "streams": _streams,
+    "connections": _connections,
     "prompts": _prompts,
     "users": _users,
     "workers": _workers,

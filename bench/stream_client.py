@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from array import array
 from collections.abc import Callable
@@ -72,7 +73,7 @@ class _Seen:
         """Until so many streams have begun. Raises RuntimeError if one is refused or ends."""
         while self.open < count:
             if self.ended:
-                raise RuntimeError(f"{self.ended} streams ended, one with {self.refusal[:400]!r}")
+                raise RuntimeError(f"{self.ended} streams ended, one with {self.refusal[-300:]!r}")
             self.changed.clear()
             await self.changed.wait()
 
@@ -120,12 +121,16 @@ async def _open(port: int, streams: int, seen: _Seen, path: str) -> list[_Client
     return clients
 
 
-async def _measure(port: int, streams: int, seconds: float, look: Callable[[], None], path: str) -> Streamed:
+async def _measure(
+    port: int, streams: int, seconds: float, look: Callable[[], None], path: str, settle_seconds: float
+) -> Streamed:
     loop = asyncio.get_running_loop()
     seen = _Seen(without_stamps=path != messages.CHAT)
     async with asyncio.timeout(OPEN_SECONDS):
         clients = await _open(port, streams, seen, path)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(settle_seconds)
+    # Looking through ten thousand streams for garbage would make each chunk seem late.
+    gc.freeze()
     look()
     seen.forget()
     started = loop.time()
@@ -137,15 +142,21 @@ async def _measure(port: int, streams: int, seconds: float, look: Callable[[], N
         raise RuntimeError(f"{seen.ended} of {streams} streams ended by themselves")
     for client in clients:
         client.transport.abort()
+    gc.unfreeze()
     await asyncio.sleep(CLOSE_SECONDS)
     return streamed
 
 
 def run(
-    port: int, streams: int, seconds: float, look: Callable[[], None] = lambda: None, path: str = messages.CHAT
+    port: int,
+    streams: int,
+    seconds: float,
+    look: Callable[[], None] = lambda: None,
+    path: str = messages.CHAT,
+    settle_seconds: float = SETTLE_SECONDS,
 ) -> Streamed:
     """Open the streams and count for so many seconds; `look` is called before and after. Raises if a stream ends.
 
-    Those of another path than that of chat are not timed.
+    Those of another path than that of chat are not timed. settle_seconds: from the last stream's begin to counting.
     """
-    return uvloop.run(_measure(port, streams, seconds, look, path))
+    return uvloop.run(_measure(port, streams, seconds, look, path, settle_seconds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from bench import messages, servers, stream_client
 from bench.latency import latency
@@ -11,9 +12,16 @@ from bench.machine import cpu_seconds_of
 from bench.plan import Data, Plan, compared
 from bench.rig import Rig, rig
 from bench.servers import Subject
+from bench.watchers import told, watch, watching
 
 FORMATS = {"chat": messages.CHAT, "responses": messages.RESPONSES, "messages": messages.MESSAGES}
 WARM_UP_SECONDS = 0.5
+
+CHUNKS_PER_SECOND = 5_000.0
+"""Of very many streams together: about 20% of a core."""
+STREAMS_PER_FILE = 0.45
+SETTLE_SECONDS = 10.0
+"""Until each of them has had some chunks, and memory is what it stays."""
 
 
 def streams(plan: Plan, count: int, per_second: float, formats: Sequence[str]) -> Data:
@@ -65,4 +73,44 @@ def _streamed(stand: Rig, subject: Subject, count: int, seconds: float, path: st
         "cpu_us": (after.cpu_seconds - before.cpu_seconds) / seen.chunks * 1e6,
         "store_us": (after.store_seconds - before.store_seconds) / seen.chunks * 1e6,
         "kib_per_stream": (after.memory_bytes - memory_before) / count / 1024,
+    }
+
+
+def many_streams(plan: Plan, watched: list[int], files: int) -> Data:
+    """So many streams open at once on one worker: its memory, and how late chunks come.
+
+    files: how many a process may have open; a stream takes two of Sentinel's.
+    """
+    count = min(plan.most_streams, int(files * STREAMS_PER_FILE))
+    with (
+        rig() as stand,
+        servers.stream_provider(stand.folder, CHUNKS_PER_SECOND / count) as provider,
+        stand.sentinel(provider=provider) as subject,
+        watching(watched) as watchers,
+    ):
+        direct = watch(watchers, lambda: stream_client.run(provider, count, plan.seconds))
+        stream_client.run(subject.port, 32, WARM_UP_SECONDS)
+        memory = subject.process.memory_bytes()
+        looks: list[_Used] = []
+        load = partial(
+            stream_client.run,
+            subject.port,
+            count,
+            plan.steady_seconds,
+            lambda: looks.append(_Used.by(stand, subject)),
+            settle_seconds=SETTLE_SECONDS,
+        )
+        ours = watch(watchers, load)
+    before, after = looks
+    return {
+        "asked": plan.most_streams,
+        "open": count,
+        "files": files,
+        "seconds": ours.load.seconds,
+        "per_second": ours.load.chunks / ours.load.seconds,
+        "core_busy": (after.cpu_seconds - before.cpu_seconds) / ours.load.seconds,
+        "memory_mb": [before.memory_bytes / 1e6, after.memory_bytes / 1e6],
+        "kib_per_stream": (after.memory_bytes - memory) / count / 1024,
+        "direct": told([direct]),
+        "sentinel": told([ours]),
     }

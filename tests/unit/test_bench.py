@@ -149,3 +149,47 @@ def test_each_format_has_the_budget_of_a_chunk(ratio: float, *, holds: bool) -> 
 def test_the_verdict_names_what_is_missed() -> None:
     table = [report.Row(name, "", "", holds=holds) for name, holds in (("a", True), ("b", False), ("c", None))]
     assert report.verdict(table) == "1 of 2 budgets held\nMISSED: b"
+
+
+def many(
+    *, opened: int = 10_000, after_mb: float = 401.0, most_ms: float = 49.0, set_apart: float = 0.01
+) -> dict[str, Any]:
+    """The data of ten thousand streams."""
+    delays = {"requests": 300_000, "p50_ms": 0.3, "p99_ms": 2.0, "most_ms": most_ms}
+    told = {"all": {**delays, "most_ms": 60.0}, "calm": delays, "set_apart": set_apart, "stalled": 0.004}
+    return {
+        "asked": 10_000,
+        "open": opened,
+        "files": 20_000,
+        "seconds": 60.0,
+        "per_second": 5_000.0,
+        "core_busy": 0.2,
+        "memory_mb": [400.0, after_mb],
+        "kib_per_stream": 30.0,
+        "direct": told,
+        "sentinel": told,
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "missed"),
+    [
+        (many(), []),
+        (many(opened=9_000), []),
+        (many(after_mb=420.0), ["memory"]),
+        (many(most_ms=51.0), ["delay"]),
+        (many(most_ms=51.0, set_apart=0.3), ["delay"]),
+    ],
+    ids=["kept", "too few files", "memory grows", "a chunk too late", "and it was not the machine"],
+)
+def test_many_streams_keep_their_memory_and_no_chunk_is_late(data: dict[str, Any], missed: list[str]) -> None:
+    """Where the machine allows fewer open files there are fewer streams, and the row says why."""
+    rows = report.rows({"connections": [data]})
+    assert [row.what.split()[0] for row in rows if row.holds is False] == missed
+    assert ("20,000 open files" in rows[0].budget) is (rows[0].holds is None) is (data["open"] < 10_000)
+
+
+def test_the_latest_chunk_is_not_judged_where_too_many_are_set_apart() -> None:
+    row = next(row for row in report.rows({"connections": [many(set_apart=0.3)]}) if row.what.startswith("delay"))
+    assert row.holds is None
+    assert row.budget.endswith("not judged: too many set apart")
