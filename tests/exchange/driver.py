@@ -34,10 +34,12 @@ from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.job_follower import JobFollower, JobTimings
 from sentinel.proxy.keepalive import StreamKeepAlive
 from sentinel.proxy.logging import RequestContext
+from sentinel.proxy.passthrough import Passthrough
 from sentinel.proxy.provider import PassedStream, ProviderAnswer, ProviderRequest
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
+from sentinel.routes.passthrough import PATH, passed_path
 from sentinel.tasks import Tasks, patient_threads
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.job_store import JobStore
@@ -89,8 +91,9 @@ class Gate:
 class Provider:
     """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised.
 
-    objects: what it tells of these paths, an exception is raised. refuses: status and body of the answers to the first
-    requests. gate: before the head of an answer. blanks: come before the rest of a whole answer, one by one.
+    objects: what it tells of these paths, an exception is raised. kept: it does not delete these. refuses: status and
+    body of the answers to the first requests. gate: before the head of an answer. blanks: come before the
+    rest of a whole answer, one by one.
     """
 
     status: int = 200
@@ -103,6 +106,7 @@ class Provider:
     refuses: list[tuple[int, bytes] | AppError] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
     objects: dict[str, bytes | Exception] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     read: list[bytes] = field(default_factory=list)
     opened: int = 0
@@ -149,14 +153,25 @@ class Provider:
         return _Stream(self, *refusal)
 
     async def pass_on(self, request: ProviderRequest, room: Any) -> PassedStream:
-        """One of `objects`, cut into pieces of 100 bytes."""
+        """One of `objects`, cut into pieces of 100 bytes, and gone if it is deleted; to a POST the answer as told."""
+        if request.method == b"POST":
+            await self.stream(request, room)
+            return _Passed(self, self.status, self.body)
         path = request.path.decode()
         self.asked.append(path)
+        request.sent = True
         told = self.objects.get(path, b"")
         if isinstance(told, Exception):
             raise told
+        is_there = path in self.objects
+        if request.method == b"DELETE" and path in self.kept:
+            return _Passed(self, 400, b"{}")
+        if request.method == b"DELETE" and is_there:
+            del self.objects[path]
+            told = b'{"deleted":true}'
         cut = Provider(pieces=[told[start : start + 100] for start in range(0, len(told), 100)])
-        return _Passed(cut, 200 if path in self.objects else 404, told)
+        cut.header_lines = b"content-type: application/json\r\n"
+        return _Passed(cut, 200 if is_there else 404, told)
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         await asyncio.sleep(0)
@@ -375,6 +390,17 @@ class Stage:
         return Exchange(
             self.deps, endpoint, client.side, RequestContext(f"req_{self._count}", endpoint.route, monotonic())
         )
+
+    def passthrough(self, client: Client, method: str, path: str) -> Passthrough:
+        """A request to a path that is passed through; one without a body, but for POST."""
+        self._count += 1
+        passed = passed_path(method, path, is_route=False)
+        assert passed is not None
+        about, sent = passed
+        if method == "POST":
+            client.side.headers = {**client.side.headers, b"content-length": b"%d" % len(client.body)}
+        context = RequestContext(f"req_{self._count}", PATH, monotonic(), method=method)
+        return Passthrough(self.deps, CHAT, client.side, context, about, sent)
 
     def another_follower(self, ledger: RedisLedger | None = None, missing: float = 60.0) -> JobFollower:
         """Who looks after jobs, as another process would, through a ledger of its own; missing: as in JobTimings."""

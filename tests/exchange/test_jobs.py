@@ -6,6 +6,7 @@ About: `proxy/jobs.py`, `proxy/job_follower.py`, `proxy/batch_results.py`, `usag
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.endpoints.responses import RESPONSES
 from sentinel.error import NotFound, RedisUnavailable, UpstreamError, UpstreamTimeout
 from sentinel.limits.policy import Cost, Quota
+from sentinel.proxy.exchange import Exchange
 from sentinel.usage.job_store import Job
 from tests.exchange.driver import INPUT_TOKENS, PROMPT, USER, Client, Gate, Stage
 from tests.exchange.test_reading_responses import CREATED, JSON, START, USAGE, WORDS, said, usage
 from tests.exchange.test_settling import leave
-from tests.support.metering import Words, tapped
+from tests.support.metering import Stepped, Words, tapped
 
 PATH = "/responses/resp_1"
 JOBS = keys.jobs(keys.partition_of(USER.id))
@@ -218,6 +220,39 @@ async def test_a_stream_that_its_client_leaves(stage: Stage) -> None:
     stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
     await stage.follower.look()
     assert await billed(stage) == {"req_1": (1, 21, 17)}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_who_leaves_at_any_step_leaves_what_goes_on(store: Store, tmp_path: Path, stream: bool) -> None:
+    """From the moment at which its provider has the request on, also before any answer, it costs what it costs."""
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), asked(stream=stream)
+        stage.provider.body, stage.provider.pieces = response("queued"), [*START, *WORDS, USAGE]
+        if not stream:
+            stage.provider.header_lines = JSON
+        left = await leaves_at(stage.exchange(client, RESPONSES), client, step)
+        assert await stage.jobs.count() <= len(stage.provider.requests), step
+        stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
+        await stage.follower.look()
+        assert await billed(stage) == ({"req_1": (1, 21, 17)} if stage.provider.requests else {}), step
+        assert stage.provider.closed == stage.provider.opened, step
+        if not left:
+            break
+    assert step >= 8
+
+
+async def leaves_at(exchange: Exchange, client: Client, step: int) -> bool:
+    """Run it; at this step its client leaves, which cancels it where it is watched. Whether there was such a step."""
+    connection = client.connection
+
+    def is_cancelled() -> bool:
+        connection.gone = connection.gone or stepped.steps >= step
+        return connection.gone and connection.tell is not None
+
+    stepped = Stepped(exchange.run(), is_cancelled)
+    await asyncio.wait_for(stepped.run(leave(client)), 10)
+    return connection.gone
 
 
 @pytest.mark.parametrize(

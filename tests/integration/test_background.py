@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from sentinel.dev.generation import Billed
 from tests.support.client import Answer
 from tests.support.metering import other_zion
-from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import send
-from tests.support.waiting import until
+from tests.support.scripted import Script, ScriptedProvider
+from tests.support.sockets import reset
+from tests.support.stack import SentinelProcess, Stack, raw_connection
+from tests.support.surface import RESPONSES, head, send
+from tests.support.waiting import until, wait_until
 
 MODEL = "gpt-4o-mini"
 
@@ -82,6 +85,38 @@ async def test_the_process_is_killed(stack: Stack) -> None:
     bill = bills(stack)[-1]
     await until(lambda: told(stack, user.email) == (1, bill.prompt_tokens, bill.completion_tokens))
     second.kill()
+
+
+def test_who_leaves_before_the_answer() -> None:
+    """The provider goes on all the same, so it is billed when it ends: whole, or as a stream."""
+    told = {"id": "resp_left", "object": "response", "status": "queued"}
+    usage = {"input_tokens": 21, "output_tokens": 17, "total_tokens": 38}
+    ended = json.dumps({**told, "status": "completed", "output": [], "usage": usage}).encode()
+    event = json.dumps({"type": "response.created", "response": {**told, "id": "resp_streamed"}}).encode()
+    # A Redis of its own, for no other Sentinel's provider knows these.
+    with Stack() as stack, ScriptedProvider() as provider:
+        sentinel = stack.sentinel(OPENAI_API_URL=provider.url)
+        provider.models = Script([ended])
+        callers = [stack.user(f"left-{kind}@corp.test") for kind in ("whole", "stream")]
+        for stream, (_, token) in enumerate(callers):
+            late = threading.Event()
+            if stream:
+                provider.streams(b"data: %b\n\n" % event, late=late, gate=threading.Event())
+            else:
+                provider.says(json.dumps(told).encode(), late=late)
+            body = json.dumps({"model": MODEL, "input": "Write", "background": True, "stream": stream == 1}).encode()
+            lines = [f"authorization: Bearer {token}", f"content-length: {len(body)}"]
+            with raw_connection(sentinel) as connection:
+                connection.sendall(head(RESPONSES, headers=lines) + body)
+                wait_until(provider.posts, "it at the provider")
+                reset(connection)
+            # Whoever answers this has seen the end of that connection.
+            send(sentinel, "GET", "/health/live")
+            late.set()
+            wait_until(lambda: sentinel.metric("sentinel_requests_in_flight") == 0, "the end of the request")
+            provider.calls.clear()
+        for user, _ in callers:
+            assert stack.booked(1, user.email) == {"ai_requests": 1, "ai_input_tokens": 21, "ai_output_tokens": 17}
 
 
 async def test_its_reservation_counts(stack: Stack, sentinel: SentinelProcess) -> None:

@@ -23,6 +23,8 @@ PIECE, PIECES = b"x" * 65_536, 320
 class Body:
     """A body of these pieces. asked: how many were wanted so far. ended: nobody will want more."""
 
+    is_whole = False
+
     def __init__(self, pieces: Sequence[bytes], length: int | None, error: Exception | None = None) -> None:
         self.pieces, self.length, self.error = pieces, length, error
         self.asked = 0

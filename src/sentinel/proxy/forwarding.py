@@ -22,16 +22,21 @@ from sentinel.tokens.counter import is_large
 async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     """Send the request on; again, without what only we added, where that is refused. Returns the provider's answer.
 
-    From here on a client that leaves cancels the exchange. Raises ClientGone, UpstreamError, UpstreamTimeout.
+    From here on a client that leaves cancels the exchange, unless it begins a job. Raises ClientGone, UpstreamError,
+    UpstreamTimeout.
     """
     deps, client, context = exchange.deps, exchange.client, exchange.context
     request, endpoint = exchange.request, exchange.endpoint
-    if endpoint.job_kind(request):
+    begins_job = bool(endpoint.job_kind(request))
+    if begins_job:
         jobs.demand_followers(exchange)
     exchange.lease = deps.leases.hold(exchange.reservation, exchange.verdict, context.identified)
     client.watch(deps.tasks)
     if client.gone:
         raise ClientGone
+    if begins_job:
+        # The provider goes on for who leaves now, too: until it is known with what, nothing is cancelled.
+        client.unwatch()
     if request.stream:
         exchange.watched = deps.keepalive.watch(client, partial(_early_head, exchange), endpoint.comment)
     answer = await (_send(exchange) if exchange.choice is None else tiers.forward(exchange, _send))

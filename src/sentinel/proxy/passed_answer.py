@@ -171,6 +171,8 @@ class PassedAnswer:
         exchange, about = self._exchange, self._about
         if about.begins_job and not self._follows:
             self._follows = await follow_passed(exchange, about.job_kind, event)
+            if self._follows:
+                exchange.client.watch(exchange.deps.tasks)
             return
         with contextlib.suppress(RedisUnavailable):
             await exchange.deps.follower.saw(exchange.reservation.user, about.job_kind, event)

@@ -53,6 +53,7 @@ class PassedBody:
     ) -> None:
         declared = client.headers.get(b"content-length", b"")
         self.length = int(declared) if declared.isdigit() else None
+        self.is_whole = False
         self._client = client
         self._seconds = seconds
         self._begun = begun
@@ -69,6 +70,7 @@ class PassedBody:
             if piece:
                 yield piece
             if not more:
+                self.is_whole = True
                 return
             piece, more = await self._client.read_piece(self._seconds)
 

@@ -45,6 +45,7 @@ _LONG_QUERY_BYTES = 4 * 1024
 """Taken apart beside the event loop: 64 KB of parameters take 9 ms."""
 
 _LOOKING = ("GET", "DELETE")
+ONE_REQUEST = Spent(Cost(1, 0, 0))
 FORMAT = "other"
 """What a target must speak that gets such a request."""
 
@@ -90,6 +91,9 @@ class Passthrough(Exchange):
             self.verdict = await reserve(self, self.reservation)
             try:
                 complete = await self._relay(await self._forward(body), body, is_below_own=is_below_own)
+            except (asyncio.CancelledError, ClientGone):
+                self._abandon()
+                raise
             finally:
                 spent = self._end()
                 await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
@@ -114,6 +118,8 @@ class Passthrough(Exchange):
             raise ClientGone
         if self.about.begins_job and context.method == "POST":
             demand_followers(self)
+            # The provider goes on for who leaves now, too: until it is known with what, nothing is cancelled.
+            client.unwatch()
         if context.method == "DELETE" and self.about.deletes is not None:
             if self.about.job_kind:
                 await deps.follower.look_before(self.reservation.user, self.about.deletes)
@@ -158,7 +164,7 @@ class Passthrough(Exchange):
         """Pass the answer on up to its last piece. Raises UpstreamError, UpstreamTimeout."""
         if self.is_refused:
             return await self._refused(answer)
-        self.spent = Spent(Cost(1, 0, 0))
+        self.spent = ONE_REQUEST
 
         async def another_page(query: bytes) -> PassedStream:
             answer.close()
@@ -191,6 +197,14 @@ class Passthrough(Exchange):
         ):
             await self.deps.ownership.forget(self.about.deletes)
         return partial(client.answer, whole.status, whole.header_lines + context.trace_lines(monotonic()), whole.body)
+
+    def _abandon(self) -> None:
+        """What was sent on whole for a client that left is one request, unless the provider has refused it."""
+        upstream = self.upstream
+        if not self.client.gone or upstream is None or not upstream.sent or self.is_refused:
+            return
+        if self.spent is SPENT_NOTHING and (isinstance(upstream.body, bytes) or upstream.body.is_whole):
+            self.spent = ONE_REQUEST
 
     async def _fail(self, error: AppError) -> None:
         """As in exchange.py; a stream of events that has begun is broken."""

@@ -18,9 +18,13 @@ Room = Callable[[int], Awaitable[None]]
 
 
 class StreamedBody(Protocol):
-    """A body that comes piece by piece, once. length: its bytes in all, None where they are not known before."""
+    """A body that comes piece by piece, once. length: its bytes in all, None where they are not known before.
+
+    is_whole: all of it has come, and was taken.
+    """
 
     length: int | None
+    is_whole: bool
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Its pieces. What is raised while they are waited for ends the request."""

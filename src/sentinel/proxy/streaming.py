@@ -27,6 +27,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         await deps.leases.take_up(exchange.lease)
     if kind := exchange.endpoint.job_kind(exchange.request):
         stream = exchange.stream = await jobs.follow_stream(exchange, kind, stream)
+        client.watch(deps.tasks)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
     relay = exchange.relay = _relay(exchange, meter)
     exchange.lease.delivered = relay.delivered
