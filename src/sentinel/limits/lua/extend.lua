@@ -18,10 +18,10 @@ local known, windowed = room ~= nil, false
 room = room or 0
 for _, p in ipairs(windows) do
   if p.dim == 3 then
-    live(a, p, now)
+    live(a, p, slice_of(p, now))
     room, windowed = min(room, p.limit - a[p.base + SUM]), true
   elseif p.dim == 2 and known then
-    live(a, p, now)
+    live(a, p, slice_of(p, now))
     input_left = min(input_left, p.limit - a[p.base + SUM])
   end
 end

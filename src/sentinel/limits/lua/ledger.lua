@@ -54,7 +54,7 @@ local USABLE_MS = POLICY.fresh + POLICY.stale
 local policy, windows, forms = POLICY, POLICY.windows, { I4 = {}, d = {}, i8 = {} }
 
 -- While a library is being loaded it has none of Lua's own functions. `start` takes them at the first call.
-local call, pack, unpack_from, unpack_all, rep, concat, floor, max, min, huge, attempt, NO_ACCOUNT
+local call, pack, unpack_from, unpack_all, rep, floor, max, min, huge, attempt, NO_ACCOUNT
 
 -- What `reserve` answers, in part: it is filled anew in each call, for Lua pays for every table.
 local row = {}
@@ -72,13 +72,13 @@ end
 -- A window of the policy gets the places of what is its own in an account.
 local function start()
   if pack then return end
-  call, pack, unpack_from, unpack_all, rep, concat = redis.call, struct.pack, struct.unpack, unpack, string.rep, table.concat
+  call, pack, unpack_from, unpack_all, rep = redis.call, struct.pack, struct.unpack, unpack, string.rep
   floor, max, min, huge, attempt = math.floor, math.max, math.min, math.huge, pcall
   local none = {}
   for place = 2, COUNT + 5 * #windows do none[place] = 0 end
   none[AT], none[LIMIT + 1], none[LIMIT + 2], none[LIMIT + 3], none[COUNT] = -1, -1, -1, -1, #windows
   for k, p in ipairs(windows) do
-    p.base, p.text = base(k), k + 1
+    p.base, p.number = base(k), k
     none[p.base + ID] = p.id
   end
   NO_ACCOUNT = pack(form('d', COUNT - 1 + 5 * #windows), unpack_all(none, 2, COUNT + 5 * #windows))
@@ -165,17 +165,17 @@ end
 local function slices_form(sum, count) return form(sum < NARROW and 'I4' or 'd', count) end
 local function slice_bytes(sum) return sum < NARROW and 4 or 8 end
 
--- Cut the older slices of each window, by `p.text`, out of the string that they are stored as.
--- The strings of all accounts have the same table, from the second place on; the first is for the doubles. Only one
--- account is worked on at a time, and making a table anew in each call takes longer than to fill it. So there is one
--- account as it is stored, too; behind its last double an array has where that ended in it.
+-- Cut the older slices of each window, by `p.number`, out of the string that they are stored as.
+-- The strings of all accounts have the same table. Only one account is worked on at a time, and making a table anew in
+-- each call takes longer than to fill it. So there is one account as it is stored, too; behind its last double an array
+-- has where that ended in it.
 local texts, as_stored = {}, ''
 local function cut(a)
   local count = a[COUNT]
   local at = a[base(count + 1) + 1]
   for k = 1, count do
     local bytes = a[base(k) + BYTES]
-    texts[k + 1] = bytes > 0 and as_stored:sub(at, at + bytes - 1) or ''
+    texts[k] = bytes > 0 and as_stored:sub(at, at + bytes - 1) or ''
     at = at + bytes
   end
   a[TEXTS] = texts
@@ -186,13 +186,13 @@ end
 local function slices(a, p)
   local sum = a[p.base + SUM]
   local count = a[p.base + BYTES] / slice_bytes(sum)
-  local all = { unpack_from(slices_form(sum, count), (a[TEXTS] or cut(a))[p.text]) }
+  local all = { unpack_from(slices_form(sum, count), (a[TEXTS] or cut(a))[p.number]) }
   all[count + 1] = a[p.base + TOP]
   return all
 end
 
 local function keep_text(a, p, text)
-  (a[TEXTS] or cut(a))[p.text], a[p.base + BYTES] = text, #text
+  (a[TEXTS] or cut(a))[p.number], a[p.base + BYTES] = text, #text
 end
 
 -- The opposite of `slices`.
@@ -204,6 +204,19 @@ local function put(a, p, first, all)
   keep_text(a, p, count > 1 and pack(slices_form(sum, count - 1), unpack_all(all, 1, count - 1)) or '')
 end
 
+-- Add to an older slice, in its place. False, and nothing is done, where all would get another width.
+local function patch(a, p, slice, amount, each)
+  local b, form_of_one = p.base, each == 4 and '<I4' or '<d'
+  local text, at = (a[TEXTS] or cut(a))[p.number], (slice - a[b + FIRST]) * each
+  local before = unpack_from(form_of_one, text, at + 1)
+  local after = max(0, before + amount)
+  local sum = a[b + SUM] + after - before
+  if slice_bytes(sum) ~= each then return false end
+  a[b + SUM] = sum
+  keep_text(a, p, text:sub(1, at) .. pack(form_of_one, after) .. text:sub(at + each + 1))
+  return true
+end
+
 -- Add to a slice; an amount below zero gives back, never more than is there.
 local function charge(a, p, slice, amount)
   local b = p.base
@@ -212,17 +225,19 @@ local function charge(a, p, slice, amount)
     if amount > 0 then a[b + FIRST], a[b + SUM], a[b + TOP] = slice, amount, amount end
     return
   end
+  local after, each = sum + amount, sum < NARROW and 4 or 8
+  local newest, same = first + a[b + BYTES] / each, (after < NARROW) == (each == 4)
   -- Another policy's replica may have turned the clock back without this window. It counts from its beginning then.
   if slice < first and amount > 0 then slice = first end
-  local each, after = sum < NARROW and 4 or 8, sum + amount
-  local newest, same = first + a[b + BYTES] / each, (after < NARROW) == (each == 4)
   if slice == newest and top + amount > 0 and same then
     a[b + SUM], a[b + TOP] = after, top + amount
   elseif slice > newest and amount > 0 and same then
-    local text = (a[TEXTS] or cut(a))[p.text] .. pack(each == 4 and '<I4' or '<d', top)
+    local text = (a[TEXTS] or cut(a))[p.number] .. pack(each == 4 and '<I4' or '<d', top)
     if slice > newest + 1 then text = text .. rep('\0', (slice - newest - 1) * each) end
     keep_text(a, p, text)
     a[b + SUM], a[b + TOP] = after, amount
+  elseif slice >= first and slice < newest and patch(a, p, slice, amount, each) then
+    return
   elseif slice >= first and (slice <= newest or amount > 0) then
     local all = slices(a, p)
     for i = #all + 1, slice - first do all[i] = 0 end
@@ -231,12 +246,13 @@ local function charge(a, p, slice, amount)
   end
 end
 
--- Drop what has left the window. A slice counts whole until the last instant it holds is older than the window.
-local function live(a, p, now)
+-- Drop what has left the window, now that it is the time of this slice. A slice counts whole until the last instant it
+-- holds is older than the window.
+local function live(a, p, slice)
   local b = p.base
-  local sum, old = a[b + SUM], slice_of(p, now) - SLICES - a[b + FIRST]
+  local sum, old = a[b + SUM], slice - SLICES - a[b + FIRST]
   if sum == 0 or old <= 0 then return end
-  local each, text = slice_bytes(sum), (a[TEXTS] or cut(a))[p.text]
+  local each, text = slice_bytes(sum), (a[TEXTS] or cut(a))[p.number]
   if old > #text / each then return put(a, p, 0, {}) end
   local out, left = { unpack_from(slices_form(sum, old), text) }, sum
   for i = 1, old do left = left - out[i] end
@@ -312,7 +328,7 @@ end
 local function arrange(a)
   local count, heads, known = a[COUNT], {}, {}
   if not a[TEXTS] then cut(a) end
-  for k = 1, count do heads[a[base(k) + ID]] = { texts[k + 1], unpack_all(a, base(k) + 1, base(k) + 5) } end
+  for k = 1, count do heads[a[base(k) + ID]] = { texts[k], unpack_all(a, base(k) + 1, base(k) + 5) } end
   local order = {}
   for k = 1, #windows do
     local id = windows[k].id
@@ -324,7 +340,7 @@ local function arrange(a)
   end
   a[COUNT] = #order
   for k = 1, #order do
-    texts[k + 1] = order[k][1]
+    texts[k] = order[k][1]
     for i = 1, 5 do a[base(k) + i] = order[k][i + 1] end
   end
   return a
@@ -343,7 +359,7 @@ local function letters_of(a)
   if not a.letters then
     if not a[TEXTS] then cut(a) end
     local k = a[COUNT] + 1
-    a[COUNT], texts[k + 1], a.letters = k, '', base(k) + BYTES
+    a[COUNT], texts[k], a.letters = k, '', base(k) + BYTES
     for i, number in ipairs({ LETTERS, 0, 0, 0, 0 }) do a[base(k) + i] = number end
   end
   return a.letters
@@ -393,15 +409,19 @@ end
 local lasts = false
 
 local function save(a, keys)
-  local last = COUNT + 5 * a[COUNT]
-  local head = pack(form('d', last - 1), unpack_all(a, 2, last))
+  local count = a[COUNT]
+  local packed = pack(form('d', COUNT - 1 + 5 * count), unpack_all(a, 2, COUNT + 5 * count))
   if a[TEXTS] then
-    texts[1] = head
-    call('SET', keys[1], concat(texts, '', 1, a[COUNT] + 1), 'PX', policy.ttl)
-  elseif lasts then
-    call('SETRANGE', keys[1], 0, head)
+    -- Three at once, for Lua reads each string that it makes from end to end; `table.concat` takes twice as long.
+    for k = 1, count, 3 do
+      packed = packed .. texts[k] .. (k < count and texts[k + 1] or '') .. (k + 1 < count and texts[k + 2] or '')
+    end
+  end
+  -- What stands behind the doubles stays where it is not cut.
+  if lasts and (not a[TEXTS] or #packed >= #as_stored) then
+    call('SETRANGE', keys[1], 0, packed)
   else
-    call('SET', keys[1], head .. as_stored:sub(#head + 1), 'PX', policy.ttl)
+    call('SET', keys[1], a[TEXTS] and packed or packed .. as_stored:sub(#packed + 1), 'PX', policy.ttl)
   end
 end
 
@@ -465,13 +485,14 @@ local function correct(a, l, more, spent, now)
     local p = windows[k]
     local excess = spent[p.dim] - l[COST + p.dim]
     if excess ~= 0 then
-      live(a, p, now)
+      local current = slice_of(p, now)
+      live(a, p, current)
       for i = p.dim == 3 and l[L_MORE] - 1 or 0, 1, -2 do
         local back = min(0, max(excess, -more[i + 1]))
         charge(a, p, slice_of(p, more[i]), back)
         excess = excess - back
       end
-      charge(a, p, slice_of(p, excess < 0 and l[L_AT] or now), excess)
+      charge(a, p, excess < 0 and slice_of(p, l[L_AT]) or current, excess)
     end
   end
 end

@@ -23,15 +23,21 @@ local lease = a[LEASE]
 expire(a, KEYS, user, now)
 dirty = dirty or a[LEASE] ~= lease
 
--- How much output fits; the rest of the request is all or nothing.
+-- Whether it fits, and how much of the output: that may be less, the rest is all or nothing.
 local requests_left, input_left, output_left = left(a, now)
-local room = output_left
+local room, cost = output_left, { 1, input, 0 }
+local fits = requests_left >= 1 and (input_left >= input or input == 0)
+if policy.concurrency >= 0 and a[OPEN] >= policy.concurrency then fits = false end
 for k = 1, windowed do
   local p = windows[k]
-  live(a, p, now)
-  if p.dim == 3 then
-    local free = p.limit - a[p.base + SUM]
+  local dim = p.dim
+  p.current = slice_of(p, now)
+  live(a, p, p.current)
+  local free = p.limit - a[p.base + SUM]
+  if dim == 3 then
     if free < room then room = free end
+  elseif free < cost[dim] and cost[dim] > 0 then
+    fits = false
   end
 end
 local granted, finite = output, room < huge and 1 or 0
@@ -39,26 +45,25 @@ if room < huge then
   local most = fair > 0 and min(room, max(fair, floor(room / 4))) or room
   if most < granted then granted = most > 0 and most or 0 end
 end
-local cost = { 1, input, granted > least and granted or least }
+cost[3] = granted > least and granted or least
+if room < cost[3] and cost[3] > 0 then fits = false end
 
-local fits = policy.concurrency < 0 or a[OPEN] < policy.concurrency
+-- Charge it where it does, and say how the windows are then.
+if fits then cost[3] = granted end
+local count = 0
 for k = 1, windowed do
   local p = windows[k]
-  local amount = cost[p.dim]
-  if amount > 0 and a[p.base + SUM] + amount > p.limit then fits = false end
+  local b, amount = p.base, cost[p.dim]
+  if fits and amount > 0 then charge(a, p, p.current, amount) end
+  local sum = a[b + SUM]
+  row[count + 1] = sum < p.limit and p.limit - sum or 0
+  count = count + 2
+  row[count] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / (sum < NARROW and 4 or 8)) or now
 end
-if requests_left < 1 then fits = false end
-if input_left < input and input > 0 then fits = false end
-if output_left < cost[3] and cost[3] > 0 then fits = false end
 
 local wait, kind, which, limit, used, remaining, reset = 0, 0, 0, 0, 0, 0, 0
 if fits then
-  cost[3] = granted
-  for k = 1, windowed do
-    local p = windows[k]
-    if cost[p.dim] > 0 then charge(a, p, slice_of(p, now), cost[p.dim]) end
-  end
-  add(a, HELD, 1, cost, 0)
+  a[HELD + 1], a[HELD + 2], a[HELD + 3] = a[HELD + 1] + 1, a[HELD + 2] + input, a[HELD + 3] + granted
   requests_left, input_left, output_left = requests_left - 1, input_left - input, output_left - granted
   a[OPEN] = a[OPEN] + 1
   local ends = now + policy.lease
@@ -100,13 +105,6 @@ else
 end
 if fits or dirty then save(a, KEYS) end
 
-for k = 1, windowed do
-  local p = windows[k]
-  local b, sum = p.base, a[p.base + SUM]
-  row[2 * k - 1] = sum < p.limit and p.limit - sum or 0
-  row[2 * k] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / slice_bytes(sum)) or now
-end
-local count = 2 * windowed
 if not fits then
   row[count + 1], row[count + 2], row[count + 3], row[count + 4] = wait, kind, which, limit
   row[count + 5], row[count + 6], row[count + 7] = used, remaining, reset

@@ -16,7 +16,7 @@ for d = 1, 3 do
 end
 for k = 1, #windows do
   local p = windows[k]
-  live(a, p, now)
+  live(a, p, slice_of(p, now))
   local b, sum = p.base, a[p.base + SUM]
   answer[12 + 2 * k] = max(0, p.limit - sum)
   answer[13 + 2 * k] = sum > 0 and gone(p, a[b + FIRST] + a[b + BYTES] / slice_bytes(sum)) or now
