@@ -162,8 +162,12 @@ def results_by_item(items: Sequence[UsageItem], results: Sequence[ItemResult]) -
         for result in portion:
             by_email.setdefault((result.email or "").casefold(), deque()).append(result)
         yield
-    queues = [by_email.get(item.email.casefold()) for item in items]
-    return [queue.popleft() if queue else None for queue in queues]
+    found: list[ItemResult | None] = []
+    for asked in in_portions(items):
+        queues = [by_email.get(item.email.casefold()) for item in asked]
+        found += [queue.popleft() if queue else None for queue in queues]
+        yield
+    return found
 
 
 def is_envelope(body: bytes) -> bool:
