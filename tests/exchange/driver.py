@@ -92,7 +92,8 @@ class Provider:
     """Answers as it is told: `pieces` of a stream or `body`; an exception among the pieces is raised.
 
     objects: what it tells of these paths, an exception is raised. kept: it does not delete these. refuses: status and
-    body of the answers to the first requests. gate: before the head of an answer. blanks: come before the
+    body of the answers to the first requests. gate: before the head of an answer. header_lines: of a stream,
+    and of what passes through; whole_lines: of a whole answer. blanks: come before the
     rest of a whole answer, one by one.
     """
 
@@ -102,6 +103,7 @@ class Provider:
     blanks: list[bytes | Exception | Gate] = field(default_factory=list)
     gate: Gate | None = None
     header_lines: bytes = b"content-type: text/event-stream\r\n"
+    whole_lines: bytes = b"content-type: application/json\r\n"
     failure: AppError | None = None
     refuses: list[tuple[int, bytes] | AppError] = field(default_factory=list)
     requests: list[ProviderRequest] = field(default_factory=list)
@@ -135,7 +137,7 @@ class Provider:
                 await blank.pass_through()
             else:
                 await on_blank(ProviderAnswer(200, b"content-type: application/json\r\n", b"up_1", blank))
-        return ProviderAnswer(status, b"content-type: application/json\r\n", b"up_1", body)
+        return ProviderAnswer(status, self.whole_lines, b"up_1", body)
 
     async def stream(self, request: ProviderRequest, room: Any) -> _Stream:
         await asyncio.sleep(0)  # As a connection is made.
@@ -346,6 +348,7 @@ class Stage:
         *,
         drain: bool = False,
         default_output: int = 1000,
+        lease_seconds: float = 30,
         jobs_ledger: RedisLedger | None = None,
     ) -> None:
         self.ledger = RedisLedger(store, Policy((), 5, 30_000, 300_000, 3_600_000))
@@ -354,7 +357,7 @@ class Stage:
         self.provider = Provider()
         self._registry = Registry(Target("scripted", self.provider))
         cache = _Cache(self.ledger)
-        self.leases = LeaseKeeper(self.ledger, cache, 30)
+        self.leases = LeaseKeeper(self.ledger, cache, lease_seconds)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
         self.governance, self.now = MemoryGovernance(), 0.0
         self.governance.tier_models = {"simple": [TierModel("openai", "gpt-4o-mini")]}

@@ -16,9 +16,11 @@ import pytest
 
 from sentinel.cache.redis import Store
 from sentinel.error import AppError, RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.proxy.array_client import ArrayClientSide
+from sentinel.proxy.client import ClientSide
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
-from tests.support.formats import FORMATS, USAGE, WHOLES, Format
+from tests.support.formats import FORMATS, OF_MEDIA, STREAMS, TEXT, USAGE, WHOLES, Format
 from tests.support.metering import Stepped
 
 WORDS = [" one", " two", " three", " four"]
@@ -100,34 +102,6 @@ class TestEndings:
         assert await ended(stage, client, pieces=[*STREAM, DONE], header_lines=lines) == (1, INPUT_TOKENS, 4)
         assert client.got == b"".join(STREAM) + DONE
 
-    async def test_a_page_instead_of_a_stream(self, stage: Stage) -> None:
-        """Something else than the provider has answered: a broken answer, and free."""
-        client = Client(stream=True)
-        assert await ended(stage, client, body=b"<html>", header_lines=b"content-type: text/html\r\n") is None
-        assert client.status == 502
-
-    @pytest.mark.parametrize("stream", [True, False])
-    @pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 401, 403, 500, 503])
-    async def test_a_refusal_upstream_is_free(self, stage: Stage, stream: bool, status: int) -> None:
-        """Nothing is charged for what the provider refuses; its 4xx passes, unless it is about our key."""
-        client = Client(stream=stream)
-        assert await ended(stage, client, status=status, body=b'{"error":{}}') is None
-        assert client.status == (status if status not in (401, 403, 500, 503) else 502)
-
-    @pytest.mark.parametrize("stream", [True, False])
-    @pytest.mark.parametrize(("failure", "status"), [(UpstreamError("x"), 502), (UpstreamTimeout("x"), 504)])
-    async def test_no_answer_is_free(self, stage: Stage, stream: bool, failure: Any, status: int) -> None:
-        """Nothing is charged for an answer that did not begin."""
-        client = Client(stream=stream)
-        assert await ended(stage, client, failure=failure) is None
-        assert client.status == status
-
-    async def test_a_broken_whole_answer_is_free(self, stage: Stage) -> None:
-        """A 200 that is no JSON is no answer."""
-        client = Client()
-        assert await ended(stage, client, body=b"<html>") is None
-        assert client.status == 502
-
     async def test_running_usage_is_not_the_last_word(self, stage: Stage) -> None:
         """A provider that tells usage in every chunk, late, does not make a broken stream cheaper than delivered."""
         pieces = [event(word, usage=usage(9, max(0, n - 2))) for n, word in enumerate(WORDS)]
@@ -167,13 +141,26 @@ def leave(client: Client) -> Callable[[], None]:
 
 
 formats = pytest.mark.parametrize("format_", FORMATS.values(), ids=FORMATS)
+streams = pytest.mark.parametrize("format_", STREAMS.values(), ids=STREAMS)
+wholes = pytest.mark.parametrize("format_", WHOLES.values(), ids=WHOLES)
+EVERY = [(format_, True) for format_ in (STREAMS | OF_MEDIA).values()] + [(each, False) for each in WHOLES.values()]
+every = pytest.mark.parametrize(
+    ("format_", "stream"), EVERY, ids=[*(f"{name}-stream" for name in STREAMS | OF_MEDIA), *WHOLES]
+)
 
 
 def asking(format_: Format, *, stream: bool, slow: bool = True) -> Client:
     """A client of this format."""
-    client = Client(slow=slow)
-    client.body = format_.body(stream=stream)
+    client = Client(slow=slow, side=ArrayClientSide if format_.is_array and stream else ClientSide)
+    client.body, kind = format_.body(stream=stream)
+    client.side.headers = {**client.side.headers, b"content-type": kind}
     return client
+
+
+def answers(stage: Stage, format_: Format) -> None:
+    """Its provider has a whole stream, and a whole answer."""
+    stage.provider.pieces, stage.provider.header_lines = [*format_.stream], format_.stream_lines
+    stage.provider.body = format_.whole
 
 
 def owed(stage: Stage, client: Client, format_: Format, *, gone: bool) -> list[tuple[int, int, int]]:
@@ -186,7 +173,41 @@ def owed(stage: Stage, client: Client, format_: Format, *, gone: bool) -> list[t
     return []
 
 
-@formats
+@every
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 401, 403, 500, 503])
+async def test_a_refusal_upstream_is_free(stage: Stage, format_: Format, stream: bool, status: int) -> None:
+    """Nothing is charged for what the provider refuses; its 4xx passes, unless it is about our key."""
+    client = asking(format_, stream=stream)
+    stage.provider.status, stage.provider.body = status, b'{"error":{}}'
+    endpoint = format_.at(stream=stream)
+    await stage.exchange(client, endpoint).run()
+    assert await stage.settled() == {}
+    passes = status not in (401, 403, 500, 503) or status in endpoint.passed_statuses
+    assert client.status == (status if passes else 502)
+
+
+@every
+@pytest.mark.parametrize(("failure", "status"), [(UpstreamError("x"), 502), (UpstreamTimeout("x"), 504)])
+async def test_no_answer_is_free(stage: Stage, format_: Format, stream: bool, failure: Any, status: int) -> None:
+    """Nothing is charged for an answer that did not begin."""
+    client = asking(format_, stream=stream)
+    stage.provider.failure = failure
+    await stage.exchange(client, format_.at(stream=stream)).run()
+    assert await stage.settled() == {}
+    assert client.status == status
+
+
+@every
+async def test_garbage_is_free(stage: Stage, format_: Format, stream: bool) -> None:
+    """A 200 that is a page of something else than the provider is a broken answer."""
+    client, page = asking(format_, stream=stream), b"content-type: text/html; charset=utf-8\r\n"
+    stage.provider.body, stage.provider.header_lines, stage.provider.whole_lines = b"\n<html>", page, page
+    await stage.exchange(client, format_.at(stream=stream)).run()
+    assert await stage.settled() == {}
+    assert client.status == 502
+
+
+@pytest.mark.parametrize("format_", [each for each in STREAMS.values() if not each.is_array])
 @pytest.mark.parametrize("failure", [UpstreamError("x"), UpstreamTimeout("x"), None], ids=["breaks", "hangs", "ends"])
 async def test_a_stream_that_breaks_at_every_place(
     store: Store, tmp_path: Path, format_: Format, failure: AppError | None
@@ -213,7 +234,7 @@ async def test_a_stream_that_breaks_at_every_place(
             assert stage.ended[0].outcome == "broken", place
 
 
-@formats
+@streams
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
 @pytest.mark.parametrize("room", [1000, 200], ids=["with_room", "near_its_limit"])
 @pytest.mark.parametrize("slow", [True, False], ids=["waited_for", "in_passing"])
@@ -225,7 +246,7 @@ async def test_a_stream_cancelled_at_every_step(
         await store.client.flushall()
         stage, client = Stage(store, tmp_path, default_output=room), asking(format_, stream=True, slow=slow)
         await stage.limit(100_000)
-        stage.provider.pieces = [*format_.stream]
+        answers(stage, format_)
         stepped = Stepped(stage.exchange(client, format_.at(stream=True)).run(), step)
         await stepped.run(leave(client) if gone else lambda: None)
         assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=gone), step
@@ -237,7 +258,7 @@ async def test_a_stream_cancelled_at_every_step(
     assert client.complete
 
 
-@pytest.mark.parametrize("format_", WHOLES.values(), ids=WHOLES)
+@wholes
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
 async def test_a_whole_answer_cancelled_at_every_step(
     store: Store, tmp_path: Path, format_: Format, gone: bool
@@ -262,40 +283,46 @@ async def test_a_whole_answer_cancelled_at_every_step(
     assert client.complete
 
 
+@pytest.mark.parametrize("name", ["chat", "completions", "native"])
 @pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
 @pytest.mark.parametrize("slow", [True, False], ids=["waited_for", "in_passing"])
-async def test_a_finished_stream_cancelled_at_every_step(store: Store, tmp_path: Path, gone: bool, slow: bool) -> None:
-    """From its finish reason on it costs what the provider says, though nobody waits for that."""
+async def test_a_finished_stream_cancelled_at_every_step(
+    store: Store, tmp_path: Path, name: str, gone: bool, slow: bool
+) -> None:
+    """From its finish reason on it costs what the provider says, though nobody waits for that.
+
+    In the other formats the event that has it tells the usage, too.
+    """
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    format_ = FORMATS[name]
     for step in itertools.count(1):
         await store.client.flushall()
-        stage, client = Stage(store, tmp_path), Client(stream=True, slow=slow)
-        stage.provider.pieces = [*FORMATS["chat"].pieces, event(choices=[end]), *FORMATS["chat"].end]
-        stepped = Stepped(stage.exchange(client).run(), step)
+        stage, client = Stage(store, tmp_path), asking(format_, stream=True, slow=slow)
+        stage.provider.pieces = [*format_.pieces, event(choices=[end]), *format_.end]
+        stepped = Stepped(stage.exchange(client, format_.endpoint).run(), step)
         await stepped.run(leave(client) if gone else lambda: None)
         records = list((await stage.settled()).values())
         has_end = b'"finish_reason": "stop"' in client.got
-        assert records == ([(1, 11, 40)] if has_end else owed(stage, client, FORMATS["chat"], gone=gone)), step
+        assert records == ([(1, 11, 40)] if has_end else owed(stage, client, format_, gone=gone)), step
         assert stage.provider.closed == stage.provider.opened, step
         if not stepped.cancelled:
             break
     assert step >= (18 if slow else 12)
 
 
-@formats
+@streams
 async def test_cancelled_twice(store: Store, tmp_path: Path, format_: Format) -> None:
     """A client that leaves and a shutdown right behind it: still settled once, for what was delivered."""
     for first, second in itertools.product(range(6, 20, 2), range(1, 6)):
         await store.client.flushall()
         stage, client = Stage(store, tmp_path), asking(format_, stream=True)
-        stage.provider.pieces = [*format_.stream]
+        answers(stage, format_)
         inner = Stepped(stage.exchange(client, format_.at(stream=True)).run(), first)
         await Stepped(inner.run(leave(client)), first + second).run()
         assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=True), (first, second)
 
 
-@formats
-@pytest.mark.parametrize("stream", [True, False])
+@every
 async def test_a_refusal_upstream_cancelled_at_every_step(
     store: Store, tmp_path: Path, format_: Format, stream: bool
 ) -> None:
@@ -316,55 +343,74 @@ async def test_a_refusal_upstream_cancelled_at_every_step(
 
 
 class TestAbandoned:
-    """A client that leaves in mid-stream."""
+    """A client that leaves."""
 
+    @streams
     @pytest.mark.parametrize("drain", [False, True])
-    async def test_cancelled_or_drained(self, store: Store, tmp_path: Path, drain: bool) -> None:
+    async def test_cancelled_or_drained(self, store: Store, tmp_path: Path, format_: Format, drain: bool) -> None:
         """By default what was delivered is charged; drained, what the provider says in the end."""
-        stage, client = Stage(store, tmp_path, drain=drain), Client(stream=True)
-        stage.provider.pieces = [*STREAM, event(usage=usage(11, 40)), DONE]
-        await Stepped(stage.exchange(client).run(), lambda: len(client.text.split()) == 2).run(leave(client))
+        stage, client = Stage(store, tmp_path, drain=drain), asking(format_, stream=True)
+        answers(stage, format_)
+        exchange = stage.exchange(client, format_.endpoint)
+        await Stepped(exchange.run(), lambda: format_.text(client.got) == TEXT[:8]).run(leave(client))
         charged = list((await stage.settled()).values())
-        assert charged == ([(1, 11, 40)] if drain else [(1, INPUT_TOKENS, count(client.text))])
+        assert charged == ([(1, *USAGE)] if drain else [(1, format_.input, 2)])
         assert stage.provider.closed == 1
         assert stage.ended[0].outcome == "client_gone"
 
-    async def test_drained_from_a_provider_that_breaks(self, store: Store, tmp_path: Path) -> None:
+    @streams
+    async def test_drained_from_a_provider_that_breaks(self, store: Store, tmp_path: Path, format_: Format) -> None:
         """Without the provider's word what was delivered is charged."""
-        stage, client = Stage(store, tmp_path, drain=True), Client(stream=True)
-        stage.provider.pieces = [*STREAM, UpstreamError("x")]
-        await Stepped(stage.exchange(client).run(), lambda: len(client.text.split()) == 2).run(leave(client))
-        assert list((await stage.settled()).values()) == [(1, INPUT_TOKENS, count(client.text))]
+        stage, client = Stage(store, tmp_path, drain=True), asking(format_, stream=True)
+        stage.provider.pieces, stage.provider.header_lines = (
+            [*format_.stream[:-1], UpstreamError("x")],
+            format_.stream_lines,
+        )
+        exchange = stage.exchange(client, format_.endpoint)
+        await Stepped(exchange.run(), lambda: format_.text(client.got) == TEXT[:8]).run(leave(client))
+        assert list((await stage.settled()).values()) == owed(stage, client, format_, gone=True)
 
-    async def test_gone_before_anything_was_sent_on(self, stage: Stage) -> None:
+    @every
+    async def test_gone_before_anything_was_sent_on(self, stage: Stage, format_: Format, stream: bool) -> None:
         """A client that left before its request reached the provider pays nothing."""
-        client = Client(stream=True)
+        client = asking(format_, stream=stream)
         client.connection.gone = True
-        assert await ended(stage, client, pieces=[*STREAM, DONE]) is None
-        assert stage.provider.requests == []
+        answers(stage, format_)
+        await stage.exchange(client, format_.at(stream=stream)).run()
+        assert (await stage.settled(), stage.provider.requests) == ({}, [])
 
-    async def test_gone_after_the_last_byte(self, stage: Stage) -> None:
+    @every
+    async def test_gone_after_the_last_byte(self, stage: Stage, format_: Format, stream: bool) -> None:
         """Whoever has it all is no deserter, even while the provider's connection is still being read to its end."""
-        client = Client(stream=True)
-        assert await ended(stage, client, pieces=[*STREAM, event(usage=usage(11, 40)), DONE, b""]) == (1, 11, 40)
-        assert not client.watched_to_the_end
+        client = asking(format_, stream=stream)
+        answers(stage, format_)
+        stage.provider.pieces.append(b"")
+        await stage.exchange(client, format_.at(stream=stream)).run()
+        assert list((await stage.settled()).values()) == [(1, *(USAGE if stream else format_.usage))]
+        assert client.complete
+        assert not stream or not client.watched_to_the_end
         assert stage.ended[0].outcome == "ok"
 
 
-async def test_a_stream_at_its_limit_costs_what_was_delivered(store: Store, tmp_path: Path) -> None:
+@streams
+async def test_a_stream_at_its_limit_costs_what_was_delivered(store: Store, tmp_path: Path, format_: Format) -> None:
     """The provider's usage of what was cut off is not charged."""
-    stage, client = Stage(store, tmp_path, default_output=2), Client(stream=True)
+    stage, client = Stage(store, tmp_path, default_output=2), asking(format_, stream=True)
     await stage.limit(2)
-    assert await ended(stage, client, pieces=[*STREAM, event(usage=usage(11, 40)), DONE]) == (1, INPUT_TOKENS, 2)
-    assert client.text == "".join(WORDS[:2])
-    assert b'"finish_reason":"length"' in client.got
-    assert client.got.endswith(DONE)
+    answers(stage, format_)
+    await stage.exchange(client, format_.endpoint).run()
+    assert list((await stage.settled()).values()) == [(1, format_.input, 2)]
+    assert format_.text(client.got) == TEXT[:8]
+    assert (stage.ended[0].outcome, client.complete) == ("limit", True)
 
 
-async def test_a_slow_ledger_loses_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@every
+async def test_a_slow_ledger_loses_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, format_: Format, stream: bool
+) -> None:
     """A settlement that Redis does not take in time goes to the spool, and from there to Redis, once."""
-    stage, client = Stage(store, tmp_path), Client(stream=True)
-    stage.provider.pieces = [*STREAM, DONE]
+    client = asking(format_, stream=stream)
+    answers(stage, format_)
     settle = stage.ledger.settle
 
     async def done_but_unanswered(*call: Any) -> bool:
@@ -372,9 +418,9 @@ async def test_a_slow_ledger_loses_nothing(store: Store, tmp_path: Path, monkeyp
         raise RedisUnavailable("no answer")
 
     monkeypatch.setattr(stage.ledger, "settle", done_but_unanswered)
-    await stage.exchange(client).run()
+    await stage.exchange(client, format_.at(stream=stream)).run()
     assert client.complete
     assert stage.deps.tracker.spooled == 1
     monkeypatch.undo()
     assert await stage.deps.tracker.replay() == 1
-    assert await stage.settled() == {"req_1": (1, INPUT_TOKENS, 4)}
+    assert await stage.settled() == {"req_1": (1, *(USAGE if stream else format_.usage))}

@@ -1,4 +1,4 @@
-"""One answer as each format says it: for tests of what holds for all formats that generate text.
+"""One answer as each format says it: for tests of what holds for all formats.
 
 Each answer is " one two three four" to "Say hello". Its stream comes in four pieces of a token each, and its end tells
 11 tokens of input and 40 of output.
@@ -7,7 +7,7 @@ Each answer is " one two three four" to "Say hello". Its stream comes in four pi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sentinel.endpoints.chat import CHAT
@@ -16,11 +16,14 @@ from sentinel.endpoints.completions import COMPLETIONS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.endpoints.generate_content import GenerateContentEndpoint, StreamGenerateContentEndpoint
-from sentinel.endpoints.images import IMAGE_GENERATIONS
+from sentinel.endpoints.images import IMAGE_EDITS, IMAGE_GENERATIONS
 from sentinel.endpoints.messages import MESSAGES
 from sentinel.endpoints.moderations import MODERATIONS
 from sentinel.endpoints.native import NATIVE
 from sentinel.endpoints.responses import RESPONSES
+from sentinel.endpoints.speech import SPEECH
+from sentinel.endpoints.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
+from tests.support.surface import form
 
 WORDS = (" one", " two", " three", " four")
 TEXT = "".join(WORDS)
@@ -38,7 +41,7 @@ class Format:
     """A format. input: our own count of its request. pieces: one for each of WORDS; before, end: beside them.
 
     endpoint, request: of a stream; whole_endpoint, whole: of an answer in one piece. end: has the usage. usage: what a
-    whole answer tells.
+    whole answer tells. file: of a request that is a form, what its file is called. is_array: a stream is one array.
     """
 
     endpoint: Endpoint[Any]
@@ -50,16 +53,31 @@ class Format:
     whole: bytes
     whole_endpoint: Endpoint[Any] | None = None
     usage: tuple[int, int] = USAGE
+    file: str = ""
+    is_array: bool = False
 
     @property
     def stream(self) -> list[bytes]:
         """The whole stream."""
-        return [*self.before, *self.pieces, *self.end]
+        told = [*self.before, *self.pieces, *self.end]
+        if not self.is_array:
+            return told
+        first, *more, last = told
+        return [b"[" + first, *(b",\n" + piece for piece in more), b",\n" + last + b"]"]
 
-    def body(self, *, stream: bool) -> bytes:
-        """A request for it."""
+    @property
+    def stream_lines(self) -> bytes:
+        """The headers of a stream."""
+        return b"content-type: application/json\r\n" if self.is_array else b"content-type: text/event-stream\r\n"
+
+    def body(self, *, stream: bool) -> tuple[bytes, bytes]:
+        """A request for it, and its content type."""
         is_told = {} if self.whole_endpoint or not self.pieces else {"stream": stream}
-        return json.dumps({**self.request, **is_told}).encode()
+        told = {**self.request, **is_told}
+        if not self.file:
+            return json.dumps(told).encode(), b"application/json"
+        body, kind = form([(name, str(value).lower()) for name, value in told.items()], self.file)
+        return body, kind.encode()
 
     def at(self, *, stream: bool) -> Endpoint[Any]:
         """Where to ask for it."""
@@ -71,7 +89,8 @@ class Format:
 
     def tells_usage(self, got: list[bytes]) -> bool:
         """Whether the usage has come."""
-        return self.end[_place_of_usage(self.end)] in got
+        told = self.end[_place_of_usage(self.end)]
+        return any(told in piece for piece in got)
 
 
 def _place_of_usage(end: tuple[bytes, ...]) -> int:
@@ -147,19 +166,62 @@ def _messages() -> Format:
     )
 
 
-def _gemini() -> Format:
+def _gemini(*, is_array: bool = False) -> Format:
+    said = _json if is_array else _data
+
     def answer(text: str, **more: Any) -> dict[str, Any]:
         return {"candidates": [{"content": {"parts": [{"text": text}]}, **more}], "responseId": "r"}
 
     return Format(
-        StreamGenerateContentEndpoint("v1beta", f"models/{MODEL}", b"alt=sse"),
+        StreamGenerateContentEndpoint("v1beta", f"models/{MODEL}", b"" if is_array else b"alt=sse"),
         {"contents": [{"role": "user", "parts": [{"text": PROMPT}]}]},
         9,
         (),
-        tuple(_data(**answer(word)) for word in WORDS),
-        (_data(**answer("", finishReason="STOP"), usageMetadata=_GOOGLES),),
+        tuple(said(**answer(word)) for word in WORDS),
+        (said(**answer("", finishReason="STOP"), usageMetadata=_GOOGLES),),
         _json(**answer(TEXT, finishReason="STOP"), usageMetadata=_GOOGLES),
         GenerateContentEndpoint("v1beta", f"models/{MODEL}"),
+        is_array=is_array,
+    )
+
+
+def _transcript(endpoint: Endpoint[Any] = TRANSCRIPTIONS) -> Format:
+    return Format(
+        endpoint,
+        {"model": "gpt-4o-mini-transcribe"},
+        1,
+        (),
+        tuple(_data(type="transcript.text.delta", delta=word) for word in WORDS),
+        (_data(type="transcript.text.done", text=TEXT, usage={"type": "tokens", **_BOTH}),),
+        _json(text=TEXT, usage={"type": "tokens", **_BOTH}),
+        file="file",
+    )
+
+
+def _pictures() -> Format:
+    def event(kind: str, **fields: Any) -> bytes:
+        return _event(f"image_generation.{kind}", b64_json="AAAA" * 100, **fields)
+
+    return Format(
+        IMAGE_GENERATIONS,
+        {"model": "gpt-image-2", "prompt": PROMPT, "quality": "low", "partial_images": 3},
+        2,
+        (),
+        tuple(event("partial_image", partial_image_index=number) for number in range(3)),
+        (event("completed", usage=_BOTH),),
+        _json(created=1, data=[{"b64_json": ""}], usage=_BOTH),
+    )
+
+
+def _sound() -> Format:
+    return Format(
+        SPEECH,
+        {"model": "gpt-4o-mini-tts", "input": PROMPT, "voice": "alloy", "stream_format": "sse"},
+        2,
+        (),
+        tuple(_data(type="speech.audio.delta", audio=letter * 2400) for letter in "ABC"),
+        (_data(type="speech.audio.done", usage=_BOTH),),
+        b"",
     )
 
 
@@ -172,6 +234,10 @@ FORMATS = {
     "gemini": _gemini(),
 }
 """Those that generate text, by what a test is called."""
+STREAMS = {**FORMATS, "array": _gemini(is_array=True), "transcripts": _transcript()}
+"""All whose streams are text."""
+OF_MEDIA = {"images": _pictures(), "sound": _sound()}
+"""Those whose streams are something else: a piece of them has no text, and is of no known number of tokens."""
 
 
 def _in_one_piece(
@@ -182,6 +248,8 @@ def _in_one_piece(
 
 WHOLES = {
     **FORMATS,
+    "transcripts": STREAMS["transcripts"],
+    "translations": _transcript(TRANSLATIONS),
     "embeddings": _in_one_piece(
         EMBEDDINGS,
         {"model": "text-embedding-3-small", "input": PROMPT},
@@ -192,17 +260,10 @@ WHOLES = {
         usage={"prompt_tokens": 11, "total_tokens": 11},
     ),
     "moderations": _in_one_piece(MODERATIONS, {"input": PROMPT}, 0, (0, 0), id="modr-1", model="m", results=[]),
-    "images": _in_one_piece(
-        IMAGE_GENERATIONS,
-        {"model": "gpt-image-2", "prompt": PROMPT},
-        2,
-        USAGE,
-        created=1,
-        data=[{"b64_json": ""}],
-        usage=_BOTH,
-    ),
+    "images": OF_MEDIA["images"],
+    "edits": replace(OF_MEDIA["images"], endpoint=IMAGE_EDITS, file="image", input=583),
     "compact": _in_one_piece(
         COMPACT, {"model": MODEL, "input": PROMPT}, 9, USAGE, object="response.compaction", output=[], usage=_BOTH
     ),
 }
-"""All that have answers in one piece, and take JSON."""
+"""All that have answers in one piece."""

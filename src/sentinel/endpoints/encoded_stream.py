@@ -53,7 +53,7 @@ class EncodedMeter(StreamMeter):
     told: what events have told of usage, all together. has_ended: a last event has come.
     """
 
-    __slots__ = ("_held", "_inside", "_left_out", "_plain", "_read_so_far", "_unreadable", "told")
+    __slots__ = ("_coming", "_held", "_inside", "_left_out", "_plain", "_read_so_far", "_unreadable", "told")
 
     def __init__(self, model: str, redactor: Redactor) -> None:
         super().__init__(
@@ -73,6 +73,7 @@ class EncodedMeter(StreamMeter):
         self._plain, self._held, self._read_so_far = redactor.plain, b"", b""
         self._inside = self._unreadable = False
         self._left_out = 0
+        self._coming: int | None = None
         self.told: Usage | None = None
 
     @abstractmethod
@@ -182,13 +183,16 @@ class EncodedMeter(StreamMeter):
             return b""
         return held + b"\n\n"
 
-    def delivered(self, block: bytes) -> None:
-        """Nothing: what is delivered is noted when an event has come whole."""
-
     def charge(self, tokens: int) -> None:
-        """So many output tokens have been delivered, beside those before."""
-        self._generated = True
-        self._delivered.feed_unread(tokens)
+        """So many output tokens more are delivered with the block that has the end of this event."""
+        self._coming = tokens + (self._coming or 0)
+
+    def delivered(self, block: bytes) -> None:  # noqa: ARG002
+        """Note that the client gets this block, and with it what its events were charged."""
+        if self._coming is not None:
+            self._generated = True
+            self._delivered.feed_unread(self._coming)
+            self._coming = None
 
     def tell(self, usage: Usage) -> None:
         """An event tells of usage; that of several adds up."""
@@ -206,6 +210,7 @@ class EncodedMeter(StreamMeter):
 
     def end(self) -> int:
         """The output tokens delivered; the last event has been read."""
+        self.delivered(self.done)
         return self.count()
 
     def lacks_end(self) -> bool:

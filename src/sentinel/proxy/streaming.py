@@ -94,7 +94,7 @@ def _spent(exchange: ExchangeState, relay: Relay) -> billing.Spent:
         meter.usage,
         context.counted_input,
         delivered,
-        is_final=relay.ended and meter.usage_is_final,
+        is_final=(relay.ended or meter.is_done) and meter.usage_is_final,
         ended_well=relay.ended and not meter.is_broken,
         left=left,
         unseen=unseen(exchange) if left else 0,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel.endpoints.encoded_stream import MOST_READ_BYTES, without_encoded
+from sentinel.endpoints.encoded_stream import MOST_READ_BYTES, EncodedMeter, without_encoded
 from sentinel.endpoints.images import IMAGE_GENERATIONS, ImagesMeter
 from sentinel.endpoints.speech import SPEECH, SpeechMeter
 from sentinel.proxy.redaction import NO_SECRET, Redactor
@@ -43,12 +43,19 @@ PARTIAL = event("partial_image", b64_json=IMAGE, partial_image_index=0)
 COMPLETED = event("completed", b64_json=IMAGE, usage={"input_tokens": 9, "output_tokens": 272})
 
 
+def fed(meter: EncodedMeter, data: bytes) -> bytes:
+    """What the client gets of it."""
+    block = meter.feed(data)
+    meter.delivered(block)
+    return block
+
+
 @pytest.mark.parametrize("size", [1, 3, 60, 1_000, 100_000])
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_all_passes_but_the_end_of_the_last_event(size: int, end: bytes) -> None:
     """That waits until usage is durable; what came before it is the client's at once."""
     meter, whole = images(), (PARTIAL + COMPLETED).replace(b"\n", end[: len(end) // 2])
-    given = b"".join(meter.feed(whole[at : at + size]) for at in range(0, len(whole), size))
+    given = b"".join(fed(meter, whole[at : at + size]) for at in range(0, len(whole), size))
     assert given + meter.done == whole
     assert meter.done == end[: len(meter.done)] or meter.done == end
     assert meter.is_done
@@ -73,12 +80,14 @@ def test_nothing_is_held_of_an_event() -> None:
 
 
 def test_an_image_is_charged_at_the_most_until_usage_is_told() -> None:
-    """A partial one, too; no event costs nothing."""
+    """A partial one, too, once its client has it; no event costs nothing."""
     meter = images()
     assert (meter.count(), meter.generated) == (0, False)
-    meter.feed(b": comment\n\n" + PARTIAL)
+    block = meter.feed(b": comment\n\n" + PARTIAL)
+    assert (meter.count(), meter.generated) == (0, False)
+    meter.delivered(block)
     assert (meter.count(), meter.generated, meter.usage_is_final) == (BOUND, True, False)
-    meter.feed(PARTIAL)
+    fed(meter, PARTIAL)
     assert meter.count() == BOUND
 
 
@@ -134,7 +143,7 @@ def test_an_error_is_one() -> None:
 def test_what_cannot_be_read_is_charged(data: bytes) -> None:
     """At the most."""
     meter = images()
-    assert meter.feed(data) == data
+    assert fed(meter, data) == data
     assert (meter.malformed, meter.count()) == (1, BOUND)
 
 
@@ -165,7 +174,7 @@ def test_sound_is_charged_by_its_length_until_usage_is_told() -> None:
     second = base64.b64encode(b"\0" * 48_000).decode()
     told = json.dumps({"type": "speech.audio.delta", "audio": second})
     for meter, tokens in ((speech(), 21), (speech("tts-1"), 0)):
-        meter.feed(b"data: %b\n\n" % told.encode())
+        fed(meter, b"data: %b\n\n" % told.encode())
         assert meter.count() == tokens
         assert meter.lacks_end()
         meter.feed(b'data: {"type":"speech.audio.done","usage":{"input_tokens":2,"output_tokens":7}}\n\n')
