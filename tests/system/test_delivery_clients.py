@@ -37,6 +37,7 @@ from tests.support.surface import (
     asked,
     encoded,
     head,
+    read_answer,
 )
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -44,6 +45,9 @@ STALL_SECONDS = 2
 """So long a busy machine holds up a client that reads, too; so much longer the slow one must read."""
 FORMATS = (COMPLETIONS, RESPONSES, MESSAGES, STREAM_GENERATE, NATIVE)
 """Beside the chat."""
+WHOLE = (b"[DONE]", b"message_stop", b"response.completed", b"finishReason")
+"""What a whole stream has."""
+EVERY_FORMAT = (CHAT, *FORMATS)
 COUNTED_MORE = 4
 """So much above the simulator's is our own count of the input in formats whose counts are estimates."""
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -129,6 +133,15 @@ def read_until_silence(connection: socket.socket, seconds: float = 0.5) -> bytes
     return got
 
 
+def streaming(
+    connections: contextlib.ExitStack, sentinel: SentinelProcess, caller: Caller, path: str, text: str, **more: Any
+) -> tuple[Caller, socket.socket]:
+    """A stream of this format, of a model whose counts are exact, and all of one vocabulary."""
+    fields: dict[str, Any] = {"model": "gpt-4o-mini"} if path in (COMPLETIONS, RESPONSES, MESSAGES) else {}
+    connection = caller.ask(sentinel, text, path=path, stream=True, **fields, **more)
+    return caller, connections.enter_context(closing(connection))
+
+
 @pytest.mark.parametrize(
     ("directive", "fields", "mark"),
     [
@@ -181,18 +194,20 @@ def test_leaving_in_every_format(stack: Stack, sentinel: SentinelProcess, path: 
     wait_until(caller.holds_nothing, "the reservation's return")
 
 
-@pytest.mark.parametrize("path", FORMATS)
-def test_a_provider_that_is_silent_or_breaks(stack: Stack, sentinel: SentinelProcess, path: str) -> None:
+@pytest.mark.parametrize("order", ["hang_after=5", "break_after=5"])
+def test_a_provider_that_is_silent_or_breaks(stack: Stack, sentinel: SentinelProcess, order: str) -> None:
     """In every format the stream ends with one error, and what had come is paid."""
-    fields = {"stream": True, "model": "gpt-4o-mini"} if path in (RESPONSES, MESSAGES) else {"stream": True}
-    for order, code in (("hang_after=5", b"upstream_timeout"), ("break_after=5", b"upstream_error")):
-        caller = Caller(stack, f"{order[:4]}-{FORMATS.index(path)}")
-        with closing(caller.ask(sentinel, f"[[tokens=50 {order}]]", path=path, **fields)) as connection:
+    code = b"upstream_timeout" if "hang" in order else b"upstream_error"
+    with contextlib.ExitStack() as connections:
+        asked = [
+            streaming(connections, sentinel, Caller(stack, f"{order[:4]}-{number}"), path, f"[[tokens=50 {order}]]")
+            for number, path in enumerate(EVERY_FORMAT)
+        ]
+        for path, (_, connection) in zip(EVERY_FORMAT, asked, strict=True):
             got = read_until(connection, code if path != STREAM_GENERATE else code.upper())
-        assert not any(mark in got for mark in (b"[DONE]", b"message_stop", b"response.completed", b"finishReason"))
-        inputs, outputs = caller.booked()
-        assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
-        assert outputs == 5
+            assert not any(mark in got for mark in WHOLE), path
+    assert [caller.booked()[1] for caller, _ in asked] == [5] * len(EVERY_FORMAT)
+    for caller, _ in asked:
         wait_until(caller.holds_nothing, "the reservation's return")
 
 
@@ -266,34 +281,32 @@ def test_a_drained_stream_costs_what_the_provider_bills(stack: Stack) -> None:
     assert draining.stop() == 0
 
 
-def test_a_silent_provider(stack: Stack, sentinel: SentinelProcess) -> None:
-    """A stream that the provider stops feeding ends with an error event, and costs what had come."""
-    caller = Caller(stack, "silent")
-    with closing(caller.ask(sentinel, "[[tokens=50 hang_after=5]]", stream=True)) as connection:
-        got = read_until(connection, b"upstream_timeout")
-    assert b"[DONE]" not in got
-    assert caller.booked() == (caller.bill.prompt_tokens, 5)
-    wait_until(caller.holds_nothing, "the reservation's return")
-
-
 def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def test_a_stalled_reader(stack: Stack, sentinel: SentinelProcess) -> None:
-    """Who does not read stops the provider, costs no memory, and is cut off after a while."""
-    caller = Caller(stack, "stalled")
+    """Who does not read stops the provider, costs no memory, and is cut off after a while, in every format."""
+    billed, seen = stack.simulators.openai.billed, len(stack.simulators.openai.billed)
     before = rss_bytes(sentinel.pid)
-    with closing(caller.ask(sentinel, "[[tokens=120000]]", read_buffer=4096, stream=True)):
-        wait_until(lambda: caller.bill.completion_tokens, "the first tokens")
-        wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's stream")
-        assert rss_bytes(sentinel.pid) - before < 16_000_000
+    with contextlib.ExitStack() as connections:
+        callers = [Caller(stack, f"stalled-{place}") for place in range(len(EVERY_FORMAT))]
+        for caller, path in zip(callers, EVERY_FORMAT, strict=True):
+            more = {"max_tokens": 240_000} if path == MESSAGES else {}
+            streaming(connections, sentinel, caller, path, "[[tokens=240000]]", read_buffer=4096, **more)
+        wait_until(lambda: len(billed) == seen + len(callers), "all at the provider")
+        bills = list(billed)[seen:]
+        wait_until(lambda: all(bill.state == "cancelled" for bill in bills), "the end of the provider's streams")
+        # All of them together are 250 MB.
+        assert rss_bytes(sentinel.pid) - before < 24_000_000
         # What lay in the buffers between the two: a few megabytes of sockets.
-        assert caller.bill.completion_tokens < 60_000
-        _, output = caller.booked()
-        assert 0 < output <= caller.bill.completion_tokens
-        wait_until(caller.holds_nothing, "the reservation's return")
-    assert caller.outcome(sentinel) == "client_gone"
+        assert max(bill.completion_tokens for bill in bills) < 120_000
+        booked = [caller.booked()[1] for caller in callers]
+        assert min(booked) > 0
+        assert sum(booked) <= sum(bill.completion_tokens for bill in bills)
+        for caller in callers:
+            wait_until(caller.holds_nothing, "the reservation's return")
+    assert {caller.outcome(sentinel) for caller in callers} == {"client_gone"}
 
 
 def test_a_slow_reader_is_served(stack: Stack, sentinel: SentinelProcess) -> None:
@@ -311,16 +324,41 @@ def test_a_slow_reader_is_served(stack: Stack, sentinel: SentinelProcess) -> Non
 
 
 def test_shutdown_does_not_wait_for_ever(stack: Stack) -> None:
-    """A stream that outlives the grace period ends with an error event; what came is charged and told."""
+    """Of each format a stream that outlives the grace period ends with an error, one that does not is whole.
+
+    What came is charged and told; an answer that has not begun by then is 503, and free.
+    """
     short = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1", UPSTREAM_IDLE_TIMEOUT_SECONDS="60")
-    caller = Caller(stack, "cut")
-    with closing(caller.ask(short, "[[tokens=50 hang_after=7]]", stream=True)) as connection:
-        read_until(connection, b'"content"', 6)
-        wait_until(lambda: caller.bill.completion_tokens == 7, "the last tokens")
+    billed, before = stack.simulators.openai.billed, len(stack.simulators.openai.billed)
+    number, lates = len(EVERY_FORMAT), (CHAT, RESPONSES, MESSAGES)
+    with contextlib.ExitStack() as connections:
+
+        def ask(name: str, text: str) -> list[tuple[Caller, socket.socket]]:
+            callers = [Caller(stack, f"{name}-{place}") for place in range(number)]
+            each = zip(callers, EVERY_FORMAT, strict=True)
+            return [streaming(connections, short, caller, path, text) for caller, path in each]
+
+        outlive = ask("cut", "[[tokens=50 hang_after=7]]")
+        late = [Caller(stack, f"late-{place}") for place in range(len(lates))]
+        waiting = [
+            connections.enter_context(closing(caller.ask(short, "[[first_delay=60]]", path=path)))
+            for caller, path in zip(late, lates, strict=True)
+        ]
+        wait_until(lambda: [bill.completion_tokens for bill in list(billed)[before:]].count(7) == number, "the tokens")
+        end = ask("whole", "[[tokens=9 delay=0.05]]")
+        wait_until(lambda: len(billed) == before + 2 * number + len(late), "all at the provider")
         short.signal(signal.SIGTERM)
-        got = read_until(connection, b"service_unavailable")
-        assert b"[DONE]" not in got
+        for path, (_, connection) in zip(EVERY_FORMAT, outlive, strict=True):
+            code = b"service_unavailable"
+            got = read_until(connection, code.upper() if path == STREAM_GENERATE else code)
+            assert not any(mark in got for mark in WHOLE), path
+        assert [read_answer(connection).status for connection in waiting] == [503] * len(late)
+        for _, connection in end:
+            got = read_until(connection, b"\r\n0\r\n\r\n")
+            assert any(mark in got for mark in WHOLE)
     assert short.stop(PATIENCE_SECONDS) == 0
     # Told by itself before its exit, or by the other process, whoever delivers this caller's usage.
-    assert caller.booked() == (caller.bill.prompt_tokens, 7)
-    assert caller.holds_nothing()
+    assert [caller.booked()[1] for caller, _ in outlive] == [7] * number
+    assert [caller.booked()[1] for caller, _ in end] == [9] * number
+    assert [stack.used(caller.email)["ai_requests"] for caller in late] == [0] * len(late)
+    assert all(caller.holds_nothing() for caller in (*late, *(caller for caller, _ in (*outlive, *end))))
