@@ -69,7 +69,7 @@ async def streamed(stage: Stage, *pieces: Any, leaves: Gate | None = None, **fie
 
 async def billed(stage: Stage) -> dict[str, tuple[int, int, int]]:
     """What was billed, once nothing is followed any more."""
-    assert await stage.jobs.count() == 0
+    assert sum(await stage.jobs.counts()) == 0
     return await stage.settled()
 
 
@@ -82,13 +82,30 @@ async def test_it_is_billed_when_it_ends(stage: Stage, status: str) -> None:
     assert (await stage.account())["open"] == 1
     stage.provider.objects[PATH] = response("in_progress")
     await stage.follower.look()
-    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    assert (await stage.records(), sum(await stage.jobs.counts())) == ({}, 1)
     stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
     await stage.follower.look()
     assert await billed(stage) == {"req_1": (1, 21, 17)}
     assert stage.billed == [("gpt-4o-mini", Cost(1, 21, 17))]
     await stage.follower.look()
     assert stage.provider.asked == [PATH, PATH]
+
+
+async def test_partitions_without_jobs_are_not_asked_for_them(stage: Stage, store: Store) -> None:
+    """Each process looks every second: where nothing is to follow it only asks how many there are."""
+    told: list[Words] = []
+
+    async def listen(words: Words) -> None:
+        told.append(words)
+
+    follower = stage.another_follower(tapped(store, before=listen))
+    await follower.look()
+    assert {words[0] for words in told} == {"ZCARD"}
+    await begun(stage)
+    told.clear()
+    await follower.look()
+    scripts = [words for words in told if words[0] in {keys.jobs(p) for p in range(keys.PARTITIONS)}]
+    assert {words[0] for words in scripts} == {JOBS}
 
 
 async def test_one_that_has_ended_already(stage: Stage) -> None:
@@ -161,7 +178,7 @@ async def test_a_provider_that_fails(stage: Stage, failure: bytes | Exception) -
     stage.provider.objects[PATH] = failure
     await stage.follower.look()
     await stage.follower.look()
-    assert (await stage.records(), await stage.jobs.count(), len(stage.provider.asked)) == ({}, 1, 2)
+    assert (await stage.records(), sum(await stage.jobs.counts()), len(stage.provider.asked)) == ({}, 1, 2)
     stage.provider.objects[PATH] = response("completed", usage=usage(21, 17))
     await stage.follower.look()
     assert await billed(stage) == {"req_1": (1, 21, 17)}
@@ -171,7 +188,7 @@ async def test_one_that_is_gone(stage: Stage) -> None:
     """Deleted while it ran: nobody will tell what it has cost, so it costs its reservation. It is waited for."""
     await begun(stage, max_output_tokens=500)
     await stage.follower.look()
-    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    assert (await stage.records(), sum(await stage.jobs.counts())) == ({}, 1)
     impatient = stage.another_follower(missing=0)
     await impatient.look()
     assert await billed(stage) == {"req_1": (1, INPUT_TOKENS, 500)}
@@ -269,7 +286,7 @@ async def test_a_stream_that_begins_in_pieces(stage: Stage, begun: list[Any]) ->
     gate = begun[-1] if isinstance(begun[-1], Gate) else Gate()
     pieces = [*begun, *([] if gate in begun else [WORDS[0], gate])]
     await streamed(stage, *pieces, leaves=gate)
-    assert await stage.jobs.count() == 1
+    assert sum(await stage.jobs.counts()) == 1
     stage.provider.objects[PATH] = response("completed", output=[said("Hello")], usage=usage(21, 17))
     await stage.follower.look()
     assert await billed(stage) == {"req_1": (1, 21, 17)}
@@ -335,7 +352,7 @@ async def test_one_that_nobody_can_read(stage: Stage) -> None:
     await stage.follower.look()
     assert await stage.records() == {"req_1": (1, 21, 17)}
     assert stage.unreadable == ["jobs"]
-    assert await stage.jobs.count() == 1
+    assert sum(await stage.jobs.counts()) == 1
     # One that is due and is no job any more goes.
     await stage.ledger.store.command("HDEL", jobs, "poison")
     await stage.ledger.store.command("ZADD", due, 0, "poison")
@@ -413,7 +430,7 @@ async def test_a_batch_that_tells_no_usage(stage: Stage, kind: str) -> None:
     path, told = await begin_batch(stage, kind)
     stage.provider.objects |= {f"/{kind}/batch_1": told, path: UpstreamError("away")}
     await stage.follower.look()
-    assert (await stage.records(), await stage.jobs.count()) == ({}, 1)
+    assert (await stage.records(), sum(await stage.jobs.counts())) == ({}, 1)
     counts = {"input_tokens": 100, "output_tokens": 7}
     stage.provider.objects[path] = results(counts, counts, kind=kind)
     await stage.follower.look()

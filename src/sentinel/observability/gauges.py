@@ -58,7 +58,7 @@ class Gauges:
             self.read()
             try:
                 await self.read_outbox()
-                self._metrics.jobs.set(await self._sources.jobs.count())
+                self._metrics.jobs.set(sum(await self._sources.jobs.counts()))
             except RedisUnavailable:
                 log.debug("the gauges wait for redis")
             await pause(_EVERY_SECONDS)

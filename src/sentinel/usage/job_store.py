@@ -123,10 +123,10 @@ class JobStore:
         """Bill a job that has ended; False if that was done before."""
         return await self._ledger.settle_job(job.reservation, spent, job.started_ms, job.id)
 
-    async def count(self) -> int:
-        """How many jobs are not settled yet."""
-        names = (keys.jobs(p) for p in range(keys.PARTITIONS))
-        return sum(await asyncio.gather(*(self._store.command("HLEN", name) for name in names)))
+    async def counts(self) -> list[int]:
+        """How many jobs of each partition are not settled yet."""
+        names = (keys.jobs_due(p) for p in range(keys.PARTITIONS))
+        return [int(n) for n in await asyncio.gather(*(self._store.command("ZCARD", name) for name in names))]
 
     async def _set_aside(self, partition: int, id_: bytes) -> None:
         """It stays, for an operator, and in nobody's way."""
