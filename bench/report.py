@@ -29,6 +29,8 @@ class Row:
 # Budgets of DESIGN section 15: what always holds; and what we aim at: the table tells how often that was reached.
 LEAST_RATIO, GOOD_RATIO = 0.18, 0.22
 MOST_CHUNK, GOOD_CHUNK = 1.5, 1.25
+MOST_OF_CHAT = 1.2
+"""A chunk of responses or messages, over one of chat."""
 MOST_STORE_US = 45.0
 MOST_STREAM_KIB = 64
 JUDGED_RATES = (1_000,)
@@ -76,8 +78,7 @@ def _throughput(data: Data) -> list[Row]:
             )
         )
         if judged:
-            inverse = nginx["cpu_us"] / ours["cpu_us"]
-            found.append(Row("CPU of a request", _us(nginx["cpu_us"]), _us(ours["cpu_us"]), f"{inverse:.3f}"))
+            found.append(_cost(nginx, ours, f"at {at}"))
             found.append(Row("use of its core", f"{nginx['core_busy']:.0%}", f"{ours['core_busy']:.0%}"))
             store = ours["store_us"]
             found.append(
@@ -96,6 +97,11 @@ def _throughput(data: Data) -> list[Row]:
         )
     )
     return found
+
+
+def _cost(nginx: Data, ours: Data, where: str) -> Row:
+    ratio = nginx["cpu_us"] / ours["cpu_us"]
+    return Row(f"CPU of a request {where}", _us(nginx["cpu_us"]), _us(ours["cpu_us"]), f"{ratio:.3f}")
 
 
 def _often(ratios: list[float], *, least: float | None = None, most: float | None = None) -> str:
@@ -140,6 +146,7 @@ def _latency(data: Data) -> list[Row]:
             f"the same with those beside a stall {at}", _quantiles(added(nginx, "all")), _quantiles(added(ours, "all"))
         ),
         Row(f"stalls' share of the time / set apart of requests {at}", _apart(nginx), _apart(ours)),
+        _cost(nginx, ours, at),
         Row(f"rate / the load's own delay p99 {at}", _kept(nginx), _kept(ours)),
     ]
 
@@ -163,6 +170,7 @@ def _streams(data: Data) -> list[Row]:
     return [
         Row(f"chunks/s, {at}", f"{nginx['per_second']:,.0f}", f"{ours['per_second']:,.0f}"),
         *(_format(each, name, at) for name, each in data["formats"].items()),
+        *_over_chat(data["over_chat"], at),
         Row(
             f"added delay p99 of a chunk, {at}",
             f"{nginx['p99_ms'] - direct['p99_ms']:.2f} ms",
@@ -181,6 +189,14 @@ def _format(data: Data, name: str, at: str) -> Row:
         f"<= {MOST_CHUNK}, {_often(data['ratios'], most=GOOD_CHUNK)}",
         data["ratio"] <= MOST_CHUNK,
     )
+
+
+def _over_chat(data: Data, at: str) -> list[Row]:
+    if not data:
+        return []
+    what = f"CPU of a chunk over chat's, {' / '.join(data)}, {at}"
+    ratios = " / ".join(f"{ratio:.2f}" for ratio in data.values())
+    return [Row(what, "", "", ratios, f"<= {MOST_OF_CHAT}", max(data.values()) <= MOST_OF_CHAT)]
 
 
 def _stream_memory(at: str, kib: float, nginx: str = "") -> Row:

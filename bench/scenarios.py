@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -94,22 +95,29 @@ def latencies(plan: Plan, watched: list[int]) -> list[Data]:
     """
     with rig() as stand, stand.subjects() as subjects, watching(watched) as watchers:
         ports = {"direct": stand.upstream, **{subject.name: subject.port for subject in subjects}}
-        return [_latency(plan, per_second, ports, watchers) for per_second in plan.rates]
+        cpu = {"direct": lambda: 0.0, **{subject.name: subject.process.cpu_seconds for subject in subjects}}
+        return [_latency(plan, per_second, ports, cpu, watchers) for per_second in plan.rates]
 
 
-def _latency(plan: Plan, per_second: int, ports: dict[str, int], watchers: Watchers) -> Data:
+def _latency(
+    plan: Plan, per_second: int, ports: dict[str, int], cpu: dict[str, Callable[[], float]], watchers: Watchers
+) -> Data:
     seconds = max(plan.seconds, plan.least_requests / per_second / plan.rounds)
     rounds: dict[str, list[Watched[steady.Load]]] = {name: [] for name in ports}
+    costs: dict[str, list[float]] = {name: [] for name in ports}
     for _ in range(plan.rounds):
         for name, port in ports.items():
             load = partial(steady.run, port, per_second, messages.chat(), seconds)
+            before = cpu[name]()
             rounds[name].append(watch(watchers, load))
+            costs[name].append((cpu[name]() - before) / rounds[name][-1].load.sent * 1e6)
     result: Data = {"asked": per_second}
     for name, taken in rounds.items():
         result[name] = {
             **told(taken),
             "per_second": median(each.load.per_second for each in taken),
             "late_ms": median(each.load.late_ms for each in taken),
+            "cpu_us": median(costs[name]),
         }
     return result
 

@@ -28,11 +28,13 @@ class Load:
     """What was sent and answered. lives: from due to the last byte of the answer; per_second: what came of the rate.
 
     late_ms: p99 of how late requests left for which a connection was idle, which is the load's own doing.
+    sent: all requests, with those of the second that is not counted.
     """
 
     lives: list[Span]
     per_second: float
     late_ms: float
+    sent: int
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class Steady:
     def result(self, seconds: float) -> Load:
         """What came in so many seconds."""
         lives = [Span(*life) for life in zip(self._begun, self._ended, strict=True)]
-        return Load(lives, len(lives) / seconds, quantile(sorted(self._late), 0.99) * 1000)
+        return Load(lives, len(lives) / seconds, quantile(sorted(self._late), 0.99) * 1000, self._turn)
 
     def close(self) -> None:
         for connection in self._all:

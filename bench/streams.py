@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from statistics import median
 
 from bench import messages, servers, stream_client
 from bench.latency import latency
@@ -25,27 +26,35 @@ SETTLE_SECONDS = 10.0
 
 
 def streams(plan: Plan, count: int, per_second: float, formats: Sequence[str]) -> Data:
-    """CPU per relayed chunk in each format, and of chat's its delay, and memory per open stream."""
+    """CPU per relayed chunk in each format, chat first, and of chat's its delay, and memory per open stream."""
     with rig() as stand, servers.stream_provider(stand.folder, per_second) as provider:
         direct = stream_client.run(provider, count, plan.seconds)
         result: Data = {"streams": count, "per_stream": per_second, "direct": asdict(latency(direct.lives))}
         with stand.stream_subjects(provider) as subjects:
             for subject in subjects:
                 stream_client.run(subject.port, 32, WARM_UP_SECONDS)
-            result["formats"] = {name: _format(stand, subjects, name, count, plan) for name in formats}
+            taken: dict[str, dict[str, list[Data]]] = {name: {each.name: [] for each in subjects} for name in formats}
+            for _ in range(plan.stream_rounds):
+                for name, rounds in taken.items():
+                    for subject in subjects:
+                        rounds[subject.name].append(_streamed(stand, subject, count, plan.seconds, FORMATS[name]))
+    result["formats"] = {name: _format(rounds) for name, rounds in taken.items()}
+    chat, *others = formats
+    result["over_chat"] = {name: _cost_over(taken[chat]["sentinel"], taken[name]["sentinel"]) for name in others}
     return result
 
 
-def _format(stand: Rig, subjects: list[Subject], name: str, count: int, plan: Plan) -> Data:
-    rounds: dict[str, list[Data]] = {subject.name: [] for subject in subjects}
-    for _ in range(plan.stream_rounds):
-        for subject in subjects:
-            rounds[subject.name].append(_streamed(stand, subject, count, plan.seconds, FORMATS[name]))
+def _format(rounds: dict[str, list[Data]]) -> Data:
     return {
         **compared(**rounds, figure="cpu_us"),
         # Later rounds find room that the first one has left.
         "kib_per_stream": {name: max(each["kib_per_stream"] for each in taken) for name, taken in rounds.items()},
     }
+
+
+def _cost_over(chat: list[Data], other: list[Data]) -> float:
+    ratios: list[float] = [each["cpu_us"] / of_chat["cpu_us"] for of_chat, each in zip(chat, other, strict=True)]
+    return median(ratios)
 
 
 @dataclass(frozen=True, slots=True)

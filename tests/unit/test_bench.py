@@ -103,7 +103,7 @@ def test_quantiles_are_those_of_the_sorted_values() -> None:
 def rates(*, p50_ms: float = 0.4, p99_ms: float = 1.4, set_apart: float = 0.01, asked: int = 1_000) -> dict[str, Any]:
     """The data of one rate, where what is added is Sentinel's latency."""
     names = [*report.QUANTILES, "most_ms"]
-    rest = {"stalled": 0.004, "set_apart": set_apart, "per_second": 1000.0, "late_ms": 0.1}
+    rest = {"stalled": 0.004, "set_apart": set_apart, "per_second": 1000.0, "late_ms": 0.1, "cpu_us": 50.0}
     nothing = {"requests": 20_000, **dict.fromkeys(names, 0.0)}
     stalled = {"requests": 20_000, **dict.fromkeys(names, 5.0)}
     ours = {**nothing, "p50_ms": p50_ms, "p99_ms": p99_ms}
@@ -111,7 +111,7 @@ def rates(*, p50_ms: float = 0.4, p99_ms: float = 1.4, set_apart: float = 0.01, 
         "asked": asked,
         "direct": {"all": nothing, "calm": nothing, **rest},
         "nginx": {"all": nothing, "calm": nothing, **rest},
-        "sentinel": {"all": stalled, "calm": ours, **rest},
+        "sentinel": {"all": stalled, "calm": ours, **rest, "cpu_us": 200.0},
     }
 
 
@@ -133,15 +133,21 @@ def test_we_answer_for_the_latency_beside_no_stall(data: dict[str, Any], *, hold
     assert with_stalls.sentinel.startswith("5.00 /")
 
 
-@pytest.mark.parametrize(("ratio", "holds"), [(1.2, True), (1.5, True), (1.51, False)])
-def test_each_format_has_the_budget_of_a_chunk(ratio: float, *, holds: bool) -> None:
-    """And the row tells how often what we aim at was reached."""
+def stream_data(ratio: float = 1.2, **over_chat: float) -> dict[str, Any]:
+    """The data of streams whose chunks cost so much, over those of nginx and over those of chat."""
     subject = {"per_second": 5_000.0, "cpu_us": 10.0, "p99_ms": 1.0}
     memory = {"nginx": 1, "sentinel": 2}
     chunks = {"nginx": subject, "sentinel": subject, "ratio": ratio, "ratios": [1.2, 1.25, ratio + 0.3]}
-    formats = {name: {**chunks, "kib_per_stream": memory} for name in ("chat", "responses", "messages")}
-    data = {"streams": 256, "per_stream": 20, "direct": {"p99_ms": 0.5}, "formats": formats}
-    rows = [row for row in report.rows({"streams": [data]}) if row.what.startswith("CPU of a chunk of")]
+    formats = {name: {**chunks, "kib_per_stream": memory} for name in ("chat", *over_chat)}
+    rest = {"direct": {"p99_ms": 0.5}, "formats": formats, "over_chat": over_chat}
+    return {"streams": 256, "per_stream": 20, **rest}
+
+
+@pytest.mark.parametrize(("ratio", "holds"), [(1.2, True), (1.5, True), (1.51, False)])
+def test_each_format_has_the_budget_of_a_chunk(ratio: float, *, holds: bool) -> None:
+    """And the row tells how often what we aim at was reached."""
+    data = stream_data(ratio, responses=1.0, messages=1.0)
+    rows = [row for row in report.rows({"streams": [data]}) if row.what.startswith("CPU of a chunk of ")]
     assert [row.holds for row in rows] == [holds] * 3
     assert {row.budget for row in rows} == {"<= 1.5, 1.25 in 2 of 3"}
 
@@ -193,3 +199,20 @@ def test_the_latest_chunk_is_not_judged_where_too_many_are_set_apart() -> None:
     row = next(row for row in report.rows({"connections": [many(set_apart=0.3)]}) if row.what.startswith("delay"))
     assert row.holds is None
     assert row.budget.endswith("not judged: too many set apart")
+
+
+@pytest.mark.parametrize(("over_chat", "holds"), [(1.2, True), (1.21, False)])
+def test_other_formats_are_held_to_what_a_chunk_of_chat_costs(over_chat: float, *, holds: bool) -> None:
+    rows = report.rows({"streams": [stream_data(responses=0.9, messages=over_chat)]})
+    row = next(row for row in rows if "over chat's, responses / messages" in row.what)
+    assert (row.ratio, row.holds) == (f"0.90 / {over_chat:.2f}", holds)
+
+
+def test_chat_alone_is_compared_with_nothing() -> None:
+    assert not any("over chat's" in row.what for row in report.rows({"streams": [stream_data()]}))
+
+
+def test_a_request_costs_what_it_costs_at_each_rate() -> None:
+    """At partial load a request costs more than at full load, so the table tells it there, too."""
+    row = next(row for row in report.rows({"latencies": [rates(asked=500)]}) if row.what.startswith("CPU of a request"))
+    assert row.cells() == ("CPU of a request at 500 requests/s", "50.0 us", "200.0 us", "0.250", "")
