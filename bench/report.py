@@ -218,9 +218,9 @@ def _connections(data: Data) -> list[Row]:
     needs = "" if data["open"] >= data["asked"] else f": not with {data['files']:,} open files"
     return [
         Row(
-            "open streams of one worker / use of its core",
+            "open streams of one worker / refused at first / use of its core",
             "",
-            f"{data['open']:,} / {data['core_busy']:.0%}",
+            f"{data['open']:,} / {data['refused']:,} / {data['core_busy']:.0%}",
             budget=f"{data['asked']:,}{needs}",
             holds=None if needs else True,
         ),

@@ -20,15 +20,20 @@ OPEN_AT_ONCE = 50
 OPEN_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
 CLOSE_SECONDS = 0.5
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What came within the measured seconds. lives: of each timed chunk, from its stamp to its arrival."""
+    """What came within the measured seconds. lives: of each timed chunk, from its stamp to its arrival.
+
+    refused: how often a stream was refused for the moment, before it was opened.
+    """
 
     chunks: int
     seconds: float
     lives: list[Span]
+    refused: int
 
 
 class _Seen:
@@ -38,6 +43,7 @@ class _Seen:
         self._without_stamps = without_stamps
         self.open = 0
         self.ended = 0
+        self.refused = 0
         self.refusal = b""
         self.chunks = 0
         self.sent_us, self.came_us = array("q"), array("q")
@@ -79,7 +85,7 @@ class _Seen:
 
 
 class _Client(asyncio.Protocol):
-    """One stream; a refusal is noted, as a stream that ended."""
+    """One stream. Refused for the moment (503), it asks again; any other refusal is noted, as a stream that ended."""
 
     def __init__(self, request: bytes, seen: _Seen) -> None:
         self._request = request
@@ -97,6 +103,10 @@ class _Client(asyncio.Protocol):
             self._started = True
             self._seen.started()
             self._seen.take(data)
+        elif data.startswith(b"HTTP/1.1 503"):
+            # Where a machine stands still for a moment the store is away; that must not cost all other figures.
+            self._seen.refused += 1
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.transport.write, self._request)
         else:
             self._seen.refusal = data
             self.transport.abort()
@@ -137,7 +147,7 @@ async def _measure(
     await asyncio.sleep(seconds)
     chunks, took = seen.chunks, loop.time() - started
     look()
-    streamed = Streamed(chunks, took, seen.lives())
+    streamed = Streamed(chunks, took, seen.lives(), seen.refused)
     if seen.ended:
         raise RuntimeError(f"{seen.ended} of {streams} streams ended by themselves")
     for client in clients:

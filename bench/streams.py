@@ -78,6 +78,7 @@ def _streamed(stand: Rig, subject: Subject, count: int, seconds: float, path: st
     before, after = looks
     return {
         "per_second": seen.chunks / seen.seconds,
+        "refused": seen.refused,
         "p99_ms": latency(seen.lives).p99_ms,
         "cpu_us": (after.cpu_seconds - before.cpu_seconds) / seen.chunks * 1e6,
         "store_us": (after.store_seconds - before.store_seconds) / seen.chunks * 1e6,
@@ -115,6 +116,7 @@ def many_streams(plan: Plan, watched: list[int], files: int) -> Data:
         "asked": plan.most_streams,
         "open": count,
         "files": files,
+        "refused": ours.load.refused,
         "seconds": ours.load.seconds,
         "per_second": ours.load.chunks / ours.load.seconds,
         "core_busy": (after.cpu_seconds - before.cpu_seconds) / ours.load.seconds,

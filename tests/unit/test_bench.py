@@ -167,6 +167,7 @@ def many(
         "asked": 10_000,
         "open": opened,
         "files": 20_000,
+        "refused": 2,
         "seconds": 60.0,
         "per_second": 5_000.0,
         "core_busy": 0.2,
@@ -193,6 +194,7 @@ def test_many_streams_keep_their_memory_and_no_chunk_is_late(data: dict[str, Any
     rows = report.rows({"connections": [data]})
     assert [row.what.split()[0] for row in rows if row.holds is False] == missed
     assert ("20,000 open files" in rows[0].budget) is (rows[0].holds is None) is (data["open"] < 10_000)
+    assert rows[0].sentinel == f"{data['open']:,} / 2 / 20%"
 
 
 def test_the_latest_chunk_is_not_judged_where_too_many_are_set_apart() -> None:
