@@ -21,6 +21,7 @@ Files, from the bottom up
   plan.py           how much is measured
   scenarios.py      what is measured: throughput, latency, prompts, users, workers, start
   streams.py        the same of streams: chunks in each format, ten thousand at once
+  endpoints.py      the same of embeddings and of files
   profile.py        where the microseconds go: `python -m bench.profile`
   report.py         the table with its budgets, the JSON; pictures.py: the SVGs
   __main__.py       the command

@@ -11,13 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import machine, pictures, report, scenarios, streams, watchers
+from bench import endpoints, machine, pictures, report, scenarios, streams, watchers
 from bench.plan import QUICK, Plan
 from bench.servers import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
-PARTS = ("throughput", "latency", "streams", "connections", "prompts", "users", "workers", "idle")
+PARTS = (
+    *("throughput", "latency", "streams", "connections", "embeddings", "uploads"),
+    *("prompts", "users", "workers", "idle"),
+)
 QUICK_PARTS = ("throughput", "streams", "idle")
 FILES = 65_536
 """What ten thousand streams need, if we may: two for each, and some to spare."""
@@ -102,6 +105,14 @@ def _connections(plan: Plan, data: dict[str, Any]) -> None:
     data["connections"] = streams.many_streams(plan, _watched(data), data["machine"]["files"])
 
 
+def _embeddings(plan: Plan, data: dict[str, Any]) -> None:
+    data["embeddings"] = endpoints.embeddings(plan)
+
+
+def _uploads(plan: Plan, data: dict[str, Any]) -> None:
+    data["uploads"] = endpoints.uploads(plan)
+
+
 def _prompts(plan: Plan, data: dict[str, Any]) -> None:
     data["prompts"] = scenarios.prompts(plan)
 
@@ -123,6 +134,8 @@ _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "latency": _latency,
     "streams": _streams,
     "connections": _connections,
+    "embeddings": _embeddings,
+    "uploads": _uploads,
     "prompts": _prompts,
     "users": _users,
     "workers": _workers,

@@ -172,6 +172,15 @@ class Process:
         """Resident memory of it and its children now."""
         return sum(_memory_bytes(pid) for pid in (self.pid, *self.children()))
 
+    def forget_peak(self) -> None:
+        """What was resident at most counts from now on."""
+        for pid in (self.pid, *self.children()):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """What was resident at most, of it and its children."""
+        return sum(_peak_bytes(pid) for pid in (self.pid, *self.children()))
+
     def child_memory_bytes(self) -> list[int]:
         """Resident memory of each child."""
         return [_memory_bytes(pid) for pid in self.children()]
@@ -189,3 +198,8 @@ def _cpu_seconds(stat: Path) -> float:
 
 def _memory_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def _peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

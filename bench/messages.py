@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
+from dataclasses import dataclass
 from typing import Any
 
 USERS = 1000
-MODEL = "gpt-4o-mini"
+MODEL, EMBEDDING_MODEL = "gpt-4o-mini", "text-embedding-3-small"
+SEED = 4
 
 # As long as Zion's tokens are (a header, claims and an HS256 signature), and different only at its end.
 _TOKEN = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJzdWIiOiJiZW5jaCIsImlzcyI6Inppb24iLCJhdWQiOiJzZW50aW5lbCJ9" * 4
@@ -72,6 +76,61 @@ def hostile() -> dict[str, bytes]:
 
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+EMBEDDINGS, FILES = "/v1/embeddings", "/v1/files"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What is sent again and again, by users in turn."""
+
+    path: str
+    body: bytes
+    type: str = JSON
+
+
+USUAL = Post(CHAT, chat())
+
+
+def embeddings() -> Post:
+    """A text of about 200 tokens to embed, as the official SDK asks for its vector."""
+    fields = {"model": EMBEDDING_MODEL, "input": prompt_of(1_000), "encoding_format": "base64"}
+    return Post(EMBEDDINGS, json.dumps(fields).encode())
+
+
+def embedded() -> str:
+    """The provider's answer: a vector of 1,536 numbers in base64; about 8,400 bytes."""
+    vector = base64.b64encode(random.Random(SEED).randbytes(4 * 1_536)).decode()
+    data = [{"object": "embedding", "index": 0, "embedding": vector}]
+    usage = {"prompt_tokens": 200, "total_tokens": 200}
+    return json.dumps({"object": "list", "data": data, "model": EMBEDDING_MODEL, "usage": usage})
+
+
+def upload(size_bytes: int) -> Post:
+    """A file of this size in multipart, as the official SDK sends it; of random bytes, as compressed ones are."""
+    boundary = "a1f0c3d29b7e4e5688d0f1c2b3a49586"
+    parts = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="notes.pdf"\r\n'
+        "Content-Type: application/pdf\r\n\r\n"
+    )
+    body = parts.encode() + random.Random(SEED).randbytes(size_bytes) + f"\r\n--{boundary}--\r\n".encode()
+    return Post(FILES, body, f"multipart/form-data; boundary={boundary}")
+
+
+def uploaded() -> str:
+    """The provider's answer, with an id of its own for each: that is nginx's to fill in."""
+    file = {
+        "id": "file-$request_id",
+        "object": "file",
+        "bytes": 65536,
+        "created_at": 1764000000,
+        "filename": "notes.pdf",
+        "purpose": "user_data",
+        "status": "processed",
+        "expires_at": None,
+    }
+    return json.dumps(file)
 
 
 def stream(path: str) -> bytes:

@@ -38,6 +38,8 @@ MOST_P50_MS, MOST_P99_MS = 0.5, 1.5
 MOST_LATE_MS = 50.0
 MOST_GROWTH = 1.02
 """Of memory, while as many streams are open at the end as at the beginning."""
+LEAST_LARGE_BYTES = 1_000_000
+"""Memory tells of files from this size on whether they are held."""
 MOST_APART = 0.05
 """Where more was set apart, what is left tells too little of what a client sees."""
 QUANTILES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms")
@@ -249,6 +251,29 @@ def _most(ours: Data, direct: Data) -> str:
     return f"{ours['all']['most_ms']:.2f} / {direct['all']['most_ms']:.2f} ms"
 
 
+def _embeddings(data: Data) -> list[Row]:
+    return [_cost(data["nginx"], data["sentinel"], f"for embeddings, {data['connections']} connections")]
+
+
+def _uploads(data: Data) -> list[Row]:
+    kib, growth = data["bytes"] // 1024, data["growth_mb"]
+    files = f"files of {kib // 1024} MiB" if kib >= 1024 else f"files of {kib} KiB"
+    nginx, ours = (data[name]["cpu_us"] / data["bytes"] * 1e6 for name in ("nginx", "sentinel"))
+    found = [Row(f"CPU of an uploaded MB, {files}", f"{nginx:,.0f} us", f"{ours:,.0f} us", f"{ours / nginx:.2f}")]
+    if data["bytes"] >= LEAST_LARGE_BYTES:
+        one_file = data["bytes"] / 1e6
+        found.append(
+            Row(
+                f"growth of memory, {data['at_once']} {files} at once",
+                f"{growth['nginx']:.1f} MB",
+                f"{growth['sentinel']:.1f} MB",
+                budget=f"none held whole: < {one_file:.1f} MB",
+                holds=growth["sentinel"] < one_file,
+            )
+        )
+    return found
+
+
 def _prompts(data: Data) -> list[Row]:
     nginx, ours = data["nginx"], data["sentinel"]
     growth = ours["small"]["p99_ms"] / ours["calm"]["p99_ms"]
@@ -315,6 +340,8 @@ _LINES: dict[str, Callable[[Data], list[Row]]] = {
     "latencies": _latency,
     "streams": _streams,
     "connections": _connections,
+    "embeddings": _embeddings,
+    "uploads": _uploads,
     "prompts": _prompts,
     "users": _users,
     "workers": _workers,

@@ -1,4 +1,7 @@
-"""What is measured. Each scenario starts its own servers and returns plain data for report.py; streams.py has more."""
+"""What is measured. Each scenario starts its own servers and returns plain data for report.py.
+
+streams.py and endpoints.py have more.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +33,26 @@ def throughput(plan: Plan) -> Data:
     """Requests a second at so many connections, nginx and Sentinel in turns; and whether Sentinel did all its work."""
     with rig() as stand, stand.subjects() as subjects:
         levels = [
-            _level(stand, subjects, count, plan.judged_rounds if count == JUDGED else plan.rounds, plan.seconds)
+            level(stand, subjects, count, plan.judged_rounds if count == JUDGED else plan.rounds, plan.seconds)
             for count in plan.connections
         ]
         return {"levels": levels, "work": _work_done(subjects[1])}
 
 
-def _level(stand: Rig, subjects: list[Subject], connections: int, rounds: int, seconds: float) -> Data:
+def level(
+    stand: Rig,
+    subjects: list[Subject],
+    connections: int,
+    rounds: int,
+    seconds: float,
+    users: int = messages.USERS,
+    post: messages.Post = messages.USUAL,
+) -> Data:
+    """So many rounds of nginx and Sentinel in turns, each with so many connections."""
     taken: dict[str, list[Data]] = {subject.name: [] for subject in subjects}
     for _ in range(rounds):
         for subject in subjects:
-            taken[subject.name].append(_round(stand, subject, connections, seconds))
+            taken[subject.name].append(_round(stand, subject, connections, seconds, users, post))
     return {"connections": connections, **compared(**taken, figure="per_second")}
 
 
@@ -50,9 +62,10 @@ def _round(
     connections: int,
     seconds: float,
     users: int = messages.USERS,
+    post: messages.Post = messages.USUAL,
 ) -> Data:
     cpu, store = subject.process.cpu_seconds(), cpu_seconds_of(stand.store.pid)
-    load = wrk.run(subject.port, connections, seconds, stand.folder, users)
+    load = wrk.run(subject.port, connections, seconds, stand.folder, users, post)
     cpu_us = (subject.process.cpu_seconds() - cpu) / load.requests * 1e6
     return {
         "per_second": load.per_second,

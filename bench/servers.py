@@ -62,6 +62,15 @@ _UPSTREAM = """
             add_header openai-version 2020-10-01;
             return 200 '{completion}';
         }}
+        location = /v1/embeddings {{ {embedded} }}
+        location = /v1/files {{
+            # Passed on to itself, as it answers by itself before it has the file.
+            client_body_buffer_size 17m;
+            proxy_pass http://127.0.0.1:{port}/taken;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+        }}
+        location = /taken {{ return 200 '{uploaded}'; }}
         location = /v1/models {{ return 200 '{{"object":"list","data":[{{"id":"{model}","object":"model"}}]}}'; }}
         location = /api/v1/users/me {{
             return 200 '{{"success":true,"data":{{"id":"$user","email":"$user@bench.test","externalId":"$user"}}}}';
@@ -83,6 +92,7 @@ _PROXY = """
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_buffering {buffering};
+            proxy_request_buffering {buffering};
             proxy_read_timeout 600s;
         }}
     }}
@@ -98,6 +108,13 @@ def _limits() -> str:
         **dict.fromkeys(("aiRequests", "aiInputTokens", "aiOutputTokens"), metric),
     }
     return json.dumps(limit)
+
+
+def _long_answer(body: str) -> str:
+    """What makes nginx answer with this, piece by piece: a word of its configuration has at most 4 KB."""
+    pieces = [body[start : start + 3_000] for start in range(0, len(body), 3_000)]
+    parts = "".join(f"set $piece{number} '{piece}'; " for number, piece in enumerate(pieces))
+    return f"{parts}return 200 '{''.join(f'$piece{number}' for number in range(len(pieces)))}';"
 
 
 def _nginx() -> str:
@@ -121,7 +138,14 @@ def _run_nginx(name: str, http: str, port: int, folder: Path, cpus: list[int] | 
 def provider_and_zion(folder: Path) -> Iterator[int]:
     """Static answers of the provider and of Zion on one port."""
     port = free_port()
-    http = _UPSTREAM.format(port=port, completion=messages.completion(), model=messages.MODEL, limits=_limits())
+    http = _UPSTREAM.format(
+        port=port,
+        completion=messages.completion(),
+        embedded=_long_answer(messages.embedded()),
+        uploaded=messages.uploaded(),
+        model=messages.MODEL,
+        limits=_limits(),
+    )
     with _run_nginx("upstream", http, port, folder, None):
         yield port
 

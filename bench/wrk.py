@@ -13,8 +13,10 @@ from bench import messages
 # One prepared request for each user, in turn.
 _SCRIPT = """
 wrk.method = "POST"
-wrk.body = [==[{body}]==]
-wrk.headers["Content-Type"] = "application/json"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*a")
+file:close()
+wrk.headers["Content-Type"] = "{type}"
 wrk.headers["Accept"] = "application/json"
 wrk.headers["User-Agent"] = "OpenAI/Python 1.99.0"
 local requests, turn = {{}}, 0
@@ -50,14 +52,22 @@ class Load:
     p99_ms: float
 
 
-def run(port: int, connections: int, seconds: float, folder: Path, users: int = messages.USERS) -> Load:
-    """Load the port with the usual request of so many users. Raises RuntimeError for any answer that is no 2xx."""
-    script = folder / f"load-{next(_numbers)}.lua"
-    script.write_text(_SCRIPT.format(body=messages.chat().decode(), users=users, token=messages.token(0)))
+def run(
+    port: int,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    users: int = messages.USERS,
+    post: messages.Post = messages.USUAL,
+) -> Load:
+    """Load the port with this request of so many users. Raises RuntimeError for any answer that is no 2xx."""
+    number = next(_numbers)
+    body, script = folder / f"body-{number}", folder / f"load-{number}.lua"
+    body.write_bytes(post.body)
+    script.write_text(_SCRIPT.format(body=body, type=post.type, users=users, token=messages.token(0)))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script)]
-    done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}/v1/chat/completions"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*command, f"http://127.0.0.1:{port}{post.path}"], capture_output=True, text=True, check=True)
+    body.unlink()
     result = json.loads(done.stdout.rpartition("RESULT ")[2])
     if result["errors"]:
         raise RuntimeError(f"{result['errors']} of {result['requests']} requests failed:\n{done.stdout}")

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import report
+from bench import messages, report
 from bench.latency import Span, calm, latency, quantile, shadows, united
+from sentinel.endpoints.embeddings import EMBEDDINGS
+from sentinel.endpoints.multipart import MultipartReader, boundary_of
+from sentinel.endpoints.objects import FIELDS
 
 MOMENTS = st.integers(0, 200).map(float)
 SPANS = st.lists(st.tuples(MOMENTS, st.integers(1, 20)).map(lambda pair: Span(pair[0], pair[0] + pair[1])), max_size=8)
@@ -214,7 +217,47 @@ def test_chat_alone_is_compared_with_nothing() -> None:
     assert not any("over chat's" in row.what for row in report.rows({"streams": [stream_data()]}))
 
 
+@pytest.mark.parametrize(("growth_mb", "holds"), [(16.7, True), (16.8, False)])
+def test_no_large_file_may_be_held_whole(growth_mb: float, *, holds: bool) -> None:
+    data = {
+        "bytes": 16 * 1024 * 1024,
+        "at_once": 4,
+        "growth_mb": {"nginx": 6.0, "sentinel": growth_mb},
+        "nginx": {"cpu_us": 8_388.608},
+        "sentinel": {"cpu_us": 16_777.216},
+    }
+    cost, memory = report.rows({"uploads": [data]})
+    assert (cost.nginx, cost.sentinel, cost.ratio) == ("500 us", "1,000 us", "2.00")
+    assert memory.holds is holds
+
+
+def test_memory_tells_nothing_of_small_files() -> None:
+    cost, growth = {"cpu_us": 100.0}, {"nginx": 6.0, "sentinel": 1.0}
+    data = {"bytes": 65_536, "at_once": 16, "growth_mb": growth, "nginx": cost, "sentinel": cost}
+    assert [row.what for row in report.rows({"uploads": [data]})] == ["CPU of an uploaded MB, files of 64 KiB"]
+
+
 def test_a_request_costs_what_it_costs_at_each_rate() -> None:
     """At partial load a request costs more than at full load, so the table tells it there, too."""
     row = next(row for row in report.rows({"latencies": [rates(asked=500)]}) if row.what.startswith("CPU of a request"))
     assert row.cells() == ("CPU of a request at 500 requests/s", "50.0 us", "200.0 us", "0.250", "")
+
+
+def test_what_is_embedded_is_what_the_answer_tells_of() -> None:
+    """Sentinel reads both, and is not measured at refusing them."""
+    assert EMBEDDINGS.read(messages.embeddings().body).model == messages.EMBEDDING_MODEL
+    reading = EMBEDDINGS.read_answer(messages.embedded().encode())
+    assert reading is not None
+    assert reading.usage.prompt_tokens == 200
+
+
+def test_an_uploaded_file_names_no_object() -> None:
+    """It goes through as it is: nothing of it is held back, and the form ends where it should."""
+    post = messages.upload(65_536)
+    boundary = boundary_of(post.type.encode())
+    assert boundary is not None
+    reader = MultipartReader(boundary, FIELDS)
+    passed = reader.feed(post.body)
+    reader.end()
+    assert passed + reader.rest() == post.body
+    assert not reader.named
