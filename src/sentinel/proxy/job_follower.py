@@ -33,6 +33,7 @@ from sentinel.tokens.counter import TokenCounter, is_large
 from sentinel.tokens.loose import Reading
 from sentinel.tokens.usage import NOTHING, Usage
 from sentinel.usage.job_store import Job, JobStore
+from sentinel.usage.streams import answers_of
 
 log = structlog.get_logger()
 
@@ -106,7 +107,7 @@ class JobFollower:
         # As a rule there are none. To ask for those that are due costs Redis ten times as much.
         partitions = [p for p, count in enumerate(counts) if count]
         taken_seconds = min(self._timings.taken, 2 * self._renew_seconds)
-        due = await asyncio.gather(*(self._jobs.due(p, taken_seconds, _AT_ONCE) for p in partitions))
+        due = await answers_of(lambda p: self._jobs.due(p, taken_seconds, _AT_ONCE), partitions)
         found = [job for jobs in due for job in jobs]
         for start in range(0, len(found), _AT_ONCE):
             await asyncio.gather(*map(self._look_at, found[start : start + _AT_ONCE]))

@@ -15,7 +15,6 @@ from sentinel.proxy.provider import ProviderAnswer
 from sentinel.proxy.relay import LARGE_EVENT_BYTES
 from sentinel.proxy.state import ExchangeState
 from sentinel.tokens.counter import is_large
-from sentinel.tokens.loose import Reading
 from sentinel.tokens.usage import NOTHING
 
 log = structlog.get_logger()
@@ -31,14 +30,14 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     context, deps, endpoint = exchange.context, exchange.deps, exchange.endpoint
     if endpoint.is_free or answer.status != 200:
         return _without_cost(exchange, answer)
-    body = answer.body
+    body, read_answer = answer.body, endpoint.read_answer
     if (kind := endpoint.job_kind(exchange.request)) and await jobs.follow_whole(exchange, kind, body):
         context.outcome = "ok"
         return partial(_complete, exchange, answer)
     if exchange.answer_claim is not None:
         exchange.answer_claim.keep(len(body))
-    reading = await _read(exchange, answer)
-    if reading is None:
+    reading = read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await deps.beside(read_answer, body)
+    if reading is None or _is_page(answer):
         raise UpstreamError("The model provider gave a broken answer.")
     # An error that comes with status 200 costs no tokens, nor does an answer that says nothing.
     if not reading.is_generated and (reading.failed or reading.usage == NOTHING):
@@ -61,15 +60,9 @@ async def relay_whole(exchange: ExchangeState, answer: ProviderAnswer) -> Comple
     return partial(_complete, exchange, _rewritten(exchange, answer) if endpoint.rewrites else answer)
 
 
-async def _read(exchange: ExchangeState, answer: ProviderAnswer) -> Reading | None:
-    """What an answer says; None if it cannot be read.
-
-    The page of a gateway in the provider's place would be one to formats whose answers are any text, or any bytes.
-    """
-    body, read_answer = answer.body, exchange.endpoint.read_answer
-    if body[:64].lstrip()[:1] == b"<" and _HTML.search(answer.header_lines) is not None:
-        return None
-    return read_answer(body) if len(body) <= LARGE_EVENT_BYTES else await exchange.deps.beside(read_answer, body)
+def _is_page(answer: ProviderAnswer) -> bool:
+    """Whether it is a gateway's page; formats whose answers are any text, or any bytes, would take it for an answer."""
+    return answer.body[:64].lstrip()[:1] == b"<" and _HTML.search(answer.header_lines) is not None
 
 
 def _rewritten(exchange: ExchangeState, answer: ProviderAnswer) -> ProviderAnswer:

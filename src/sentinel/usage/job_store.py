@@ -6,7 +6,6 @@ far it is (`proxy/job_follower.py`); whoever settles it takes it away in the sam
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 
@@ -17,7 +16,7 @@ from sentinel.cache import keys
 from sentinel.cache.redis import Script
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.limits.policy import Cost, Reservation
-from sentinel.usage.streams import pairs
+from sentinel.usage.streams import answers_of, pairs
 
 log = structlog.get_logger()
 
@@ -125,8 +124,8 @@ class JobStore:
 
     async def counts(self) -> list[int]:
         """How many jobs of each partition are not settled yet."""
-        names = (keys.jobs_due(p) for p in range(keys.PARTITIONS))
-        return [int(n) for n in await asyncio.gather(*(self._store.command("ZCARD", name) for name in names))]
+        names = [keys.jobs_due(p) for p in range(keys.PARTITIONS)]
+        return [int(n) for n in await answers_of(lambda name: self._store.command("ZCARD", name), names)]
 
     async def _set_aside(self, partition: int, id_: bytes) -> None:
         """It stays, for an operator, and in nobody's way."""
