@@ -12,13 +12,18 @@ from typing import Any, NamedTuple
 from tests.support.stack import SentinelProcess
 from tests.support.surface import (
     CHAT,
+    COMPACT,
     COMPLETIONS,
     EMBEDDINGS,
     GENERATE,
+    GENERATIONS,
     MESSAGES,
+    MODERATIONS,
+    NATIVE,
     RESPONSES,
     STREAM_GENERATE,
-    asked,
+    TRANSCRIPTIONS,
+    encoded,
     form,
 )
 from tests.support.talks import LAST, talk
@@ -27,6 +32,7 @@ MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1")
 """Sentinel counts exactly for these, so that what was cut can be compared with what the provider bills."""
 FILES, BATCHES = "/v1/files", "/v1/batches"
 REALTIME = "/v1/realtime?model=gpt-realtime"
+LAST_EVENTS = (*("response.completed", "response.incomplete", "response.done", "message_stop", "transcript.text.done"),)
 _FILE = b"a line of a file\n" * 1000
 _TEXT: Any = {"type": "realtime", "output_modalities": ["text"]}
 
@@ -62,7 +68,14 @@ KINDS = (
     Kind("message stream", 3, MESSAGES, stream=True, counted_more=1),
     Kind("gemini", 1, GENERATE, counted_more=4),
     Kind("gemini stream", 2, STREAM_GENERATE, stream=True, counted_more=4),
+    Kind("native", 1, NATIVE),
+    Kind("native stream", 1, NATIVE, stream=True),
+    Kind("compaction", 1, COMPACT),
     Kind("embedding", 2, EMBEDDINGS),
+    Kind("moderation", 1, MODERATIONS),
+    Kind("image", 1, GENERATIONS),
+    Kind("transcript", 1, TRANSCRIPTIONS),
+    Kind("transcript stream", 2, TRANSCRIPTIONS, stream=True, counted_more=1),
     FILE,
     SOCKET,
     SPEECH,
@@ -158,14 +171,13 @@ def _body(order: Order) -> tuple[bytes, str]:
     if kind is BATCHED:
         body = {"input_file_id": order.file.decode(), "endpoint": CHAT, "completion_window": "24h"}
         return json.dumps(body).encode(), "application/json"
-    if kind.path == EMBEDDINGS:
-        body = {"model": "text-embedding-3-small", "input": order.text}
-        return json.dumps(body).encode(), "application/json"
     if kind.in_background:
         fields["background"] = True
-    if kind.path not in (COMPLETIONS, GENERATE, STREAM_GENERATE):
+    if kind.stream:
+        fields["stream"] = True
+    if kind.path in (CHAT, RESPONSES, MESSAGES, COMPACT):
         fields["model"] = order.model
-    return json.dumps(asked(kind.path, order.text, stream=kind.stream, **fields)).encode(), "application/json"
+    return encoded(kind.path, order.text, **fields)
 
 
 def _lines(token: str, kind: str) -> list[str]:
@@ -231,14 +243,14 @@ def _says_something(event: dict[str, Any]) -> bool:
         return bool((choice.get("delta") or {}).get("content") or choice.get("text"))
     for candidate in event.get("candidates") or ():
         return any(part.get("text") for part in candidate.get("content", {}).get("parts", ()))
-    return event.get("type") in ("response.output_text.delta", "content_block_delta")
+    return event.get("type") in ("response.output_text.delta", "content_block_delta", "transcript.text.delta")
 
 
 def _is_last(event: dict[str, Any]) -> bool:
     """Of a format that does not end with `[DONE]`."""
     if any(candidate.get("finishReason") for candidate in event.get("candidates") or ()):
         return True
-    return event.get("type") in ("response.completed", "response.incomplete", "response.done", "message_stop")
+    return event.get("type") in LAST_EVENTS
 
 
 async def _talk(sentinel: SentinelProcess, token: str, order: Order, request: Request) -> None:

@@ -6,6 +6,7 @@ Each is planned as a whole (images.py, audio.py, beside.py), and then written pi
 from __future__ import annotations
 
 import io
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from multipart import MultipartError, MultipartParser, parse_options_header
@@ -117,6 +118,8 @@ async def _write(exchange: Exchange, plan: Plan, directive: Directive, bill: Bil
             return
         if not await exchange.writable():
             return
+        # What has been made by then is billed, whoever leaves.
+        bill.completion_tokens = ceil(plan.completion_tokens * (number + 1) / len(plan.pieces))
         await exchange.write(piece)
     bill.completion_tokens, bill.state = plan.completion_tokens, "complete"
     await exchange.end()
