@@ -352,6 +352,21 @@ class TestLeaving:
             assert (await one.ended())[0] == 1011
         assert stack.booked(1, "realtime-drops@corp.test")["ai_output_tokens"] == 20
 
+    async def test_a_provider_that_is_silent_is_given_up(self, stack: Stack) -> None:
+        """After UPSTREAM_IDLE_TIMEOUT_SECONDS within a response, and not between two: what came is paid."""
+        _, token = stack.user("realtime-silent@corp.test")
+        sentinel = stack.sentinel(UPSTREAM_IDLE_TIMEOUT_SECONDS="2")
+        async with talk(sentinel, token, PATH) as one, talk(sentinel, token, PATH) as resting:
+            await one.say(type="session.update", session=TEXT)
+            await one.say(type="response.create", response={"instructions": "[[tokens=50 hang_after=20]]"})
+            heard = await one.hear_until("error")
+            assert heard[-1]["error"]["code"] == "upstream_timeout"
+            assert "response.done" not in {message["type"] for message in heard}
+            assert (await one.ended())[0] == 1013
+            assert (await asked(resting))[-1]["response"]["status"] == "completed"
+        assert stack.booked(2, "realtime-silent@corp.test")["ai_output_tokens"] == 20 + billed(stack).completion_tokens
+        assert {line["outcome"] for line in sentinel.ended(2)} >= {"broken", "ok"}
+
     async def test_a_shutdown_waits_for_a_response(self, stack: Stack) -> None:
         """Then the session ends; one that rests, at once."""
         _, token = stack.user("realtime-shutdown@corp.test")
@@ -366,6 +381,21 @@ class TestLeaving:
             assert (await busy.ended())[0] == 1001
         assert leaving.stop() == 0
         assert stack.booked(1, "realtime-shutdown@corp.test")["ai_output_tokens"] == 40
+
+    async def test_at_the_end_of_the_grace_a_response_is_cut(self, stack: Stack) -> None:
+        """And what was delivered is booked."""
+        _, token = stack.user("realtime-grace@corp.test")
+        leaving = stack.sentinel(SHUTDOWN_GRACE_SECONDS="1")
+        async with talk(leaving, token, PATH) as one:
+            await one.say(type="session.update", session=TEXT)
+            await one.say(type="response.create", response={"instructions": "[[tokens=50 hang_after=7]]"})
+            for _ in range(7):
+                await one.hear_until("response.output_text.delta")
+            leaving.signal(signal.SIGTERM)
+            assert (await one.ended())[0] == 1001
+        assert leaving.stop() == 0
+        assert stack.booked(1, "realtime-grace@corp.test")["ai_output_tokens"] == 7
+        await until(lambda: billed(stack).state == "cancelled", "the end at the provider")
 
     async def test_a_killed_process_has_noted_what_it_delivered(self, stack: Stack) -> None:
         """Its lease ends, and another process bills the last checkpoint."""

@@ -26,6 +26,7 @@ from sentinel.error import (
     InvalidApiKey,
     InvalidJson,
     ResponseInProgress,
+    UpstreamTimeout,
 )
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Cost, Reservation
@@ -51,6 +52,8 @@ MOST_OVER = 64
 """Responses that are done and remembered, so that none is billed twice."""
 MOST_AHEAD = 16
 """Responses that a client may ask for before the first of them begins."""
+LOOK_SECONDS = 5.0
+"""How often it is looked whether the provider is silent: an hour's session costs nothing by it."""
 GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, TRY_AGAIN_LATER = 1001, 1008, 1011, 1013
 
 
@@ -61,6 +64,7 @@ class _Ended(Exception):
         super().__init__(error.code)
         self.error = error
         self.response_id = response_id
+        self.outcome: Outcome = "broken" if error.side == "provider" else "limit"
 
 
 class RealtimeSession:
@@ -90,6 +94,7 @@ class RealtimeSession:
         self._over: deque[str] = deque(maxlen=MOST_OVER)
         self._stopping, self._fewer = asyncio.Event(), asyncio.Event()
         self._ended: _Ended | None = None
+        self._heard = monotonic()
 
     def stop(self) -> None:
         """The server shuts down: the session ends once no response is being made."""
@@ -103,6 +108,7 @@ class RealtimeSession:
                 "to the provider": self._outward(socket, upstream),
                 "to the client": self._inward(socket, upstream),
                 "until shutdown": self._until_stopped(),
+                "until silence": self._until_silent(),
             }.items()
         ]
         outcome: Outcome = "shutdown"
@@ -114,7 +120,7 @@ class RealtimeSession:
                 pump.cancel()
             results = await asyncio.gather(*pumps, return_exceptions=True)
             failed = any(isinstance(result, Exception) for result in results)
-            begun = await self._settle_all("limit" if self._ended else "error" if failed else outcome)
+            begun = await self._settle_all(self._ended.outcome if self._ended else "error" if failed else outcome)
             if self._ended is not None:
                 self._end(self._ended, begun, socket, upstream)
             else:
@@ -132,6 +138,17 @@ class RealtimeSession:
             self._fewer.clear()
             await self._fewer.wait()
 
+    async def _until_silent(self) -> None:
+        """A provider that says nothing in the middle of a response would hold what it reserved for ever.
+
+        Raises _Ended.
+        """
+        idle_seconds = self._deps.socket_idle_seconds
+        while True:
+            await pause(min(LOOK_SECONDS, idle_seconds / 4))
+            if (self._open or self._asked) and monotonic() - self._heard > idle_seconds:
+                raise _Ended(UpstreamTimeout("The model provider did not answer in time."), next(iter(self._open), ""))
+
     async def _settle_all(self, outcome: Outcome) -> list[RealtimeResponse]:
         """Bill what was delivered of each response that has not ended; returns those that had begun."""
         begun = list(self._open.values())
@@ -146,7 +163,7 @@ class RealtimeSession:
         if ended.response_id:
             upstream.send(realtime.cancel_event(ended.response_id))
         upstream.close()
-        for response in begun:
+        for response in begun if ended.outcome == "limit" else ():
             event = realtime.incomplete_event(response.told or {}, response.spent.cost, _event_id())
             socket.send(self._redactor.plain(event))
         socket.send(realtime.error_event(ended.error, None, _event_id()))
@@ -210,6 +227,7 @@ class RealtimeSession:
         except (AccessDenied, InsufficientQuota, InvalidApiKey) as error:
             raise _Ended(error) from error
         self._asked.append(response)
+        self._heard = monotonic()
         most = response.output_max
         return message if most is None else await self._read(partial(realtime.lowered, most=most), message, message)
 
@@ -232,6 +250,7 @@ class RealtimeSession:
             event = await self._read(realtime.server_event, message.data, message.data)
             await self._note(event, message.data)
             await socket.deliver(Message(redact(message.data), message.is_text))
+            self._heard = monotonic()
             if event.type == realtime.DONE:
                 # Not before the client has it: a shutdown waits for no other event.
                 self._open = {id_: response for id_, response in self._open.items() if not response.is_settled}
