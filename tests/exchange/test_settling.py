@@ -20,7 +20,7 @@ from sentinel.proxy.array_client import ArrayClientSide
 from sentinel.proxy.client import ClientSide
 from sentinel.tokens.bpe import count_for
 from tests.exchange.driver import DONE, INPUT_TOKENS, Client, Provider, Stage, event, usage
-from tests.support.formats import FORMATS, OF_MEDIA, STREAMS, TEXT, USAGE, WHOLES, Format
+from tests.support.formats import FORMATS, FREE, OF_MEDIA, STREAMS, TEXT, USAGE, WHOLES, Format
 from tests.support.metering import Stepped
 
 WORDS = [" one", " two", " three", " four"]
@@ -277,6 +277,26 @@ async def test_a_whole_answer_cancelled_at_every_step(
         else:
             assert records == ([(1, format_.input, 0)] if gone and stage.provider.requests else []), step
         assert not client.complete or client.status == 503 or records == [(1, *format_.usage)], step
+        if not stepped.cancelled:
+            break
+    assert step >= 8
+    assert client.complete
+
+
+@pytest.mark.parametrize("format_", FREE.values(), ids=FREE)
+@pytest.mark.parametrize("gone", [True, False], ids=["client_leaves", "shutdown"])
+@pytest.mark.parametrize("status", [200, 404, 500])
+async def test_what_is_free_cancelled_at_every_step(
+    store: Store, tmp_path: Path, format_: Format, gone: bool, status: int
+) -> None:
+    """It stays so."""
+    for step in itertools.count(1):
+        await store.client.flushall()
+        stage, client = Stage(store, tmp_path), asking(format_, stream=False)
+        stage.provider.body, stage.provider.status = format_.whole, status
+        stepped = Stepped(stage.exchange(client, format_.endpoint).run(), step)
+        await stepped.run(leave(client) if gone else lambda: None)
+        assert await stage.settled() == {}, step
         if not stepped.cancelled:
             break
     assert step >= 8

@@ -13,10 +13,14 @@ from typing import Any
 from sentinel.endpoints.chat import CHAT
 from sentinel.endpoints.compact import COMPACT
 from sentinel.endpoints.completions import COMPLETIONS
+from sentinel.endpoints.count_tokens import COUNT_TOKENS
 from sentinel.endpoints.embeddings import EMBEDDINGS
 from sentinel.endpoints.endpoint import Endpoint
+from sentinel.endpoints.gemini_count import ContentCountEndpoint
+from sentinel.endpoints.gemini_embeddings import EmbedContentEndpoint
 from sentinel.endpoints.generate_content import GenerateContentEndpoint, StreamGenerateContentEndpoint
 from sentinel.endpoints.images import IMAGE_EDITS, IMAGE_GENERATIONS
+from sentinel.endpoints.input_tokens import INPUT_TOKENS
 from sentinel.endpoints.messages import MESSAGES
 from sentinel.endpoints.moderations import MODERATIONS
 from sentinel.endpoints.native import NATIVE
@@ -259,6 +263,14 @@ WHOLES = {
         data=[{"object": "embedding", "index": 0, "embedding": [0.5]}],
         usage={"prompt_tokens": 11, "total_tokens": 11},
     ),
+    "gemini embeddings": _in_one_piece(
+        EmbedContentEndpoint("v1beta", "models/gemini-embedding-2"),
+        {"content": {"parts": [{"text": PROMPT}]}},
+        10,
+        (11, 0),
+        embedding={"values": [0.5]},
+        usageMetadata={"promptTokenCount": 11},
+    ),
     "moderations": _in_one_piece(MODERATIONS, {"input": PROMPT}, 0, (0, 0), id="modr-1", model="m", results=[]),
     "images": OF_MEDIA["images"],
     "edits": replace(OF_MEDIA["images"], endpoint=IMAGE_EDITS, file="image", input=583),
@@ -267,3 +279,16 @@ WHOLES = {
     ),
 }
 """All that have answers in one piece."""
+_NOTHING = (0, 0)
+FREE = {
+    "message count": _in_one_piece(COUNT_TOKENS, {"model": MODEL, **_MESSAGES}, 0, _NOTHING, input_tokens=9),
+    "input count": _in_one_piece(INPUT_TOKENS, {"model": MODEL, "input": PROMPT}, 0, _NOTHING, input_tokens=9),
+    "gemini count": _in_one_piece(
+        ContentCountEndpoint("v1beta", f"models/{MODEL}"),
+        {"contents": [{"role": "user", "parts": [{"text": PROMPT}]}]},
+        0,
+        _NOTHING,
+        totalTokens=9,
+    ),
+}
+"""Those that nothing is billed for."""

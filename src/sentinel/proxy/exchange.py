@@ -109,10 +109,11 @@ class Exchange(ExchangeState):
         await record_created(self)
 
     def _abandon(self) -> None:
-        """What was sent on for a client that left is charged with its input, unless the provider has refused it."""
+        """What was sent on for a client that left is charged with its input, unless it is free, or was refused."""
         is_sent = self.upstream is not None and self.upstream.sent
         has_begun = self.relay is not None or self.spent is not billing.SPENT_NOTHING
-        if self.client.gone and is_sent and not has_begun and not self.is_refused:
+        costs = not self.endpoint.is_free and not self.is_refused
+        if self.client.gone and is_sent and not has_begun and costs:
             self.spent = billing.abandoned(self.context.counted_input, unseen(self))
 
     def _end(self) -> billing.Spent:
