@@ -170,28 +170,27 @@ def test_leaving_in_mid_stream(
     wait_until(caller.holds_nothing, "the reservation's return")
 
 
-@pytest.mark.parametrize("path", FORMATS)
-def test_leaving_in_every_format(stack: Stack, sentinel: SentinelProcess, path: str) -> None:
+@pytest.mark.parametrize(("order", "output"), [("hang_after=6", 6), ("first_delay=30", 0)])
+def test_leaving_in_every_format(stack: Stack, sentinel: SentinelProcess, order: str, output: int) -> None:
     """In mid-stream the input and what had come is paid, before the first byte the input; the provider is left."""
-    name = f"leaves-{FORMATS.index(path)}"
-    caller = Caller(stack, name)
-    fields = {"stream": True, "model": "gpt-4o-mini"} if path in (RESPONSES, MESSAGES) else {"stream": True}
-    with closing(caller.ask(sentinel, "[[tokens=50 hang_after=6]]", path=path, **fields)) as connection:
-        wait_until(lambda: caller.bill.completion_tokens == 6, "the last tokens")
-        assert read_until_silence(connection, STALL_SECONDS * 0.75)
-    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's stream")
-    inputs, outputs = caller.booked()
-    assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
-    assert outputs == 6
-    wait_until(caller.holds_nothing, "the reservation's return")
-    caller = Caller(stack, f"early-{name}")
-    with closing(caller.ask(sentinel, "[[tokens=50 first_delay=30]]", path=path, **fields)):
-        assert caller.bill.state == "running"
-    wait_until(lambda: caller.bill.state == "cancelled", "the end of the provider's answer")
-    inputs, outputs = caller.booked()
-    assert 0 <= inputs - caller.bill.prompt_tokens <= COUNTED_MORE
-    assert outputs == 0
-    wait_until(caller.holds_nothing, "the reservation's return")
+    billed, seen = stack.simulators.openai.billed, len(stack.simulators.openai.billed)
+    callers = [Caller(stack, f"leaves-{output}-{number}") for number in range(len(FORMATS))]
+    with contextlib.ExitStack() as connections:
+        asked = []
+        for number, (caller, path) in enumerate(zip(callers, FORMATS, strict=True), 1):
+            asked.append(streaming(connections, sentinel, caller, path, f"[[tokens=50 {order}]]")[1])
+            wait_until(lambda: len(billed) == seen + number, "it at the provider")  # noqa: B023
+        bills = list(billed)[seen:]
+        wait_until(lambda: {bill.completion_tokens for bill in bills} == {output}, "the last tokens")
+        if output:
+            silences = (STALL_SECONDS * 0.75, *[0.2] * (len(asked) - 1))
+            assert all(map(read_until_silence, asked, silences))
+    for caller, bill in zip(callers, bills, strict=True):
+        wait_until(lambda: bill.state == "cancelled", "the end of the provider's stream")  # noqa: B023
+        inputs, outputs = caller.booked()
+        assert 0 <= inputs - bill.prompt_tokens <= COUNTED_MORE
+        assert outputs == output
+        wait_until(caller.holds_nothing, "the reservation's return")
 
 
 @pytest.mark.parametrize("order", ["hang_after=5", "break_after=5"])
