@@ -1,7 +1,7 @@
 """The rule of admission and settling in Python: the twin of the Lua scripts, and the ledger while Redis is away.
 
 Every function mirrors the script or the Lua function of its name; read ledger.lua for the meaning of each field.
-Moments are milliseconds since the Unix epoch and arrive as arguments.
+Moments are milliseconds since the Unix epoch and arrive as arguments. It is long because the library in Lua is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def reserve(account: Account, policy: Policy, reservation: Reservation, now: int
     stale, refresh = now >= q.at + policy.fresh_ms, now >= account.ask
     if refresh:
         account.ask, account.last = now + CLAIM_MS, now
-    expire(account, policy, now)
+    _expire_due(account, policy, now)
 
     totals = [sum(account.live(w, now).values()) for w in policy.windows]
     granted, finite = reservation.output_tokens, 0
@@ -166,7 +166,7 @@ def extend(
     """
     if reservation.id in account.settled:
         return reservation.output_tokens
-    expire(account, policy, now)
+    _expire_due(account, policy, now)
     account.last = now
     known = account.known(policy, now) is not None
     totals = [sum(account.live(w, now).values()) for w in policy.windows]
@@ -267,6 +267,13 @@ def settle(
 
 def expire(account: Account, policy: Policy, now: int) -> int:
     """End the leases that are due; returns how many reservations came back (expire.lua)."""
+    if 0 < account.lease <= now and not (account.leases or account.expired):
+        account.lease = 0  # All are settled. That nothing else is touched is worth much in Redis.
+        return 0
+    return _expire_due(account, policy, now)
+
+
+def _expire_due(account: Account, policy: Policy, now: int) -> int:
     account.load(policy, now)
     if account.lease == 0 or now < account.lease:
         return 0

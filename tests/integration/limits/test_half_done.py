@@ -88,6 +88,8 @@ async def build(ledger: RedisLedger) -> None:
     # The lease of `late` has ended: it leaves a note.
     await ledger.settle(ask("buried"), Cost(1, 10, 90), ledger.now_ms)
     await started(ledger, "due", 60)
+    await ledger.reserve(ask("done", BO))
+    await ledger.settle(ask("done", BO), Cost(1, 10, 80), ledger.now_ms)
     ledger.now_ms = START_MS - 1000
     await started(ledger, "streaming", 80)
     await ledger.extend(ask("streaming"), 300, 50, 90, ledger.now_ms)
@@ -197,6 +199,7 @@ CALLS: dict[str, tuple[int, Prepare]] = {
         plain(lambda ledger: ledger.extend(replace(ask("gone"), input_tokens=60_000), 300, 0, -1, START_MS)),
     ),
     "expire": (LATER_MS, plain(lambda ledger: ledger.expire(ANA))),
+    "expire of one who settled all": (LATER_MS, plain(lambda ledger: ledger.expire(BO))),
     "expire all": (LATER_MS + 2 * 3_600_000, plain(lambda ledger: ledger.expire(ANA))),
     "refresh": (START_MS, plain(lambda ledger: ledger.refresh(ANA, Quota((600, 1, 1), (3, 0, 0)), -1))),
     "acknowledge": (START_MS, acknowledge),

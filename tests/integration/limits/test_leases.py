@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.cache import keys
 from sentinel.cache.redis import open_store
-from sentinel.cache.redis_ledger import RedisLedger
+from sentinel.cache.redis_ledger import RedisLedger, read_account
 from sentinel.clock import monotonic
 from sentinel.config import parse_rate_limits
 from sentinel.error import RedisUnavailable, ZionUnavailable
@@ -83,9 +83,29 @@ async def test_the_index_forgets_users_without_leases(make_ledger: MakeLedger, c
     verdict = await ledger.reserve(ask)
     await ledger.settle(ask, Cost(1, 0, 0), verdict.now_ms)
     assert await indexed(ledger, caller)
+    account = keys.account_keys(caller.name).account
+    before = read_account(await ledger.store.command("GET", account))
+    at(LEASE_MS - 1, ledger)
+    assert await ledger.expire(caller.name) == 0
+    assert await indexed(ledger, caller)
     at(LEASE_MS, ledger)
     await lease_expirer.expire_due(ledger)
     assert not await indexed(ledger, caller)
+    assert read_account(await ledger.store.command("GET", account)) == before | {"lease": 0}
+
+
+async def test_the_index_forgets_users_without_an_account(make_ledger: MakeLedger, caller: Caller) -> None:
+    """None begins for them."""
+    ledger = await make_ledger(policy_of())
+    at(0, ledger)
+    await caller.known(ledger)
+    ask = caller.ask()
+    verdict = await ledger.reserve(ask)
+    await ledger.settle(ask, Cost(1, 0, 0), verdict.now_ms)
+    await ledger.store.command("DEL", keys.account_keys(caller.name).account)
+    at(LEASE_MS, ledger)
+    assert await ledger.expire(caller.name) == 0
+    assert await caller.stored(ledger) == [None, [], None]
 
 
 async def test_many_processes_return_a_lease_once(make_ledger: MakeLedger, caller: Caller) -> None:
@@ -168,14 +188,22 @@ async def test_a_forgotten_account_holds_what_its_leases_hold(make_ledger: MakeL
     assert (await ledger.view(caller.name)).used == (1, 3, 300)
 
 
-async def test_reservations_of_which_the_lease_is_gone_come_back(make_ledger: MakeLedger, caller: Caller) -> None:
+@pytest.mark.parametrize("finder", ["a request", "the lease expirer"])
+async def test_reservations_of_which_the_lease_is_gone_come_back(
+    make_ledger: MakeLedger, caller: Caller, finder: str
+) -> None:
     """What is reserved is summed up anew whenever leases are looked at."""
     ledger = await make_ledger(policy_of())
     at(0, ledger)
     await caller.known(ledger, Quota((-1, -1, 1000)))
     await ledger.reserve(caller.ask(3, 1000))
-    await ledger.store.command("DEL", keys.account_keys(caller.name).leases)
+    account = keys.account_keys(caller.name)
+    await ledger.store.command("DEL", account.leases)
     at(LEASE_MS, ledger)
+    if finder == "the lease expirer":
+        assert await ledger.expire(caller.name) == 0
+        found = read_account(await ledger.store.command("GET", account.account))
+        assert (found["open"], found["held"]) == (0, [0, 0, 0])
     assert (await ledger.reserve(caller.ask(3, 1000))).granted_output == 1000
 
 
