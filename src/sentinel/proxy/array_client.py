@@ -38,9 +38,10 @@ class ArrayClientSide(ClientSide):
         super().pass_on(self._framed(piece))
         self.last_piece = piece
 
-    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:  # noqa: ARG002
-        """False: events are framed anew."""
-        return False
+    @property
+    def send_chunk(self) -> None:
+        """None: events are framed anew."""
+        return None
 
     async def write(self, piece: bytes) -> None:
         """Send events; waits while the client does not read."""

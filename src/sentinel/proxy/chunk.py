@@ -7,8 +7,21 @@ from collections.abc import Callable
 TakeChunk = Callable[[bytes], bool]
 """Is offered a read that may be one whole chunk with its framing; whether it has taken it."""
 
-_MOST_DIGITS = 3
-"""Of a size: up to 4 KB are passed on in one step."""
+_MOST_BYTES = 4 * 1024
+"""Of a chunk with its framing that is passed on in one step."""
+
+
+def _size_lines() -> list[bytes]:
+    """The line before a chunk by the length of the chunk with its framing; where none is so long, what is no line."""
+    lines = [b"\n"] * (_MOST_BYTES + 1)
+    for size in range(1, _MOST_BYTES):
+        line = b"%x\r\n" % size
+        if (length := len(line) + size + 2) <= _MOST_BYTES:
+            lines[length] = line
+    return lines
+
+
+_SIZE_LINES = _size_lines()
 
 
 def inside_of(data: bytes) -> bytes | None:
@@ -17,9 +30,8 @@ def inside_of(data: bytes) -> bytes | None:
     That is what nearly every read of a stream is. A size in another spelling (capitals, zeros before it, blanks
     behind it, an extension) is no client's to read.
     """
-    start = data.find(b"\r\n", 0, _MOST_DIGITS + 2)
-    # Without the line ends of the size, and of the chunk.
-    size = len(data) - start - 4
-    if start < 0 or size <= 0 or data[:start] != b"%x" % size or not data.endswith(b"\r\n"):
+    length = len(data)
+    if length > _MOST_BYTES:
         return None
-    return data[start + 2 : -2]
+    line = _SIZE_LINES[length]
+    return data[len(line) : -2] if data.startswith(line) and data.endswith(b"\r\n") else None

@@ -334,12 +334,13 @@ class ClientSide:
         self.last_piece = piece
         self._connection.send_piece(piece, more=True)
 
-    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:
-        """Send a piece of the body at once, as the chunk of HTTP that it came in; False where that is not possible."""
-        if self._connection is None or not self._connection.send_chunk(chunk):
-            return False
-        self.last_piece = piece
-        return True
+    @property
+    def send_chunk(self) -> Callable[[bytes], bool] | None:
+        """What sends a piece of the body at once, as the chunk of HTTP that it came in; False where it cannot now.
+
+        None where pieces are framed anew, or not at all.
+        """
+        return None if self._connection is None else self._connection.send_chunk
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:
         """Send a line in passing, where the answer goes on and no write waits. head: of an answer not yet started."""

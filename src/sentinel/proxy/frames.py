@@ -123,9 +123,10 @@ class FrameClient(ClientSide):
         for message in self._messages_in(piece):
             self._socket.send(message)
 
-    def pass_chunk(self, chunk: bytes, piece: bytes) -> bool:  # noqa: ARG002
-        """False: events are framed anew."""
-        return False
+    @property
+    def send_chunk(self) -> None:
+        """None: events are framed anew."""
+        return None
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:  # noqa: ARG002
         """A sign of life between messages."""

@@ -82,7 +82,6 @@ class StreamMeter:
         "_mark",
         "_most_begun",
         "_pending",
-        "_pending_bytes",
         "_read_bytes",
         "_redact",
         "_text_at",
@@ -113,8 +112,9 @@ class StreamMeter:
         self.first = b""
         self._generated = False
         self.model = model
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        # In one piece: where each block stays by itself, its memory is not there for the next one, and what is read
+        # and written meanwhile leaves the processor's cache (docs/performance.md).
+        self._pending = bytearray()
         self._mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
         # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
         # the last text ended.
@@ -144,7 +144,7 @@ class StreamMeter:
     @property
     def waiting_bytes(self) -> int:
         """What is yet to be read."""
-        return self._pending_bytes
+        return len(self._pending)
 
     def hold_whole(self) -> None:
         """Give out no event in pieces, as far as its copy may be read: a limit must be decided before it leaves."""
@@ -213,7 +213,7 @@ class StreamMeter:
         return not data_of(rest) and not rest.lstrip(_WHITE_SPACE).startswith(b"{")
 
     def _is_whole_answer(self) -> bool:
-        return b"".join(self._pending).lstrip()[:1] == b"{"
+        return self._pending.lstrip()[:1] == b"{"
 
     def _inspect(self, block: bytes) -> bytes:
         if not block:
@@ -228,33 +228,39 @@ class StreamMeter:
         self._given_bytes += len(block)
         return block
 
+    def room_for_passing(self) -> int:
+        """How many bytes of events may pass without a closer look at what was delivered before.
+
+        None before the first event with an envelope, and behind a part of an event.
+        """
+        if not self.first or self._buffer.held_bytes or self._buffer.is_inside:
+            return 0
+        if len(self._pending) > MOST_PENDING_BYTES // 2:
+            self._take_apart()
+        return MOST_PENDING_BYTES - len(self._pending)
+
     def is_passing(self, block: bytes) -> bool:
         """Whether this is whole events that the client may have as they are, and of which nothing is to be noted.
 
-        Never so before the first event with an envelope, and behind a part of an event.
+        As long as there is room for passing.
         """
-        # What says no most often comes last.
-        return not (
-            not block.endswith(b"\n\n")
-            or not self.first
-            or self._buffer.held_bytes
-            or self._buffer.is_inside
-            or (self._mark is not None and block.find(self._mark) >= 0)
-            or block.find(_DONE) >= 0
-            or self._is_notable(block) is not None
+        return (
+            block.endswith(b"\n\n")
+            and (self._mark is None or block.find(self._mark) < 0)
+            and block.find(_DONE) < 0
+            and self._is_notable(block) is None
         )
 
     def passed(self, block: bytes) -> None:
         """Note that the client has got this block, of which `is_passing` was so."""
         self._given_bytes += len(block)
-        self.delivered(block)
+        self._pending += block
 
     def delivered(self, block: bytes) -> None:
         """Note that the client gets this block."""
-        self._pending.append(block)
-        self._pending_bytes += len(block)
+        self._pending += block
         # An event that comes in pieces is read when it is whole.
-        if self._pending_bytes > (MOST_READ_BYTES if self._buffer.is_inside else MOST_PENDING_BYTES):
+        if len(self._pending) > (MOST_READ_BYTES if self._buffer.is_inside else MOST_PENDING_BYTES):
             self._take_apart()
 
     def _sift(self, block: bytes) -> bytes:
@@ -367,7 +373,11 @@ class StreamMeter:
 
     def could_exceed(self, tokens: int) -> bool:
         """Whether more than `tokens` may have been delivered; cheap, and never wrong when it says no."""
-        return self._delivered.upper_bound() + self._pending_bytes > tokens
+        return self.upper_bound() > tokens
+
+    def upper_bound(self) -> int:
+        """No fewer tokens than have been delivered: those that are counted, and a token for each byte that is not."""
+        return self._delivered.upper_bound() + len(self._pending)
 
     def fits(self, tokens: int) -> bool:
         """Whether no more than `tokens` have been delivered; counts only where that is not clear."""
@@ -387,7 +397,7 @@ class StreamMeter:
         return self.count()
 
     def _take_apart(self) -> None:
-        block = b"".join(self._pending)
+        block = bytes(self._pending)
         # An event that the client has in part cannot be read yet, nor can the client.
         end = len(block) if self._has_ended else last_end(block)
         whole = block[:end]
@@ -404,7 +414,7 @@ class StreamMeter:
             self._too_long = True
             self._charge_bytes(len(rest))
             rest = b""
-        self._pending, self._pending_bytes = [rest] if rest else [], len(rest)
+        self._pending = bytearray(rest)
 
     def _is_run(self, block: bytes) -> bool:
         """Read a block of events that bring text and nothing else in one go; False, and nothing is read, for others."""

@@ -18,11 +18,14 @@ from sentinel.proxy.chunk import inside_of
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.provider import ProviderStream
-from sentinel.proxy.sse import split_events
+from sentinel.proxy.sse import END_OF_EVENT, split_events
 from sentinel.tasks import pause
 
 EXTENSION_TOKENS = 1024
-"""A stream that outgrows its reservation asks for this much more: one script call in about 1,000 chunks."""
+"""A stream that outgrows its reservation asks for this much more."""
+LONG_EXTENSION_TOKENS, AHEAD_TOKENS = 4096, 1024
+"""And, where that came in full, for so much, already when it has fewer than these left: one script call in about 4,000
+chunks. What is left is told by bytes, as long as there are more tokens left than bytes of events to be counted."""
 
 MOST_AT_ONCE_BYTES = 4 * 1024
 """Of one stream in one step: about 15 events, 0.2 ms. What a provider sends at once is up to 256 KB of them."""
@@ -117,17 +120,21 @@ class Relay:
         self._claim = claim
         self._capped: int | None = None
         self._plenty = False
+        self._send_chunk = client.send_chunk
+        # So many bytes may pass without a look at what was delivered, as long as so much output is reserved.
+        self._free, self._output = 0, lease.output
         if is_limited:
             meter.hold_whole()
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
-        unread = b""
-        while not self.meter.done and (data := await upstream.flow(self._take, self._take_chunk)) is not None:
+        unread, take_chunk = b"", None if self._send_chunk is None else self._take_chunk
+        while not self.meter.done and (data := await upstream.flow(self._take, take_chunk)) is not None:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:
                     await pause(0)
                 end = start + MOST_AT_ONCE_BYTES
+                self._free = 0
                 await self._deliver(await self._inspected(self.meter.cut(data[start:end])))
                 if self.at_limit:
                     return
@@ -186,6 +193,7 @@ class Relay:
             return data
         if room is not None and not meter.fits(room.output - coming):
             return data
+        self._free = 0
         block = meter.feed(data)
         if block:
             client.pass_on(block)
@@ -197,19 +205,33 @@ class Relay:
 
         That is nearly all of a stream, and half of what `_take` costs.
         """
+        lease, meter = self._lease, self.meter
+        if (len(chunk) > self._free or lease.output != self._output) and not self._look_ahead(len(chunk)):
+            return False
         block = inside_of(chunk)
-        meter = self.meter
         if block is None or not meter.is_passing(block):
             return False
-        lease, room = self._lease, self._room
-        if (room is not None or lease.noted < 0) and monotonic() > lease.ends:
+        if monotonic() > lease.ends and (self._room is not None or lease.noted < 0):
             return False
-        if room is not None and not meter.fits(room.output - len(block)):
+        assert self._send_chunk is not None
+        if not self._send_chunk(chunk):
             return False
-        if not self._client.pass_chunk(chunk, block):
-            return False
+        self._free -= len(chunk)
         meter.passed(block)
+        # Not the block itself: its memory is there for the next one so.
+        self._client.last_piece = END_OF_EVENT
         return True
+
+    def _look_ahead(self, size: int) -> bool:
+        """Find out how many bytes may pass from now on without a look at what was delivered; whether so many may."""
+        meter, room = self.meter, self._room
+        free = meter.room_for_passing()
+        if room is not None and free > room.output - meter.upper_bound():
+            left = room.output - meter.count()
+            # Reserve ahead of need while there is plenty: near the end what was delivered is counted often.
+            free = 0 if self._plenty and left < AHEAD_TOKENS else left
+        self._free, self._output = free, self._lease.output
+        return size <= free
 
     async def _inspected(self, block: bytes) -> bytes:
         if len(block) > LARGE_EVENT_BYTES:
@@ -267,8 +289,9 @@ class Relay:
         if not block:
             return
         room = self._room
-        if room is not None and self.meter.could_exceed(room.output - len(block)):
-            await self._make_room(len(block), room)
+        ahead = AHEAD_TOKENS if self._plenty else 0
+        if room is not None and self.meter.could_exceed(room.output - len(block) - ahead):
+            await self._make_room(len(block) + ahead, room)
             if self.meter.could_exceed(room.output - len(block)):
                 await self._deliver_within(block, room)
                 return
@@ -280,7 +303,7 @@ class Relay:
         """Reserve ahead of need if the last extension came in full: then few events are looked at one by one."""
         delivered = self.meter.count()
         if self._plenty and delivered + tokens > room.output:
-            await self._extended(max(EXTENSION_TOKENS, tokens), delivered)
+            await self._extended(max(LONG_EXTENSION_TOKENS, tokens), delivered)
 
     async def _extended(self, more: int, delivered: int) -> None:
         self._plenty = await self._leases.extend(self._lease, more, delivered) == more

@@ -12,6 +12,9 @@ from itertools import pairwise
 COMMENT = b": keep-alive\n"
 """One line, and no blank one: after an event with an `id:` openai-python takes that for an event without data."""
 
+END_OF_EVENT = b"\n\n"
+"""As nearly all providers spell it."""
+
 MOST_HELD_BYTES = 256 * 1024
 """A longer event is relayed in pieces: it is an image or the like, never a usage chunk."""
 

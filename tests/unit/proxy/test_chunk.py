@@ -7,7 +7,7 @@ import pytest
 from sentinel.proxy.chunk import inside_of
 
 
-@pytest.mark.parametrize("size", [1, 9, 15, 16, 255, 256, 4095])
+@pytest.mark.parametrize("size", [1, 9, 15, 16, 255, 256, 4089])
 def test_one_whole_chunk(size: int) -> None:
     body = b"x" * size
     assert inside_of(b"%x\r\n%b\r\n" % (size, body)) == body
@@ -34,7 +34,7 @@ def test_what_is_inside_may_look_like_framing(body: bytes) -> None:
         pytest.param(b"5 \r\nhello\r\n", id="blanks behind"),
         pytest.param(b"5;a=b\r\nhello\r\n", id="an extension"),
         pytest.param(b"1_0\r\n" + b"x" * 16 + b"\r\n", id="as Python spells numbers"),
-        pytest.param(b"1000\r\n" + b"x" * 4096 + b"\r\n", id="much"),
+        pytest.param(b"ffa\r\n" + b"x" * 4090 + b"\r\n", id="much"),
         pytest.param(b"hello\r\n", id="no size"),
         pytest.param(b"5\nhello\r\n", id="a line feed alone"),
     ],

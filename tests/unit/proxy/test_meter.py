@@ -142,7 +142,7 @@ def test_little_is_kept() -> None:
     meter = StreamMeter(MODEL, FORMAT, withhold_usage=True)
     for _ in range(2000):
         meter.delivered(event(" word" * 20))
-        assert meter._pending_bytes <= MOST_PENDING_BYTES
+        assert meter.waiting_bytes <= MOST_PENDING_BYTES
     assert meter.count() == 40_000
 
 
