@@ -47,6 +47,24 @@ def _frames_of(path: str) -> list[tuple[bytes, bytes]]:
     return frames
 
 
+def _beginning_of(path: str) -> bytes:
+    """The event that streams of this path begin with."""
+    if path == messages.RESPONSES:
+        data = (
+            b'event: response.created\ndata: {"type":"response.created","sequence_number":0,'
+            b'"response":{"id":"resp_0c4f1a77b2e8","object":"response","created_at":1764000000,"status":"in_progress","model":"%b","usage":null}}\n\n'
+        ) % messages.MODEL.encode()
+    elif path == messages.MESSAGES:
+        data = (
+            b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_01XFDUDYJgAACzvnptvVoYEL",'
+            b'"type":"message","role":"assistant","model":"%b","content":[],"stop_reason":null,"stop_sequence":null,'
+            b'"usage":{"input_tokens":75,"output_tokens":1}}}\n\n'
+        ) % messages.MODEL.encode()
+    else:
+        return b""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def _frames() -> list[tuple[bytes, bytes]]:
     """What stands before and after the stamp, for each word; sizes as chunked transfer wants them."""
     frames = []
@@ -76,7 +94,7 @@ class Stream(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(_MODELS), _MODELS))
         elif data.startswith(b"POST"):
             self.path = data[5 : data.index(b" ", 5)].decode()
-            self.transport.write(_HEAD)
+            self.transport.write(_HEAD + _beginning_of(self.path))
             self.open.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:

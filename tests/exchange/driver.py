@@ -28,7 +28,7 @@ from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.tier_router import TierRouter
-from sentinel.proxy.chunk import TakeChunk, inside_of
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.job_follower import JobFollower, JobTimings
@@ -45,7 +45,7 @@ from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.job_store import JobStore
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
-from tests.support.damage import chunk_of
+from tests.support.damage import chunk_of, inside_of
 from tests.support.memory_governance import MemoryGovernance
 from tests.support.streams import entries
 
@@ -271,12 +271,13 @@ class Connection:
         self._client.status = status
         self.send_piece(body, more=more)
 
-    def send_chunk(self, chunk: bytes) -> bool:
-        piece = inside_of(chunk)
-        if self.is_full or piece is None:
-            return False
-        self.send_piece(piece, more=True)
-        return True
+    def chunk_writer(self, stop: Callable[[], None]) -> Callable[[bytes], None] | None:
+        def write(chunk: bytes) -> None:
+            self.send_piece(inside_of(chunk), more=True)
+            if self.is_full:
+                stop()
+
+        return None if self.is_full else write
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         client = self._client

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from sentinel.proxy.chunk import inside_of
 from sentinel.proxy.transport.answer import MOST_UNREAD_BYTES, ConnectFailed, HttpError, IdleTimeout, OpenFilesExceeded
 from sentinel.proxy.transport.http1 import Http1Client
 from tests.support.damage import chunk_of
@@ -140,7 +139,8 @@ async def test_any_cut_of_chunks_that_are_taken_whole_gives_the_same_body() -> N
 
     def take_chunk(chunk: bytes) -> bool:
         nonlocal taken
-        if (piece := inside_of(chunk)) is None:
+        piece = chunk.partition(b"\r\n")[2][:-2]
+        if chunk != chunk_of(piece):
             return False
         taken += 1
         got.append(piece)

@@ -81,6 +81,13 @@ def chunk_of(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
+def inside_of(chunk: bytes) -> bytes:
+    """The opposite."""
+    piece = chunk.partition(b"\r\n")[2][:-2]
+    assert chunk == chunk_of(piece)
+    return piece
+
+
 class Client:
     """Takes everything at once."""
 
@@ -92,11 +99,8 @@ class Client:
     def pass_on(self, piece: bytes) -> None:
         self.got.append(piece)
 
-    def send_chunk(self, chunk: bytes) -> bool:
-        piece = chunk.partition(b"\r\n")[2][:-2]
-        assert chunk == chunk_of(piece)
-        self.got.append(piece)
-        return True
+    def chunk_writer(self, _: Callable[[], None]) -> Callable[[bytes], None]:
+        return lambda chunk: self.got.append(inside_of(chunk))
 
     async def write(self, piece: bytes) -> None:
         self.got.append(piece)

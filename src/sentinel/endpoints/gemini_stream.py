@@ -77,9 +77,9 @@ class GeminiMeter(StreamMeter):
         self.count()
         return not (self._told_end or self.done or self.finished or self.failed)
 
-    def room_for_passing(self) -> int:
-        """None once a candidate has ended: each event may be the last."""
-        return 0 if self._told_end else super().room_for_passing()
+    def may_pass(self) -> bool:
+        """Not once a candidate has ended: each event may be the last."""
+        return not self._told_end and super().may_pass()
 
     def _inspect_piece(self, piece: bytes, most_begun: int) -> bytes:
         return self._release() + super()._inspect_piece(piece, most_begun)

@@ -84,12 +84,14 @@ class ResponsesMeter(StreamMeter):
         events = parse_run(block)
         if events is None:
             return None
-        *others, last = events
+        *others, last = whole = events
         if others:
-            self.note_last(merged(others))
+            before = merged(others)
+            self.note_last(before)
+            whole = [before, last]
         self.note_last(last)
         self.items.note_size(len(block))
-        return self._texts.read_delta(merged(events))
+        return self._texts.read_delta(merged(whole))
 
 
 def ending(meter: ResponsesMeter, usage: Usage) -> bytes:

@@ -1,8 +1,8 @@
 """Keeps the leases of open requests alive, and notes what their streams have delivered.
 
 One ticker for all requests of a process. A stream gets a checkpoint when it starts, and then whenever it has delivered
-CHECKPOINT_TOKENS more, at most once a second: should this process be killed, the caller is billed what the last one
-says. A lease is renewed when a third of it has passed, and when Redis has come back, which may have lost its last
+about CHECKPOINT_TOKENS more, at most once a second: should this process be killed, the caller is billed what the last
+one says. A lease is renewed when a third of it has passed, and when Redis has come back, which may have lost its last
 moments and with them what was reserved then (`appendfsync everysec` and a power cut, a failover).
 
 A process that was stopped for longer than a lease may find that others have what its requests held: these look at
@@ -22,6 +22,7 @@ from sentinel.clock import monotonic
 from sentinel.error import PlaceTaken, RedisUnavailable, ServiceUnavailable
 from sentinel.limits.policy import PLACE_TAKEN, Reservation, Verdict
 from sentinel.middleware.rate_limiter import Ledger, Limits, look
+from sentinel.steps import in_portions
 from sentinel.tasks import pause
 
 log = structlog.get_logger()
@@ -38,16 +39,19 @@ _AGAIN_SECONDS = 0.1
 
 
 class HeldLease(msgspec.Struct, eq=False):
-    """An open reservation. output: tokens reserved for output. delivered: tells the output delivered so far, exactly.
+    """An open reservation. output: tokens reserved for output.
 
-    renewed: when it was last (monotonic seconds); ends: from then on the ledger may have given it to others, 0.0 if it
-    has.
+    delivered: tells the output delivered so far, exactly; roughly: about how much that is, without counting. renewed:
+    when it was last (monotonic seconds); ends: from then on the ledger may have given it to others, 0.0 if it has.
+    changed: told whenever any of this may have changed.
     """
 
     reservation: Reservation
     started_ms: int
     output: int
     delivered: Callable[[], int] | None = None
+    roughly: Callable[[], int] | None = None
+    changed: Callable[[], None] | None = None
     noted: int = -1
     renewed: float = 0.0
     ends: float = 0.0
@@ -89,7 +93,7 @@ class LeaseKeeper:
         """Let it go; its request is about to be settled."""
         self._open.discard(held)
         # A method of what knows this reservation: both go at once so, and not when the garbage collector looks.
-        held.delivered = None
+        held.delivered = held.roughly = held.changed = None
 
     async def extend(self, held: HeldLease, more: int, delivered: int) -> int:
         """Reserve more output for it; returns what was added: 0 when nothing is left.
@@ -123,6 +127,8 @@ class LeaseKeeper:
         """Whether limits are known: nothing is added while they are not. Raises PlaceTaken."""
         started = monotonic()
         holds = await self._ledger.extend(held.reservation, held.output, more, delivered, held.started_ms)
+        if held.changed is not None:
+            held.changed()
         if holds == PLACE_TAKEN:
             held.ends = 0.0
             raise PlaceTaken
@@ -146,7 +152,9 @@ class LeaseKeeper:
         """Tick for ever."""
         while True:
             await pause(min(CHECKPOINT_SECONDS, self._renew_seconds))
-            await self._each(self._note, [held for held in self._open if self._due(held)])
+            for helds in in_portions(list(self._open), _AT_ONCE):
+                await self._each(self._note, [held for held in helds if self._due(held)])
+                await pause(0)
 
     async def run_for_losses(self, connects: Callable[[], int]) -> None:
         """Renew all leases whenever Redis was connected to anew, for ever. connects: changes then."""
@@ -161,7 +169,11 @@ class LeaseKeeper:
             await asyncio.gather(*map(work, helds[start : start + _AT_ONCE]))
 
     def _due(self, held: HeldLease) -> bool:
-        return held.delivered is not None or monotonic() - held.renewed >= self._renew_seconds
+        if monotonic() - held.renewed >= self._renew_seconds:
+            return True
+        if held.delivered is None or held.roughly is None or held.noted < 0:
+            return held.delivered is not None
+        return held.roughly() >= held.noted + CHECKPOINT_TOKENS
 
     async def _note(self, held: HeldLease) -> None:
         delivered = held.delivered_so_far()

@@ -38,10 +38,8 @@ class ArrayClientSide(ClientSide):
         super().pass_on(self._framed(piece))
         self.last_piece = piece
 
-    @property
-    def send_chunk(self) -> None:
+    def chunk_writer(self, stop: Callable[[], None]) -> None:
         """None: events are framed anew."""
-        return None
 
     async def write(self, piece: bytes) -> None:
         """Send events; waits while the client does not read."""

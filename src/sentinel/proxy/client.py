@@ -73,8 +73,11 @@ class Connection(Protocol):
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""
 
-    def send_chunk(self, chunk: bytes) -> bool:
-        """A further piece of the body, with the framing of a chunk; False, and nothing is sent, where it cannot be."""
+    def chunk_writer(self, stop: Callable[[], None]) -> Callable[[bytes], None] | None:
+        """What writes further pieces of the body that have the framing of chunks, until `stop` is called.
+
+        None where pieces are no chunks, or would wait.
+        """
 
 
 class ClientRequest(Connection, Protocol):
@@ -99,6 +102,12 @@ class ClientRequest(Connection, Protocol):
         """ASGI's."""
 
 
+class Passes(Protocol):
+    """What passes chunks of a stream to the client, past us (passing.py)."""
+
+    moved: bool
+
+
 class ClientSide:
     """Reads the request, writes the answer, watches the connection.
 
@@ -110,7 +119,7 @@ class ClientSide:
 
     __slots__ = (
         *("_claim", "_comment", "_connection", "_receive", "_send", "_waits", "_watch"),
-        *("ended", "gone", "headers", "last_piece", "header_lines", "query", "started"),
+        *("ended", "gone", "headers", "last_piece", "header_lines", "passing", "query", "started"),
     )
 
     def __init__(
@@ -128,6 +137,7 @@ class ClientSide:
         self.started = self.ended = False
         self.gone = False
         self.last_piece = b""
+        self.passing: Passes | None = None
         self._waits = False
         self._claim: Claim | None = None
         self._comment: asyncio.Task[None] | None = None
@@ -334,13 +344,12 @@ class ClientSide:
         self.last_piece = piece
         self._connection.send_piece(piece, more=True)
 
-    @property
-    def send_chunk(self) -> Callable[[bytes], bool] | None:
-        """What sends a piece of the body at once, as the chunk of HTTP that it came in; False where it cannot now.
+    def chunk_writer(self, stop: Callable[[], None]) -> Callable[[bytes], None] | None:
+        """What writes pieces of the body at once that have the framing of chunks; None where it cannot now.
 
-        None where pieces are framed anew, or not at all.
+        stop: called where it cannot any longer.
         """
-        return None if self._connection is None else self._connection.send_chunk
+        return None if self._connection is None else self._connection.chunk_writer(stop)
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:
         """Send a line in passing, where the answer goes on and no write waits. head: of an answer not yet started."""

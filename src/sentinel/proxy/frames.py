@@ -123,10 +123,8 @@ class FrameClient(ClientSide):
         for message in self._messages_in(piece):
             self._socket.send(message)
 
-    @property
-    def send_chunk(self) -> None:
+    def chunk_writer(self, stop: Callable[[], None]) -> None:
         """None: events are framed anew."""
-        return None
 
     def comment(self, line: bytes, head: Callable[[], bytes], tasks: Tasks) -> None:  # noqa: ARG002
         """A sign of life between messages."""

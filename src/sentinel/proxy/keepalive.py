@@ -13,10 +13,10 @@ import msgspec
 
 from sentinel.clock import monotonic
 from sentinel.proxy.client import ClientSide
-from sentinel.proxy.sse import COMMENT
+from sentinel.proxy.sse import COMMENT, END_OF_EVENT
 from sentinel.tasks import Tasks, pause
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _DOUBT_SECONDS = 1.0
 """After so much silence a client that has closed its sending side is sent a comment, whatever the setting: one that is
 gone answers with a reset, and its provider shall not go on for nobody."""
@@ -80,6 +80,8 @@ class StreamKeepAlive:
         for watched in streams:
             client = watched.client
             last, client.last_piece = client.last_piece, b""
+            if client.passing is not None and client.passing.moved:
+                client.passing.moved, last = False, END_OF_EVENT
             if last:
                 watched.since, watched.between = now, last.endswith(_EVENT_ENDS)
             elif watched.between and now - watched.since >= self._patience(client) and watched in self.open:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sentinel.proxy.redaction import NO_SECRET, Redactor
@@ -26,7 +27,7 @@ MOST_READ_BYTES = 8 * 1024 * 1024
 
 _TELLS_ERROR = re.compile(rb"(?:\A|[\r\n])(?:event: ?error|error:)")
 """An event of that name, and a field of it, as llama.cpp has had (llama.cpp#14566)."""
-_DONE = b"[DONE]"
+DONE = b"[DONE]"
 """How the data of a stream's last event begins, in most formats."""
 _WHITE_SPACE = b" \t\r\n\xef\xbb\xbf"
 """And the bytes of a BOM."""
@@ -55,6 +56,12 @@ class StreamFormat:
     read_run: Callable[[bytes], list[Text] | None] | None = None
 
 
+@cache
+def _search(mark: re.Pattern[bytes]) -> Callable[[bytes], re.Match[bytes] | None]:
+    """One for all streams, so that it is in the processor's cache."""
+    return mark.search
+
+
 class StreamMeter:
     """Bytes of the provider in, bytes for the client out, and on request the tokens that went by.
 
@@ -63,7 +70,8 @@ class StreamMeter:
     redactor: takes the provider's key out of events.
     failed: the provider told of an error. broke_off: the stream ended inside of an event. first: the first events of
     which one has the envelope. finished: why each choice that has ended did; call `count` before. done: the last event.
-    trail: what came after it.
+    trail: what came after it. notable: finds what needs a closer look in events; so does the provider's key, of which
+    `mark` is a part. passed: events that the client has got without a look; they are appended to this.
     """
 
     __slots__ = (
@@ -76,10 +84,8 @@ class StreamMeter:
         "_given_bytes",
         "_has_ended",
         "_is_last",
-        "_is_notable",
         "_is_only_usage",
         "_last",
-        "_mark",
         "_most_begun",
         "_pending",
         "_read_bytes",
@@ -93,7 +99,10 @@ class StreamMeter:
         "finished",
         "first",
         "malformed",
+        "mark",
         "model",
+        "notable",
+        "passed",
         "trail",
         "usage",
     )  # fmt: skip
@@ -106,7 +115,7 @@ class StreamMeter:
         self._buffer = EventBuffer()
         self._delivered = DeliveredText(model)
         self._format = stream_format
-        self._is_last, self._is_notable = stream_format.is_last, stream_format.mark.search
+        self._is_last, self.notable = stream_format.is_last, _search(stream_format.mark)
         self._is_only_usage = stream_format.is_only_usage if withhold_usage else None
         self.finished: dict[int, str] = {}
         self.first = b""
@@ -114,8 +123,8 @@ class StreamMeter:
         self.model = model
         # In one piece: where each block stays by itself, its memory is not there for the next one, and what is read
         # and written meanwhile leaves the processor's cache (docs/performance.md).
-        self._pending = bytearray()
-        self._mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
+        self._pending, self.passed = bytearray(), bytearray()
+        self.mark, self._redact, self._most_begun = redactor.mark, redactor.plain, redactor.most_begun
         # Positions in the bytes that the client gets: so much was given out, and read; here the last usage came, and
         # the last text ended.
         self._given_bytes = self._read_bytes = self._usage_at = self._text_at = 0
@@ -144,7 +153,7 @@ class StreamMeter:
     @property
     def waiting_bytes(self) -> int:
         """What is yet to be read."""
-        return len(self._pending)
+        return len(self._pending) + len(self.passed)
 
     def hold_whole(self) -> None:
         """Give out no event in pieces, as far as its copy may be read: a limit must be decided before it leaves."""
@@ -167,6 +176,7 @@ class StreamMeter:
         """The other half of `feed`, which takes 1 ms for a megabyte."""
         if not block:
             return block
+        self._absorb()
         if not self._begins_inside and not self._buffer.is_inside:
             return self._inspect(block)
         if self._buffer.is_inside:
@@ -189,6 +199,7 @@ class StreamMeter:
         """
         if self.done:
             return b""
+        self._absorb()
         rest = self._buffer.rest()
         self._begins_inside = False
         self._has_ended = not self._buffer.is_inside or self._is_whole_answer()
@@ -205,7 +216,7 @@ class StreamMeter:
     def _is_readable(self, rest: bytes) -> bool:
         """Whether a last event without its blank line came whole: what it has for data is JSON, or the end."""
         data = data_of(rest)
-        return not data or data.startswith(_DONE) or parse(data) is not None
+        return not data or data.startswith(DONE) or parse(data) is not None
 
     @staticmethod
     def _says_nothing(rest: bytes) -> bool:
@@ -219,45 +230,32 @@ class StreamMeter:
         if not block:
             return block
         # `find`, for `in` makes an exception first for whatever is no number.
-        if self._mark is not None and block.find(self._mark) >= 0:
+        if self.mark is not None and block.find(self.mark) >= 0:
             block = self._redact(block)
         if not self.first and self._format.envelope_mark.search(block) is not None:
             self.first = block
-        if block.find(_DONE) >= 0 or self._is_notable(block) is not None:
+        if block.find(DONE) >= 0 or self.notable(block) is not None:
             return self._sift(block)
         self._given_bytes += len(block)
         return block
 
-    def room_for_passing(self) -> int:
-        """How many bytes of events may pass without a closer look at what was delivered before.
+    def may_pass(self) -> bool:
+        """Whether whole events may pass in which there is nothing notable, with no look at them.
 
-        None before the first event with an envelope, and behind a part of an event.
+        Not before the first event with an envelope, nor behind a part of an event.
         """
-        if not self.first or self._buffer.held_bytes or self._buffer.is_inside:
-            return 0
-        if len(self._pending) > MOST_PENDING_BYTES // 2:
-            self._take_apart()
-        return MOST_PENDING_BYTES - len(self._pending)
+        return bool(self.first) and not self._buffer.held_bytes and not self._buffer.is_inside
 
-    def is_passing(self, block: bytes) -> bool:
-        """Whether this is whole events that the client may have as they are, and of which nothing is to be noted.
-
-        As long as there is room for passing.
-        """
-        return (
-            block.endswith(b"\n\n")
-            and (self._mark is None or block.find(self._mark) < 0)
-            and block.find(_DONE) < 0
-            and self._is_notable(block) is None
-        )
-
-    def passed(self, block: bytes) -> None:
-        """Note that the client has got this block, of which `is_passing` was so."""
-        self._given_bytes += len(block)
-        self._pending += block
+    def _absorb(self) -> None:
+        """What has passed was given out, and delivered."""
+        if self.passed:
+            self._given_bytes += len(self.passed)
+            self._pending += self.passed
+            self.passed.clear()
 
     def delivered(self, block: bytes) -> None:
         """Note that the client gets this block."""
+        self._absorb()
         self._pending += block
         # An event that comes in pieces is read when it is whole.
         if len(self._pending) > (MOST_READ_BYTES if self._buffer.is_inside else MOST_PENDING_BYTES):
@@ -270,11 +268,11 @@ class StreamMeter:
             data = data_of(event)
             if data is None:
                 kept.append(event)
-            elif data.startswith(_DONE):
+            elif data.startswith(DONE):
                 # The body ends with it; whatever follows is for nobody.
                 self.done = event
                 break
-            elif self._is_notable(data) is None:
+            elif self.notable(data) is None:
                 kept.append(event)
             elif self._is_last is not None and self._is_last(data):
                 self._note_usage(data, self._given_bytes + sum(map(len, kept)))
@@ -343,7 +341,7 @@ class StreamMeter:
     @property
     def may_trail(self) -> bool:
         """Whether anything may follow the last event: where that is no `[DONE]`, one may."""
-        return self._is_last is not None and self.is_done and data_of(self.done) != _DONE
+        return self._is_last is not None and self.is_done and data_of(self.done) != DONE
 
     def lacks_end(self) -> bool:
         """Whether a stream has ended without the event that it must end with, and without an error."""
@@ -377,16 +375,22 @@ class StreamMeter:
 
     def upper_bound(self) -> int:
         """No fewer tokens than have been delivered: those that are counted, and a token for each byte that is not."""
-        return self._delivered.upper_bound() + len(self._pending)
+        return self._delivered.upper_bound() + self.waiting_bytes
 
     def fits(self, tokens: int) -> bool:
         """Whether no more than `tokens` have been delivered; counts only where that is not clear."""
-        if self.could_exceed(tokens) and self._pending and tokens > 0:
+        if self.could_exceed(tokens) and self.waiting_bytes and tokens > 0:
             self.count()
         return not self.could_exceed(tokens)
 
+    def roughly(self) -> int:
+        """About how many tokens have been delivered: what is not counted yet has as many for its bytes as what is."""
+        counted = self._delivered.upper_bound()
+        return counted + self.waiting_bytes * counted // self._read_bytes if self._read_bytes else self.waiting_bytes
+
     def count(self) -> int:
         """The output tokens delivered so far, exactly."""
+        self._absorb()
         if self._pending:
             self._take_apart()
         return self._delivered.count()
@@ -444,7 +448,7 @@ class StreamMeter:
                     self.malformed += 1
                     self._charge_bytes(unread)
                 return
-        elif data.startswith(_DONE):
+        elif data.startswith(DONE):
             return
         reading = read(data) if data else Reading()
         if reading is None:

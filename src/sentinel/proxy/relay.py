@@ -8,15 +8,16 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
 from sentinel.memory_budget import Claim
 from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
-from sentinel.proxy.chunk import inside_of
 from sentinel.proxy.client import ClientSide
-from sentinel.proxy.meter import StreamMeter
+from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
+from sentinel.proxy.passing import Passing
 from sentinel.proxy.provider import ProviderStream
 from sentinel.proxy.sse import END_OF_EVENT, split_events
 from sentinel.tasks import pause
@@ -26,6 +27,9 @@ EXTENSION_TOKENS = 1024
 LONG_EXTENSION_TOKENS, AHEAD_TOKENS = 4096, 1024
 """And, where that came in full, for so much, already when it has fewer than these left: one script call in about 4,000
 chunks. What is left is told by bytes, as long as there are more tokens left than bytes of events to be counted."""
+
+LEAST_PASSING_BYTES = 4 * 1024
+"""With less room what was delivered is taken apart first."""
 
 MOST_AT_ONCE_BYTES = 4 * 1024
 """Of one stream in one step: about 15 events, 0.2 ms. What a provider sends at once is up to 256 KB of them."""
@@ -120,21 +124,20 @@ class Relay:
         self._claim = claim
         self._capped: int | None = None
         self._plenty = False
-        self._send_chunk = client.send_chunk
-        # So many bytes may pass without a look at what was delivered, as long as so much output is reserved.
-        self._free, self._output = 0, lease.output
+        self._passing = client.passing = Passing(self._look_ahead, meter)
         if is_limited:
             meter.hold_whole()
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
-        unread, take_chunk = b"", None if self._send_chunk is None else self._take_chunk
-        while not self.meter.done and (data := await upstream.flow(self._take, take_chunk)) is not None:
+        unread = b""
+        self._lease.changed = self._passing.stop
+        while not self.meter.done and (data := await upstream.flow(self._take, self._passing.take)) is not None:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:
                     await pause(0)
                 end = start + MOST_AT_ONCE_BYTES
-                self._free = 0
+                self._look_again()
                 await self._deliver(await self._inspected(self.meter.cut(data[start:end])))
                 if self.at_limit:
                     return
@@ -193,45 +196,37 @@ class Relay:
             return data
         if room is not None and not meter.fits(room.output - coming):
             return data
-        self._free = 0
+        self._look_again()
         block = meter.feed(data)
         if block:
             client.pass_on(block)
             meter.delivered(block)
         return b"" if self.meter.done else None
 
-    def _take_chunk(self, chunk: bytes) -> bool:
-        """Deliver a chunk of HTTP as it came, framing and all, where it has events alone that need no closer look.
-
-        That is nearly all of a stream, and half of what `_take` costs.
-        """
-        lease, meter = self._lease, self.meter
-        if (len(chunk) > self._free or lease.output != self._output) and not self._look_ahead(len(chunk)):
-            return False
-        block = inside_of(chunk)
-        if block is None or not meter.is_passing(block):
-            return False
-        if monotonic() > lease.ends and (self._room is not None or lease.noted < 0):
-            return False
-        assert self._send_chunk is not None
-        if not self._send_chunk(chunk):
-            return False
-        self._free -= len(chunk)
-        meter.passed(block)
-        # Not the block itself: its memory is there for the next one so.
-        self._client.last_piece = END_OF_EVENT
-        return True
-
-    def _look_ahead(self, size: int) -> bool:
-        """Find out how many bytes may pass from now on without a look at what was delivered; whether so many may."""
-        meter, room = self.meter, self._room
-        free = meter.room_for_passing()
+    def _look_ahead(self) -> None:
+        """Find out how many bytes may pass from now on without a look at what was delivered."""
+        meter, lease, room = self.meter, self._lease, self._room
+        ends = lease.ends if room is not None or lease.noted < 0 else inf
+        if not meter.may_pass() or monotonic() > ends:
+            return
+        free = MOST_PENDING_BYTES - meter.waiting_bytes
+        if free < LEAST_PASSING_BYTES:
+            meter.count()
+            free = MOST_PENDING_BYTES - meter.waiting_bytes
         if room is not None and free > room.output - meter.upper_bound():
-            left = room.output - meter.count()
+            free = room.output - meter.count()
             # Reserve ahead of need while there is plenty: near the end what was delivered is counted often.
-            free = 0 if self._plenty and left < AHEAD_TOKENS else left
-        self._free, self._output = free, self._lease.output
-        return size <= free
+            if self._plenty and free < AHEAD_TOKENS:
+                return
+        if (write := self._client.chunk_writer(self._passing.stop)) is not None:
+            self._passing.go_on(free, ends, write)
+
+    def _look_again(self) -> None:
+        """Something else is about to be delivered: what has passed came before it."""
+        passing = self._passing
+        passing.stop()
+        if passing.moved:
+            passing.moved, self._client.last_piece = False, END_OF_EVENT
 
     async def _inspected(self, block: bytes) -> bytes:
         if len(block) > LARGE_EVENT_BYTES:
@@ -341,6 +336,10 @@ class Relay:
             return self._capped
         count = self.meter.count()
         return count if self.meter.generated else -1
+
+    def roughly(self) -> int:
+        """About how many that are, without counting them."""
+        return self.meter.roughly()
 
     async def drain(self, upstream: ProviderStream, seconds: float) -> None:
         """Read on for the provider's usage although nobody gets what comes, but not for ever."""

@@ -30,7 +30,7 @@ async def relay_stream(exchange: ExchangeState, stream: ProviderStream) -> Compl
         client.watch(deps.tasks)
     meter = exchange.endpoint.meter(exchange.request, stream.redactor)
     relay = exchange.relay = _relay(exchange, meter)
-    exchange.lease.delivered = relay.delivered
+    exchange.lease.delivered, exchange.lease.roughly = relay.delivered, relay.roughly
     context.status = 200
     try:
         if not client.started:

@@ -61,7 +61,7 @@ class HttpConnection(asyncio.Protocol):
     """One connection.
 
     address, state: for the scopes of its requests. client: the address of the other side. served: the request that is
-    being answered; those behind it wait.
+    being answered; those behind it wait. on_stall: told when the client shall get nothing more for now.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class HttpConnection(asyncio.Protocol):
         self._reader = RequestReader(self)
         self._input = PARSED
         self._held = b""
+        self.on_stall: Callable[[], None] | None = None
 
     # -------------------------------------------------------------------------------------------------- for asyncio
 
@@ -114,6 +115,9 @@ class HttpConnection(asyncio.Protocol):
         self.timeouts.close()
         self._unwatch_half_close()
         self.flow.resume_writing()
+        if self.on_stall is not None:
+            self.on_stall()
+            self.on_stall = None
         for request in (self.served, *self._waiting):
             if request is not None:
                 request.lost()
@@ -155,6 +159,8 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: whoever serves it waits, as long as it reads at all."""
         self.flow.pause_writing()
+        if self.on_stall is not None:
+            self.on_stall()
         self.timeouts.start_slow_read()
 
     def resume_writing(self) -> None:

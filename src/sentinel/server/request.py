@@ -336,12 +336,15 @@ class ServedRequest:
             self._transport.write(data)
         self._complete()
 
-    def send_chunk(self, chunk: bytes) -> bool:
-        """Send what is a chunk of HTTP already; False, and nothing is sent, where pieces are none, or would wait."""
+    def chunk_writer(self, stop: Callable[[], None]) -> Callable[[bytes], None] | None:
+        """What writes what is a chunk of HTTP already, until `stop` is called; None where it cannot.
+
+        Where pieces are no chunks, or would wait. `stop` is called where they would, or the client is gone.
+        """
         if self._answer is not SENDING_CHUNKS or self._connection.flow.write_paused:
-            return False
-        self._transport.write(chunk)
-        return True
+            return None
+        self._connection.on_stall = stop
+        return self._transport.write
 
     def send_piece(self, piece: bytes, *, more: bool) -> None:
         """A further piece of the body."""

@@ -7,6 +7,7 @@ known to hold something else.
 Source: OpenAI API reference, "Responses: streaming events"; openai-python, types/responses.
 """
 
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -98,6 +99,9 @@ _WITHOUT_TEXT: Final = (
 )
 """Events of sound, of pictures, and of what a tool has said."""
 
+_place_of = attrgetter("type", "output_index", "content_index", "summary_index")
+_text_of, _number_of = attrgetter("delta"), attrgetter("sequence_number")
+
 _typed = msgspec.json.Decoder(_Typed)
 _delta = msgspec.json.Decoder(Delta)
 _deltas = msgspec.json.Decoder(list[Delta])
@@ -121,23 +125,17 @@ def parse_run(block: bytes) -> list[Delta] | None:
     events = events_of(block, _deltas)
     if events is None or not events[-1].delta or not _brings_text(events[0].type):
         return None
-    place = _place_of(events[0])
-    return events if all(_place_of(event) == place for event in events) else None
+    return events if len(set(map(_place_of, events))) == 1 else None
 
 
 def merged(events: list[Delta]) -> Delta:
     """Pieces of the same text as one, with the number of the last."""
-    number = max([event.sequence_number for event in events])
-    text = "".join([event.delta for event in events])
+    text, number = "".join(map(_text_of, events)), max(map(_number_of, events))
     return msgspec.structs.replace(events[0], delta=text, sequence_number=number)
 
 
 def _brings_text(event_type: str) -> bool:
     return event_type.endswith(".delta") and not event_type.startswith(_WITHOUT_TEXT)
-
-
-def _place_of(event: Delta) -> tuple[str, int, int, int]:
-    return event.type, event.output_index, event.content_index, event.summary_index
 
 
 def name_of(event_type: str) -> str:

@@ -42,7 +42,9 @@ def _leave(data: bytes) -> bytes:
 
 
 class Source(Protocol):
-    """The connection that an answer comes over."""
+    """The connection that an answer comes over. take_chunk: who takes chunks as they come, framing and all."""
+
+    take_chunk: TakeChunk | None
 
     def more(self) -> asyncio.Future[None]:
         """To wait until something has come. Raises HttpError when nothing will."""
@@ -57,10 +59,10 @@ class Source(Protocol):
 class Http1Answer:
     """An answer whose head is there and whose body comes in pieces. headers: names as they were spelled.
 
-    ended: the body has come whole. take_chunk: who takes chunks as they come, framing and all.
+    ended: the body has come whole.
     """
 
-    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status", "take_chunk")
+    __slots__ = ("_connection", "_pieces", "_size", "_take", "ended", "headers", "status")
 
     def __init__(self, connection: Source) -> None:
         self._connection: Source | None = connection
@@ -68,7 +70,6 @@ class Http1Answer:
         self._size = 0
         self.ended = False
         self._take: Take | None = None
-        self.take_chunk: TakeChunk | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
 
@@ -120,7 +121,9 @@ class Http1Answer:
         take_chunk: is offered each read first that may be a whole chunk of the body, with its framing.
         None at the end. Raises HttpError, and what `take` raises.
         """
-        self._take, self.take_chunk = take, take_chunk
+        self._take = take
+        if self._connection is not None:
+            self._connection.take_chunk = take_chunk
         try:
             while not self._pieces or self.pass_on():
                 if self.ended:
@@ -128,7 +131,9 @@ class Http1Answer:
                 assert self._connection is not None
                 await self._connection.more()
         finally:
-            self._take = self.take_chunk = None
+            self._take = None
+            if self._connection is not None:
+                self._connection.take_chunk = None
         if self._connection is not None:
             self._connection.resume()
         return self._gather()

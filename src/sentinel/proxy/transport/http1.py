@@ -27,6 +27,7 @@ import httptools
 import structlog
 
 from sentinel.egress import DIRECT, Egress
+from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.provider import StreamedBody
 from sentinel.proxy.transport.answer import (
     MOST_UNREAD_BYTES,
@@ -229,6 +230,11 @@ class _Connection(asyncio.Protocol):
     """One connection; one answer at a time."""
 
     def __init__(self, client: Http1Client) -> None:
+        # What a chunk that passes needs comes first, and so is in one place. Whether what comes next begins a further
+        # chunk of the body; who takes chunks as they come, framing and all; whether any has come.
+        self._between_chunks = False
+        self.take_chunk: TakeChunk | None = None
+        self._moved = False
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._turn = write_coalescer(self._loop)
@@ -244,8 +250,6 @@ class _Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._head_bytes = 0
         self._complete = False
-        # Whether what comes next begins a further chunk of the body.
-        self._between_chunks = False
         self._in_chunk = True
         self._keep_alive = False
         self._is_kept = False
@@ -308,6 +312,8 @@ class _Connection(asyncio.Protocol):
 
     def waits_since(self, now: float) -> float:
         """Seconds since the provider last sent something; 0 while it is us who do not read."""
+        if self._moved:
+            self._moved, self.moved_at = False, now
         return 0.0 if self._paused else now - self.moved_at
 
     def resume(self) -> None:
@@ -346,14 +352,15 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        # The parser need not see a chunk that begins where another could, and ends there.
+        if self._between_chunks and self.take_chunk is not None and self.take_chunk(data):
+            self._moved = True
+            return
         self.moved_at = self._loop.time()
         answer = self._answer
         if answer is None:
             # Nobody asked: this is no connection to send a request on.
             self.abort()
-            return
-        # The parser need not see a chunk that begins where another could, and ends there.
-        if self._between_chunks and answer.take_chunk is not None and answer.take_chunk(data):
             return
         try:
             self._parser.feed_data(data)
