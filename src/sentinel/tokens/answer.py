@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely, tells_error
-from sentinel.tokens.text_run import events_of
+from sentinel.tokens.text_run import alike, events_of
 from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage
 
 
@@ -168,6 +168,11 @@ def read_event(data: bytes) -> Reading | None:
 
 def read_run(block: bytes) -> list[Text] | None:
     """The texts of a block of chat events that bring text and nothing else, as the last one surely does; else None."""
+    found = alike(block, b'"content":"', _text_events)
+    if found is not None:
+        delta, strings = found[0].choices[0].delta, found[1]
+        if strings[-1] and delta.content == strings[0] and not delta.reasoning_content:
+            return [Text(0, Kind.CONTENT, 0, "".join(strings))]
     events = events_of(block, _text_events)
     if events is None:
         return None

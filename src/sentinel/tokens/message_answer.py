@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, texts_in
-from sentinel.tokens.text_run import events_of
+from sentinel.tokens.text_run import alike, events_of
 from sentinel.tokens.usage import Usage, read_usage_beside_cache
 
 MESSAGE: Final = -1
@@ -50,6 +50,11 @@ def read_message_event(data: bytes) -> Reading | None:
 
 def read_run(block: bytes) -> list[Text] | None:
     """The texts of a block of events that bring text to the same block, as the last one surely does; else None."""
+    found = alike(block, b'"text":"', _delta_events)
+    if found is not None:
+        event, strings = found
+        if strings[-1] and event.delta.text == strings[0] and not (event.delta.thinking or event.delta.partial_json):
+            return [Text(0, Kind.CONTENT, event.index, "".join(strings))]
     events = events_of(block, _delta_events)
     if events is None:
         return None

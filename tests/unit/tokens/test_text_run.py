@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,24 +17,38 @@ from sentinel.proxy.meter import StreamMeter
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.proxy.sse import split_events
 from sentinel.tokens import answer, message_answer, responses_answer
+from sentinel.tokens.text_run import alike
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _chat(delta: Any, **more: Any) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **more}
-    return b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice], "usage": None}).encode()
+    return b"data: %b\n\n" % _json({"id": "c", "choices": [choice], "usage": None})
 
 
 def _response(kind: str = "output_text", delta: str = " word", number: int = 4, **more: Any) -> bytes:
     event = {"type": f"response.{kind}.delta", "delta": delta, "sequence_number": number, "output_index": 0, **more}
-    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode())
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _json(event))
 
 
 def _message(index: int = 0, **delta: Any) -> bytes:
     event = {"type": "content_block_delta", "index": index, "delta": delta}
-    return b"event: content_block_delta\ndata: %b\n\n" % json.dumps(event).encode()
+    return b"event: content_block_delta\ndata: %b\n\n" % _json(event)
 
 
 _WORD = _chat({"content": " word"})
+_ALMOST = [
+    _WORD.replace(b'":', b'": '),
+    _chat({"content": ' "quoted"'}),
+    _chat({"content": ""}),
+    _chat({"content": " b", "reasoning_content": " a"}),
+    _WORD.replace(b'"id":"c"', b'"id":"d"'),
+    *(_WORD.replace(b'"id":"c"', b'"id":"c","x":{"content":"%b"}' % x) for x in (b" word", b" y")),
+]
+"""As a word, but for what is not its text."""
 _STRANGE = [
     b": keep-alive\n\n",
     b"data: \n\n",
@@ -61,6 +76,7 @@ EVENTS = {
         _chat({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}),
         _chat({"new_field": " text"}),
         b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":9,"total_tokens":12}}\n\n',
+        *_ALMOST,
     ],
     "responses": [
         _response(),
@@ -79,6 +95,8 @@ EVENTS = {
         _message(type="text_delta", text=" two words"),
         _message(type="text_delta", text=""),
         _message(1, type="text_delta", text=" b"),
+        _message(type="text_delta", text=' "quoted"'),
+        _message(type="text_delta", text=" c", thinking=" d"),
         _message(type="thinking_delta", thinking=" thought"),
         _message(type="input_json_delta", partial_json='{"a":1}'),
         _message(type="signature_delta", signature="abc"),
@@ -141,3 +159,43 @@ def test_what_is_not_plain_is_no_run(name: str) -> None:
     one = EVENTS[name][0]
     assert not [event for event in _STRANGE if event.strip() and RUNS[name](one + event)]
     assert not RUNS[name](one + EVENTS[name][2])
+
+
+_DECODER = msgspec.json.Decoder(list[dict[str, Any]])
+
+
+def _says(text: str, behind: str = "null") -> bytes:
+    return b'data: {"id":1,"t":"%b","end":%b}\n\n' % (text.encode(), behind.encode())
+
+
+@pytest.mark.parametrize("texts", [["a"], ["", "b"], ["a b", "", "ü\\n", "\\u20ac"], [" x"] * 50])
+def test_events_that_differ_in_a_text_alone(texts: list[str]) -> None:
+    """The first, and all texts."""
+    found = alike(b"".join(map(_says, texts)), b'"t":"', _DECODER)
+    assert found == ({"id": 1, "t": texts[0], "end": None}, [json.loads(f'"{text}"') for text in texts])
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'data: {"id":1}\n\n', id="no text"),
+        pytest.param(_says("a") + _says("b", "true"), id="another end, as long"),
+        pytest.param(_says("a", "true") + _says("b"), id="another beginning"),
+        pytest.param(_says("a") + _says("b", "true") + _says("c"), id="another middle"),
+        pytest.param(_says("a") + _says('b","t":"c') + _says("d"), id="a text more in an event"),
+        pytest.param(_says("a") + _says('b","c') + _says("d"), id="a string more"),
+        pytest.param(_says('a","t":"b') * 2, id="two texts in each"),
+        pytest.param((b'data: {"id":1}\n\n' + _says("a")) * 2, id="texts in each second event"),
+        pytest.param(_says("a") + b": a comment\n\n" + _says("b"), id="a comment"),
+        pytest.param(_says("a")[:-1], id="no end"),
+        pytest.param(_says("a") + _says("b\nc"), id="a line end"),
+        pytest.param(_says("a").replace(b"\n", b"\r\n") * 2, id="other line ends"),
+        pytest.param(_says("a") + b"data: [DONE]\n\n", id="the end of the stream"),
+        pytest.param(b"event: error\n" + _says("a"), id="an error"),
+        pytest.param(b'data: {"t":"\xff"}\n\n', id="no UTF-8"),
+    ],
+)
+def test_all_else_is_not_alike(block: bytes) -> None:
+    """It is read in another way."""
+    assert alike(block, b'"t":"', _DECODER) is None
