@@ -40,18 +40,25 @@ def alike(block: bytes, mark: bytes, decoder: "msgspec.json.Decoder[list[T]]") -
     """What the first event of a block says, and what string stands behind `mark` in each, where nothing else differs.
 
     None where that is not so, or not clear. That is what most providers' events are like, whose text alone changes: a
-    fifth of what `events_of` takes, for what is between two texts is a comma to a JSON array of strings.
+    third of what `events_of` takes, for the texts are one JSON array of strings.
     """
-    start = block.find(mark) + len(mark)
-    end = block.find(b'"', start)
-    stop = block.find(b"\n\n", end) + len(b"\n\n")
-    behind = block[end:stop]
-    if start < len(mark) or end < 0 or not block.endswith(behind) or block.find(mark, start, stop) >= 0:
+    *events, rest = block.split(b"\n\n")
+    if rest or not events:
+        return None
+    first = events[0]
+    start = first.find(mark) + len(mark)
+    end = first.find(b'"', start)
+    before, behind = first[:start], first[end:]
+    if start < len(mark) or end < 0 or first.find(mark, start) >= 0 or min(map(len, events)) < start + len(behind):
+        return None
+    stop = -len(behind)
+    texts = [event[start:stop] for event in events if event.startswith(before) and event.endswith(behind)]
+    if len(texts) < len(events):
         return None
     try:
-        strings = _strings(b'["%b"]' % block[start : -len(behind)].replace(behind + block[:start], b'","'))
+        strings = _strings(b'["%b"]' % b'","'.join(texts))
     except _UNREADABLE:
         return None
-    # A text in which a quote ends it would be several, and an event without the mark none.
-    first = events_of(block[:stop], decoder) if len(strings) == block.count(b"\n\n") else None
-    return None if first is None else (first[0], strings)
+    # A text in which a quote ends it would be several.
+    said = events_of(first + b"\n\n", decoder) if len(strings) == len(events) else None
+    return None if said is None else (said[0], strings)
