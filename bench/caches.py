@@ -26,6 +26,7 @@ from sentinel.error import InvalidApiKey
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.output_estimator import MOST_PAIRS, REMEMBERED, OutputEstimator
 from sentinel.limits.policy import Cost, Policy, Reservation
+from sentinel.steps import at_once
 from sentinel.usage import recent_ids
 from sentinel.usage.batch import Item
 from sentinel.usage.pacer import Pacer
@@ -126,7 +127,7 @@ def _taken_by_zion() -> Cache:
         entry = f"1764000000000-{number}"
         book._on_its_way[number % 64, entry] = hash((number, "what"))
         user = messages.user(number)
-        book.remember_booked([Item(number % 64, user, "", messages.MODEL, 0, [entry])])
+        at_once(book.remember_booked([Item(number % 64, user, "", messages.MODEL, 0, [entry])]))
 
     def kept() -> int:
         return len(book._on_its_way) + len(book._booked)

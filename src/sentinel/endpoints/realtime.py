@@ -199,6 +199,7 @@ class Conversation:
         self.model = model
         self.transcriber = ""
         self.client_max: int | None = None
+        self._updates_awaited = 0
         self.context_tokens = 0
         self.heard_tokens = 0
         self._session_tokens = 0
@@ -226,10 +227,15 @@ class Conversation:
             self._tokens({name: session.get(name) for name in ("instructions", "tools")}),
         )
 
-    def note_session(self, session: Session) -> None:
-        """The session is like this from now on."""
+    def note_session(self, session: Session, *, is_update: bool) -> None:
+        """The session is like this from now on. is_update: as the client has asked, and not from the beginning.
+
+        What the client has asked for since is not in it yet: its maximum holds until the provider has told it.
+        """
         self.model, self.transcriber = session.model or self.model, session.transcriber or self.transcriber
-        self.client_max = session.client_max
+        self._updates_awaited = max(0, self._updates_awaited - is_update)
+        if not self._updates_awaited:
+            self.client_max = session.client_max
         self._in_bytes_per_second, self._out_bytes_per_second = (
             session.in_bytes_per_second,
             session.out_bytes_per_second,
@@ -249,6 +255,7 @@ class Conversation:
 
     def note_asked(self, session: dict[str, Any]) -> None:
         """The client wants the session like this: a response that it asks for next may be no longer, nor shorter."""
+        self._updates_awaited += 1
         if (own := _own_max(session)) is not None:
             self.client_max = _most(own)
 

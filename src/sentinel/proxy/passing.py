@@ -18,6 +18,10 @@ from sentinel.proxy.sse import END_OF_EVENT
 _END = END_OF_EVENT + b"\r\n"
 
 
+def _do_nothing() -> None:
+    """At the end there is nothing to look at."""
+
+
 def _no_write(_: bytes) -> None:
     raise AssertionError("nothing may pass")
 
@@ -73,3 +77,7 @@ class Passing:
     def stop(self) -> None:
         """Nothing may pass before somebody has looked."""
         self._bytes_left = 0
+
+    def close(self) -> None:
+        """Nothing passes any more. It knows the relay, which knows it: both go at once so."""
+        self._bytes_left, self._look_ahead, self._write = 0, _do_nothing, _no_write

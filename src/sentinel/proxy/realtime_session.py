@@ -269,7 +269,8 @@ class RealtimeSession:
             await self._transcribed(event)
         elif kind in ("session.created", "session.updated", "transcription_session.updated"):
             told = await self._read(realtime.object_of, event.session, message)
-            self._said.note_session(await self._read(self._said.read_session, told, message))
+            session = await self._read(self._said.read_session, told, message)
+            self._said.note_session(session, is_update=kind != "session.created")
         elif kind == "input_audio_buffer.committed":
             self._said.note_committed()
         elif kind == "error":

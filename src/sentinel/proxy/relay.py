@@ -130,8 +130,15 @@ class Relay:
 
     async def run(self, upstream: ProviderStream) -> None:
         """Relay until the provider's `[DONE]`, its end, or the limit. Raises UpstreamError, UpstreamTimeout."""
-        unread = b""
         self._lease.changed = self._passing.stop
+        try:
+            await self._run(upstream)
+        finally:
+            self._look_again()
+            self._passing.close()
+
+    async def _run(self, upstream: ProviderStream) -> None:
+        unread = b""
         while not self.meter.done and (data := await upstream.flow(self._take, self._passing.take)) is not None:
             for start in range(0, len(data), MOST_AT_ONCE_BYTES):
                 if start:

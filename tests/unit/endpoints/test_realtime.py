@@ -27,7 +27,7 @@ def said(conversation: Conversation, **event: Any) -> None:
 
 
 def lasts(conversation: Conversation, session: dict[str, Any]) -> None:
-    conversation.note_session(conversation.read_session(session))
+    conversation.note_session(conversation.read_session(session), is_update=False)
 
 
 def given(conversation: Conversation, response: dict[str, Any]) -> int:
@@ -195,6 +195,20 @@ class TestAConversation:
         conversation.note_asked({"instructions": HELLO})
         assert conversation.client_max == 20
         conversation.note_asked({"max_response_output_tokens": "inf"})
+        assert conversation.client_max is None
+
+    def test_what_the_provider_tells_of_before_does_not_undo_it(self) -> None:
+        """Its beginning may be told after the client has asked for something else, and so may earlier changes."""
+        conversation = Conversation("gpt-realtime")
+        told = conversation.read_session({"max_output_tokens": "inf"})
+        conversation.note_asked({"max_output_tokens": 20})
+        conversation.note_session(told, is_update=False)
+        conversation.note_asked({"max_output_tokens": 30})
+        conversation.note_session(conversation.read_session({"max_output_tokens": 20}), is_update=True)
+        assert conversation.client_max == 30
+        conversation.note_session(conversation.read_session({"max_output_tokens": 25}), is_update=True)
+        assert conversation.client_max == 25
+        conversation.note_session(told, is_update=True)
         assert conversation.client_max is None
 
     def test_text_counts(self) -> None:
