@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import told_of
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -172,4 +173,4 @@ def test_ctrl_c_during_the_start_leaves_no_traceback(stack: Stack, workers: str)
 
 def _maps(pid: int) -> str:
     """What of its files a process has mapped."""
-    return Path(f"/proc/{pid}/maps").read_text()
+    return told_of(pid, "maps")

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import events
+from tests.support.processes import state_of, told_of
 from tests.support.stack import START_SECONDS, SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -338,14 +339,11 @@ def test_a_reader_of_stdout_that_leaves_ends_nothing(stack: Stack) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in told_of(pid, f"task/{pid}/children").split()]
 
 
 def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return state_of(pid) not in ("", "Z")
 
 
 def workers_of(sentinel: SentinelProcess) -> set[int]:

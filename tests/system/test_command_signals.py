@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sentinel.dev.ports import free_port
+from tests.support.processes import told_of
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_end import job
@@ -72,20 +73,13 @@ def test_signals_do_not_change_the_number_of_workers(stack: Stack) -> None:
 
 def catches(pid: int, number: signal.Signals) -> bool:
     """Whether the process has a handler for this signal."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
-    return bool(int(mask, 16) >> (number - 1) & 1)
+    masks = [line.split()[1] for line in told_of(pid, "status").splitlines() if line.startswith("SigCgt:")]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def maps(pid: int) -> str:
     """What of its files a process has mapped."""
-    try:
-        return Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return ""
+    return told_of(pid, "maps")
 
 
 MOMENTS: dict[str, Callable[[SentinelProcess, int], bool]] = {

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support import shipped
+from tests.support.processes import state_of, told_of
 from tests.support.sandbox import Sandbox
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
@@ -106,14 +107,13 @@ def test_the_first_process_leaves_no_zombies(stack: Stack, tmp_path: Path) -> No
     (first,) = children_of(sentinel.pid)
 
     def workers() -> set[int]:
-        return {child for child in children_of(first) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+        return {child for child in children_of(first) if "spawn_main" in told_of(child, "cmdline")}
 
     before = workers()
     for worker in before:
         os.kill(worker, signal.SIGKILL)
     wait_until(lambda: len(workers() - before) == 2, "new workers")
-    states = [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children_of(first)]
-    assert "Z" not in states
+    assert "Z" not in map(state_of, children_of(first))
     assert sentinel.stop() == 0
 
 
