@@ -15,6 +15,7 @@ from sentinel.clock import monotonic
 from sentinel.error import AppError, UpstreamError
 from sentinel.memory_budget import Claim
 from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
+from sentinel.proxy.chunk import MOST_BYTES
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.meter import MOST_PENDING_BYTES, StreamMeter
 from sentinel.proxy.passing import Passing
@@ -27,9 +28,6 @@ EXTENSION_TOKENS = 1024
 LONG_EXTENSION_TOKENS, AHEAD_TOKENS = 4096, 1024
 """And, where that came in full, for so much, already when it has fewer than these left: one script call in about 4,000
 chunks. What is left is told by bytes, as long as there are more tokens left than bytes of events to be counted."""
-
-LEAST_PASSING_BYTES = 4 * 1024
-"""With less room what was delivered is taken apart first."""
 
 MOST_AT_ONCE_BYTES = 4 * 1024
 """Of one stream in one step: about 15 events, 0.2 ms. What a provider sends at once is up to 256 KB of them."""
@@ -217,7 +215,8 @@ class Relay:
         if not meter.may_pass() or monotonic() > ends:
             return
         free = MOST_PENDING_BYTES - meter.waiting_bytes
-        if free < LEAST_PASSING_BYTES:
+        if free < MOST_BYTES:
+            # With less room than a chunk may need, what was delivered is taken apart first.
             meter.count()
             free = MOST_PENDING_BYTES - meter.waiting_bytes
         if room is not None and free > room.output - meter.upper_bound():

@@ -88,6 +88,7 @@ class Http1Answer:
         rest = self._take(self._gather())
         if rest is not None:
             self._pieces, self._size = [rest], len(rest)
+            self._take_no_chunk()
             return False
         if self._connection is not None:
             self._connection.resume()
@@ -102,7 +103,13 @@ class Http1Answer:
     def end(self) -> None:
         """The body is complete; the connection belongs to others now."""
         self.ended = True
+        self._take_no_chunk()
         self._connection = None
+
+    def _take_no_chunk(self) -> None:
+        """Not before what is left has been read; and the next answer's are not ours."""
+        if self._connection is not None:
+            self._connection.take_chunk = None
 
     def came_whole(self) -> bytes:
         """The body of an answer that has ended, which stays to be read."""
@@ -132,8 +139,7 @@ class Http1Answer:
                 await self._connection.more()
         finally:
             self._take = None
-            if self._connection is not None:
-                self._connection.take_chunk = None
+            self._take_no_chunk()
         if self._connection is not None:
             self._connection.resume()
         return self._gather()
