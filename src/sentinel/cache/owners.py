@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
+from sentinel.steps import in_portions
 
 _MOST_ID_BYTES = 256
 """No provider has longer ones: what is longer is nobody's."""
@@ -28,8 +29,8 @@ class OwnerRecords:
     async def owners(self, ids: Sequence[str]) -> list[str | None]:
         """The user of each of these objects, None for one that nobody's record has. Raises RedisUnavailable."""
         found: list[str | None] = []
-        for start in range(0, len(ids), _AT_ONCE):
-            found += await asyncio.gather(*map(self._owner, ids[start : start + _AT_ONCE]))
+        for some in in_portions(ids, _AT_ONCE):
+            found += await asyncio.gather(*map(self._owner, some))
         return found
 
     async def _owner(self, id_: str) -> str | None:
@@ -42,8 +43,8 @@ class OwnerRecords:
     async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
         """These are the user's for so long, None: for ever; not what is another's. Raises RedisUnavailable."""
         names = _names(ids)
-        for start in range(0, len(names), _AT_ONCE):
-            await asyncio.gather(*(self._record(user, name, seconds) for name in names[start : start + _AT_ONCE]))
+        for some in in_portions(names, _AT_ONCE):
+            await asyncio.gather(*(self._record(user, name, seconds) for name in some))
 
     async def _record(self, user: str, name: bytes, seconds: int | None) -> None:
         if await self._write(user, name, seconds):

@@ -152,9 +152,7 @@ class LeaseKeeper:
         """Tick for ever."""
         while True:
             await pause(min(CHECKPOINT_SECONDS, self._renew_seconds))
-            for helds in in_portions(list(self._open), _AT_ONCE):
-                await self._each(self._note, [held for held in helds if self._due(held)])
-                await pause(0)
+            await self._each(self._note, self._due)
 
     async def run_for_losses(self, connects: Callable[[], int]) -> None:
         """Renew all leases whenever Redis was connected to anew, for ever. connects: changes then."""
@@ -162,11 +160,12 @@ class LeaseKeeper:
         while True:
             await pause(_LOOK_SECONDS)
             if seen != (seen := connects()):
-                await self._each(self._renew, list(self._open))
+                await self._each(self._renew, lambda _: True)
 
-    async def _each(self, work: Callable[[HeldLease], Awaitable[None]], helds: list[HeldLease]) -> None:
-        for start in range(0, len(helds), _AT_ONCE):
-            await asyncio.gather(*map(work, helds[start : start + _AT_ONCE]))
+    async def _each(self, work: Callable[[HeldLease], Awaitable[None]], due: Callable[[HeldLease], bool]) -> None:
+        for helds in in_portions(list(self._open), _AT_ONCE):
+            await asyncio.gather(*map(work, filter(due, helds)))
+            await pause(0)
 
     def _due(self, held: HeldLease) -> bool:
         if monotonic() - held.renewed >= self._renew_seconds:

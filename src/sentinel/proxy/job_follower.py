@@ -28,6 +28,7 @@ from sentinel.limits.policy import FREE, Cost
 from sentinel.proxy import billing
 from sentinel.proxy.batch_results import usage_of_results
 from sentinel.proxy.registry import Registry
+from sentinel.steps import in_portions
 from sentinel.tasks import pause
 from sentinel.tokens.counter import TokenCounter, is_large
 from sentinel.tokens.loose import Reading
@@ -109,8 +110,8 @@ class JobFollower:
         taken_seconds = min(self._timings.taken, 2 * self._renew_seconds)
         due = await answers_of(lambda p: self._jobs.due(p, taken_seconds, _AT_ONCE), partitions)
         found = [job for jobs in due for job in jobs]
-        for start in range(0, len(found), _AT_ONCE):
-            await asyncio.gather(*map(self._look_at, found[start : start + _AT_ONCE]))
+        for some in in_portions(found, _AT_ONCE):
+            await asyncio.gather(*map(self._look_at, some))
 
     async def begin(self, job: Job) -> bool:
         """Follow this job from now on; False if Redis is away for so long that it cannot be written down."""

@@ -14,6 +14,7 @@ import msgspec
 from sentinel.clock import monotonic
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.sse import COMMENT, END_OF_EVENT
+from sentinel.steps import in_portions
 from sentinel.tasks import Tasks, pause
 
 _LOOK_SECONDS = 1.0
@@ -71,8 +72,8 @@ class StreamKeepAlive:
     async def _look_at_all(self, seconds: float) -> None:
         await pause(seconds)
         streams = list(self.open)
-        for start in range(0, len(streams), _AT_ONCE):
-            self.look(streams[start : start + _AT_ONCE], monotonic())
+        for some in in_portions(streams, _AT_ONCE):
+            self.look(some, monotonic())
             await pause(0)
 
     def look(self, streams: Collection[Watched], now: float) -> None:

@@ -14,6 +14,7 @@ from sentinel.clock import monotonic, now_ms
 from sentinel.error import NotSent, RedisRefused, RedisUnavailable
 from sentinel.limits.policy import FREE, REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.observability.logs import log_name
+from sentinel.steps import in_portions
 from sentinel.tasks import Tasks, pause
 from sentinel.usage.recent_settlements import Noted, RecentSettlements, Settled
 from sentinel.usage.spool import Settlement, Spool, Unsure
@@ -125,8 +126,7 @@ class BatchingUsageTracker:
     async def note_again(self) -> None:
         """Note once more what is at risk. What Redis was away for so long since may have ended meanwhile."""
         at_risk, lost = self._notes.at_risk(), 0
-        for start in range(0, len(at_risk), _AT_ONCE):
-            some = at_risk[start : start + _AT_ONCE]
+        for some in in_portions(at_risk, _AT_ONCE):
             lost += sum(await asyncio.gather(*map(self._note_again, some)))
             self._notes.settled_again(some)
         if lost:
@@ -152,8 +152,7 @@ class BatchingUsageTracker:
         if before is not None and incarnations is not None:
             self._forget({p for p, incarnation in enumerate(incarnations) if incarnation != before[p]})
         at_risk, done = self._recent.at_risk(), list[bool | None]()
-        for start in range(0, len(at_risk), _AT_ONCE):
-            some = at_risk[start : start + _AT_ONCE]
+        for some in in_portions(at_risk, _AT_ONCE):
             done += await asyncio.gather(*map(self._settle_again, some))
             self._recent.settled_again(some)
         if any(done):
