@@ -211,5 +211,10 @@ async def test_all_together_end_exactly_at_the_limit(stack: Stack, pair: list[Se
     assert {answer.status for answer in answers} == {429}
     wait_until(lambda: stack.used(email)["ai_output_tokens"] == limit, "the last token at Zion")
     assert user.used["ai_requests"] == spent
-    billed = list(stack.simulators.openai.billed)[before:]
-    assert sum(bill.completion_tokens for bill in billed) == limit
+    generated = sum(bill.completion_tokens for bill in list(stack.simulators.openai.billed)[before:])
+    # A stream of responses that got less than their least maximum was told that, and ended where its tokens ended: what
+    # more of it was generated nobody got, and nobody pays for. That comes about in one of fourteen runs.
+    lines = [line for one in pair for line in one.ended(0, user="exact")]
+    short = [LEAST - line["output_tokens"] for line in lines if line["outcome"] == "limit"]
+    assert limit <= generated <= limit + sum(max(0, tokens) for tokens in short)
+    assert generated == limit or short
