@@ -124,9 +124,9 @@ def bypasses_proxy(url: str, no_proxy: str) -> bool:
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    address = _ip_address(host)
-    if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
+    if is_loopback(host):
         return True
+    address = _ip_address(host)
     names = re.split(r"[,\s]+", no_proxy.lower())
     networks = () if address is None else [network for network in map(_ip_network, names) if network is not None]
     return (
@@ -134,6 +134,12 @@ def bypasses_proxy(url: str, no_proxy: str) -> bool:
         or any(address in network for network in networks)
         or any(_is_named(host, _port(parts), name) for name in names)
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or IP address is this machine's own."""
+    address = _ip_address(host)
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
 def _is_named(host: str, port: int, name: str) -> bool:
