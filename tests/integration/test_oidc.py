@@ -224,7 +224,7 @@ class TestTokens:
         for claims in ({"exp": NOW - 61}, {"aud": "other"}, {"iss": "https://x.test"}, {"email": None}):
             refusal(ours, there.token(**claims))
         assert "too long" in refusal(ours, "a" * 16_385)
-        assert "no signed JWT" in refusal(ours, there.token() + "=")
+        assert "no signed JWT" in refusal(ours, there.token() + "==")
         assert there.asked == []
 
     def test_a_token_without_a_name_is_tried(self, there: OidcIssuer, ours: Issuer) -> None:
@@ -350,6 +350,14 @@ class TestRotation:
 
 class TestOutages:
     """When the issuer is away, or is none."""
+
+    def test_a_token_waits_for_one_fetch_at_most(self, there: OidcIssuer, ours: Issuer, clock: Clock) -> None:
+        """Stale keys and a key that is not known are no two reasons to ask an issuer that is away."""
+        ours.claims(there.token(), NOW)
+        there.status = 500
+        clock.turn(11 * MINUTE)
+        assert "status 500" in trouble(ours, there.token(headers={"kid": "two"}))
+        assert len(there.asked) == 3
 
     def test_without_keys_nobody_is_refused(self, there: OidcIssuer, ours: Issuer, clock: Clock) -> None:
         """A failure is remembered for a moment and told once; then there is another try."""
@@ -521,6 +529,16 @@ class TestTheWayThere:
             assert issuer.claims(there.token(), NOW).external_id == "u-1"
             assert proxy.heads[0].startswith(f"GET {there.url}/.well-known/openid-configuration ".encode())
             issuer.close()
+
+    def test_past_the_proxies_of_the_environment(self, there: OidcIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which way to go is said, not found."""
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        issuer = Issuer(OidcSettings(there.url, (AUDIENCE,)))
+        assert issuer.claims(there.token(), NOW).external_id == "u-1"
+        issuer.close()
 
 
 JSON = st.recursive(

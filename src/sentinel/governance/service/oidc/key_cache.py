@@ -38,7 +38,7 @@ class KeyCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: KeySet | None = None
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._tried_at = float("-inf")
         self._due_at = float("-inf")
         self._again_at = float("-inf")
         self._failure: str | None = None
@@ -64,10 +64,9 @@ class KeyCache:
         """
         with self._lock:
             now = self._clock()
-            if self._keys is not than or self._fetched_at >= asked_at:
-                return self._usable(self._keys)
-            if self._landing is None and now < self._again_at:
-                return self._usable(None if self._failure else than)
+            known = self._keys is not than or self._tried_at >= asked_at
+            if known or (self._landing is None and now < self._again_at):
+                return self._usable(None if self._failure else self._keys)
             landing, ours = self._join()
             if ours:
                 self._again_at = now + _AGAIN_SECONDS
@@ -104,12 +103,13 @@ class KeyCache:
     def _take(self, keys: KeySet, fresh_seconds: float) -> None:
         with self._lock:
             now = self._clock()
-            self._keys, self._fetched_at, self._due_at, self._failure = keys, now, now + fresh_seconds, None
+            self._keys, self._failure = keys, None
+            self._fetched_at, self._tried_at, self._due_at = now, now, now + fresh_seconds
         if not keys.keys:
             log.warning("oidc issuer has no keys", issuer=self._issuer)
 
     def _failed(self, reason: str) -> None:
         with self._lock:
-            self._failure = reason
-            self._due_at = max(self._due_at, self._clock() + _RETRY_SECONDS)
+            self._failure, self._tried_at = reason, self._clock()
+            self._due_at = max(self._due_at, self._tried_at + _RETRY_SECONDS)
         log.warning("oidc issuer fails", issuer=self._issuer, reason=reason)

@@ -62,6 +62,7 @@ SMALL_KEY = rsa.generate_private_key(65537, 1024)
         RSA | {"n": "!"},
         RSA | {"n": "A" * 2801},
         RSA | {"e": "AA"},
+        RSA | {"e": "AQ"},
         RSA | {"e": "A" * 13},
         RSA | {"kid": 7},
         EC | {"crv": "P-384"},
