@@ -25,7 +25,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test coverage check format openapi bench soak clients lock clean
+.PHONY: help install run test postgresql coverage check format openapi bench soak clients lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,24 @@ run: $(INSTALLED) ## Start Sentinel with simulators and an embedded store: no ac
 	@$(BIN)/sentinel dev $(ARGS)
 
 # A file at a time, for the tests of one share a store and a Sentinel; in the order of pyproject.toml, the longest first.
-test: $(INSTALLED) ## Run the tests, three at a time (ARGS="-k window -n 0")
+test: $(INSTALLED) postgresql ## Run the tests, three at a time (ARGS="-k window -n 0")
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Tests need its programs, and none a cluster on port 5432: what would make one while Debian's package is installed does
+# nothing. A cluster that the machine has is neither used nor touched.
+POSTGRESQL = $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb))
+APT_POSTGRESQL = DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Path="$$without:/usr/sbin:/usr/bin:/sbin:/bin" \
+    install -y --no-install-recommends postgresql
+postgresql:
+	@if [ -z '$(POSTGRESQL)' ]; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        without=$$(mktemp -d) && ln -s /bin/true "$$without/pg_createcluster"; \
+	        $(APT_POSTGRESQL) || { apt-get update && $(APT_POSTGRESQL); }; \
+	        status=$$?; rm -r "$$without"; exit $$status; \
+	    else \
+	        echo 'make test needs PostgreSQL 13 or later: apt-get install postgresql' >&2; exit 1; \
+	    fi; \
+	fi
 
 coverage: $(INSTALLED) ## Unit tests of the rooms that decide, and the branches that none of them comes to
 	@$(BIN)/coverage erase

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a real Valkey, and a whole installation, each started once."""
+"""Fixtures shared by all tests: a real Valkey, a real PostgreSQL, and a whole installation, each started once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from sentinel.cache.redis import Store
 from sentinel.dev.store import EmbeddedStore
 from tests.support.metering import empty_store
+from tests.support.postgres import Postgres
 from tests.support.stack import SentinelProcess, Stack
 
 # The same examples in every run: a commit must not fail for what another one has done. HYPOTHESIS_PROFILE=search looks
@@ -37,6 +38,20 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     """A connection to it, empty."""
     async with empty_store(store_url) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL for the tests of one worker: none waits for another's, or has it killed by one."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of a database in it, for one test."""
+    with postgres.database() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

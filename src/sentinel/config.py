@@ -1,8 +1,8 @@
-"""Environment in, one frozen `Settings` out, or the full list of mistakes.
+"""Environment in, the frozen settings of one program out, or the full list of mistakes.
 
 The only file that reads the environment. A `.env` file in the working directory is read too; the environment wins.
 Every field is the setting of the same name in upper case; the table in the README is compared with it by a test.
-What is a mistake in a single value is decided in setting_checks.py, redis_address.py and egress.py.
+What is a mistake in a single value is decided in setting_types.py, setting_checks.py, redis_address.py and egress.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,32 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import DotEnvSettingsSource, NoDecode
 
-from sentinel.egress import Egress, TlsFiles, authorities_mistake, bypasses_proxy, client_mistake, parse_proxy
+from sentinel.egress import Egress, TlsFiles, bypasses_proxy, client_mistake, parse_proxy
+from sentinel.governance_settings import GovernanceSettings
 from sentinel.redis_address import parse_redis_url
-from sentinel.setting_checks import KUBERNETES_PORT, is_example_host, is_placeholder, misspelt, strangers
+from sentinel.setting_checks import is_example_host, is_placeholder, misspelt, strangers
+from sentinel.setting_types import (
+    EXAMPLE_HOST,
+    PLACEHOLDER,
+    AbsentIfEmpty,
+    AnyCase,
+    Authorities,
+    HttpUrl,
+    LogLevel,
+    OwnFile,
+    Port,
+    ProgramSettings,
+    Proxy,
+    Seconds,
+    Secret,
+)
 
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
@@ -39,8 +55,6 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(?P<limit>\d{1,15})/(?P<count>\d{1,6})(?P<unit>[smhd])")
 _LONGEST_WINDOW_SECONDS = 31 * 86400
 _UNREADABLE = ".env cannot be read as UTF-8 text"
-_PLACEHOLDER = "is a placeholder: fill in the real value"
-_EXAMPLE_HOST = "is an example's host: fill in the real one"
 _MOST_SECRET_BYTES = 65_536
 
 
@@ -91,21 +105,12 @@ def parse_rate_limits(text: str) -> RateLimits:
     return RateLimits(tuple(windows), concurrency)
 
 
-def _http_url(value: str) -> str:
-    # A password in the URL would become an Authorization header beside ours.
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) or not _has_host(value):
-        raise ValueError("must be an http:// or https:// URL with a host, a port up to 65535, no password and no query")
-    if is_example_host(value):
-        raise ValueError(_EXAMPLE_HOST)
-    return value.rstrip("/")
-
-
 def _redis_url(value: str) -> str:
     address = parse_redis_url(value)
     if any(is_example_host(f"//{host}") for host, _ in address.hosts if ":" not in host):
-        raise ValueError(_EXAMPLE_HOST)
+        raise ValueError(EXAMPLE_HOST)
     if any(is_placeholder(login.password or "") for login in (address.login, address.sentinel_login)):
-        raise ValueError(_PLACEHOLDER)
+        raise ValueError(PLACEHOLDER)
     return value
 
 
@@ -129,14 +134,6 @@ def _object_kinds(value: Any) -> Any:
     return kinds
 
 
-def _has_host(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def _origins(value: str) -> str:
     for origin in filter(None, (part.strip() for part in value.split(","))):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+", origin):
@@ -144,67 +141,19 @@ def _origins(value: str) -> str:
     return value
 
 
-def _header_safe(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
-        raise ValueError("must be non-empty and have only visible ASCII characters")
-    if is_placeholder(value.get_secret_value()):
-        raise ValueError(_PLACEHOLDER)
-    return value
-
-
-def _port(value: Any) -> Any:
-    if isinstance(value, str) and KUBERNETES_PORT.fullmatch(value.strip()):
-        raise ValueError(
-            "is what Kubernetes sets for a Service named sentinel; give the container its own SENTINEL_PORT, "
-            "or set enableServiceLinks: false for the pod"
-        )
-    return value
-
-
-def _authorities(path: str | None) -> str | None:
-    if path and (reason := authorities_mistake(path)):
-        raise ValueError(reason)
-    return path
-
-
-def _absent_if_empty(value: Any) -> Any:
-    return None if value == "" else value
-
-
-def _in_lower_case(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
 def _rates(value: Any) -> Any:
     return parse_rate_limits(value) if isinstance(value, str) else value
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
-Seconds = Annotated[float, Field(gt=0, le=31 * 86400, allow_inf_nan=False)]
-AnyCase = BeforeValidator(_in_lower_case)
-AbsentIfEmpty = BeforeValidator(_absent_if_empty)
-OwnFile = Annotated[str | None, AbsentIfEmpty]
-Authorities = Annotated[str | None, AbsentIfEmpty, AfterValidator(_authorities)]
-Proxy = Annotated[SecretStr | None, AbsentIfEmpty]
-
 SECRETS = ("zion_api_key", "openai_api_key", "redis_url", "admin_key", "https_proxy", "http_proxy", "all_proxy")
-"""What may hold a secret can be in a file that NAME_FILE names."""
 _PROXIES = {"https": ("https_proxy", "all_proxy"), "http": ("http_proxy", "all_proxy")}
 """Which proxy a URL of either scheme uses, the first that is given."""
 
 
-class Settings(BaseSettings):
-    """Every setting of Sentinel. Durations are seconds, sizes bytes."""
+class Settings(ProgramSettings):
+    """Every setting of the proxy. Durations are seconds, sizes bytes."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8-sig",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
-    )
+    secrets: ClassVar = SECRETS
 
     zion_api_url: HttpUrl
     zion_api_key: Secret
@@ -214,7 +163,7 @@ class Settings(BaseSettings):
     redis_prefix: Annotated[str | None, AbsentIfEmpty, AfterValidator(_redis_prefix)] = None
 
     sentinel_host: str = "0.0.0.0"
-    sentinel_port: Annotated[int, BeforeValidator(_port)] = Field(default=8080, ge=1, le=65535)
+    sentinel_port: Port = 8080
     sentinel_workers: int = Field(default=1, ge=1, le=256)
     sentinel_replicas: int = Field(default=1, ge=1, le=10_000)
     sentinel_debug: bool = False
@@ -252,7 +201,7 @@ class Settings(BaseSettings):
     shared_objects: Annotated[frozenset[str], NoDecode, BeforeValidator(_object_kinds)] = frozenset()
     cors_origins: Annotated[str, AfterValidator(_origins)] = "*"
     admin_key: Annotated[Secret | None, AbsentIfEmpty] = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
+    log_level: LogLevel = "info"
 
     # A key stands before its certificate, and NO_PROXY before the proxies: a later one is judged by the earlier ones.
     zion_ca_file: Authorities = None
@@ -318,6 +267,10 @@ def _proxy_name(url: str | None, given: Mapping[str, Any]) -> str | None:
     return next((name for name in _PROXIES[urlsplit(url).scheme] if given.get(name)), None)
 
 
+S = TypeVar("S", bound=ProgramSettings)
+PROGRAMS: tuple[type[ProgramSettings], ...] = (Settings, GovernanceSettings)
+
+
 class ConfigError(Exception):
     """The settings are wrong; `mistakes` has one line for each, none of which repeats a value that may be secret."""
 
@@ -327,12 +280,20 @@ class ConfigError(Exception):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment and `.env`; `overrides` win over both. Raises ConfigError with every mistake."""
+    """The settings of the proxy, as `load` reads them."""
+    return load(Settings, **overrides)
+
+
+def load(program: type[S], **overrides: Any) -> S:
+    """Read the environment and `.env`; `overrides` win over both. Raises ConfigError with every mistake.
+
+    What is a setting of another program of ours is no mistake: they may share their `.env`.
+    """
     given = {**_in_env_file(), **_in_environment()}
     mistakes = list(misspelt(given, _known()).values())
-    secrets, unread = _secrets_from_files(given)
+    secrets, unread = _secrets_from_files(given, program.secrets)
     try:
-        settings = Settings(**{**_proxies_in_lower_case(), **secrets, **overrides})
+        settings = program(**{**_proxies_in_lower_case(), **secrets, **overrides})
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         wrong = [_mistake(dict(e)) for e in errors if e["loc"][0] not in unread]
@@ -368,7 +329,9 @@ def settings_warnings(settings: Settings) -> list[str]:
 
 
 def _known() -> frozenset[str]:
-    return frozenset([*(name.upper() for name in Settings.model_fields), *(f"{name.upper()}_FILE" for name in SECRETS)])
+    """The names of all settings of all programs."""
+    fields = {name.upper() for program in PROGRAMS for name in program.model_fields}
+    return frozenset(fields | {f"{name.upper()}_FILE" for program in PROGRAMS for name in program.secrets})
 
 
 def _in_environment() -> dict[str, str]:
@@ -401,11 +364,11 @@ def _proxies_in_lower_case() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _secrets_from_files(given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def _secrets_from_files(given: Mapping[str, str], names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     """The secrets that NAME_FILE names, and what is wrong with those that cannot be had, both by their names."""
     secrets: dict[str, str] = {}
     mistakes: dict[str, str] = {}
-    for name in SECRETS:
+    for name in names:
         variable = f"{name.upper()}_FILE"
         path = given.get(variable)
         if not path:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import told_of
+from tests.support.processes import children_of, is_running, told_of
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from tests.system.test_command_serve import children_of, is_running, open_stream, refuses, workers_of
+from tests.system.test_command_serve import open_stream, refuses, workers_of
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 WAITING = "Waiting up to 30 s for 1 open request; Ctrl-C again ends at once.\n"

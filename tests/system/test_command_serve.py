@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import events
-from tests.support.processes import state_of, told_of
+from tests.support.processes import children_of, is_running
 from tests.support.stack import START_SECONDS, SentinelProcess, Stack
 from tests.support.surface import CHAT, chat, post, send
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -336,14 +336,6 @@ def test_a_reader_of_stdout_that_leaves_ends_nothing(stack: Stack) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- workers
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in told_of(pid, f"task/{pid}/children").split()]
-
-
-def is_running(pid: int) -> bool:
-    return state_of(pid) not in ("", "Z")
 
 
 def workers_of(sentinel: SentinelProcess) -> set[int]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sentinel.dev.ports import free_port
-from tests.support.processes import told_of
+from tests.support.processes import children_of, is_running, told_of
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_end import job
-from tests.system.test_command_serve import children_of, is_running, messages, open_stream, refuses, workers_of
+from tests.system.test_command_serve import messages, open_stream, refuses, workers_of
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 HARMLESS = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from sentinel.dev.store import EmbeddedStore
 from tests.support.client import Answer
+from tests.support.disks import fill, small_disk
 from tests.support.stack import Stack
 from tests.support.surface import chat, post, send
 from tests.support.waiting import wait_until
-
-_MEGABYTES = 4
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of a few megabytes."""
-    if os.geteuid():
-        pytest.skip("a small file system can be mounted by root alone")
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={_MEGABYTES}m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets nobody mount a file system")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Leave no byte on the disk of this file."""
-    with file.open("wb", buffering=0) as rest:
-        for size in (65_536, 4_096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    rest.write(b"x" * size)
 
 
 @pytest.mark.parametrize("redis_down", ["refuse", "local"])

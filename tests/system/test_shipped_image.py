@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from tests.support import shipped
-from tests.support.processes import state_of, told_of
+from tests.support.processes import children_of, state_of, told_of
 from tests.support.sandbox import Sandbox
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import chat, post
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from tests.system.test_command_serve import children_of, workers_of
+from tests.system.test_command_serve import workers_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = str(Path(sys.executable).parent)

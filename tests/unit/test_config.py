@@ -1,4 +1,4 @@
-"""Environment in, settings out, or every mistake."""
+"""Environment in, settings out, or every mistake (`config.py`, `setting_types.py`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""Proxies are told of changes within a second (`governance/service/notices.py`), once each is there."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sentinel.governance.service.notices import Teller
+from tests.support.governance import Governance, governance, sqlite_url
+from tests.support.waiting import wait_until
+
+ADMIN_KEY = "admin-test-key"
+
+
+class Proxy(ThreadingHTTPServer):
+    """Hears what it is told. status: what it answers."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.heard: list[str] = []
+        self.status = 200
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        proxy = self.server
+        assert isinstance(proxy, Proxy)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        assert (self.path, self.headers["authorization"]) == ("/admin/users/refresh", f"Bearer {ADMIN_KEY}")
+        if proxy.status == 200:
+            proxy.heard += json.loads(body)["users"]
+        self.send_response(proxy.status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.fixture
+def house(tmp_path: Path, proxy: Proxy) -> Iterator[Governance]:
+    with governance(sqlite_url(tmp_path), governance_proxies=proxy.url, admin_key=ADMIN_KEY) as running:
+        running.set_plan("team", requests=10)
+        running.add_user("ana@corp.test", "team", external_id="ext-ana")
+        running.add_user("bo@corp.test", "team", external_id="ext-bo")
+        yield running
+
+
+def test_whatever_changes_what_a_user_may_do_is_told(house: Governance, proxy: Proxy) -> None:
+    """Within a second; of a plan all its users are."""
+    began = time.monotonic()
+    house.change_user("ana@corp.test", disabled=True)
+    wait_until(lambda: proxy.heard == ["ext-ana"], "the proxy is told of a user")
+    assert time.monotonic() - began < 1
+    house.set_plan("team", requests=20)
+    wait_until(lambda: proxy.heard == ["ext-ana", "ext-ana", "ext-bo"], "the proxy is told of a plan")
+
+
+def test_a_proxy_that_is_away_is_told_later(house: Governance, proxy: Proxy) -> None:
+    """By whoever looks next, and only of what it has not heard."""
+    proxy.status = 503
+    house.change_user("ana@corp.test", disabled=True)
+    house.change_user("ana@corp.test", disabled=False)
+    house.change_user("bo@corp.test", team="red")
+    proxy.status = 200
+    wait_until(lambda: sorted(set(proxy.heard)) == ["ext-ana", "ext-bo"], "the proxy is told")
+
+
+def test_a_new_proxy_hears_nothing_old(house: Governance, proxy: Proxy) -> None:
+    """It has no caches of it. A command tells by itself, once."""
+    house.change_user("ana@corp.test", disabled=True)
+    wait_until(lambda: proxy.heard, "the proxy is told")
+    key = house.service.settings.admin_key
+    assert key is not None
+    with Proxy() as another:
+        threading.Thread(target=another.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        teller = Teller(house.service.database, [another.url], key, house.now)
+        teller.register()
+        assert teller.tell_all() == []
+        house.change_user("bo@corp.test", disabled=True)
+        assert teller.tell_all() == []
+        assert another.heard == ["ext-bo"]
+        another.status = 403
+        house.change_user("bo@corp.test", disabled=False)
+        assert teller.tell_all() == [another.url]
+        teller.close()
+        another.shutdown()

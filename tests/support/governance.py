@@ -1,0 +1,111 @@
+"""The built-in governance in a thread of the test, on a real socket and a real database; its clock is the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from sentinel.config import load
+from sentinel.governance.service import api_keys, app, directory
+from sentinel.governance.service.service import Service
+from sentinel.governance_settings import GovernanceSettings
+from tests.support.client import Answer, ask
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
+API_KEY = "governance-test-key"
+
+
+@dataclass
+class Governance:
+    """A running service. ahead_ms: so far its clock is ahead of the machine's."""
+
+    url: str
+    service: Service
+    ahead_ms: int = 0
+
+    def now(self) -> int:
+        """The service's moment, milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+    def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Call the contract's API with the service's key."""
+        return ask(method, f"{self.url}/api/v1{path}", body, {"x-api-key": API_KEY, **(headers or {})})
+
+    def me(self, token: str) -> Answer:
+        """Ask whose token this is."""
+        return ask("GET", f"{self.url}/api/v1/users/me", headers={"Authorization": f"Bearer {token}"})
+
+    def set_plan(self, name: str, **changes: Any) -> None:
+        """Make a plan, or change it."""
+        with self.service.database.writing() as connection:
+            directory.set_plan(connection, name, changes, self.now())
+
+    def add_user(self, email: str, plan: str, **more: Any) -> directory.User:
+        """Add a user."""
+        with self.service.database.writing() as connection:
+            return directory.add_user(connection, email, plan, self.now(), **more)
+
+    def change_user(self, email: str, **changes: Any) -> None:
+        """Change a user."""
+        with self.service.database.writing() as connection:
+            directory.change_user(connection, email, self.now(), **changes)
+
+    def add_key(self, email: str, **more: Any) -> api_keys.NewKey:
+        """Give a user a key."""
+        new = api_keys.new_key()
+        with self.service.database.writing() as connection:
+            directory.add_key(connection, email, new, self.now(), **more)
+        return new
+
+    def book(self, *items: dict[str, Any], key: str | None = None) -> Answer:
+        """Report usage."""
+        headers = {} if key is None else {"idempotency-key": key}
+        return self.call("POST", "/usage/external/batch-increment", {"increments": items}, headers)
+
+    def used(self, email: str) -> tuple[int, int, int]:
+        """What a user has spent in the current period, as the service tells proxies."""
+        with self.service.database.reading() as connection:
+            identity = directory.user(connection, email).identity
+        (limit,) = self.call("GET", f"/limits/external/{identity}").json["data"]["limits"]
+        used = [int(limit[name]["used"]) for name in ("aiRequests", "aiInputTokens", "aiOutputTokens")]
+        return used[0], used[1], used[2]
+
+
+def sqlite_url(folder: Path) -> str:
+    """A database in a file of this folder."""
+    return f"sqlite:///{folder}/governance.db"
+
+
+def settings_of(url: str, **more: Any) -> GovernanceSettings:
+    """Settings of a service with this database."""
+    return load(GovernanceSettings, governance_database_url=url, governance_api_key=API_KEY, **more)
+
+
+@contextlib.contextmanager
+def governance(url: str, **more: Any) -> Iterator[Governance]:
+    """Run a service with this database; more: settings."""
+    service = app.build(settings_of(url, **more))
+    config = uvicorn.Config(app.application(service), log_config=None, server_header=False)
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        running = Governance(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+        service.now = running.now
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="governance")
+        thread.start()
+        try:
+            wait_until(lambda: server.started or not thread.is_alive(), "the governance listens")
+            assert server.started
+            yield running
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
