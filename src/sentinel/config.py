@@ -303,11 +303,11 @@ def load(program: type[S], **overrides: Any) -> S:
     return settings
 
 
-def settings_given() -> frozenset[str]:
+def settings_given(program: type[ProgramSettings] = Settings) -> frozenset[str]:
     """The settings that the environment or `.env` gives a value, in lower case. Raises ConfigError."""
     named = {name.lower() for source in (_in_env_file(), _in_environment()) for name, value in source.items() if value}
-    in_files = {name for name in SECRETS if f"{name}_file" in named}
-    return frozenset((named & Settings.model_fields.keys()) | in_files)
+    in_files = {name for name in program.secrets if f"{name}_file" in named}
+    return frozenset((named & program.model_fields.keys()) | in_files)
 
 
 def settings_warnings(settings: Settings) -> list[str]:

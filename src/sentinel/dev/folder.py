@@ -1,4 +1,4 @@
-"""What `sentinel dev` keeps from one run to the next: the store's data, the demo user's token, the last run's log."""
+"""What `sentinel dev` keeps from one run to the next: the data of store and governance, a token, the last run's log."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class DataFolder:
         self.path = path
         self.store = path / "store"
         self.spool = path / "spool"
+        self.database = path / "governance.db"
         self.log = path / "sentinel.log"
         self._lock = -1
 
@@ -53,7 +54,7 @@ class DataFolder:
         with suppress(FileNotFoundError):
             if token := path.read_text().strip():
                 return token
-        token = f"sk-sentinel-{secrets.token_hex(12)}"
+        token = f"sk-sentinel-{secrets.token_urlsafe(32)}"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(f"{token}\n")
         return token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
+from dataclasses import dataclass
 
 from sentinel.config import Settings
 from sentinel.dev.folder import DataFolder
@@ -12,11 +13,11 @@ from sentinel.dev.folder import DataFolder
 _READY = """
 Sentinel is ready at {url}
 
-  store     {store}
-  Zion      {zion}
-  provider  {provider}
-  logs      {logs}
-  stop      Ctrl-C
+  store       {store}
+  governance  {governance}
+  provider    {provider}
+  logs        {logs}
+  stop        Ctrl-C
 """
 
 _TRY = """
@@ -48,6 +49,12 @@ for chunk in client.chat.completions.create(
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print()
 PYTHON
+
+Another user, with limits and a key of their own:
+
+{sentinel} governance plan set small --requests 3 --period daily
+{sentinel} governance user add ana@example.com --plan small
+{sentinel} governance key add ana@example.com
 """
 
 
@@ -57,11 +64,23 @@ def url_of(settings: Settings) -> str:
     return f"http://{host}:{settings.sentinel_port}"
 
 
-def greeting(settings: Settings, folder: DataFolder, stand_ins: frozenset[str], token: str | None, *, logs: str) -> str:
-    """The whole text. stand_ins: the settings that are not given; token: None where a real Zion has the tokens."""
+@dataclass(frozen=True)
+class Demo:
+    """Of the built-in governance: the demo user's token, where its data are, and what to paste for its commands."""
+
+    token: str
+    database: str
+    sentinel: str
+
+
+def greeting(settings: Settings, folder: DataFolder, stand_ins: frozenset[str], demo: Demo | None, *, logs: str) -> str:
+    """The whole text. stand_ins: the settings that are not given; demo: None where a Zion has the users."""
     url = url_of(settings)
-    notes = {"redis_url": f" (embedded, its data in {folder.store})"}
-    store, zion, provider = (
+    notes = {
+        "redis_url": f" (embedded, its data in {folder.store})",
+        "zion_api_url": f" (built in, its data in {demo.database if demo else ''})",
+    }
+    store, governance, provider = (
         address + (notes.get(setting, " (simulator)") if setting in stand_ins else "")
         for setting, address in (
             ("redis_url", settings.redis_url.rpartition("@")[2].removeprefix("redis://")),
@@ -69,9 +88,9 @@ def greeting(settings: Settings, folder: DataFolder, stand_ins: frozenset[str], 
             ("openai_api_key", settings.openai_api_url),
         )
     )
-    text = _READY.format(url=url, store=store, zion=zion, provider=provider, logs=logs)
-    if token is None:
+    text = _READY.format(url=url, store=store, governance=governance, provider=provider, logs=logs)
+    if demo is None:
         return text
     is_here = importlib.util.find_spec("openai") is not None
     python, how = (shlex.quote(sys.executable), "") if is_here else ("python3", " (pip install openai)")
-    return text + _TRY.format(url=url, token=token, python=python, how=how)
+    return text + _TRY.format(url=url, token=demo.token, python=python, how=how, sentinel=demo.sentinel)

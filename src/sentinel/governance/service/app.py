@@ -20,10 +20,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sentinel.clock import monotonic
 from sentinel.config import ConfigError
+from sentinel.egress import Egress, TlsFiles
 from sentinel.governance.service import contract_api, ledger
 from sentinel.governance.service.contract_api import Refused, refusal, service_of, success
 from sentinel.governance.service.database import Database, DatabaseUnavailable
 from sentinel.governance.service.notices import Teller, forget_notices
+from sentinel.governance.service.oidc.issuer import Issuer
+from sentinel.governance.service.oidc.settings import OidcSettings
 from sentinel.governance.service.service import Service
 from sentinel.governance_settings import GovernanceSettings
 
@@ -42,10 +45,27 @@ def build(settings: GovernanceSettings) -> Service:
     """The service, with its database brought up to date. Raises ConfigError with every mistake."""
     tiers, mistakes = _tiers(settings.governance_tiers_file)
     mistakes = settings.mistakes_of_service() + mistakes
+    issuer = None
+    if settings.oidc_issuer and settings.oidc_audience:
+        try:
+            issuer = _issuer(settings, settings.oidc_issuer)
+        except ValueError as error:
+            mistakes.append(f"OIDC_ISSUER: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    database = open_database(settings)
-    return Service(settings, database, success(tiers))
+    return Service(settings, open_database(settings), success(tiers), issuer)
+
+
+def _issuer(settings: GovernanceSettings, url: str) -> Issuer:
+    """Whose tokens are taken. Raises ValueError."""
+    oidc = OidcSettings(
+        issuer=url,
+        audiences=settings.oidc_audience,
+        email_claim=settings.oidc_email_claim,
+        external_id_claim=settings.oidc_external_id_claim,
+        plan_claim=settings.oidc_plan_claim,
+    )
+    return Issuer(oidc, Egress(tls=TlsFiles(settings.oidc_ca_file)))
 
 
 def open_database(settings: GovernanceSettings) -> Database:
@@ -92,6 +112,8 @@ def application(service: Service) -> Starlette:
 
 def _start_background(service: Service, stack: contextlib.ExitStack) -> None:
     stack.callback(service.database.close)
+    if service.issuer is not None:
+        stack.callback(service.issuer.close)
     settings = service.settings
     if settings.governance_proxies and settings.admin_key is not None:
         teller = Teller(service.database, settings.governance_proxies, settings.admin_key, service.now)
@@ -158,7 +180,7 @@ class _LogLine:
         finally:
             route = getattr(scope.get("route"), "path", "")
             took_ms = round((monotonic() - began) * 1000, 1)
-            log.info("request", method=scope["method"], route=route, status=status, took_ms=took_ms)
+            log.info("governance answered", method=scope["method"], route=route, status=status, took_ms=took_ms)
 
 
 def serve(settings: GovernanceSettings) -> int:

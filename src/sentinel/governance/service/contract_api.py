@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from sentinel.governance.service import ledger
 from sentinel.governance.service.database import DatabaseUnavailable
-from sentinel.governance.service.identity import Caller, TokenRefused, UserDisabled
+from sentinel.governance.service.identity import Caller, UserDisabled
 from sentinel.governance.service.increments import (
     MOST_ITEMS,
     Amounts,
@@ -31,7 +31,9 @@ from sentinel.governance.service.increments import (
     read_increment,
 )
 from sentinel.governance.service.ledger import Account, Answered, Booked, KeyReused
-from sentinel.governance.service.service import IssuerUnavailable, Service
+from sentinel.governance.service.oidc.discovery import IssuerUnavailable
+from sentinel.governance.service.oidc.identity import TokenRefused
+from sentinel.governance.service.service import Service
 from sentinel.timestamp import rfc3339
 
 log = structlog.get_logger()
@@ -145,8 +147,9 @@ async def _users_me(request: Request) -> Response:
         caller = await run_in_threadpool(service.caller, token)
     except UserDisabled:
         raise Refused(403, "this user is disabled") from None
-    except IssuerUnavailable:
-        raise Refused(503, "the token cannot be verified: its issuer does not answer", 2) from None
+    except IssuerUnavailable as error:
+        log.warning("the issuer of tokens is away", reason=str(error))
+        raise Refused(503, "the token cannot be verified: its issuer does not answer", 2) from error
     except TokenRefused as error:
         log.info("a token is refused", reason=str(error))
         if wait := service.wait_after(service.wrong_tokens, address_of(request)):

@@ -13,14 +13,11 @@ from sentinel.governance.service import directory
 from sentinel.governance.service.api_keys import BEGINNING, digest_of
 from sentinel.governance.service.database import Database, DatabaseUnavailable
 from sentinel.governance.service.directory import Duplicate, NotFound, User
+from sentinel.governance.service.oidc.identity import Identity, TokenRefused
 from sentinel.governance.service.schema import keys, plans, users
 
 _SEEN_EVERY_MS = 60_000
 """So often it is noted that a key, or a user, was seen: no look-up waits for the disk more often."""
-
-
-class TokenRefused(Exception):
-    """A token of nobody, or one that has ended. Its text is for the log."""
 
 
 class UserDisabled(Exception):
@@ -34,18 +31,6 @@ class Caller:
     user: User
     expires_ms: int | None
     models: tuple[str, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """What an issuer's token says of its user, which was verified. plan: that it names, None if none."""
-
-    email: str
-    email_verified: bool
-    external_id: str
-    name: str | None
-    plan: str | None
-    expires_ms: int
 
 
 def is_key(token: str) -> bool:
@@ -71,7 +56,7 @@ def of_key(database: Database, token: str, now_ms: int) -> Caller:
     return caller
 
 
-def of_signed_in(database: Database, who: SignedIn, default_plan: str | None, now_ms: int) -> Caller:
+def of_signed_in(database: Database, who: Identity, default_plan: str | None, now_ms: int) -> Caller:
     """The caller whom an issuer vouches for: by the issuer's id, else by a verified e-mail address, else a new one.
 
     default_plan: of users who are not known yet, unless the token names one; without it they are refused.
@@ -84,10 +69,10 @@ def of_signed_in(database: Database, who: SignedIn, default_plan: str | None, no
     elif now_ms - (found.seen_ms or 0) >= _SEEN_EVERY_MS:
         _note_seen(database, found, now_ms)
     with database.reading() as connection:
-        return _caller(connection, users.c.id == found.id, who.expires_ms)
+        return _caller(connection, users.c.id == found.id, int(who.expires_at_seconds * 1000))
 
 
-def _known(connection: Connection, who: SignedIn) -> User | None:
+def _known(connection: Connection, who: Identity) -> User | None:
     known = directory.find_user(connection, users.c.external_id == who.external_id)
     if known is not None:
         return known
@@ -98,7 +83,7 @@ def _known(connection: Connection, who: SignedIn) -> User | None:
     return known
 
 
-def _added(database: Database, who: SignedIn, default_plan: str | None, now_ms: int) -> User:
+def _added(database: Database, who: Identity, default_plan: str | None, now_ms: int) -> User:
     with database.writing() as connection:
         for plan in filter(None, (who.plan, default_plan)):
             try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sentinel.clock import monotonic, now_ms
 from sentinel.governance.service import identity
 from sentinel.governance.service.database import Database
 from sentinel.governance.service.failures import Failures
-from sentinel.governance.service.identity import Caller, SignedIn, TokenRefused
+from sentinel.governance.service.identity import Caller
 from sentinel.governance.service.increments import Clock
+from sentinel.governance.service.oidc.identity import TokenRefused
+from sentinel.governance.service.oidc.issuer import Issuer
 from sentinel.governance_settings import GovernanceSettings
 
 _KEY_FAILURES, _KEY_SECONDS = 10, 60.0
@@ -19,25 +20,17 @@ _TOKEN_FAILURES, _TOKEN_SECONDS = 100, 1.0
 """Of tokens, which all users behind one proxy show."""
 
 
-class TokenIssuer(Protocol):
-    """Who signs tokens beside us."""
-
-    def signed_in(self, token: str, now_ms: int) -> SignedIn:
-        """What the token says. Raises TokenRefused; IssuerUnavailable where it cannot be verified now."""
-
-
-class IssuerUnavailable(Exception):
-    """Keys of the issuer cannot be had, so nobody knows whether a token is good."""
-
-
 @dataclass
 class Service:
-    """The built-in governance. tiers: the `data` of GET /tiers/config. now: milliseconds since the epoch."""
+    """The built-in governance. tiers: the answer to GET /tiers/config. issuer: whose tokens are taken beside keys.
+
+    now: milliseconds since the epoch.
+    """
 
     settings: GovernanceSettings
     database: Database
     tiers: bytes
-    issuer: TokenIssuer | None = None
+    issuer: Issuer | None = None
     now: Clock = now_ms
     wrong_keys: Failures = field(default_factory=lambda: Failures(_KEY_FAILURES, _KEY_SECONDS))
     wrong_tokens: Failures = field(default_factory=lambda: Failures(_TOKEN_FAILURES, _TOKEN_SECONDS))
@@ -51,7 +44,7 @@ class Service:
             return identity.of_key(self.database, token, self.now())
         if self.issuer is None:
             raise TokenRefused("no key of ours, and there is no OIDC_ISSUER")
-        who = self.issuer.signed_in(token, self.now())
+        who = self.issuer.claims(token, self.now() / 1000)
         return identity.of_signed_in(self.database, who, self.settings.oidc_default_plan, self.now())
 
     def wait_after(self, failures: Failures, address: str) -> float:
