@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from sentinel.cache.redis import Store
 from sentinel.dev.store import EmbeddedStore
+from tests.support.governance import sqlite_url
 from tests.support.metering import empty_store
 from tests.support.postgres import Postgres
 from tests.support.stack import SentinelProcess, Stack
@@ -52,6 +53,12 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     """The URL of a database in it, for one test."""
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database for the built-in governance, of either kind."""
+    return sqlite_url(tmp_path) if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,23 @@ from sqlalchemy import inspect, text
 
 from sentinel.config import ConfigError
 from sentinel.governance.service.app import open_database
-from sentinel.governance.service.database import Database
 from sentinel.governance.service.schema import metadata
 from tests.support.governance import settings_of, sqlite_url
 
 
-def test_migrations_lead_to_the_tables(tmp_path: Path) -> None:
+def test_migrations_lead_to_the_tables(database_url: str) -> None:
     """What `schema.py` has, and nothing else."""
-    database = open_database(settings_of(sqlite_url(tmp_path)))
+    database = open_database(settings_of(database_url))
     with database.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     database.close()
 
 
-def test_several_start_at_once(tmp_path: Path) -> None:
+def test_several_start_at_once(database_url: str) -> None:
     """On a new database: each finds it ready, and nobody fails."""
 
     def start(_: int) -> bool:
-        database = open_database(settings_of(sqlite_url(tmp_path)))
+        database = open_database(settings_of(database_url))
         with database.reading() as connection:
             found = inspect(connection).has_table("ledger")
         database.close()
@@ -42,14 +41,14 @@ def test_several_start_at_once(tmp_path: Path) -> None:
         assert all(pool.map(start, range(8)))
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_database_is_left_alone(database_url: str) -> None:
     """With a word on what to do."""
-    settings = settings_of(sqlite_url(tmp_path))
+    settings = settings_of(database_url)
     database = open_database(settings)
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigError, match="newer version"):
-        Database(settings).migrate()
+        open_database(settings)
     database.close()
 
 

@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from sentinel.governance.service.notices import Teller
-from tests.support.governance import Governance, governance, sqlite_url
+from tests.support.governance import Governance, governance
 from tests.support.waiting import wait_until
 
 ADMIN_KEY = "admin-test-key"
@@ -58,8 +57,8 @@ def proxy() -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, proxy: Proxy) -> Iterator[Governance]:
-    with governance(sqlite_url(tmp_path), governance_proxies=proxy.url, admin_key=ADMIN_KEY) as running:
+def house(database_url: str, proxy: Proxy) -> Iterator[Governance]:
+    with governance(database_url, governance_proxies=proxy.url, admin_key=ADMIN_KEY) as running:
         running.set_plan("team", requests=10)
         running.add_user("ana@corp.test", "team", external_id="ext-ana")
         running.add_user("bo@corp.test", "team", external_id="ext-bo")

@@ -74,8 +74,12 @@ def open_database(settings: GovernanceSettings) -> Database:
     try:
         database.migrate()
     except DatabaseUnavailable as error:
+        database.close()
         place = settings.sqlite_file or "PostgreSQL"
         raise ConfigError([f"GOVERNANCE_DATABASE_URL: {place} cannot be used: {error}"]) from error
+    except ConfigError:
+        database.close()
+        raise
     return database
 
 

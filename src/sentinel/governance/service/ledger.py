@@ -221,10 +221,10 @@ def begin_report(database: Database, connection: Connection, key: str, digest: b
     digest: of the report. Waits for another transaction that has the same key. Raises KeyReused.
     """
     statement = database.upsert(reports).on_conflict_do_nothing(index_elements=[reports.c.key])
-    taken = connection.execute(
-        statement, {"key": key, "digest": digest, "status": 0, "answer": b"", "at_ms": now_ms}
-    ).rowcount
-    if taken:
+    # What comes back tells whether it was new: not every driver counts the rows of an INSERT.
+    statement = statement.returning(reports.c.key)
+    taken = connection.execute(statement, {"key": key, "digest": digest, "status": 0, "answer": b"", "at_ms": now_ms})
+    if taken.scalar() is not None:
         return None
     first = connection.execute(select(reports).where(reports.c.key == key)).one()
     if bytes(first.digest) != digest:
