@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 
-_SERVICES = ("serve", "dev")
+_SERVICES = (["serve"], ["dev"])
 
 
 def entry() -> None:
     """Run the command that this process was started for, and end with its exit status."""
     open_what_is_closed()
-    if sys.argv[1:2] and sys.argv[1] in _SERVICES:
+    if sys.argv[1:2] in _SERVICES or sys.argv[1:3] == ["governance", "serve"]:
         listen_to_signals()
     from sentinel.cli import entry as run  # noqa: PLC0415 (the steps come first)
 

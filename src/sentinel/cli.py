@@ -1,4 +1,4 @@
-"""The command `sentinel`: serve, dev, doctor, replay, dead-letters."""
+"""The command `sentinel`: serve, dev, doctor, replay, dead-letters, governance."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 
 from sentinel import __version__
 from sentinel.config import ConfigError, Settings, load_settings, settings_warnings
+from sentinel.governance.service import arguments as governance_arguments
 from sentinel.invocation import invocation
 
 WRONG_START = 2
@@ -38,7 +39,9 @@ def entry() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 all well, 1 something is not, 2 a wrong start."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        getattr(options, "of", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.run is None:
         parser.print_help(sys.stderr)
         parser.exit(WRONG_START)
@@ -86,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("ids", nargs="*", default=[], metavar="ID", help="as `sentinel doctor --dead-letters` prints it")
     which.add_argument("--all", action="store_true", help="all that there is")
     delete.set_defaults(run=_delete_letters)
+    governance = commands.add_parser("governance", help="plans, users, keys and usage for those without Zion")
+    governance.set_defaults(run=_governance)
+    governance_arguments.add_commands(governance)
     return parser
 
 
@@ -124,6 +130,20 @@ def _dev(options: argparse.Namespace) -> int:
     from sentinel.dev import command  # noqa: PLC0415 (needs the extra `dev`)
 
     return command.simulate() if options.simulators else command.run(options.data, logs_here=options.logs)
+
+
+def _governance(options: argparse.Namespace) -> int:
+    if options.operation is None:
+        options.of.print_help(sys.stderr)
+        return WRONG_START
+    try:
+        from sentinel.governance.service import commands  # noqa: PLC0415 (needs the extra `governance`)
+    except ModuleNotFoundError as error:
+        if (error.name or "sentinel").startswith("sentinel"):
+            raise
+        print(f"{error.name} is not installed: install Sentinel with its extra `governance`", file=sys.stderr)
+        return WRONG_START
+    return commands.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

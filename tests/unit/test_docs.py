@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ from starlette.routing import Route
 from sentinel import error
 from sentinel.cache import keys
 from sentinel.config import Settings
+from sentinel.governance.service.arguments import OPERATION, add_commands
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes import openapi
@@ -41,6 +44,30 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, str | int | float) and not isinstance(field.default, bool):
             assert rows[name.upper()] == f"`{field.default}`", name
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, set[str]]]:
+    """Each command as it is typed behind `sentinel governance`, and its options."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for deeper in group.choices.values():
+            yield from commands_of(deeper)
+    if not groups:
+        words = [parser.get_default(OPERATION), *(str(action.metavar) for action in parser._get_positional_actions())]
+        yield " ".join(words), {word for action in parser._actions for word in action.option_strings}
+
+
+def test_the_page_on_governance_has_every_command() -> None:
+    """As the help has them, with all options."""
+    parser = argparse.ArgumentParser()
+    add_commands(parser)
+    page = (ROOT / "docs/governance.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \| .+ \|$", _table(page, "## Commands"), re.MULTILINE)
+    told = {re.split(r" --| (?=')", command)[0] for row in rows for command in re.findall(r"`(.+?)`", row)}
+    expected = dict(commands_of(parser))
+    assert told == set(expected)
+    options = {option for options in expected.values() for option in options} - {"-h"}
+    assert sorted(option for option in options if option not in page) == []
 
 
 def test_the_guarantees_name_tests_that_there_are() -> None:

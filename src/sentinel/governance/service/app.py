@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from sentinel.governance.service.oidc.issuer import Issuer
 from sentinel.governance.service.oidc.settings import OidcSettings
 from sentinel.governance.service.service import Service
 from sentinel.governance_settings import GovernanceSettings
+from sentinel.server.process import run_server
 
 log = structlog.get_logger()
 
@@ -190,17 +192,22 @@ class _LogLine:
 def serve(settings: GovernanceSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises ConfigError."""
     service = build(settings)
+    host, port = settings.governance_host, settings.governance_port
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such address"
+        raise ConfigError(
+            [f"GOVERNANCE_HOST, GOVERNANCE_PORT: cannot listen on {host} port {port}: {reason}"]
+        ) from error
     config = uvicorn.Config(
         application(service),
-        host=settings.governance_host,
-        port=settings.governance_port,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    log.info("governance listens", host=settings.governance_host, port=settings.governance_port)
-    server = uvicorn.Server(config)
-    server.run()
-    return 0 if server.started else 1
+    log.info("governance listens", host=host, port=port)
+    with listener:
+        return run_server(uvicorn.Server(config), [listener])

@@ -57,6 +57,18 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that reads, however long, and sees one moment throughout. Raises DatabaseUnavailable."""
+        with _told(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                # SQLite knows nothing else.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                if not self.is_sqlite:
+                    connection.execute(text("SET LOCAL statement_timeout = 0"))
+                yield connection
+
+    @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that writes; rolled back by any exception. Raises DatabaseUnavailable."""
         with _told(), self.engine.connect() as connection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ MOST_LIMIT: Final = 2**53 - 1
 NOTICES_LOCK: Final = 0x4E4F5445
 """Of PostgreSQL's advisory locks: until its transaction ends nobody else leaves notices."""
 MOST_GLOBS, MOST_GLOB_CHARS = 500, 256
+_AT_ONCE = 500
+"""Users in one statement: far below what both databases take."""
 _NAME = re.compile(r"[^\s,\x00-\x1f\x7f](?:[^,\x00-\x1f\x7f]{0,98}[^\s,\x00-\x1f\x7f])?")
 _IDENTITY = re.compile(r"[\x21-\x7e]{1,255}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,254}")
@@ -168,6 +170,11 @@ def plan(connection: Connection, name: str) -> Plan:
     return _plan(row)
 
 
+def plan_ids(connection: Connection) -> dict[str, int]:
+    """The ids of all plans, by their names."""
+    return {row.name: row.id for row in connection.execute(select(plans.c.name, plans.c.id))}
+
+
 def delete_plan(connection: Connection, name: str) -> None:
     """Delete a plan that nobody has. Raises NotFound, Invalid."""
     if found := plan(connection, name).users:
@@ -194,31 +201,52 @@ def add_user(
     team: str | None = None,
 ) -> User:
     """Add a user. Raises Invalid, NotFound (no such plan), Duplicate (e-mail address, external id)."""
+    plan_id = _plan_id(connection, plan_name)
+    row = user_row(email, plan_id, now_ms, external_id=external_id, name=name, team=team)
+    try:
+        with connection.begin_nested():
+            add_users(connection, [row])
+    except IntegrityError as error:
+        if external_id is not None and _row(connection, users.c.external_id == external_id) is not None:
+            raise Duplicate(f"another user has the external id {external_id!r}", "external_id") from error
+        raise Duplicate(f"there is a user {email!r} already", "email") from error
+    return user(connection, email)
+
+
+def user_row(
+    email: str,
+    plan_id: int,
+    now_ms: int,
+    *,
+    external_id: str | None = None,
+    name: str | None = None,
+    team: str | None = None,
+    disabled: bool = False,
+) -> dict[str, Any]:
+    """What `add_users` takes. plan_id: as `plan_ids` has it. Raises Invalid."""
     _matches("email", email, _EMAIL, "an e-mail address")
     if external_id is not None:
         _matches("external_id", external_id, _IDENTITY, "1 to 255 visible ASCII characters")
     for field, value in (("name", name), ("team", team)):
         if value is not None:
             _matches(field, value, _NAME, "1 to 100 characters, no comma, no control character")
-    row = {
+    return {
         "id": f"usr_{secrets.token_hex(8)}",
         "email": email,
         "email_key": email_key(email),
         "external_id": external_id,
         "name": name,
         "team": team,
-        "plan_id": _plan_id(connection, plan_name),
-        "disabled": False,
+        "plan_id": plan_id,
+        "disabled": disabled,
         "created_ms": now_ms,
     }
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(users), row)
-    except IntegrityError as error:
-        if external_id is not None and _row(connection, users.c.external_id == external_id) is not None:
-            raise Duplicate(f"another user has the external id {external_id!r}", "external_id") from error
-        raise Duplicate(f"there is a user {email!r} already", "email") from error
-    return user(connection, email)
+
+
+def add_users(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Add many users, of whom none is there yet."""
+    for start in range(0, len(rows), _AT_ONCE):
+        connection.execute(insert(users), rows[start : start + _AT_ONCE])
 
 
 def list_users(
@@ -247,6 +275,7 @@ def change_user(
     plan_name: str | Unchanged = UNCHANGED,
     disabled: bool | Unchanged = UNCHANGED,
     team: str | Unchanged | None = UNCHANGED,
+    name: str | Unchanged | None = UNCHANGED,
 ) -> User:
     """Change a user. Raises NotFound (no such user or plan), Invalid."""
     found = user(connection, email)
@@ -259,10 +288,11 @@ def change_user(
             _forget_balances(connection, own)
     if not isinstance(disabled, Unchanged):
         values["disabled"] = disabled
-    if not isinstance(team, Unchanged):
-        if team is not None:
-            _matches("team", team, _NAME, "1 to 100 characters, no comma, no control character")
-        values["team"] = team
+    for field, value in (("team", team), ("name", name)):
+        if not isinstance(value, Unchanged):
+            if value is not None:
+                _matches(field, value, _NAME, "1 to 100 characters, no comma, no control character")
+            values[field] = value
     if values:
         connection.execute(update(users).where(own).values(**values))
         _notify(connection, own, now_ms)
@@ -276,6 +306,13 @@ def find_user(connection: Connection, condition: ColumnElement[bool]) -> User | 
     """The user for whom this holds of `schema.users`, None if there is none."""
     row = _row(connection, condition)
     return None if row is None else _user(row)
+
+
+def find_users(connection: Connection, column: ColumnElement[Any], values: Sequence[str]) -> Iterator[User]:
+    """The users who have one of these values in a column of `schema.users`."""
+    for start in range(0, len(values), _AT_ONCE):
+        rows = connection.execute(_USER.where(column.in_(values[start : start + _AT_ONCE])))
+        yield from map(_user, rows)
 
 
 def _row(connection: Connection, condition: ColumnElement[bool]) -> Any:
