@@ -10,14 +10,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.client import request
 from tests.support.stack import Stack
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.system.test_command_dev import dev, snippets
 
 ROOT = Path(__file__).parents[2]
+USE_IT = "Use it: your OpenAI key, your users"
+SOON_SECONDS = 10.0
+"""A second on a machine with nothing else to do."""
 README = (ROOT / "README.md").read_text()
 
 
@@ -75,6 +80,73 @@ def test_the_first_page_works_as_it_is_printed(tmp_path: Path) -> None:
         (tmp_path / "program.py").write_text(program.replace(":8080", f":{running.port}"))
         done = run(f"{export}\n{sys.executable} program.py", tmp_path)
         assert "simulated model" in done.stdout, done.stderr
+
+
+class _Team:
+    """The section for a team, walked in a folder. printed: what differs here from the page, and is put in its place."""
+
+    def __init__(self, folder: Path, port: int, **environment: str) -> None:
+        (folder / "sentinel").symlink_to(ROOT / "sentinel")
+        self.folder = folder
+        self.port = port
+        self.environment = environment
+        self.printed: dict[str, str] = {}
+
+    def run(self, command: str) -> str:
+        """Run a command of the page; what it says."""
+        for shown, real in self.printed.items():
+            command = command.replace(shown, real)
+        done = run(command, self.folder, **self.environment)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def ask(self, key: str) -> tuple[int, Any]:
+        """What an OpenAI client gets for a short chat."""
+        body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        answer = request(self.port, "POST", "/v1/chat/completions", body, headers)
+        return answer.status, answer.json
+
+
+def test_a_team_uses_it_as_it_is_printed(stack: Stack, tmp_path: Path, postgres_url: str) -> None:
+    """A plan, a user, a key; a limit that is reached, more of it, a lost key, the usage, and the move to PostgreSQL."""
+    start, *pages = [[command for command, _ in session(block)] for block in blocks(USE_IT, "console")]
+    assert start == ["export OPENAI_API_KEY=sk-...", "make run"]
+    set_up, more, lost, usage, move = pages
+    provider = {"OPENAI_API_KEY": stack.simulators.openai_key, "OPENAI_API_URL": stack.simulators.openai_url}
+    folder = tmp_path / "team"
+    with dev(folder, **provider) as running:
+        team = _Team(folder, running.port)
+        key = [team.run(command) for command in set_up][-1].strip()
+        other = team.run("./sentinel governance user add bo@example.com --plan team") and team.run(
+            "./sentinel governance key add bo@example.com"
+        )
+        assert [team.ask(key)[0] for _ in range(3)] == [200] * 3
+        status, told = team.ask(key)
+        assert (status, told["error"]["code"]) == (429, "insufficient_quota")
+        assert team.ask(other.strip())[0] == 200
+        team.run(more[0])
+        wait_until(lambda: team.ask(key)[0] == 200, "more of it", seconds=SOON_SECONDS)
+        team.run(more[1])
+        listed = team.run(lost[0])
+        (key_id,) = re.findall(r"^key_[0-9a-f]+", listed, re.MULTILINE)
+        team.printed = {"key_f34570cd14dd0775": key_id}
+        team.run(lost[1])
+        wait_until(lambda: team.ask(key)[0] == 401, "the key is refused", seconds=SOON_SECONDS)
+        # Usage is told every second.
+        wait_until(lambda: re.search(r"^ana@example.com +4 ", team.run(usage[0]), re.MULTILINE), "the usage")
+        before = team.run(usage[0])
+        assert running.interrupt() == 0
+    page = "postgresql://sentinel:secret@127.0.0.1/sentinel"
+    team.printed[page] = postgres_url.replace("postgresql+psycopg:", "postgresql:")
+    team.run(move[0])
+    assert move[1:] == [f"export GOVERNANCE_DATABASE_URL={page}", "make run"]
+    moved = {"GOVERNANCE_DATABASE_URL": team.printed[page]}
+    with dev(folder, **provider, **moved) as running:
+        team.port, team.environment = running.port, moved
+        assert team.run(usage[0]) == before
+        assert (team.ask(other.strip())[0], team.ask(key)[0]) == (200, 401)
+        assert running.interrupt() == 0
 
 
 def test_make_run_starts_what_the_first_page_shows() -> None:
