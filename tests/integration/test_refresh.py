@@ -60,9 +60,9 @@ WAYS: dict[str, Callable[[SentinelProcess, str], Answer]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("change", ["revoked token", "disabled user", "limits", "deleted user"])
+@pytest.mark.parametrize("change", ["revoked token", "disabled user", "another plan", "limits", "deleted user"])
 def test_it_holds_in_all_processes(stack: Stack, both: list[SentinelProcess], way: str, change: str) -> None:
-    """A revoked token, a disabled or deleted user, less quota: within a second of the answer."""
+    """A revoked token, a disabled or deleted user, another plan, less quota: within a second of the answer."""
     name = f"{way}-{change.replace(' ', '-')}"
     email, zion = f"{name}@corp.test", stack.simulators.zion
     user, token = stack.user(email, limits={"ai_requests": 100})
@@ -73,6 +73,8 @@ def test_it_holds_in_all_processes(stack: Stack, both: list[SentinelProcess], wa
             zion.revoke(token)
         case "disabled user":
             user.status = "forbidden"
+        case "another plan":
+            user.allowed_models = ["claude-*"]
         case "limits":
             user.limits["ai_requests"] = 1
         case "deleted user":
@@ -86,6 +88,7 @@ def test_it_holds_in_all_processes(stack: Stack, both: list[SentinelProcess], wa
     expected = {
         "revoked token": (401, "invalid_api_key"),
         "disabled user": (403, "access_denied"),
+        "another plan": (403, "model_not_allowed"),
         "limits": (429, "insufficient_quota"),
         "deleted user": (401, "invalid_api_key"),
     }[change]
