@@ -84,6 +84,12 @@ class AccessDenied(_ClientError):
     status, code = 403, "access_denied"
 
 
+class ModelNotAllowed(_ClientError):
+    """The caller's plan does not have this model."""
+
+    status, code = 403, "model_not_allowed"
+
+
 class InvalidJson(_ClientError):
     """The body is not JSON, or not UTF-8."""
 

@@ -16,7 +16,15 @@ from openai.types.chat import ChatCompletion
 from sentinel.cache import keys
 from sentinel.cache.redis import Store, open_store
 from sentinel.endpoints.native import NATIVE
-from sentinel.error import ServiceUnavailable, UpstreamError, UpstreamTimeout, ZionUnavailable
+from sentinel.error import (
+    InvalidType,
+    ModelNotAllowed,
+    ServiceUnavailable,
+    UpstreamError,
+    UpstreamTimeout,
+    ZionUnavailable,
+)
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.governance.tiers import TierModel
 from sentinel.middleware.tier_router import TierRouter
 from tests.exchange.driver import DONE, INPUT_TOKENS, PROMPT, USER, Client, Stage, event, usage
@@ -24,6 +32,7 @@ from tests.exchange.test_reading_responses import JSON
 from tests.support.memory_governance import MemoryGovernance
 from tests.support.streams import entries
 
+BO = AuthenticatedUser("bo", "bo@corp.test")
 SMALL, OTHER, LARGE = (TierModel("openai", name) for name in ("gpt-4o-mini", "gpt-4.1-mini", "gpt-4o"))
 WHOLE = json.dumps(
     {
@@ -186,17 +195,17 @@ async def test_a_conversation_whose_model_fails(stage: Stage) -> None:
 async def test_conversations_of_two_users(stage: Stage) -> None:
     """Two may have the same name for theirs."""
     stage.governance.tier_models["moderate"] = [OTHER]
-    await stage.deps.tiers.choose("bo", "moderate", "c")
+    await stage.deps.tiers.choose(BO, "moderate", "c")
     assert told(await ask(stage, conversation_id="c")) == ("gpt-4o-mini", "simple")
-    assert (await stage.deps.tiers.choose("bo", "simple", "c")).tier == "moderate"
+    assert (await stage.deps.tiers.choose(BO, "simple", "c")).tier == "moderate"
 
 
 async def test_a_conversation_that_begins_twice_at_once(stage: Stage) -> None:
     """Both get the model of the first; a higher tier wins."""
     stage.governance.tier_models["simple"] = [TierModel("openai", f"m{n}") for n in range(20)]
-    chosen = await asyncio.gather(*(stage.deps.tiers.choose("ana", "simple", "c") for _ in range(20)))
+    chosen = await asyncio.gather(*(stage.deps.tiers.choose(USER, "simple", "c") for _ in range(20)))
     assert len({choice.model.model for choice in chosen}) == 1
-    assert (await stage.deps.tiers.choose("ana", "moderate", "c")).model == OTHER
+    assert (await stage.deps.tiers.choose(USER, "moderate", "c")).model == OTHER
 
 
 async def test_a_session_that_cannot_be_read(stage: Stage) -> None:
@@ -213,14 +222,14 @@ async def test_tiers_are_asked_for_once(store: Store) -> None:
     """By one of many at once; others find them in Redis; after their time they are asked for again."""
     governance, clock = MemoryGovernance(tier_models={"simple": [SMALL]}), [0.0]
     one, other = router(store, governance, clock), router(store, governance, clock)
-    await asyncio.gather(*(one.choose("ana", "simple", None) for _ in range(10)))
-    await other.choose("ana", "simple", None)
+    await asyncio.gather(*(one.choose(USER, "simple", None) for _ in range(10)))
+    await other.choose(USER, "simple", None)
     assert governance.asked_for_tiers == 1
     await store.command("DEL", keys.tiers())
     governance.tier_models = {"simple": [LARGE]}
-    assert (await one.choose("ana", "simple", None)).model == SMALL
+    assert (await one.choose(USER, "simple", None)).model == SMALL
     clock[0] = 61
-    assert (await one.choose("ana", "simple", None)).model == LARGE
+    assert (await one.choose(USER, "simple", None)).model == LARGE
     assert governance.asked_for_tiers == 2
 
 
@@ -230,31 +239,52 @@ async def test_a_governance_that_is_away(store: Store) -> None:
     one = router(store, governance, clock)
     governance.away = True
     with pytest.raises(ZionUnavailable):
-        await one.choose("ana", "simple", None)
+        await one.choose(USER, "simple", None)
     governance.away = False
-    await one.choose("ana", "simple", None)
+    await one.choose(USER, "simple", None)
     governance.away, clock[0] = True, 61
     await store.command("SET", keys.tiers(), "[")
-    assert (await one.choose("ana", "simple", None)).model == SMALL
+    assert (await one.choose(USER, "simple", None)).model == SMALL
+
+
+PLAN = AuthenticatedUser("cy", "cy@corp.test", ("gpt-4.1*",))
+
+
+async def test_models_of_the_plan_alone(store: Store) -> None:
+    """Also as another one where one has failed, and in a conversation that stayed with one the plan had once."""
+    tiers = {"simple": [SMALL, OTHER], "moderate": [SMALL], "complex": []}
+    one = router(store, MemoryGovernance(tier_models=tiers), [0.0])
+    chosen = [await one.choose(PLAN, "simple", None) for _ in range(20)]
+    assert {choice.model for choice in chosen} == {OTHER}
+    assert one.another(chosen[0], PLAN) is None
+    with pytest.raises(ModelNotAllowed) as refused:
+        await one.choose(PLAN, "moderate", None)
+    assert refused.value.param == "tier"
+    with pytest.raises(InvalidType):
+        await one.choose(PLAN, "complex", None)
+    had = AuthenticatedUser("cy", "cy@corp.test", ("gpt-4o-mini",))
+    assert (await one.choose(had, "simple", "trip")).model == SMALL
+    assert (await one.choose(PLAN, "simple", "trip")).model == OTHER
+    assert (await one.choose(PLAN, "simple", "trip")).model == OTHER
 
 
 async def test_a_redis_that_is_away() -> None:
     """Conversations are forgotten meanwhile, and tiers asked for."""
     governance = MemoryGovernance(tier_models={"simple": [SMALL]})
     one = router(open_store("redis://127.0.0.1:1"), governance, [0.0])
-    assert (await one.choose("ana", "simple", "c")).model == SMALL
+    assert (await one.choose(USER, "simple", "c")).model == SMALL
 
 
 async def test_nobody_is_well(store: Store) -> None:
     """The first that will be says when."""
     governance, clock = MemoryGovernance(tier_models={"simple": [SMALL]}), [0.0]
     one = router(store, governance, clock)
-    choice = await one.choose("ana", "simple", None)
+    choice = await one.choose(USER, "simple", None)
     one.failed(choice)
     clock[0] = 10
     with pytest.raises(ServiceUnavailable) as error:
-        await one.choose("ana", "simple", None)
+        await one.choose(USER, "simple", None)
     assert error.value.retry_after_seconds == 20
-    assert one.another(choice) is None
+    assert one.another(choice, USER) is None
     one.served(choice)
-    assert (await one.choose("ana", "simple", None)).model == SMALL
+    assert (await one.choose(USER, "simple", None)).model == SMALL

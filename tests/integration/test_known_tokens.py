@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sentinel.cache import keys
-from sentinel.cache.subscription import MOST_TOKENS_OF_A_USER, SubscriptionCache
+from sentinel.cache.subscription import SubscriptionCache
+from sentinel.cache.token_records import MOST_TOKENS_OF_A_USER
 from sentinel.dev.zion import ZionSimulator
 from tests.support.metering import Books, open_books
 from tests.support.waiting import until
@@ -106,7 +107,7 @@ async def test_all_tokens_of_a_user_are_forgotten(books: Books) -> None:
         for start in range(0, len(tokens), AT_ONCE):
             await asyncio.gather(*(cache.user(token) for token in tokens[start : start + AT_ONCE]))
     late = books.simulator.token(users[0]).encode()
-    await asyncio.gather(cache.forget_user("all"), cache.user(late))
+    await asyncio.gather(cache.forget_users(["all"]), cache.user(late))
     noted = set(await redis(books, "ZRANGE", keys.tokens("all"), 0, -1))
     others = set(await redis(books, "ZRANGE", keys.tokens("other"), 0, -1))
     assert noted <= {keys.token_digest(late)}

@@ -146,8 +146,8 @@ LOCKED = [
     for method, operation in item.items()
     if operation["security"]
 ]
-WITHOUT_ZION = ("/admin/objects",)
-"""Whose an object is, Redis knows alone."""
+WITHOUT_ZION = ("/admin/objects", "/admin/users/refresh", "/admin/users/{external_id}/revoke")
+"""Whose an object is, Redis knows alone; who has no account is not asked about, and nobody who is revoked."""
 
 
 def ask(

@@ -108,6 +108,7 @@ async def _itself(asked: Coroutine[Any, Any, Any]) -> Any:
 UNDERSTOOD: dict[str, list[tuple[Callable[[Any], Coroutine[Any, Any, Any]], Any]]] = {
     "Who is calling": [
         (_itself, AuthenticatedUser("ext-7", "ana@corp.test")),
+        (_itself, AuthenticatedUser("ext-7", "ana@corp.test", ("gpt-4o*", "claude-*"), _ms(2026, 3, 1))),
         (_error, (InvalidApiKey, None)),
         (_error, (AccessDenied, None)),
         (_error, (ZionUnavailable, 7.0)),

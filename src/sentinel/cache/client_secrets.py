@@ -9,9 +9,16 @@ from sentinel.cache.redis import Store
 from sentinel.clock import now_ms
 from sentinel.endpoints.endpoint import ClientSecret
 from sentinel.governance.port import AuthenticatedUser
+from sentinel.limits.policy import EXACT
 
 MOST_SECONDS = 2 * 3600
 """OpenAI's longest; a user who is locked out is so after this at the latest, whatever an answer says."""
+
+
+class _Owner(AuthenticatedUser, frozen=True, gc=False, omit_defaults=True):
+    """Whose it is. forgotten: what stood there when it was made; it ends when an operator wants its user forgotten."""
+
+    forgotten: str = ""
 
 
 class ClientSecretRecords:
@@ -22,12 +29,18 @@ class ClientSecretRecords:
 
     async def record(self, user: AuthenticatedUser, secret: ClientSecret) -> None:
         """The secret is this user's. Raises RedisUnavailable."""
-        ms = min(MOST_SECONDS * 1000, secret.expires_at * 1000 - now_ms())
+        ends_ms = min(secret.expires_at * 1000, EXACT if user.expires_at_ms is None else user.expires_at_ms)
+        ms = min(MOST_SECONDS * 1000, ends_ms - now_ms())
         if ms > 0:
             key = keys.client_secret(keys.token_digest(secret.value.encode()))
-            await self._store.command("SET", key, msgspec.json.encode(user), "PX", ms)
+            owner = _Owner(**msgspec.structs.asdict(user), forgotten=await self._forgotten(user.id))
+            await self._store.command("SET", key, msgspec.json.encode(owner), "PX", ms)
 
     async def user_of(self, secret: bytes) -> AuthenticatedUser | None:
         """Whose it is; None where nobody's record has it, or no more. Raises RedisUnavailable."""
         told = await self._store.command("GET", keys.client_secret(keys.token_digest(secret)))
-        return None if told is None else msgspec.json.decode(told, type=AuthenticatedUser)
+        owner = None if told is None else msgspec.json.decode(told, type=_Owner)
+        return owner if owner is not None and owner.forgotten == await self._forgotten(owner.id) else None
+
+    async def _forgotten(self, user: str) -> str:
+        return (await self._store.command("GET", keys.forgotten(user)) or b"").decode()

@@ -209,6 +209,11 @@ def tokens(user: str) -> bytes:
     return b"%bjwt:ends:%b" % (_prefix, user.encode())
 
 
+def forgotten(user: str) -> bytes:
+    """A name that is another one each time an operator wants the user forgotten; what was known before is not kept."""
+    return b"%bjwt:forgotten:%b" % (_prefix, user.encode())
+
+
 def limits(user: str) -> bytes:
     """The quota that a user was last said to have, while that is fresh."""
     return b"%blimits:%b" % (_prefix, user.encode())

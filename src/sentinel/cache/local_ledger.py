@@ -202,6 +202,14 @@ class FallbackLedger:
             if self._away:
                 self._local.refresh(user, quota, seq)
 
+    async def forget_limits(self, user: str) -> bool:
+        """Nothing is granted before Zion was asked again. Raises RedisUnavailable."""
+        return await self._redis.forget_limits(user)
+
+    async def has_account(self, user: str) -> bool:
+        """Whether Redis has one. Raises RedisUnavailable."""
+        return await self._redis.has_account(user)
+
     async def _of_redis(self, call: Callable[[], Awaitable[T]]) -> T:
         """What Redis says. Raises RedisRefused, and _Outage if it is away for longer than a blip."""
         until = monotonic() + BLIP_SECONDS

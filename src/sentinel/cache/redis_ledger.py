@@ -95,7 +95,7 @@ class RedisLedger:
         self._expire, self._due, self._view = library["expire"], library["due"], library["view"]
         self._refresh, self._acknowledge = library["refresh"], library["acknowledge"]
         self._requeue, self._discard, self._reconcile = library["requeue"], library["discard"], library["reconcile"]
-        self._probe = library["probe"]
+        self._probe, self._forget = library["probe"], library["forget"]
         self.doubtful: set[str] = set()
 
     async def reserve(self, reservation: Reservation) -> Verdict:
@@ -216,6 +216,14 @@ class RedisLedger:
         numbers = _eleven(self.now_ms, seq, *quota.limit, *quota.used, *quota.ends_ms)
         if await self.store.script(self._refresh, _with_letters(user), numbers) and len(self.doubtful) < MOST_DOUBTFUL:
             self.doubtful.add(user)
+
+    async def forget_limits(self, user: str) -> bool:
+        """Nothing is granted before Zion was asked again; whether there is an account."""
+        return bool(await self.store.script(self._forget, keys.account_keys(user).all, self.now_ms))
+
+    async def has_account(self, user: str) -> bool:
+        """Whether there is one."""
+        return await self.store.command("GET", keys.account_keys(user).account) is not None
 
     async def acknowledge(self, items: Sequence[Taken], letter: Letter | None = None) -> int:
         """Zion has taken these items, of users of one partition; returns how many of their records were still there.

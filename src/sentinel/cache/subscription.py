@@ -2,7 +2,10 @@
 
 A token is looked for in memory (a few seconds), in Redis (JWT_CACHE_TTL_SECONDS), at the governance. While that is away
 its last answer serves for CACHE_STALE_SECONDS more. A refusal is remembered for 5 s only. Whatever the number of
-callers, one question at a time goes out for one token and for one user.
+callers, one question at a time goes out for one token and for one user. No token serves past its end, which the
+governance tells, and the token itself where it is a JWT.
+
+An operator may want users forgotten: then nothing that was asked before is kept, or shared with whoever asks later.
 """
 
 from __future__ import annotations
@@ -10,23 +13,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any, Protocol
 
 import msgspec
 import structlog
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache import keys
 from sentinel.cache.bulkhead import Bulkhead
-from sentinel.cache.redis import Script, Store
-from sentinel.clock import monotonic
-from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisRefused, RedisUnavailable, ZionUnavailable
+from sentinel.cache.redis import Store
+from sentinel.cache.token_records import TokenRecords, read_user, until
+from sentinel.clock import monotonic, now_ms
+from sentinel.error import AccessDenied, AppError, InvalidApiKey, RedisRefused, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Governance
 from sentinel.limits.policy import ByDimension, Quota
 from sentinel.observability.logs import log_name
+from sentinel.steps import in_portions
 from sentinel.tasks import Tasks, pause
 
 log = structlog.get_logger()
@@ -41,14 +46,10 @@ _LOOK_AT_ONCE = 2_000
 """Tokens looked at in one step of the loop: half a millisecond."""
 _FORGET_AT_ONCE = 4
 """More than one, so that what is over ends sooner than more comes; all at once would be 12 ms after a pause."""
+_NAMED_AT_ONCE = 1_000
+"""Users whose tokens are looked for at once."""
 MOST_TOKENS = 50_000
 """Bounds the memory: about 750 bytes for each token, 37 MB in all; as many refused ones, 45 MB."""
-
-
-MOST_TOKENS_OF_A_USER = 1_000
-"""Bounds what Redis keeps of one user: 0.3 MB. The token of which it would know the shortest is asked about anew."""
-_DROP_AT_ONCE = 100
-"""Twice as many commands, in one write."""
 
 
 _SHORT_TOKEN_BYTES = 1024
@@ -61,6 +62,9 @@ class Account(Protocol):
 
     async def refresh(self, user: str, quota: Quota, seq: int) -> None:
         """Take what the governance says about the user's limits, asked when `seq` acknowledgements were known."""
+
+    async def forget_limits(self, user: str) -> bool:
+        """Whether the user has an account; nothing is granted on its limits before the governance was asked again."""
 
 
 class SubscriptionCache:
@@ -83,15 +87,14 @@ class SubscriptionCache:
         self._ledger = ledger
         self._jwt_ttl = jwt_ttl_seconds
         self._limits_ttl = limits_ttl_seconds
-        self._stale = stale_seconds
-        self._redis_optional = redis_optional
         self._on_stale = on_stale
         self._users: OrderedDict[bytes, tuple[AuthenticatedUser, float]] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[AppError, float]] = OrderedDict()
         self._unknown = Bulkhead()
         self._flights: dict[bytes, asyncio.Task[Any]] = {}
+        self._forgets = 0
         self._tasks = Tasks()
-        self._note_token = Script.of(resources.files(__package__).joinpath("note_token.lua").read_text())
+        self._tokens = TokenRecords(store, jwt_ttl_seconds, stale_seconds, optional=redis_optional)
 
     def remembered(self, token: bytes) -> AuthenticatedUser | None:
         """The user of this token if memory knows, without waiting."""
@@ -100,7 +103,10 @@ class SubscriptionCache:
 
     def _remembered(self, digest: bytes) -> AuthenticatedUser | None:
         found = self._users.get(digest)
-        return found[0] if found is not None and found[1] > monotonic() else None
+        if found is None or found[1] <= monotonic():
+            return None
+        user = found[0]
+        return user if user.expires_at_ms is None or user.expires_at_ms > now_ms() else None
 
     async def user(self, token: bytes, client: str | None = None) -> AuthenticatedUser:
         """The user of this token. client: the address that it came from.
@@ -111,11 +117,12 @@ class SubscriptionCache:
         user = self._decided(digest)
         if user is not None:
             return user
-        user = await self._stored_user(keys.jwt(digest))
+        forgets = self._forgets
+        user = await self._tokens.fresh(digest, token)
         if user is None:
             user = await self._single_flight(digest, lambda: self._ask_governance(digest, token, client))
         else:
-            self._remember_user(digest, user)
+            self._remember_user(digest, user, forgets)
         assert user is not None
         return user
 
@@ -131,24 +138,27 @@ class SubscriptionCache:
         user = self._decided(digest)
         if user is not None:
             return user
+        forgets = self._forgets
         try:
-            user = await self._user_at_governance(digest, token.decode("latin-1"), client)
+            user = until(await self._user_at_governance(digest, token.decode("latin-1"), client), token)
         except (InvalidApiKey, AccessDenied) as error:
-            _remember(self._refused, digest, error, REFUSED_SECONDS)
-            await self._write("DEL", keys.jwt_stale(digest))
+            if forgets == self._forgets:
+                _remember(self._refused, digest, error, REFUSED_SECONDS)
+            await self._tokens.refused(digest)
             raise
         except ZionUnavailable:
-            user = await self._stored_user(keys.jwt_stale(digest))
+            user = await self._tokens.stale(digest, token)
             if user is None:
                 raise
             self._on_stale()
+            self._remember_user(digest, user, forgets)
         else:
-            await self._keep_user(digest, user)
-        self._remember_user(digest, user)
+            if await self._tokens.keep(digest, user):
+                self._remember_user(digest, user, forgets)
         return user
 
     async def _user_at_governance(self, digest: bytes, token: str, client: str | None) -> AuthenticatedUser:
-        if not self._unknown.has_place(client) and await self._read(keys.jwt_stale(digest)):
+        if not self._unknown.has_place(client) and await self._tokens.read(keys.jwt_stale(digest)):
             # It was good not long ago, so it is no stranger's.
             return await self._governance.identify(token)
         try:
@@ -167,54 +177,10 @@ class SubscriptionCache:
         finally:
             self._unknown.leave(client)
 
-    def _remember_user(self, digest: bytes, user: AuthenticatedUser) -> None:
-        _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))
-
-    async def _stored_user(self, key: bytes) -> AuthenticatedUser | None:
-        return _user(await self._read(key))
-
-    async def _read(self, key: bytes) -> bytes | None:
-        """What Redis has; None also where that is nothing of ours: then it is asked for, and written, anew."""
-        try:
-            stored: bytes | None = await self._unless_optional(lambda: self._store.command("GET", key))
-        except RedisRefused:
-            return None
-        return stored
-
-    async def _keep_user(self, digest: bytes, user: AuthenticatedUser) -> None:
-        value = msgspec.json.encode(user)
-        fresh_ms = max(1, round(self._jwt_ttl * 1000))
-        stale_ms = max(1, round((self._jwt_ttl + self._stale) * 1000))
-        # In one write, so that nothing comes between them: what is known and not noted could not be forgotten.
-        too_many, *_ = await asyncio.gather(
-            self._unless_optional(lambda: self._note(digest, user.id, stale_ms)),
-            self._write("SET", keys.jwt(digest), value, "PX", fresh_ms),
-            self._write("SET", keys.jwt_stale(digest), value, "PX", stale_ms),
-        )
-        if too_many:
-            await self._unless_optional(lambda: self._drop_tokens(too_many))
-
-    async def _write(self, *command: bytes | str | int) -> None:
-        await self._unless_optional(lambda: self._store.command(*command))
-
-    def _note(self, digest: bytes, user: str, stale_ms: int) -> Awaitable[list[bytes]]:
-        """Note that this token is the user's; the answer are those that are too many."""
-        return self._store.script(self._note_token, (keys.tokens(user),), digest, stale_ms, MOST_TOKENS_OF_A_USER)
-
-    async def _unless_optional(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer of Redis; None where it is away and need not be there. A call may fail before it is awaited."""
-        try:
-            return await call()
-        except RedisUnavailable:
-            if not self._redis_optional:
-                raise
-            return None
-
-    async def _drop_tokens(self, digests: Collection[bytes]) -> None:
-        """Let Redis forget whose these tokens are."""
-        await asyncio.gather(
-            *(self._store.command("DEL", key(digest)) for digest in digests for key in (keys.jwt, keys.jwt_stale))
-        )
+    def _remember_user(self, digest: bytes, user: AuthenticatedUser, forgets: int) -> None:
+        """Remember a user, unless anybody was forgotten since there were so many: it may be this one."""
+        if forgets == self._forgets:
+            _remember(self._users, digest, user, min(MEMORY_SECONDS, self._jwt_ttl))
 
     async def fetch_limits(self, user: str, seq: int) -> None:
         """Hand the ledger what the governance grants the user, for an account that knows nothing yet.
@@ -223,7 +189,7 @@ class SubscriptionCache:
         """
 
         async def fetch() -> None:
-            stored = await self._read(keys.limits(user))
+            stored = await self._tokens.read(keys.limits(user))
             quota = _quota(stored) or await self._ask_limits(user)
             await self._ledger.refresh(user, quota, seq)
 
@@ -250,30 +216,43 @@ class SubscriptionCache:
         self._tasks.start(refresh(), "refresh limits")
 
     async def _ask_limits(self, user: str) -> Quota:
+        forgets = self._forgets
         quota = await self._governance.limits(user)
-        await self._write("SET", keys.limits(user), _packed(quota), "PX", max(1, round(self._limits_ttl * 1000)))
+        if forgets != self._forgets:
+            # Somebody was forgotten meanwhile, and it may be this user: the answer may be from before that.
+            quota = await self._governance.limits(user)
+        await self._tokens.write("SET", keys.limits(user), _packed(quota), "PX", max(1, round(self._limits_ttl * 1000)))
         return quota
 
-    async def forget_user(self, user: str) -> None:
-        """Forget every token of this user, here and in all other processes: the next request asks again.
+    async def forget_users(self, users: Sequence[str]) -> list[bool]:
+        """Forget every token of these users, here and in all other processes: the next request asks again.
 
-        Raises RedisUnavailable.
+        Returns of each whether any was known. Raises RedisUnavailable.
         """
-        key = keys.tokens(user)
-        while digests := await self._store.command("ZRANGE", key, 0, _DROP_AT_ONCE - 1):
-            await self._drop_tokens(digests)
-            # Not the whole key: another token may have been noted meanwhile.
-            await self._store.command("ZREM", key, *digests)
-        await self._forget_here(user)
-        await self._store.command("PUBLISH", keys.forget(), user)
+        known: list[bool] = []
+        for portion in in_portions(users):
+            known += await asyncio.gather(*map(self._tokens.forget, portion))
+        await self._forget_here(users)
+        for portion in in_portions(users):
+            await asyncio.gather(*(self._store.command("PUBLISH", keys.forget(), user) for user in portion))
+        return known
 
-    async def _forget_here(self, user: str) -> None:
+    async def forget_limits(self, user: str) -> bool:
+        """Forget what the governance has granted; whether the user has an account. Raises RedisUnavailable."""
+        await self._store.command("DEL", keys.limits(user))
+        return await self._ledger.forget_limits(user)
+
+    async def _forget_here(self, users: Collection[str]) -> None:
+        self._forgets += 1
+        # Who asks from now on shares no question with those who have asked before.
+        self._flights.clear()
+        users = frozenset(users)
         # All tokens at once would hold the loop for 8 ms.
         known = list(self._users)
         for start in range(0, len(known), _LOOK_AT_ONCE):
             for digest in known[start : start + _LOOK_AT_ONCE]:
                 found = self._users.get(digest)
-                if found is not None and found[0].id == user:
+                if found is not None and found[0].id in users:
                     del self._users[digest]
             await pause(0)
         # A refusal does not say whose it is.
@@ -292,9 +271,8 @@ class SubscriptionCache:
                 async with self._store.client.pubsub() as channel:
                     await channel.subscribe(keys.forget())
                     while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
-                        if message is not None and message["data"]:
-                            await self._forget_here(message["data"].decode())
+                        if users := await _named(channel):
+                            await self._forget_here(users)
             except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
                 log.debug("the channel is lost", reason=type(error).__name__)
                 await pause(_LISTEN_AGAIN_SECONDS)
@@ -304,9 +282,13 @@ class SubscriptionCache:
         if flight is None:
             flight = self._tasks.start(_quiet(work()), "single flight")
             self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(lambda ended: self._landed(key, ended))
         # One caller who leaves must not take the answer from the others.
         return _raised(await asyncio.shield(flight))
+
+    def _landed(self, key: bytes, flight: asyncio.Task[Any]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -320,17 +302,22 @@ async def known_email(store: Store, user: str) -> str | None:
     """
     for digest in await store.command("ZRANGE", keys.tokens(user), 0, -1, "REV"):
         with contextlib.suppress(RedisRefused):
-            if found := _user(await store.command("GET", keys.jwt_stale(digest))):
+            if found := read_user(await store.command("GET", keys.jwt_stale(digest))):
                 return found.email
     return None
 
 
-def _user(stored: bytes | None) -> AuthenticatedUser | None:
-    """The user of a stored value; None where there is none, or it cannot be read."""
-    try:
-        return msgspec.json.decode(stored, type=AuthenticatedUser) if stored else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+async def _named(channel: PubSub) -> set[str]:
+    """The users that have come by a channel: all that wait, for to look for one of them takes as long as for many."""
+    users: set[str] = set()
+    timeout = _LISTEN_SECONDS
+    while (message := await channel.get_message(ignore_subscribe_messages=True, timeout=timeout)) is not None:
+        users.add(message["data"].decode(errors="replace"))
+        if len(users) >= _NAMED_AT_ONCE:
+            break
+        timeout = 0.0
+        await pause(0)
+    return users
 
 
 def _packed(quota: Quota) -> bytes:

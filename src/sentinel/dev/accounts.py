@@ -21,6 +21,7 @@ class SimUser:
     external_id: None goes out as null and "" as "", both legal. limits: per metric; None or a negative number mean
     unlimited, a metric left out is not mentioned to anybody. period_end: the last second that belongs to the period,
     after it `used` starts again at 0; None never does. status: "revoked" makes Zion answer 401, "forbidden" 403.
+    allowed_models: globs of their plan; None: not told. expires_at: of their tokens, RFC 3339; None: not told.
     """
 
     id: str
@@ -33,6 +34,8 @@ class SimUser:
     period_start: datetime | None = None
     period_end: datetime | None = None
     status: Status = "active"
+    allowed_models: list[str] | None = None
+    expires_at: str | None = None
 
     def start_period(self, now: datetime) -> None:
         """Put the period to the calendar's one that contains `now`."""
@@ -75,8 +78,9 @@ def calendar_period(reset: ResetPeriod | None, now: datetime) -> Period:
 
 
 def profile(user: SimUser) -> dict[str, Any]:
-    """Zion's `users/me` data with every field that the contract knows."""
-    return {
+    """Zion's `users/me` data with every field that the contract knows; of a plan and an end only what there is."""
+    told = {"allowedModels": user.allowed_models, "expiresAt": user.expires_at}
+    return {name: value for name, value in told.items() if value is not None} | {
         "id": user.id,
         "email": user.email,
         "name": user.name,

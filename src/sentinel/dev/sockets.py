@@ -179,7 +179,7 @@ async def serve(simulator: Simulator, scope: Scope, receive: Receive, send: Send
         if client.path == RESPONSES:
             await _responses(simulator, client)
         else:
-            session = session or realtime.new_session({}, asked_model(client.query))
+            session = session or realtime.new_session({}, asked_model(client.query) or realtime.MODELS[0])
             await realtime.RealtimeSession(client, session, simulator.billed.append).run()
     finally:
         reading.cancel()

@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections import deque
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,6 +129,7 @@ class ZionSimulator:
         # Nobody else shall issue tokens: the provider behind a simulated Zion may be a real one.
         self._secret = secrets.token_bytes(32)
         self._opaque_tokens: dict[str, str] = {}  # Token -> e-mail.
+        self._ends: dict[str, str] = {}  # Token -> when it ends, of those that say so to nobody but Zion.
         self._users: dict[str, SimUser] = {}  # By e-mail.
         self._by_id: dict[str, SimUser] = {}  # By what the path of a limits call may name: the last who had it.
         self._revoked_tokens: set[str] = set()
@@ -138,7 +140,7 @@ class ZionSimulator:
 
     # ------------------------------------------------------------------------------------------- what tests call
 
-    def add_user(
+    def add_user(  # noqa: PLR0913  Zion knows so much of a user.
         self,
         email: str,
         *,
@@ -149,6 +151,8 @@ class ZionSimulator:
         used: Mapping[str, int] | None = None,
         reset_period: ResetPeriod | None = "MONTHLY",
         status: Status = "active",
+        allowed_models: list[str] | None = None,
+        expires_at: str | None = None,
     ) -> SimUser:
         """Add a user, or replace the one with this e-mail address.
 
@@ -168,6 +172,8 @@ class ZionSimulator:
                 used={**dict.fromkeys(METRICS, 0), **(used or {})},
                 reset_period=reset_period,
                 status=status,
+                allowed_models=allowed_models,
+                expires_at=expires_at,
             )
             user.start_period(now())
             self._users[email] = self._by_id[user.id] = self._by_id[external_id or user.id] = user
@@ -179,10 +185,12 @@ class ZionSimulator:
         claims = {"sub": user.email, "iat": int(issued), "exp": issued + lifetime_seconds, "jti": next(self._token_ids)}
         return issue_token(self._secret, claims)
 
-    def add_token(self, user: SimUser, token: str) -> None:
-        """Accept a token that is no JWT and tells nothing, for as long as it is not revoked."""
+    def add_token(self, user: SimUser, token: str, expires_at: str | None = None) -> None:
+        """Accept a token that is no JWT and tells nothing, for as long as it is not revoked, and until it ends."""
         with self._lock:
             self._opaque_tokens[token] = user.email
+            if expires_at is not None:
+                self._ends[token] = expires_at
 
     def revoke(self, token: str) -> None:
         """Make Zion answer 401 to this token from now on."""
@@ -252,8 +260,8 @@ class ZionSimulator:
             raise _Refusal(401, "x-api-key is missing or wrong")
 
     def _users_me(self, exchange: Exchange) -> _Answer:
-        user = self._authenticate(exchange)
-        data = profile(user)
+        user, ends = self._authenticate(exchange)
+        data = profile(user) | ({} if ends is None else {"expiresAt": ends})
         match self.users_me_style:
             case "success_false":
                 return _Answer(200, msgspec.json.encode({"success": False, "data": data}))
@@ -267,7 +275,7 @@ class ZionSimulator:
                 pass
         return _success(data)
 
-    def _authenticate(self, exchange: Exchange) -> SimUser:
+    def _authenticate(self, exchange: Exchange) -> tuple[SimUser, str | None]:
         scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
         if "x-api-key" in exchange.headers or scheme.lower() != "bearer":
             raise _Refusal(401, "users/me wants Authorization: Bearer alone")
@@ -280,7 +288,10 @@ class ZionSimulator:
             raise _Refusal(401, "this token is not valid any more")
         if user.status == "forbidden":
             raise _Refusal(403, "this user may not use AI")
-        return user
+        ends = self._ends.get(token, user.expires_at)
+        if ends is not None and datetime.fromisoformat(ends) <= now():
+            raise _Refusal(401, "this token has expired")
+        return user, ends
 
     def _limits(self, external_id: str) -> _Answer:
         user = self._by_id.get(external_id)

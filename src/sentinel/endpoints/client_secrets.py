@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sentinel.endpoints import json_body
 from sentinel.endpoints.endpoint import NO_OUTPUT, ClientSecret, OutputBound, WholeEndpoint
+from sentinel.endpoints.named_models import NamedModels
 from sentinel.endpoints.realtime import IDS
 from sentinel.endpoints.strict_json import Shape
 from sentinel.tokens.counter import TokenCounter
@@ -25,6 +26,7 @@ _MADE = [(0, "")]
 
 
 class _Session(Struct, gc=False):
+    type: Any = None
     model: str | None = None
 
 
@@ -34,10 +36,14 @@ class _Body(Struct, gc=False):
 
 
 class SecretRequest(Struct, gc=False):
-    """What is decided on of a request. model: of the session, empty where it does not say."""
+    """What is decided on of a request. model: of the session, empty where it does not say.
+
+    only_transcribes: the session, so that it has no model but that of its transcription.
+    """
 
     model: str
     stream: bool | None = None
+    only_transcribes: bool = False
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -51,12 +57,20 @@ class ClientSecretsEndpoint(WholeEndpoint[SecretRequest]):
     path = b"/realtime/client_secrets"
     ids = IDS
     creates = True
+    only_transcribes = False
 
     def read(self, body: bytes) -> SecretRequest:
         """The request in a body. Raises InvalidJson, InvalidType."""
         asked = json_body.read(_decoder.decode, _SHAPE, body)
-        of_session = asked.session.model if asked.session is not None else None
-        return SecretRequest(of_session or asked.model or "")
+        session = asked.session or _Session()
+        only_transcribes = self.only_transcribes or session.type == "transcription"
+        return SecretRequest(session.model or asked.model or "", only_transcribes=only_transcribes)
+
+    def named_models(self, request: SecretRequest, body: bytes) -> NamedModels:
+        """Those of the session, and of its transcription. Raises InvalidJson."""
+        named = super().named_models(request, body)
+        beside = {name: param for name, param in named.items() if name}
+        return beside if beside and request.only_transcribes else named
 
     def count(self, request: SecretRequest, counter: TokenCounter) -> int:  # noqa: ARG002
         """None."""
@@ -100,6 +114,7 @@ class TranscriptionSessionsEndpoint(ClientSecretsEndpoint):
 
     route = "/v1/realtime/transcription_sessions"
     path = b"/realtime/transcription_sessions"
+    only_transcribes = True
 
 
 CLIENT_SECRETS = ClientSecretsEndpoint()

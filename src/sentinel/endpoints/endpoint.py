@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from sentinel.endpoints.named_models import NamedModels, models_of_request
 from sentinel.endpoints.references import NO_REFERENCES, Reference, ReferenceFields
 from sentinel.error import AppError, body_of, event_of
 from sentinel.limits.policy import Verdict
@@ -166,6 +167,14 @@ class Endpoint(ABC, Generic[R]):
     @abstractmethod
     def refusal_as_stream(self, status: int, body: bytes) -> bytes:
         """A provider's refusal as the last event of a stream."""
+
+    def named_models(self, request: R, body: bytes) -> NamedModels:
+        """All models that a request names, for callers whose plan does not have each; body: empty where it is a form.
+
+        "" is named where nothing says which model is to generate. Raises InvalidJson.
+        """
+        own = {request.model: "model"} if request.model or not self.is_free else {}
+        return {**own, **(models_of_request(body) if body else {})}
 
     def tier_of(self, request: R) -> tuple[str, str | None]:
         """The tier that a request names, and its conversation. Asked where `chooses_model`."""

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from sentinel.endpoints.endpoint import Endpoint, R
+from sentinel.endpoints.named_models import NamedModels
 from sentinel.endpoints.references import Reference, ReferenceFields
 from sentinel.endpoints.strict_json import Shape
 from sentinel.error import AppError, InvalidType, ModelNotFound
@@ -176,6 +177,10 @@ class GeminiEndpoint(Endpoint[R]):
         """Raises InvalidType for a form of the answer that cannot be read here."""
         if self.alternative not in (b"", b"json"):
             raise InvalidType("Invalid value for 'alt': this path answers in JSON.", param="alt")
+
+    def named_models(self, request: R, body: bytes) -> NamedModels:  # noqa: ARG002
+        """That of the path: a body names no other."""
+        return {self.model: "model"}
 
     def render(self, error: AppError, request_id: str) -> bytes:
         """An error as the body of an answer."""

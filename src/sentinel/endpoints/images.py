@@ -15,6 +15,7 @@ from sentinel.endpoints import json_body
 from sentinel.endpoints.encoded_stream import EncodedMeter, without_encoded
 from sentinel.endpoints.endpoint import OutputBound
 from sentinel.endpoints.form import Form, FormFile
+from sentinel.endpoints.named_models import NamedModels
 from sentinel.endpoints.references import ReferenceFields
 from sentinel.endpoints.refusal import refusal_event
 from sentinel.endpoints.strict_json import Shape
@@ -97,6 +98,11 @@ class _ImagesEndpoint(MediaEndpoint[ImagesRequest]):
         if wanted.prompt is None:
             raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
         return ImagesRequest(wanted.model, wanted.stream, wanted)
+
+    def named_models(self, request: ImagesRequest, body: bytes) -> NamedModels:
+        """Also that of who writes an SVG. Raises InvalidJson."""
+        author = None if request.wanted.svg is None else request.wanted.svg.model
+        return {**super().named_models(request, body), **({author: "svg.model"} if author else {})}
 
     def count(self, request: ImagesRequest, counter: TokenCounter) -> int:
         """The tokens of the prompt, and of the images that are to be changed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from sentinel.endpoints.named_models import is_named, models_in_text
 from sentinel.endpoints.references import Reference, ReferenceFields, reference_to
 from sentinel.error import AppError, InvalidType
 
@@ -40,10 +41,11 @@ def boundary_of(content_type: bytes) -> bytes | None:
 class MultipartReader:
     """Looks at one body. `feed` takes what came and gives out what may pass; `named` is what must be checked before.
 
-    boundary: of its type. fields: which fields name objects. parts: how many there were so far.
+    boundary: of its type. fields: which fields name objects. parts: how many there were so far. models: those
+    that it has named so far, where they are looked for (finds_models).
     """
 
-    def __init__(self, boundary: bytes, fields: ReferenceFields) -> None:
+    def __init__(self, boundary: bytes, fields: ReferenceFields, *, finds_models: bool = False) -> None:
         self._delimiter = b"\r\n--" + boundary
         self._fields = fields
         # The first delimiter has no line end before it.
@@ -56,6 +58,9 @@ class MultipartReader:
         self._has_ended = False
         self.parts = 0
         self.named: list[Reference] = []
+        self.models: dict[str, str] = {}
+        self._finds_models = finds_models
+        self._is_model = False
 
     def feed(self, data: bytes) -> bytes:
         """Take what came; returns what passes once `named` is checked, and forget that. Raises InvalidType."""
@@ -120,7 +125,7 @@ class MultipartReader:
     def _hold(self, held: bytes) -> int:
         if len(held) <= MOST_FIELD_BYTES:
             return 0
-        if self._fields.kind_of(self._name) is not None:
+        if self._is_model or self._fields.kind_of(self._name) is not None:
             raise _malformed(f"its field '{self._name[:64]}' is too long")
         # A long text, of which nothing is an id.
         self._holds = False
@@ -142,8 +147,9 @@ class MultipartReader:
             raise _malformed("a part has a transfer encoding")
         name, is_file = _named(headers.get("content-disposition", ""))
         self._name = self._fields.part_of(name)
+        self._is_model = self._finds_models and is_named(name)
         is_json = headers.get("content-type", "").lower().startswith("application/json")
-        self._holds = is_json or not is_file or self._fields.kind_of(self._name) is not None
+        self._holds = is_json or not is_file or self._is_model or self._fields.kind_of(self._name) is not None
         self._in_head = False
         self.parts += 1
         # The line end stays: where the part is empty it is its delimiter's.
@@ -152,6 +158,8 @@ class MultipartReader:
     def _read(self, value: bytes) -> None:
         """A field is whole: note what it names."""
         text = value[2:]
+        if self._is_model:
+            self.models.setdefault(text.decode(errors="replace").strip(), "model")
         kind = self._fields.kind_of(self._name)
         if kind is not None and not text.lstrip().startswith((b"{", b"[")):
             id_ = text.decode(errors="replace").strip()
@@ -160,6 +168,8 @@ class MultipartReader:
             try:
                 wrapped = b'{"%b":%b}' % (self._name.encode(), text) if '"' not in self._name else text
                 self.named += self._fields.found_in(wrapped)
+                if self._finds_models:
+                    self.models.update(models_in_text(wrapped))
             except ValueError as error:
                 # Something in it could be an id.
                 raise _malformed(f"its field '{self._name[:64]}' cannot be read") from error

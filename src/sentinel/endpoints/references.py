@@ -19,7 +19,7 @@ from sentinel.error import InvalidJson, InvalidType
 MOST_REFERENCES = 1_000
 """In one request; each is a question to Redis."""
 
-_DEFINED_BY_APPLICATIONS: Final = frozenset(
+DEFINED_BY_APPLICATIONS: Final = frozenset(
     ("metadata", "parameters", "schema", "json_schema", "input_schema", "arguments", "response_format", "logit_bias")
 )
 _CONTEXTS: Final = frozenset(("previous_response_id", "conversation", "conversation.id"))
@@ -27,9 +27,9 @@ _ID_BEGINS: Final[Mapping[str, str]] = {"skills": "skill_", "voices": "voice_"}
 """Of kinds of which a provider offers some to everybody: how the ids of those begin that somebody has created."""
 _MARKS = {"reasoning": '"rs_'}
 """Of a type that is also a word of nearly every request: how the ids of its objects begin."""
-_PARTS = re.compile(r"[\[\].]+")
+NAME_PARTS = re.compile(r"[\[\].]+")
 """What stands between the parts of a name in a form."""
-_FOLDED = ("\u017f".encode(), "\u212a".encode(), b"\\u017f", b"\\u212a")
+FOLDED = ("\u017f".encode(), "\u212a".encode(), b"\\u017f", b"\\u212a")
 """The two letters beyond ASCII that are s and k in another case."""
 _ASCII_ESCAPE = b"\\u00"
 """A key may hide in it: `file\\u005fid`."""
@@ -76,13 +76,13 @@ class ReferenceFields:
         self._fields = fields
         self._by_type = by_type or {}
         self._recalled = recalled or {}
-        self._defined = _DEFINED_BY_APPLICATIONS.union(defined)
+        self._defined = DEFINED_BY_APPLICATIONS.union(defined)
         self._any_id = any_id
         names = (*fields, *self._by_type, *any_id, *(_MARKS.get(type_, type_) for type_ in self._recalled))
         self._marks = (_ASCII_ESCAPE, *(name.encode() for name in names)) if names else ()
         self._any_case = any_case
         if any_case:
-            self._marks = (*self._marks, *_FOLDED)
+            self._marks = (*self._marks, *FOLDED)
 
     def kind_of(self, name: str) -> str | None:
         """The kind of what a field of this name holds; empty where nobody knows it, None where it holds no ids."""
@@ -124,7 +124,7 @@ class ReferenceFields:
         Servers read such a name as objects in objects, so that is the innermost that holds ids, unless the outermost is
         an application's own (`metadata[file_id]`).
         """
-        parts = [part for part in _PARTS.split(name) if part] or [""]
+        parts = [part for part in NAME_PARTS.split(name) if part] or [""]
         if self._plain(parts[0]) in self._defined:
             return parts[0]
         return next((part for part in reversed(parts) if self.kind_of(part) is not None), parts[0])

@@ -13,15 +13,26 @@ from typing import Protocol
 
 import msgspec
 
+from sentinel.governance.model_globs import is_allowed
 from sentinel.governance.tiers import TierConfig
 from sentinel.limits.policy import ByDimension, Cost, Quota
 
 
-class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False):
-    """The caller. id: the identity everywhere, for limits, logs and keys; email: what usage is booked under."""
+class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The caller. id: the identity everywhere, for limits, logs and keys; email: what usage is booked under.
+
+    allowed_models: globs of the models that their plan has (model_globs.py), None = all. expires_at_ms: the token is
+    theirs until then, since the epoch, None = for ever.
+    """
 
     id: str
     email: str
+    allowed_models: tuple[str, ...] | None = None
+    expires_at_ms: int | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Whether their plan has this model."""
+        return self.allowed_models is None or is_allowed(self.allowed_models, model)
 
 
 class UsageItem(Protocol):

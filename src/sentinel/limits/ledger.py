@@ -324,6 +324,15 @@ def refresh(account: Account, policy: Policy, quota: Quota, seq: int, now: int) 
     account.quota, account.ask = Snapshot(now, list(quota.limit), used, ends), ask
 
 
+def forget(account: Account, policy: Policy, now: int) -> None:
+    """Grant nothing before Zion was asked again (forget.lua)."""
+    account.load(policy, now)
+    account.last = now
+    if account.quota is not None:
+        account.quota.at = 0
+    account.seq += 1
+
+
 def acknowledge(
     account: Account, policy: Policy, spent: Cost, period: int, new: ByDimension, limit: ByDimension, now: int
 ) -> None:

@@ -48,6 +48,9 @@ class Ledger(Protocol):
     async def view(self, user: str) -> View:
         """What the user may spend and has spent; changes nothing."""
 
+    async def has_account(self, user: str) -> bool:
+        """Whether Redis knows the user."""
+
     async def extend(
         self, reservation: Reservation, held_output: int, more: int, delivered: int, started_ms: int
     ) -> int | None:

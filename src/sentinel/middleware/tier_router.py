@@ -20,8 +20,8 @@ from msgspec import Struct
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
 from sentinel.clock import monotonic
-from sentinel.error import InvalidType, RedisUnavailable, ServiceUnavailable, ZionUnavailable
-from sentinel.governance.port import Governance
+from sentinel.error import InvalidType, ModelNotAllowed, RedisUnavailable, ServiceUnavailable, ZionUnavailable
+from sentinel.governance.port import AuthenticatedUser, Governance
 from sentinel.governance.tiers import TierConfig, TierHealth, TierModel, higher, pick
 from sentinel.observability.logs import log_name
 
@@ -67,12 +67,16 @@ class TierRouter:
         self._fresh_until = 0.0
         self._asking = asyncio.Lock()
 
-    async def choose(self, user: str, tier: str, conversation: str | None) -> Choice:
-        """The model for a request. Raises InvalidType where the tier has none, ServiceUnavailable."""
-        config = await self._tiers()
+    async def choose(self, user: AuthenticatedUser, tier: str, conversation: str | None) -> Choice:
+        """The model for a request.
+
+        Raises InvalidType where the tier has none, ModelNotAllowed where it has none of the user's plan,
+        ServiceUnavailable.
+        """
+        config = _of_plan(await self._tiers(), user)
         if conversation is None:
             return Choice(self._pick(config, tier, ""), tier)
-        name = keys.session(user, conversation)
+        name = keys.session(user.id, conversation)
         session = await self._session(name)
         if session is not None:
             tier = higher(tier, session.tier)
@@ -80,11 +84,12 @@ class TierRouter:
             if tier == session.tier and self._is_well(kept) and kept.model in _names(config, tier):
                 return Choice(kept, tier)
         model = self._pick(config, tier, "" if session is None else session.provider)
-        return await self._keep(name, Choice(model, tier), is_new=session is None)
+        return await self._keep(name, Choice(model, tier), user, is_new=session is None)
 
-    def another(self, choice: Choice) -> Choice | None:
+    def another(self, choice: Choice, user: AuthenticatedUser) -> Choice | None:
         """Another model of the same tier that is well, after this one has failed; None where there is none."""
-        others = [m for m in self._well(self._config or {}, choice.tier) if m.model != choice.model.model]
+        config = _of_plan(self._config or {}, user)
+        others = [m for m in self._well(config, choice.tier) if m.model != choice.model.model]
         return Choice(pick(others, self._chance), choice.tier) if others else None
 
     def failed(self, choice: Choice) -> None:
@@ -97,6 +102,8 @@ class TierRouter:
 
     def _pick(self, config: TierConfig, tier: str, provider: str) -> TierModel:
         if not config.get(tier):
+            if (self._config or {}).get(tier):
+                raise ModelNotAllowed(f"Your plan does not have any model of the tier '{tier}'.", param="tier")
             raise InvalidType(f"No models are configured for the tier '{tier}'.", param="tier")
         well = self._well(config, tier)
         if not well:
@@ -121,14 +128,15 @@ class TierRouter:
             return _read_session(await self._store.command("GETEX", name, "PX", self._session_ms))
         return None
 
-    async def _keep(self, name: bytes, choice: Choice, *, is_new: bool) -> Choice:
+    async def _keep(self, name: bytes, choice: Choice, user: AuthenticatedUser, *, is_new: bool) -> Choice:
         """Remember a choice; of two that are made at once for a new conversation the first counts."""
         written = msgspec.json.encode(_Session(choice.model.provider, choice.model.model, choice.tier))
         only = ("NX",) if is_new else ()
         try:
             if await self._store.command("SET", name, written, "PX", self._session_ms, *only) is None:
                 first = await self._session(name)
-                if first is not None and higher(choice.tier, first.tier) == first.tier:
+                is_higher = first is not None and higher(choice.tier, first.tier) == first.tier
+                if first is not None and is_higher and user.may_use(first.model):
                     return Choice(TierModel(first.provider, first.model), first.tier)
         except RedisUnavailable:
             log.debug("a conversation is not remembered, for redis is away", key=log_name(name.decode()))
@@ -181,6 +189,13 @@ def _read_session(written: Any) -> _Session | None:
         return None if written is None else _sessions.decode(written)
     except (ValueError, RecursionError):
         return None
+
+
+def _of_plan(config: TierConfig, user: AuthenticatedUser) -> TierConfig:
+    """The models of each tier that this user's plan has."""
+    if user.allowed_models is None:
+        return config
+    return {tier: [model for model in models if user.may_use(model.model)] for tier, models in config.items()}
 
 
 def _names(config: TierConfig, tier: str) -> set[str]:

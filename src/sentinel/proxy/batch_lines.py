@@ -1,6 +1,7 @@
 """The requests of a batch, in lines of a file that lies at the provider: what they name must be the caller's as well.
 
-The file is read once more before the batch is created, for it may have been put together from parts, or by other means.
+So must their models be of the caller's plan. The file is read once more before the batch is created, for it may have
+been put together from parts, or by other means.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from sentinel.endpoints.named_models import models_in_lines
 from sentinel.endpoints.objects import in_lines
 from sentinel.endpoints.references import Reference
 from sentinel.error import InvalidType
+from sentinel.middleware import model_check
 from sentinel.proxy.forwarding import room_of
 from sentinel.proxy.headers import UPSTREAM_ID
 from sentinel.proxy.provider import AiProvider, PassedStream, ProviderRequest
@@ -26,7 +29,10 @@ MOST_LINE_BYTES = 8 * 1024 * 1024
 
 
 async def check_lines(exchange: ExchangeState, provider: AiProvider, file: str, check: Check) -> None:
-    """Look at all lines of a file. Raises NotFound, InvalidType for what cannot be looked at, UpstreamError."""
+    """Look at all lines of a file.
+
+    Raises NotFound, ModelNotAllowed, InvalidType or InvalidJson for what cannot be looked at, UpstreamError.
+    """
     header_lines = b"%b: %b\r\n" % (UPSTREAM_ID, exchange.context.id.encode())
     request = ProviderRequest(b"/files/%b/content" % quote(file, safe="").encode(), header_lines, b"", b"GET")
     stream = exchange.stream = await provider.pass_on(request, room_of(exchange))
@@ -47,5 +53,13 @@ async def _check_all(exchange: ExchangeState, stream: PassedStream, check: Check
         if len(rest) > MOST_LINE_BYTES:
             raise InvalidType("The file has a line that is too long.", param="input_file_id")
         if end:
-            await check(await exchange.deps.beside(in_lines, begun[:end]))
-    await check(await exchange.deps.beside(in_lines, rest))
+            await _check_some(exchange, begun[:end], check)
+    await _check_some(exchange, rest, check)
+
+
+async def _check_some(exchange: ExchangeState, lines: bytes, check: Check) -> None:
+    user, beside = exchange.context.user, exchange.deps.beside
+    assert user is not None
+    await check(await beside(in_lines, lines))
+    if user.allowed_models is not None:
+        model_check.check(user, await beside(models_in_lines, lines))

@@ -72,7 +72,7 @@ class ModelCatalog:
         await self.listing(request_id)
         if (known := self._models.get(model)) is not None:
             return known
-        missing = ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
+        missing = no_such(model)
         if listed_only or not _is_name(model):
             raise missing
         answer = await self._provider.get(f"/models/{quote(model, safe='')}", request_id)
@@ -108,6 +108,11 @@ class ModelCatalog:
         self._models = {str(model.get("id")): msgspec.json.encode(model) for model in listing.data}
         self._body = answer.body
         self._fresh_until = monotonic() + FRESH_SECONDS
+
+
+def no_such(model: str) -> ModelNotFound:
+    """There is no such model, or none for this caller."""
+    return ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
 
 
 def _is_name(model: str) -> bool:

@@ -99,7 +99,10 @@ class Exchange(ExchangeState):
                 await self._fail(InternalError("The server had an error while processing your request."))
 
     async def _resolve(self) -> None:
-        """A tier becomes a model; what is named must be the caller's. Raises InvalidType, NotFound, ZionUnavailable."""
+        """A tier becomes a model; what is named must be the caller's.
+
+        Raises InvalidType, ModelNotAllowed, NotFound, ZionUnavailable.
+        """
         if self.endpoint.chooses_model:
             await choose(self)
         await check_references(self)

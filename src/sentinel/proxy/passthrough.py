@@ -19,10 +19,12 @@ import structlog
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import Endpoint
 from sentinel.endpoints.families import ObjectPath
+from sentinel.endpoints.named_models import models_in_pairs
 from sentinel.endpoints.objects import in_query, query_without_credentials
 from sentinel.error import AppError, UpstreamError
 from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import auth
+from sentinel.middleware.model_check import ModelCheck
 from sentinel.proxy import headers as passing
 from sentinel.proxy import outcome, passed_body
 from sentinel.proxy.admission import reserve
@@ -78,15 +80,19 @@ class Passthrough(Exchange):
             user = context.user = await auth.identify(client.headers, deps.cache, context.client)
             context.identified = monotonic()
             check = partial(deps.ownership.check, user.id)
+            creates = context.method not in _LOOKING
+            models = ModelCheck(user, takes_model=creates and self.about.takes_model)
             # Before anything of the body is read: what is not there needs none.
             is_below_own = await check(self.about.ids)
             if query := client.query:
                 is_long = len(query) > _LONG_QUERY_BYTES
                 await check(await deps.beside(in_query, query, self.about) if is_long else in_query(query, self.about))
-            body = await passed_body.read(self, check)
+                if creates and models.is_needed:
+                    models.so_far(await deps.beside(models_in_pairs, query))
+            body = await passed_body.read(self, check, models)
             context.model = body.asked.model
             # Nobody knows how many tokens; whoever has none left begins nothing that may cost some.
-            least = int(context.method not in _LOOKING and self.about.may_generate)
+            least = int(creates and self.about.may_generate)
             self.reservation = Reservation(context.id, user.id, user.email, context.model, least, least, least)
             self.verdict = await reserve(self, self.reservation)
             try:

@@ -18,6 +18,7 @@ import structlog
 
 from sentinel.clock import monotonic, now_ms
 from sentinel.endpoints import realtime
+from sentinel.endpoints.named_models import models_in
 from sentinel.endpoints.realtime import ClientEvent, Conversation, ServerEvent, SpeechMeter
 from sentinel.error import (
     AccessDenied,
@@ -30,7 +31,7 @@ from sentinel.error import (
 )
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Cost, Reservation
-from sentinel.middleware import rate_limiter
+from sentinel.middleware import model_check, rate_limiter
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.proxy.outcome import Outcome
@@ -70,8 +71,9 @@ class _Ended(Exception):
 class RealtimeSession:
     """One session of one user. template: what each response's line in the log has of the handshake.
 
-    redactor: takes the provider's key out of its events. identify: says whether the caller is still who they were:
-    raises as auth.identify does.
+    model: as the client has named it, "" where it has not. judges_told: then nobody has, so that what is told by the
+    provider must be of the caller's plan. redactor: takes the provider's key out of its events. identify: says who the
+    caller is by now, None where they are who they were: raises as auth.identify does.
     """
 
     def __init__(
@@ -81,10 +83,14 @@ class RealtimeSession:
         template: RequestContext,
         model: str,
         redactor: Redactor,
-        identify: Callable[[], Awaitable[object]],
+        identify: Callable[[], Awaitable[AuthenticatedUser | None]],
+        *,
+        judges_told: bool,
     ) -> None:
         self._deps = deps
         self._user = user
+        self._model = model
+        self._judges_told = judges_told
         self._identify = identify
         self._template = template
         self._redactor = redactor
@@ -194,19 +200,32 @@ class RealtimeSession:
                 await socket.deliver(Message(realtime.error_event(error, event.event_id, _event_id())))
                 continue
             if event.type == realtime.UPDATE:
-                self._said.note_asked(await self._read(realtime.object_of, event.session, message.data))
+                session = await self._read(realtime.object_of, event.session, message.data)
+                self._said.note_asked(session)
+                self._model = named if isinstance(named := session.get("model"), str) else self._model
             tokens = await self._read(self._said.item_tokens, event, message.data)
             self._said.note_said(event, tokens)
             await upstream.deliver(Message(asked, message.is_text))
 
     async def _judge(self, message: bytes) -> None:
-        """The objects that an event names must be the caller's. Raises NotFound, InvalidJson, RedisUnavailable."""
+        """The objects that an event names must be the caller's, its models of their plan.
+
+        Raises NotFound, ModelNotAllowed, InvalidJson, RedisUnavailable.
+        """
+        if self._user.allowed_models is not None:
+            model_check.check(self._user, await self._read(models_in, message, message))
         try:
             references = await self._read(realtime.IDS.found_in, message, message)
         except ValueError as error:
             raise InvalidJson("We could not parse the JSON of your event.") from error
         if references:
             await self._deps.ownership.check(self._user.id, references)
+
+    async def _look_who(self) -> None:
+        """See who the caller is by now. Raises as auth.identify does, ModelNotAllowed where their plan has changed."""
+        self._user = await self._identify() or self._user
+        if self._model and not self._user.may_use(self._model):
+            raise model_check.not_allowed(self._model)
 
     async def _read(self, read: Callable[[T], R], of: T, message: bytes) -> R:
         """What is read of an event, beside the event loop where its message is large."""
@@ -223,7 +242,7 @@ class RealtimeSession:
         added = await self._read(self._said.added_tokens, wanted, message)
         response = self._response(wanted, added, event.event_id)
         try:
-            await response.admit(self._identify)
+            await response.admit(self._look_who)
         except (AccessDenied, InsufficientQuota, InvalidApiKey) as error:
             raise _Ended(error) from error
         self._asked.append(response)
@@ -270,11 +289,17 @@ class RealtimeSession:
         elif kind in ("session.created", "session.updated", "transcription_session.updated"):
             told = await self._read(realtime.object_of, event.session, message)
             session = await self._read(self._said.read_session, told, message)
+            self._judge_told(session.model)
             self._said.note_session(session, is_update=kind != "session.created")
         elif kind == "input_audio_buffer.committed":
             self._said.note_committed()
         elif kind == "error":
             await self._refused(realtime.object_of(event.error).get("event_id"))
+
+    def _judge_told(self, model: str | None) -> None:
+        """The model of the session, as the provider tells it, where it was named by nobody. Raises _Ended."""
+        if model and self._judges_told and not self._model and not self._user.may_use(model):
+            raise _Ended(model_check.not_allowed(model))
 
     async def _begin(self, told: dict[str, Any]) -> None:
         """A response begins: one that was admitted, or by itself."""
@@ -286,7 +311,7 @@ class RealtimeSession:
         else:
             response = self._response({})
             try:
-                await response.admit(self._identify)
+                await response.admit(self._look_who)
             except AppError as error:
                 raise _Ended(error, id_) from error
         response.begin(SpeechMeter(self._said.model, self._said.out_bytes_per_token), told)

@@ -9,8 +9,11 @@ from collections.abc import Mapping
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import Request
+from sentinel.endpoints.form import is_form
 from sentinel.error import InvalidJson, RequestTooLarge, UnsupportedEncoding
+from sentinel.governance.port import AuthenticatedUser
 from sentinel.memory_budget import SMALL_BYTES
+from sentinel.middleware import model_check
 from sentinel.proxy import content_coding
 from sentinel.proxy.admission import peek
 from sentinel.proxy.state import ExchangeState
@@ -69,9 +72,20 @@ def parse(exchange: ExchangeState) -> Request:
         request = endpoint.read(exchange.body)
         exchange.references = endpoint.ids.found_in(exchange.body)
     context.model, context.streamed = request.model, bool(request.stream)
+    assert context.user is not None
+    if context.user.allowed_models is not None:
+        _check_models(exchange, context.user, request)
     exchange.counted = endpoint.count(request, exchange.deps.counter)
     context.counted_input = exchange.deps.input_ratio.corrected(request.model, exchange.counted)
     return request
+
+
+def _check_models(exchange: ExchangeState, user: AuthenticatedUser, request: Request) -> None:
+    """Raises ModelNotAllowed, InvalidJson. Of a tier a model is chosen that the plan has (tiers.py)."""
+    endpoint = exchange.endpoint
+    if not endpoint.chooses_model:
+        has_form = endpoint.takes_forms and is_form(exchange.client.headers.get(b"content-type", b""))
+        model_check.check(user, endpoint.named_models(request, b"" if has_form else exchange.body))
 
 
 async def parse_large(exchange: ExchangeState) -> Request:

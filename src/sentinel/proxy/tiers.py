@@ -17,11 +17,11 @@ Answer = ProviderAnswer | ProviderStream
 
 
 async def choose(exchange: ExchangeState) -> None:
-    """Choose the model, and count the input in its tokens. Raises InvalidType, ServiceUnavailable."""
+    """Choose the model, and count the input in its tokens. Raises InvalidType, ModelNotAllowed, ServiceUnavailable."""
     deps, context, request, count = exchange.deps, exchange.context, exchange.request, exchange.endpoint.count
     assert context.user is not None
     tier, conversation = exchange.endpoint.tier_of(request)
-    _use(exchange, await deps.tiers.choose(context.user.id, tier, conversation))
+    _use(exchange, await deps.tiers.choose(context.user, tier, conversation))
     large = is_large(len(exchange.body))
     exchange.counted = await deps.beside(count, request, deps.counter) if large else count(request, deps.counter)
     context.counted_input = deps.input_ratio.corrected(request.model, exchange.counted)
@@ -66,7 +66,8 @@ def _has_failed(answer: Answer) -> bool:
 def _use_another(exchange: ExchangeState, choice: Choice) -> bool:
     if exchange.context.streamed or exchange.client.started:
         return False
-    another = exchange.deps.tiers.another(choice)
+    assert exchange.context.user is not None
+    another = exchange.deps.tiers.another(choice, exchange.context.user)
     if another is None:
         return False
     _use(exchange, another)

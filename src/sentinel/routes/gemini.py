@@ -22,6 +22,7 @@ from sentinel.endpoints.gemini_count import ContentCountEndpoint
 from sentinel.endpoints.gemini_embeddings import BatchEmbedContentsEndpoint, EmbedContentEndpoint
 from sentinel.endpoints.generate_content import GenerateContentEndpoint, StreamGenerateContentEndpoint
 from sentinel.error import Header, MethodNotAllowed
+from sentinel.proxy.catalog import no_such
 from sentinel.routes import models
 from sentinel.routes.state import AppState
 
@@ -83,19 +84,22 @@ def with_key(headers: Sequence[Header], query: bytes) -> Sequence[Header]:
 
 async def listing(request: Request) -> Response:
     """The list, all on one page."""
-    await models.admit(request)
+    user = await models.admit(request)
     state: AppState = request.app.state.sentinel
     known = msgspec.json.decode(await state.catalog.listing(request.scope["request_id"]))["data"]
-    return _answer({"models": [_model(str(each.get("id"))) for each in known]})
+    ids = [str(each.get("id")) for each in known]
+    return _answer({"models": [_model(id_) for id_ in ids if user.may_use(gemini.model_of(id_))]})
 
 
 async def model(request: Request) -> Response:
     """One model."""
-    await models.admit(request)
+    user = await models.admit(request)
     if endpoint_of(request.scope["path"], b"") is not None:
         raise MethodNotAllowed(f"Not allowed: {request.method} where a model is to do something. Use POST.")
     state: AppState = request.app.state.sentinel
     name = gemini.model_of(request.path_params["model"])
+    if not user.may_use(name):
+        raise no_such(name)
     await state.catalog.one(name, request.scope["request_id"], listed_only=request.method == "HEAD")
     return _answer(_model(name))
 

@@ -9,18 +9,27 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sentinel.error import AccessDenied, InvalidApiKey, InvalidType, NotFound, RequestTooLarge, UserNotFound
-from sentinel.middleware import auth
+from sentinel.error import AccessDenied, InvalidApiKey, InvalidType, NotFound, RequestTooLarge
+from sentinel.middleware import auth, refresh
 from sentinel.proxy.headers import by_name
 from sentinel.routes.state import AppState
 
 _MOST_BODY_BYTES = 8 * 1024
+_MOST_USERS_BYTES = 512 * 1024
+
+_User = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class _Given(msgspec.Struct):
     """Who an object is given to."""
 
-    user: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    user: _User
+
+
+class _Changed(msgspec.Struct):
+    """Who is to be refreshed."""
+
+    users: Annotated[list[_User], msgspec.Meta(min_length=1, max_length=refresh.MOST_USERS)]
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -92,24 +101,40 @@ async def object_owner(request: Request) -> Response:
     return _json({"object": id_, "user": owner})
 
 
-async def _small_body(request: Request) -> bytes:
+async def _small_body(request: Request, most_bytes: int = _MOST_BODY_BYTES) -> bytes:
     """The body. Raises RequestTooLarge."""
-    body = b""
+    pieces, size = [], 0
     async for piece in request.stream():
-        body += piece
-        if len(body) > _MOST_BODY_BYTES:
-            raise RequestTooLarge(f"Request body is larger than the limit of {_MOST_BODY_BYTES} bytes.")
-    return body
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            raise RequestTooLarge(f"Request body is larger than the limit of {most_bytes} bytes.")
+    return b"".join(pieces)
 
 
 async def refresh_user(request: Request) -> Response:
     """POST /admin/users/{external_id}/refresh: forget the user's tokens, and ask Zion for the limits at once."""
     state = _administered(request)
     user = request.path_params["user"]
-    await state.deps.cache.forget_user(user)
-    try:
-        await state.deps.cache.refresh_limits(user, -1)
-    except AccessDenied as error:
-        # For a caller that is a refusal; the operator is told what it is about.
-        raise UserNotFound(f"No limits are known for the user '{user[:96]}'.") from error
+    await refresh.refresh_user(user, state.deps.cache)
     return _json({"user": user, "refreshed": True})
+
+
+async def refresh_users(request: Request) -> Response:
+    """POST /admin/users/refresh: the same for many, {"users": [...]}; who has no account here costs next to nothing."""
+    deps = _administered(request).deps
+    try:
+        users = msgspec.json.decode(await _small_body(request, _MOST_USERS_BYTES), type=_Changed).users
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text = f"The body must be JSON with 1 to {refresh.MOST_USERS:,} external ids as `users`."
+        raise InvalidType(text, param="users") from error
+    told = await refresh.refresh_users(users, deps.cache, deps.ledger)
+    fields = {"users": len(users), "known": told.known, "refreshed": told.refreshed, "errors": told.errors}
+    return _json(fields)
+
+
+async def revoke_user(request: Request) -> Response:
+    """POST /admin/users/{external_id}/revoke: forget the user's tokens and limits; the next request must ask Zion."""
+    state = _administered(request)
+    user = request.path_params["user"]
+    return _json({"user": user, "revoked": True, "known": await refresh.revoke_user(user, state.deps.cache)})

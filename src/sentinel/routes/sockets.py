@@ -24,7 +24,7 @@ from sentinel.endpoints.response_create import RESPONSE_CREATE
 from sentinel.error import AccessDenied, InvalidApiKey, InvalidJson, UnknownUrl, UpgradeRequired, UpstreamError
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.memory_budget import Claim
-from sentinel.middleware import auth
+from sentinel.middleware import auth, model_check
 from sentinel.proxy import outcome
 from sentinel.proxy.headers import by_name, lines_of, pairs_of, query_to_provider
 from sentinel.proxy.logging import RequestContext
@@ -120,6 +120,11 @@ async def realtime(request: Request) -> Response:
     if (call := query.get("call_id")) is not None:
         await deps.ownership.check(user.id, [Reference(call, "calls", "call_id")])
     model = query.get("model", "")
+    named = dict.fromkeys(query.getlist("model"), "model")
+    if not named and call is None and secret is None and query.get("intent") != "transcription":
+        # Of the others the model is named elsewhere, or they only transcribe.
+        named[""] = "model"
+    model_check.check(user, named)
     await look_for_rest(deps, user)
     target = deps.registry.targets("realtime", model)[0]
     passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
@@ -135,13 +140,13 @@ async def realtime(request: Request) -> Response:
     assert target.sockets is not None
     redactor = target.sockets.redactor
 
-    async def identify() -> None:
+    async def identify() -> AuthenticatedUser | None:
         # A secret opens sessions for a while; one that it has opened lasts longer.
-        if secret is None:
-            await auth.identify(headers, deps.cache, context.client)
+        return await auth.identify(headers, deps.cache, context.client) if secret is None else None
 
     def session(_: Claim) -> RealtimeSession:
-        return RealtimeSession(deps, user, context, model, redactor, identify)
+        judges_told = not model and secret is None
+        return RealtimeSession(deps, user, context, model, redactor, identify, judges_told=judges_told)
 
     return await _serve(request, accepted, session, upstream)
 

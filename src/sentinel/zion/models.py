@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sentinel.config import DIMENSIONS
+from sentinel.governance.model_globs import MOST_GLOB, MOST_GLOBS, shared
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.governance.tiers import TIERS, TierConfig, TierModel
 from sentinel.limits.policy import EXACT, NOT_LIMITED, Quota
@@ -25,12 +26,20 @@ class MalformedAnswer(ValueError):
     """Zion answered something that does not fit its contract."""
 
 
+_Globs = Annotated[list[Annotated[str, msgspec.Meta(max_length=MOST_GLOB)]], msgspec.Meta(max_length=MOST_GLOBS)]
+
+
 class UserProfile(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """The `data` of GET /users/me that we need. external_id: None where Zion has none or an empty one."""
+    """The `data` of GET /users/me that we need. external_id: None where Zion has none or an empty one.
+
+    allowed_models: globs, None = all models. expires_at: of the token, RFC 3339, None = never.
+    """
 
     id: str
     email: str
     external_id: str | None = None
+    allowed_models: _Globs | None = None
+    expires_at: str | None = None
 
 
 class UserLimit(msgspec.Struct, frozen=True):
@@ -94,14 +103,35 @@ def read_tiers(body: bytes) -> TierConfig:
 
 
 def read_user(body: bytes) -> AuthenticatedUser | None:
-    """The caller from an answer of GET /users/me; None where it says `success: false`. Raises MalformedAnswer."""
-    profile: UserProfile | None = _data(body, UserProfile)
-    if profile is None:
+    """The caller from an answer of GET /users/me; None where it says `success: false`.
+
+    Raises MalformedAnswer, also where it is not sure which models the plan has, or when the token ends: to misread that
+    is to lift it.
+    """
+    told: dict[str, Any] | None = _data(body, dict[str, Any])
+    if told is None:
         return None
+    if any(_plain(name) == "allowedmodels" and name != "allowedModels" for name in told):
+        raise MalformedAnswer("allowedModels is spelled otherwise")
+    try:
+        profile = msgspec.convert(told, UserProfile)
+    except msgspec.ValidationError as error:
+        raise MalformedAnswer(str(error)) from error
     identity = profile.external_id or profile.id
     if not identity or not profile.email:
         raise MalformedAnswer("a profile without id or email")
-    return AuthenticatedUser(id=identity, email=profile.email)
+    models = None if profile.allowed_models is None else shared(tuple(profile.allowed_models))
+    ends = None if profile.expires_at is None else _moment_ms(profile.expires_at)
+    return AuthenticatedUser(identity, profile.email, models, ends)
+
+
+def _moment_ms(text: str) -> int:
+    """A moment in RFC 3339, ms since the epoch; one without an offset is in UTC. Raises MalformedAnswer."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise MalformedAnswer("expiresAt is no date") from error
 
 
 def read_quota(body: bytes, now_ms: int, user: str) -> Quota | None:

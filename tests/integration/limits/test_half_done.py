@@ -202,6 +202,7 @@ CALLS: dict[str, tuple[int, Prepare]] = {
     "expire of one who settled all": (LATER_MS, plain(lambda ledger: ledger.expire(BO))),
     "expire all": (LATER_MS + 2 * 3_600_000, plain(lambda ledger: ledger.expire(ANA))),
     "refresh": (START_MS, plain(lambda ledger: ledger.refresh(ANA, Quota((600, 1, 1), (3, 0, 0)), -1))),
+    "forget": (START_MS, plain(lambda ledger: ledger.forget_limits(ANA))),
     "acknowledge": (START_MS, acknowledge),
     "bury": (START_MS, bury),
     "requeue": (START_MS, requeue),

@@ -36,7 +36,7 @@ steps = st.one_of(
     st.tuples(st.just("reserve"), ids, tokens, st.integers(0, 400), st.integers(0, 3), st.sampled_from([0, 20])),
     st.tuples(st.just("settle"), ids, costs, st.booleans()),
     st.tuples(st.just("extend"), ids, tokens, st.integers(-1, 200)),
-    st.tuples(st.just("expire")),
+    st.tuples(st.sampled_from(["expire", "forget"])),
     st.tuples(st.just("view")),
     st.tuples(st.just("bury")),
     st.tuples(st.sampled_from(["requeue", "discard"]), st.integers(0, 5)),
@@ -110,6 +110,10 @@ class Both:
         quota = Quota(limit, used, (r, i, o))
         twin.refresh(self.account, self.redis.policy, quota, seq, self.now)
         await self.redis.refresh(USER, quota, seq)
+
+    async def forget(self) -> None:
+        if await self.redis.forget_limits(USER):
+            twin.forget(self.account, self.redis.policy, self.now)
 
     async def taken(self) -> tuple[str, Bill] | None:
         """A record of the outbox, on both sides; None where there is none."""

@@ -70,6 +70,20 @@ def test_users_me(zion_sim: ZionSimulator, ana: SimUser, users_me: Ask) -> None:
     }
 
 
+def test_a_plan_and_an_end(zion_sim: ZionSimulator, ana: SimUser, users_me: Ask) -> None:
+    """Are told where there are some; a token that ends tells so by itself, and is refused after that."""
+    ana.allowed_models, ana.expires_at = ["gpt-4o*"], "2100-01-01T00:00:00Z"
+    zion_sim.add_token(ana, "sk-plain")
+    zion_sim.add_token(ana, "sk-ends", "2101-01-01T00:00:00Z")
+    zion_sim.add_token(ana, "sk-ended", "2001-01-01T00:00:00Z")
+    told = {token: users_me(token).json["data"] for token in ("sk-plain", "sk-ends")}
+    assert [data["allowedModels"] for data in told.values()] == [["gpt-4o*"]] * 2
+    assert [data["expiresAt"] for data in told.values()] == ["2100-01-01T00:00:00Z", "2101-01-01T00:00:00Z"]
+    assert users_me("sk-ended").status == 401
+    ana.expires_at = "2001-01-01T00:00:00Z"
+    assert users_me("sk-plain").status == 401
+
+
 def test_tokens_that_are_refused(zion_sim: ZionSimulator, ana: SimUser, users_me: Ask) -> None:
     """Unknown, expired, revoked tokens and an API key beside them are 401; each token of a user is another one."""
     good = zion_sim.token(ana)

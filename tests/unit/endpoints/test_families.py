@@ -159,3 +159,14 @@ def test_what_may_generate(path: str, expected: bool) -> None:
     about = object_path_of(path.split("/"))
     assert about is not None
     assert about.may_generate is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("threads/runs", True), ("threads/t/runs", True), ("videos", True), ("threads", False), ("evals", False)],
+)
+def test_what_takes_a_model(path: str, expected: bool) -> None:
+    """Where something is generated at once by a model that the request may leave out."""
+    about = object_path_of(path.split("/"))
+    assert about is not None
+    assert about.takes_model is expected

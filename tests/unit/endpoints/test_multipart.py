@@ -155,3 +155,33 @@ def test_no_boundary(type_: bytes) -> None:
     """Or more than one reader finds."""
     with pytest.raises(InvalidType):
         boundary_of(type_)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_the_models_of_a_form(size: int) -> None:
+    """In a field, in JSON, also one that is called a file; found where they are looked for alone."""
+    body = b"".join(
+        [
+            part('name="model"', b" m1 "),
+            part('name="session[Model]"', b"m2"),
+            part('name="tools"', b'[{"model": "m3"}]'),
+            part('name="model"; filename="m"', b"m4"),
+            part('name="metadata[model]"', b"mine"),
+            part('name="prompt"', b"[a model walks]"),
+            b"--x--\r\n",
+        ]
+    )
+    found, plain = MultipartReader(b"x", FIELDS, finds_models=True), MultipartReader(b"x", FIELDS)
+    for reader in (found, plain):
+        out = b"".join(reader.feed(body[start : start + size]) for start in range(0, len(body), size))
+        reader.end()
+        assert out + reader.rest() == body
+    assert found.models.keys() == {"m1", "m2", "m3", "m4"}
+    assert plain.models == {}
+
+
+def test_a_model_that_is_too_long() -> None:
+    """Nobody could say whether it is one."""
+    reader = MultipartReader(b"x", FIELDS, finds_models=True)
+    with pytest.raises(InvalidType, match="'model' is too long"):
+        reader.feed(part('name="model"; filename="m"', b"m" * (MOST_FIELD_BYTES + 100)))

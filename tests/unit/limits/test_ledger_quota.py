@@ -263,3 +263,17 @@ def test_two_thousand_walks_never_spend_too_much_and_end_exactly(hundred: int) -
     """Whatever Zion, others and the calendar do in whatever order."""
     for seed in range(hundred * 100, hundred * 100 + 100):
         walk(seed)
+
+
+def test_what_was_said_is_forgotten() -> None:
+    """Nothing is granted before Zion was asked again; an answer to what it was asked before is not the last word."""
+    account, ask = Account(), Reservation("req_1", USER, "ana@corp.test", "m", 1, 1)
+    ledger.forget(account, POLICY, START_MS)
+    assert account.quota is None
+    ledger.refresh(account, POLICY, Quota((5, -1, -1)), -1, START_MS)
+    seq = account.seq
+    ledger.forget(account, POLICY, START_MS + 1)
+    assert not ledger.reserve(account, POLICY, ask, START_MS + 1).quota_known
+    ledger.refresh(account, POLICY, Quota((5, -1, -1)), seq, START_MS + 2)
+    assert account.ask < START_MS + FRESH_MS
+    assert ledger.reserve(account, POLICY, ask, START_MS + 2).admitted

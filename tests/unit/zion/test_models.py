@@ -345,3 +345,51 @@ def test_no_tiers(body: bytes) -> None:
     """What is no answer about tiers."""
     with pytest.raises(MalformedAnswer):
         read_tiers(body)
+
+
+# ---------------------------------------------------------------------------------------------------------- their plan
+
+
+def told(**profile: Any) -> AuthenticatedUser | None:
+    return read_user(answer({"id": "u", "email": "e@x", **profile}))
+
+
+@pytest.mark.parametrize(
+    ("profile", "models", "ends_ms"),
+    [
+        ({}, None, None),
+        ({"allowedModels": None, "expiresAt": None}, None, None),
+        ({"allowedModels": []}, (), None),
+        ({"allowedModels": ["gpt-4o*", "o3", ""]}, ("gpt-4o*", "o3", ""), None),
+        ({"expiresAt": "2026-03-01T00:00:00Z"}, None, at(2026, 3, 1)),
+        ({"expiresAt": "2026-03-01T02:00:00.250+02:00"}, None, at(2026, 3, 1) + 250),
+        ({"expiresAt": "2026-03-01t00:00:00"}, None, at(2026, 3, 1)),
+        ({"plan": {"allowedModels": 5}, "expires": "never"}, None, None),
+    ],
+)
+def test_what_a_plan_has_and_when_a_token_ends(profile: Any, models: Any, ends_ms: int | None) -> None:
+    """Absent and null are all, and never; an empty list has none."""
+    assert told(**profile) == AuthenticatedUser("u", "e@x", models, ends_ms)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"allowedModels": "gpt-4o"},
+        {"allowedModels": {"gpt-4o": True}},
+        {"allowedModels": ["gpt-4o", None]},
+        {"allowedModels": ["gpt-4o", 5]},
+        {"allowedModels": ["m"] * 1001},
+        {"allowedModels": ["m" * 257]},
+        {"allowed_models": ["gpt-4o"]},
+        {"AllowedModels": None},
+        {"expiresAt": ""},
+        {"expiresAt": "soon"},
+        {"expiresAt": 1_800_000_000},
+    ],
+    ids=str,
+)
+def test_a_plan_that_is_misread_would_be_lifted(profile: Any) -> None:
+    """So an answer with what is not understood for sure is broken."""
+    with pytest.raises(MalformedAnswer):
+        told(**profile)
