@@ -113,7 +113,10 @@ def test_a_team_uses_it_as_it_is_printed(stack: Stack, tmp_path: Path, postgres_
     start, *pages = [[command for command, _ in session(block)] for block in blocks(USE_IT, "console")]
     assert start == ["export OPENAI_API_KEY=sk-...", "make run"]
     set_up, more, lost, usage, move = pages
-    provider = {"OPENAI_API_KEY": stack.simulators.openai_key, "OPENAI_API_URL": stack.simulators.openai_url}
+    provider: dict[str, Any] = {
+        "OPENAI_API_KEY": stack.simulators.openai_key,
+        "OPENAI_API_URL": stack.simulators.openai_url,
+    }
     folder = tmp_path / "team"
     with dev(folder, **provider) as running:
         team = _Team(folder, running.port)
@@ -141,7 +144,7 @@ def test_a_team_uses_it_as_it_is_printed(stack: Stack, tmp_path: Path, postgres_
     team.printed[page] = postgres_url.replace("postgresql+psycopg:", "postgresql:")
     team.run(move[0])
     assert move[1:] == [f"export GOVERNANCE_DATABASE_URL={page}", "make run"]
-    moved = {"GOVERNANCE_DATABASE_URL": team.printed[page]}
+    moved: dict[str, Any] = {"GOVERNANCE_DATABASE_URL": team.printed[page]}
     with dev(folder, **provider, **moved) as running:
         team.port, team.environment = running.port, moved
         assert team.run(usage[0]) == before
