@@ -38,6 +38,7 @@ from sentinel.governance.service.admin_models import (
     UserChanges,
     Users,
     UserUsageAnswer,
+    in_schema,
     key_answer,
     new_key_answer,
     plan_answer,
@@ -142,6 +143,9 @@ def _day(value: Any) -> Any:
 
 _Named = Annotated[str, BeforeValidator(unquote)]
 _PlanName = Annotated[_Named, Path(openapi_examples={"plan": {"value": "team"}})]
+_AnyPlanName = Annotated[
+    _Named, Path(openapi_examples={"plan": {"value": "team"}}, json_schema_extra=in_schema(directory.NAME))
+]
 _EmailAddress = Annotated[_Named, Path(openapi_examples={"user": {"value": "ana@corp.test"}})]
 _KeyId = Annotated[_Named, Path(openapi_examples={"key": {"value": "key_0123456789abcdef"}})]
 _After = Annotated[Text | None, Query(description="`next` of the page before")]
@@ -171,7 +175,7 @@ def list_plans(request: Request) -> Success[Plans]:
     tags=["plans"],
     responses={201: {"model": Success[PlanAnswer], "description": "The plan is new"}, **errors(400, 404, 413)},
 )
-def set_plan(request: Request, name: _PlanName, body: PlanChanges, response: Response) -> Success[PlanAnswer]:
+def set_plan(request: Request, name: _AnyPlanName, body: PlanChanges, response: Response) -> Success[PlanAnswer]:
     """Make a plan, or change the one of this name. Proxies are told of a change at once."""
     service = service_of(request)
     with service.database.writing() as connection:

@@ -25,7 +25,8 @@ MOST_KEY_SECONDS = 100 * 365 * 86_400
 T = TypeVar("T")
 
 
-def _told(pattern: re.Pattern[str]) -> dict[str, Any]:
+def in_schema(pattern: re.Pattern[str]) -> dict[str, Any]:
+    """What the schema of a text says of its pattern."""
     return {"pattern": f"^{pattern.pattern}$"}
 
 
@@ -49,9 +50,9 @@ def _is_text(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_is_text)]
 Amount = Annotated[int, Field(ge=0, le=directory.MOST_LIMIT)]
-Name = Annotated[Text, Field(min_length=1, max_length=100, json_schema_extra=_told(directory.NAME))]
-Email = Annotated[Text, Field(min_length=3, max_length=319, json_schema_extra=_told(directory.EMAIL))]
-ExternalId = Annotated[str, Field(min_length=1, max_length=255, json_schema_extra=_told(directory.IDENTITY))]
+Name = Annotated[Text, Field(min_length=1, max_length=100, json_schema_extra=in_schema(directory.NAME))]
+Email = Annotated[Text, Field(min_length=3, max_length=319, json_schema_extra=in_schema(directory.EMAIL))]
+ExternalId = Annotated[str, Field(min_length=1, max_length=255, json_schema_extra=in_schema(directory.IDENTITY))]
 Glob = Annotated[
     str, Field(min_length=1, max_length=directory.MOST_GLOB_CHARS, json_schema_extra={"pattern": r"^[\x21-\x7e]+$"})
 ]

@@ -30,9 +30,9 @@ MOST_EMAIL_KEY_CHARS: Final = 640
 MOST_GLOBS, MOST_GLOB_CHARS = 500, 256
 _AT_ONCE = 500
 """Users in one statement: far below what both databases take."""
-NAME = re.compile(r"[^\s,\x00-\x1f\x7f](?:[^,\x00-\x1f\x7f]{0,98}[^\s,\x00-\x1f\x7f])?")
+NAME = re.compile(r"[^\s,\x00-\x1f\x7f-\x9f](?:[^,\x00-\x1f\x7f-\x9f]{0,98}[^\s,\x00-\x1f\x7f-\x9f])?")
 IDENTITY = re.compile(r"[\x21-\x7e]{1,255}")
-EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,254}")
+EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,254}")
 
 
 class DirectoryError(Exception):
