@@ -25,10 +25,9 @@ DAY_MS = 86_400_000
 PATHS = ["/plans", "/plans/team", "/users", "/users/ana@corp.test", "/users/ana@corp.test/keys", "/usage", "/nothing"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Governance]:
-    url = sqlite_url(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with governance(url, governance_admin_key=ADMIN_KEY) as running:
+@pytest.fixture
+def house(database_url: str) -> Iterator[Governance]:
+    with governance(database_url, governance_admin_key=ADMIN_KEY) as running:
         yield running
 
 

@@ -113,6 +113,7 @@ def application(service: Service) -> Starlette:
     if service.settings.governance_admin_key is not None:
         routes.append(Mount(admin_api.PREFIX, admin_api.application(service)))
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _not_found, Exception: _failed})
+    app.router.redirect_slashes = False
     app.state.service = service
     app.add_middleware(_LogLine)
     return app

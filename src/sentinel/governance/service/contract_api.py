@@ -284,7 +284,8 @@ async def _increment(request: Request) -> Response:
     def answer(booked: list[Booked]) -> bytes:
         (only,) = booked
         if only.account is None:
-            raise Refused(400 if only.bad else 404, only.error or "")
+            # Not 404: that would say that there is no such call.
+            raise Refused(400, only.error or "")
         limits = only.account.limits
         can_use = all(limit is None or used < limit for limit, used in zip(limits, only.used[:3], strict=True))
         return success({"canUse": can_use, **_metrics(only.account, only.used)})
