@@ -145,7 +145,7 @@ class TestUsage:
         answer = house.call("POST", "/usage/external/increment", increment(aiRequests=11))
         assert answer.json["data"]["canUse"] is False
         assert answer.json["data"]["aiRequests"] == {"limit": 10, "used": 11, "remaining": -1}
-        assert house.call("POST", "/usage/external/increment", increment("bo@corp.test")).status == 404
+        assert house.call("POST", "/usage/external/increment", increment("bo@corp.test")).status == 400
         assert house.call("POST", "/usage/external/increment", increment(model=7)).status == 400
 
     def test_a_timestamp_decides_the_period(self, house: Governance) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -17,10 +18,11 @@ from sentinel.config import load
 from sentinel.governance.service import api_keys, app, directory
 from sentinel.governance.service.service import Service
 from sentinel.governance_settings import GovernanceSettings
-from tests.support.client import Answer, ask
+from tests.support.client import Answer, ask, request
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 API_KEY = "governance-test-key"
+ADMIN_KEY = "governance-test-admin-key"
 
 
 @dataclass
@@ -38,6 +40,22 @@ class Governance:
     def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Call the contract's API with the service's key."""
         return ask(method, f"{self.url}/api/v1{path}", body, {"x-api-key": API_KEY, **(headers or {})})
+
+    def admin(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        *,
+        raw: bytes | None = None,
+        key: str = ADMIN_KEY,
+        content_type: str = "application/json",
+    ) -> Answer:
+        """Call the admin API; it is there where the service has ADMIN_KEY as its `governance_admin_key`."""
+        if raw is None and body is not None:
+            raw = json.dumps(body).encode()
+        headers = {"authorization": f"Bearer {key}", "content-type": content_type}
+        return request(int(self.url.rpartition(":")[2]), method, f"/admin{target}", raw, headers)
 
     def me(self, token: str) -> Answer:
         """Ask whose token this is."""

@@ -350,7 +350,8 @@ class ZionSimulator:
         increment = read_increment(_json_body(exchange))
         problem = self._apply(increment, INCREMENT, key)
         if problem is not None:
-            raise _Refusal(400 if increment.email in self._users else 404, problem)
+            # Not 404, even if nobody knows the user: that would say that there is no such call.
+            raise _Refusal(400, problem)
         user = self._users[increment.email]
         match self.results_style:
             case "garbage":
@@ -400,7 +401,7 @@ def _json_body(exchange: Exchange) -> Any:
         raise _Refusal(400, "Content-Type must be application/json")
     try:
         return msgspec.json.decode(exchange.raw)
-    except msgspec.DecodeError as cause:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
         raise _Refusal(400, f"the body is not JSON: {cause}") from cause
 
 

@@ -258,7 +258,7 @@ def test_increment(zion_sim: ZionSimulator, ana: SimUser, call: Ask) -> None:
     data = call("POST", INCREMENT, {**ITEM, "aiRequests": 10}).json["data"]
     assert data["canUse"] is False
     assert data["aiRequests"] == {"limit": 10, "used": 10, "remaining": 0}
-    assert call("POST", INCREMENT, {**ITEM, "email": "no@corp.test"}).status == 404
+    assert call("POST", INCREMENT, {**ITEM, "email": "no@corp.test"}).status == 400
     zion_sim.refused_emails.add("ana@corp.test")
     assert call("POST", INCREMENT, ITEM).status == 400
     assert zion_sim.used("ana@corp.test")["ai_requests"] == 10

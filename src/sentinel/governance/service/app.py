@@ -16,13 +16,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from sentinel.clock import monotonic
 from sentinel.config import ConfigError
 from sentinel.egress import Egress, TlsFiles
-from sentinel.governance.service import contract_api, ledger
+from sentinel.governance.service import admin_api, contract_api, ledger
 from sentinel.governance.service.contract_api import Refused, refusal, service_of, success
 from sentinel.governance.service.database import Database, DatabaseUnavailable
 from sentinel.governance.service.notices import Teller, forget_notices
@@ -109,8 +109,11 @@ def application(service: Service) -> Starlette:
             yield
             await run_in_threadpool(stack.close)
 
-    routes = [Route("/health", _health), *contract_api.routes()]
+    routes: list[BaseRoute] = [Route("/health", _health), *contract_api.routes()]
+    if service.settings.governance_admin_key is not None:
+        routes.append(Mount(admin_api.PREFIX, admin_api.application(service)))
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _not_found, Exception: _failed})
+    app.router.redirect_slashes = False
     app.state.service = service
     app.add_middleware(_LogLine)
     return app
@@ -184,7 +187,9 @@ class _LogLine:
         try:
             await self._app(scope, receive, sent)
         finally:
-            route = getattr(scope.get("route"), "path", "")
+            # What is mounted tells its routes without where that is.
+            found = scope.get("route")
+            route = scope.get("root_path", "") + ("" if isinstance(found, Mount) else getattr(found, "path", ""))
             took_ms = round((monotonic() - began) * 1000, 1)
             log.info("governance answered", method=scope["method"], route=route, status=status, took_ms=took_ms)
 

@@ -42,7 +42,7 @@ MOST_BODY_BYTES = 4 * 1024 * 1024
 """Four times what 1,000 items of the longest names have."""
 _METRICS = ("aiRequests", "aiInputTokens", "aiOutputTokens")
 _DIMENSIONS = (("ai_requests", "requests"), ("ai_input_tokens", "tokens"), ("ai_output_tokens", "tokens"))
-_CODES = {
+CODES = {
     400: "VALIDATION_ERROR",
     401: "UNAUTHORIZED",
     403: "FORBIDDEN",
@@ -60,18 +60,23 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Refused(Exception):
-    """A request that is answered with an error. retry_after_seconds: when it may come again."""
+    """A request that is answered with an error. retry_after_seconds: when it may come again. field: which is wrong."""
 
-    def __init__(self, status: int, message: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, retry_after_seconds: float | None = None, field: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after_seconds = retry_after_seconds
+        self.field = field
 
 
 def refusal(error: Refused) -> Response:
     """The answer that tells an error."""
-    told = {"code": _CODES.get(error.status, "INTERNAL_ERROR"), "message": error.message}
+    told = {"code": CODES.get(error.status, "INTERNAL_ERROR"), "message": error.message}
+    if error.field is not None:
+        told["field"] = error.field
     wait = error.retry_after_seconds
     headers = {} if wait is None else {"retry-after": str(max(1, round(wait + 0.5)))}
     body = msgspec.json.encode({"success": False, "error": told})
@@ -121,6 +126,12 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def bearer_of(request: Request) -> str | None:
+    """The token of `Authorization: Bearer`, None without one."""
+    scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
 def demand_key(request: Request, shown: str | None, key: SecretStr | None) -> None:
     """See that whoever asks has this key. Raises Refused."""
     service = service_of(request)
@@ -138,10 +149,8 @@ def demand_key(request: Request, shown: str | None, key: SecretStr | None) -> No
 
 
 async def _users_me(request: Request) -> Response:
-    service = service_of(request)
-    scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
+    service, token = service_of(request), bearer_of(request)
+    if token is None:
         raise Refused(401, "users/me wants Authorization: Bearer with the user's token")
     try:
         caller = await run_in_threadpool(service.caller, token)
@@ -275,7 +284,8 @@ async def _increment(request: Request) -> Response:
     def answer(booked: list[Booked]) -> bytes:
         (only,) = booked
         if only.account is None:
-            raise Refused(400 if only.bad else 404, only.error or "")
+            # Not 404: that would say that there is no such call.
+            raise Refused(400, only.error or "")
         limits = only.account.limits
         can_use = all(limit is None or used < limit for limit, used in zip(limits, only.used[:3], strict=True))
         return success({"canUse": can_use, **_metrics(only.account, only.used)})

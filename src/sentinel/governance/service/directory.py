@@ -23,12 +23,16 @@ MOST_LIMIT: Final = 2**53 - 1
 """The largest that every reader of JSON takes for what it is."""
 NOTICES_LOCK: Final = 0x4E4F5445
 """Of PostgreSQL's advisory locks: until its transaction ends nobody else leaves notices."""
+MOST_MS: Final = 253_402_300_800_000
+"""The year 10000, of which no calendar of ours knows."""
+MOST_EMAIL_KEY_CHARS: Final = 640
+"""As the column has it; some letters are three of the other case."""
 MOST_GLOBS, MOST_GLOB_CHARS = 500, 256
 _AT_ONCE = 500
 """Users in one statement: far below what both databases take."""
-_NAME = re.compile(r"[^\s,\x00-\x1f\x7f](?:[^,\x00-\x1f\x7f]{0,98}[^\s,\x00-\x1f\x7f])?")
-_IDENTITY = re.compile(r"[\x21-\x7e]{1,255}")
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,254}")
+NAME = re.compile(r"[^\s,\x00-\x1f\x7f-\x9f](?:[^,\x00-\x1f\x7f-\x9f]{0,98}[^\s,\x00-\x1f\x7f-\x9f])?")
+IDENTITY = re.compile(r"[\x21-\x7e]{1,255}")
+EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,254}")
 
 
 class DirectoryError(Exception):
@@ -46,6 +50,10 @@ class NotFound(DirectoryError):
 
 class Duplicate(DirectoryError):
     """There is one already."""
+
+
+class InUse(DirectoryError):
+    """It cannot go while others need it."""
 
 
 class Invalid(DirectoryError):
@@ -115,7 +123,7 @@ def set_plan(connection: Connection, name: str, changes: Mapping[str, Any], now_
     changes: fields of Plan. Raises Invalid.
     """
     values = {field: _checked(field, value) for field, value in changes.items()}
-    _matches("name", name, _NAME, "1 to 100 characters, no comma, no control character")
+    _matches("name", name, NAME, "1 to 100 characters, no comma, no control character")
     row = connection.execute(select(plans).where(plans.c.name == name)).first()
     if row is None:
         defaults = {"period": "monthly", "created_ms": now_ms}
@@ -176,9 +184,9 @@ def plan_ids(connection: Connection) -> dict[str, int]:
 
 
 def delete_plan(connection: Connection, name: str) -> None:
-    """Delete a plan that nobody has. Raises NotFound, Invalid."""
+    """Delete a plan that nobody has. Raises NotFound, InUse."""
     if found := plan(connection, name).users:
-        raise Invalid(f"{found} users have the plan {name!r}; give them another first", "plan")
+        raise InUse(f"{found} users have the plan {name!r}; give them another first", "plan")
     connection.execute(delete(plans).where(plans.c.name == name))
 
 
@@ -224,12 +232,14 @@ def user_row(
     disabled: bool = False,
 ) -> dict[str, Any]:
     """What `add_users` takes. plan_id: as `plan_ids` has it. Raises Invalid."""
-    _matches("email", email, _EMAIL, "an e-mail address")
+    _matches("email", email, EMAIL, "an e-mail address")
+    if len(email_key(email)) > MOST_EMAIL_KEY_CHARS:
+        raise Invalid("email is too long once its letters are of one case", "email")
     if external_id is not None:
-        _matches("external_id", external_id, _IDENTITY, "1 to 255 visible ASCII characters")
+        _matches("external_id", external_id, IDENTITY, "1 to 255 visible ASCII characters")
     for field, value in (("name", name), ("team", team)):
         if value is not None:
-            _matches(field, value, _NAME, "1 to 100 characters, no comma, no control character")
+            _matches(field, value, NAME, "1 to 100 characters, no comma, no control character")
     return {
         "id": f"usr_{secrets.token_hex(8)}",
         "email": email,
@@ -291,7 +301,7 @@ def change_user(
     for field, value in (("team", team), ("name", name)):
         if not isinstance(value, Unchanged):
             if value is not None:
-                _matches(field, value, _NAME, "1 to 100 characters, no comma, no control character")
+                _matches(field, value, NAME, "1 to 100 characters, no comma, no control character")
             values[field] = value
     if values:
         connection.execute(update(users).where(own).values(**values))
@@ -349,9 +359,9 @@ def add_key(
 ) -> Key:
     """Give a user a key. Raises NotFound, Invalid, Duplicate (a key that somebody has)."""
     if name is not None:
-        _matches("name", name, _NAME, "1 to 100 characters, no comma, no control character")
-    if expires_ms is not None and expires_ms <= now_ms:
-        raise Invalid("expires must be in the future", "expires")
+        _matches("name", name, NAME, "1 to 100 characters, no comma, no control character")
+    if expires_ms is not None and not now_ms < expires_ms < MOST_MS:
+        raise Invalid("a key must end in the future, and before the year 10000", "expires")
     owner = user(connection, email)
     row = {
         "id": new.id,

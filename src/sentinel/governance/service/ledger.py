@@ -177,6 +177,9 @@ def _locked_accounts(
 
 def account_of(connection: Connection, identity: str, now_ms: int) -> Account | None:
     """The account of the user whom proxies know by this name: the external id, else the id; None if there is none."""
+    if "\x00" in identity:
+        # No database has it in a text, and PostgreSQL takes none in a question.
+        return None
     found = connection.execute(_ACCOUNT.where((users.c.external_id == identity) | (users.c.id == identity)))
     # Somebody's external id may be another's id: who is known by it comes first.
     rows = sorted(found, key=lambda row: row.external_id != identity)
