@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from sentinel.governance.service.database import Database
 from sentinel.governance.service.notices import Teller
 from sentinel.governance.service.schema import metadata, notices
 from tests.support.commands import Console
-from tests.support.governance import governance, settings_of, sqlite_url
+from tests.support.governance import Governance, governance, settings_of, sqlite_url
 from tests.support.waiting import wait_until
 
 
@@ -54,6 +56,7 @@ def test_an_export_can_be_imported(
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     exported = console.run("export", "--format", "csv" if name.endswith("csv") else "json")[0]
     assert exported == (tmp_path / name).read_text()
+    assert console.run("export", "-")[0] == console.run("export")[0]
     plans, users = console.json("plan", "list"), console.json("user", "list")
     monkeypatch.setenv("GOVERNANCE_DATABASE_URL", another)
     added = {"plans_added": 2, "plans_changed": 0, "users_added": 2, "users_changed": 0}
@@ -123,30 +126,38 @@ def test_files_are_never_written_over(console: Console, tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- backups
 
 
+@contextlib.contextmanager
+def busy(house: Governance) -> Iterator[list[int]]:
+    """Reports are booked all the time, each of one request to a model of its own; their statuses."""
+    ended = threading.Event()
+    booked: list[int] = []
+
+    def write() -> None:
+        while not ended.is_set():
+            item = {"email": "ana@corp.test", "aiRequests": 1, "model": f"model-{len(booked)}"}
+            booked.append(house.book(item, key=f"report-{len(booked)}").status)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield booked
+    finally:
+        ended.set()
+        writer.join(30)
+    assert set(booked) == {200}
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_backup_of_a_database_in_use(console: Console, database_url: str, tmp_path: Path) -> None:
     """It is one moment of it, whole, in one file that is its owner's alone; reports go on meanwhile."""
-    with governance(database_url) as house:
-        ended = threading.Event()
-        booked: list[int] = []
-
-        def write() -> None:
-            while not ended.is_set():
-                booked.append(house.book({"email": "ana@corp.test", "aiRequests": 1}).status)
+    with governance(database_url) as house, busy(house) as booked:
 
         def back_up(number: int) -> None:
             wait_until(lambda: len(booked) > 5 * number, "reports are booked")
             console.run("backup", f"{number}.db")
 
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            for number in range(5):
-                back_up(number)
-        finally:
-            ended.set()
-            writer.join(30)
-    assert set(booked) == {200}
+        for number in range(5):
+            back_up(number)
     assert sorted(path.name for path in tmp_path.glob("*.db*")) == [f"{n}.db" for n in range(5)] + ["governance.db"]
     for number in range(5):
         assert (tmp_path / f"{number}.db").stat().st_mode & 0o777 == 0o600
@@ -233,6 +244,20 @@ def test_everything_moves_to_the_other_kind_of_database(
     assert last == max(int(str(row[0])) for row in before["notices"]) + 1
     assert "is not empty: it has plans, users, keys" in console.fails("copy", target_url)
     assert "is not empty" in console.fails("copy", database_url)
+
+
+def test_a_copy_is_one_moment_of_its_source(console: Console, database_url: str, target_url: str) -> None:
+    """Reports are booked before, meanwhile and afterwards; each is in it whole, or not at all."""
+    with governance(database_url) as house, busy(house) as booked:
+        wait_until(lambda: len(booked) > 5, "reports are booked")
+        before = len(booked)
+        console.run("copy", target_url)
+    rows = rows_of(target_url)
+    names = [column.name for column in metadata.tables["balances"].columns]
+    (balance,) = (row[names.index("requests")] for row in rows["balances"])
+    names = [column.name for column in metadata.tables["ledger"].columns]
+    models = [row[names.index("requests")] for row in rows["ledger"]]
+    assert len(models) == balance == len(rows["reports"]) >= before
 
 
 def test_notices_are_numbered_above_what_proxies_know(

@@ -175,7 +175,7 @@ def _add_books(groups: _Group) -> None:
     told.add_argument(
         "--format", choices=("csv", "json"), help="json = one object a line (by FILE's ending, else json)"
     )
-    told.add_argument("file", nargs="?", type=_text, metavar="FILE", help="a new one; stdout without it")
+    told.add_argument("file", nargs="?", type=_text, metavar="FILE", help="a new one; - or none is stdout")
     read = _command(groups, "import", "add plans and users as `export` writes them: all of them or none", "FILE")
     read.add_argument(
         "--update", action="store_true", help="change those that there are, which is a mistake without it"

@@ -287,9 +287,10 @@ def _of_usage(by: str, group: str | None, amounts: Amounts) -> dict[str, Any]:
 
 def _export(call: _Call) -> None:
     options = call.options
-    if options.json and options.file is None:
+    target = None if options.file in (None, "-") else Path(options.file)
+    if options.json and target is None:
         raise WrongUse("--json tells what was written, which needs FILE; --format json is how it is written")
-    in_csv = (options.format or Path(options.file or "").suffix[1:].lower()) == "csv"
+    in_csv = (options.format or (target and target.suffix[1:].lower())) == "csv"
     counts = {"plans": 0, "users": 0}
 
     def counted(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -303,10 +304,10 @@ def _export(call: _Call) -> None:
             text = tables.csv_lines(map(transfer.in_csv, entries), transfer.COLUMNS)
         else:
             text = (tables.json_text(entry) + "\n" for entry in entries)
-        if options.file is None:
+        if target is None:
             _write(text)
             return
-        with _new_file(Path(options.file)) as file:
+        with _new_file(target) as file:
             file.writelines(text)
     call.answer(counts)
 
@@ -341,15 +342,12 @@ def _back_up(call: _Call) -> None:
 
 def _copy(call: _Call) -> None:
     try:
-        settings = load(GovernanceSettings, governance_database_url=call.options.url)
+        target = Database(load(GovernanceSettings, governance_database_url=call.options.url))
+        with contextlib.closing(target):
+            target.migrate()
+            counts = copies.copy_all(call.database, target)
     except ConfigError as error:
         raise WrongUse(error.mistakes[0].replace("GOVERNANCE_DATABASE_URL", "URL")) from None
-    target = Database(settings)
-    try:
-        target.migrate()
-        counts = copies.copy_all(call.database, target)
-    finally:
-        target.close()
     if call.options.json:
         call.answer({"rows": counts})
     else:
