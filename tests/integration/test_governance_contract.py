@@ -16,16 +16,17 @@ import pytest
 from sqlalchemy import select
 
 from sentinel.governance.service import api_keys, directory
+from sentinel.governance.service.increments import MOST_AMOUNT
+from sentinel.governance.service.ledger import MOST_BOOKED
 from sentinel.governance.service.schema import metadata
 from tests.support.client import Answer, ask, request
-from tests.support.governance import API_KEY, Governance, governance
-
-DAY_MS = 86_400_000
+from tests.support.governance import API_KEY, DAY_MS, Governance, governance
 
 
 @pytest.fixture
 def house(database_url: str) -> Iterator[Governance]:
     with governance(database_url) as running:
+        running.turn_to_noon()
         running.set_plan("team", requests=10, input_tokens=1_000, period="monthly", models=["gpt-4o*"])
         running.add_user("Ana@corp.test", "team", external_id="ext-ana", name="Ana")
         yield running
@@ -55,7 +56,7 @@ class TestUsersMe:
         ending = house.add_key("ana@corp.test", expires_ms=house.now() + DAY_MS)
         with house.service.database.writing() as connection:
             directory.revoke_key(connection, revoked.id, house.now())
-        house.ahead_ms = DAY_MS
+        house.ahead_ms += DAY_MS
         for token in (revoked.key, ending.key, "sk-sentinel-x", "no.jwt.here"):
             answer = house.me(token)
             assert (answer.status, answer.json["error"]["code"]) == (401, "UNAUTHORIZED")
@@ -161,11 +162,11 @@ class TestUsage:
         soon = datetime.fromtimestamp((house.now() + DAY_MS) / 1000, UTC).isoformat()
         house.book(increment("bo@corp.test"), increment("bo@corp.test", timestamp=soon))
         assert house.used("bo@corp.test") == (1, 31, 7)
-        house.ahead_ms = DAY_MS
+        house.ahead_ms += DAY_MS
         assert house.used("bo@corp.test") == (1, 31, 7)
         house.book(increment("bo@corp.test"))
         assert house.used("bo@corp.test") == (2, 62, 14)
-        house.ahead_ms = 2 * DAY_MS
+        house.ahead_ms += DAY_MS
         assert house.used("bo@corp.test") == (0, 0, 0)
 
     def test_another_period_counts_what_was_spent_in_it(self, house: Governance) -> None:
@@ -179,6 +180,27 @@ class TestUsage:
         assert house.used("ana@corp.test") == (2, 62, 14)
         house.set_plan("team", period="never")
         assert house.used("ana@corp.test") == (3, 93, 21)
+
+    def test_sums_end_where_numbers_in_json_do(self, house: Governance) -> None:
+        """An item beyond that is refused, in this period and in another one; no sum is wrong, or a float."""
+        house.set_plan("team", period="daily")
+        for day in (None, datetime.fromtimestamp(house.now() / 1000 - 86_400, UTC).isoformat()):
+            most: dict[str, Any] = {"aiInputTokens": MOST_AMOUNT, "timestamp": day}
+            for _ in range(MOST_BOOKED // MOST_AMOUNT // 1_000):
+                assert house.book(*[increment(**most)] * 1_000).json["data"]["failed"] == 0
+            rest = MOST_BOOKED % (1_000 * MOST_AMOUNT)
+            items = [increment(**most)] * (rest // MOST_AMOUNT)
+            items += [increment(aiInputTokens=tokens, timestamp=day) for tokens in (rest % MOST_AMOUNT, 1, 0)]
+            told = house.book(*items).json["data"]["results"]
+            assert [each["success"] for each in told] == [True] * (len(items) - 2) + [False, True]
+            assert str(MOST_BOOKED) in told[-2]["error"]
+            assert house.used("ana@corp.test")[1] == MOST_BOOKED
+        assert house.call("POST", "/usage/external/increment", increment()).status == 400
+        # Together they are more; that is told, too, and exact.
+        house.set_plan("team", period="never")
+        assert house.used("ana@corp.test")[1] == 2 * MOST_BOOKED
+        assert house.book(increment()).json["data"]["failed"] == 1
+        assert house.used("ana@corp.test")[1] == 2 * MOST_BOOKED
 
     @pytest.mark.parametrize("body", [{}, {"increments": []}, {"increments": {}}, [], "x", None])
     def test_bodies_that_are_no_report(self, house: Governance, body: object) -> None:

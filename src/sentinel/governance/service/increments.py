@@ -14,7 +14,7 @@ from sentinel.governance.service.periods import FIRST_DAY, day_of
 
 MOST_ITEMS = 1_000
 MOST_AMOUNT = 10**12
-"""Of one item. Nine million such items are as much as a database can add up."""
+"""Of one item. Nine thousand such items are as much as can be booked (ledger.MOST_BOOKED)."""
 MOST_MODEL_CHARS = 256
 _AHEAD = timedelta(days=1)
 """A proxy's clock may be wrong, but a day that is yet to come is none of its."""

@@ -27,6 +27,11 @@ _AT_ONCE = 500
 """Users in one statement: far below what both databases take."""
 
 NOTHING: Amounts = (0, 0, 0, 0)
+MOST_BOOKED = 2**53 - 1
+"""In a user's period, and in a row of the ledger: the largest sum that every reader of JSON takes for what it is."""
+
+Place = tuple[str, date, str]
+"""Where the ledger has an increment: user's id, day, model."""
 
 
 class KeyReused(Exception):
@@ -66,7 +71,8 @@ def book(
     increments = [item for item in items if isinstance(item, Increment)]
     accounts = _locked_accounts(database, connection, {email_key(item.email) for item in increments}, now_ms)
     used = spent(connection, accounts.values())
-    entries: dict[tuple[str, date, str], Amounts] = defaultdict(lambda: NOTHING)
+    elsewhere = _booked_elsewhere(connection, increments, accounts)
+    entries: dict[Place, Amounts] = defaultdict(lambda: NOTHING)
     booked: list[Booked] = []
     for item in items:
         if isinstance(item, BadIncrement):
@@ -77,9 +83,16 @@ def book(
             booked.append(Booked(item.email, "user unknown"))
             continue
         place = account.user_id, item.day, item.model
-        entries[place] = added(entries[place], item.amounts)
-        if account.period.has(item.day):
-            used[account.user_id] = added(used[account.user_id], item.amounts)
+        entry = added(entries[place], item.amounts)
+        # What is booked on a day of the period is a part of what is used in it.
+        counts = account.period.has(item.day)
+        total = added(used[account.user_id], item.amounts) if counts else added(elsewhere[place], entry)
+        if max(total) > MOST_BOOKED:
+            booked.append(Booked(item.email, f"the user's sum would be more than {MOST_BOOKED}", bad=True))
+            continue
+        entries[place] = entry
+        if counts:
+            used[account.user_id] = total
         booked.append(Booked(item.email, used=used[account.user_id], account=account))
     if entries:
         _enter(database, connection, entries)
@@ -87,7 +100,29 @@ def book(
     return booked
 
 
-def _enter(database: Database, connection: Connection, entries: Mapping[tuple[str, date, str], Amounts]) -> None:
+def _booked_elsewhere(
+    connection: Connection, increments: Iterable[Increment], accounts: Mapping[str, Account]
+) -> dict[Place, Amounts]:
+    """What is booked already on the days of these increments that are not of their user's current period."""
+    days: dict[str, set[date]] = defaultdict(set)
+    for item in increments:
+        account = accounts.get(email_key(item.email))
+        if account is not None and not account.period.has(item.day):
+            days[account.user_id].add(item.day)
+    booked: dict[Place, Amounts] = defaultdict(lambda: NOTHING)
+    for ids in _portions(sorted(days)):
+        wanted = sorted(set().union(*(days[user_id] for user_id in ids)))
+        query = select(ledger).where(ledger.c.user_id.in_(ids), ledger.c.day.in_(wanted))
+        for row in connection.execute(query):
+            booked[row.user_id, row.day, row.model] = _amounts(row)
+    return booked
+
+
+def _amounts(row: Any) -> Amounts:
+    return row.requests, row.input_tokens, row.output_tokens, row.cost_micro_usd
+
+
+def _enter(database: Database, connection: Connection, entries: Mapping[Place, Amounts]) -> None:
     statement = database.upsert(ledger)
     statement = statement.on_conflict_do_update(
         index_elements=[ledger.c.user_id, ledger.c.day, ledger.c.model],
@@ -128,7 +163,7 @@ def spent(connection: Connection, accounts: Iterable[Account]) -> dict[str, Amou
         for row in connection.execute(select(balances).where(balances.c.user_id.in_(ids))):
             period = wanted[row.user_id]
             if (row.period, row.start) == (period.kind, period.start):
-                used[row.user_id] = row.requests, row.input_tokens, row.output_tokens, row.cost_micro_usd
+                used[row.user_id] = _amounts(row)
     # Who has begun a new period, or was given another kind of it.
     anew: dict[Period, list[str]] = defaultdict(list)
     for user_id, period in wanted.items():
