@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -104,3 +105,14 @@ def test_a_new_proxy_hears_nothing_old(house: Governance, proxy: Proxy) -> None:
         assert teller.tell_all() == [another.url]
         teller.close()
         another.shutdown()
+
+
+def test_no_notice_is_overtaken(house: Governance, proxy: Proxy) -> None:
+    """Many change users at the same time, and whoever is committed later is not left behind."""
+    many = [f"user{number}@corp.test" for number in range(200)]
+    for email in many:
+        house.add_user(email, "team", external_id=email.partition("@")[0])
+    proxy.heard.clear()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda email: house.change_user(email, disabled=True), many))
+    wait_until(lambda: {email.partition("@")[0] for email in many} <= set(proxy.heard), "the proxy is told of all")

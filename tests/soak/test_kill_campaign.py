@@ -35,6 +35,12 @@ async def test_kills(capsys: pytest.CaptureFixture[str], appendfsync: str) -> No
     assert (report.lost, report.doubled, report.overdrawn, report.estranged) == ([], [], 0, 0)
 
 
+async def test_kills_of_the_built_in_governance(capsys: pytest.CaptureFixture[str], database_url: str) -> None:
+    """It is killed and stands still like everybody else, on SQLite and on PostgreSQL: the books are right."""
+    report = await run(capsys, SECONDS / 3, "everysec", governance_url=database_url)
+    assert (report.lost, report.doubled, report.overdrawn, report.estranged) == ([], [], 0, 0)
+
+
 async def test_power_cuts_of_redis(capsys: pytest.CaptureFixture[str]) -> None:
     """Redis loses its last second, again and again; those who live settle it anew, and tell nothing twice."""
     report = await run(capsys, SECONDS / 3, "everysec", power_cuts="redis")

@@ -15,6 +15,7 @@ from typing import Literal
 import redis
 
 from sentinel.cache import keys
+from tests.support.governed import GovernedStack
 from tests.support.stack import Stack
 
 Event = tuple[str, int, Callable[[], Awaitable[None]]]
@@ -64,6 +65,21 @@ class Trouble:
                 return [("redis emptied", 2, self._empty_redis), cut]
             case "away":
                 return [away, cut]
+
+    def events_of_governance(self, stack: GovernedStack) -> list[Event]:
+        """The same for a governance of ours: it is killed, or stands still, whatever it is doing."""
+
+        async def kill() -> None:
+            await asyncio.to_thread(stack.governance.kill)
+            await asyncio.sleep(self._random.uniform(0, 1.5))
+            await asyncio.to_thread(stack.governance.start)
+
+        async def pause() -> None:
+            stack.pause_governance()
+            await asyncio.sleep(self._random.uniform(0.1, 4))
+            stack.resume_governance()
+
+        return [("governance killed", 10, kill), ("governance stopped and resumed", 3, pause)]
 
     def _client(self) -> redis.Redis:
         return redis.Redis.from_url(self._stack.store.url, retry_on_timeout=True)

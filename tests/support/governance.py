@@ -1,20 +1,26 @@
-"""The built-in governance in a thread of the test, on a real socket and a real database; its clock is the test's."""
+"""The built-in governance on a real socket and a real database: a thread that has the test's clock; a process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 
 from sentinel.config import load
+from sentinel.dev.ports import free_port
 from sentinel.governance.service import api_keys, app, directory
 from sentinel.governance.service.service import Service
 from sentinel.governance_settings import GovernanceSettings
@@ -41,6 +47,10 @@ class Governance:
     def turn_to_noon(self) -> None:
         """Turn its clock, so that no midnight comes by itself while a test runs."""
         self.ahead_ms = DAY_MS // 2 - time.time_ns() // 1_000_000 % DAY_MS
+
+    def turn_to(self, moment: datetime) -> None:
+        """Turn its clock to this moment, from which it goes on."""
+        self.ahead_ms = round(moment.timestamp() * 1_000) - time.time_ns() // 1_000_000
 
     def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Call the contract's API with the service's key."""
@@ -100,6 +110,87 @@ class Governance:
         (limit,) = self.call("GET", f"/limits/external/{identity}").json["data"]["limits"]
         used = [int(limit[name]["used"]) for name in ("aiRequests", "aiInputTokens", "aiOutputTokens")]
         return used[0], used[1], used[2]
+
+
+_SERVE = """
+import sys
+from sentinel.config import load
+from sentinel.governance.service.app import serve
+from sentinel.governance_settings import GovernanceSettings
+sys.exit(serve(load(GovernanceSettings)))
+"""
+
+
+class GovernanceProcess:
+    """The service as a process of its own. Several may share one database. Its stdout and stderr are kept in a file."""
+
+    def __init__(self, database_url: str, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._settings = {
+            "GOVERNANCE_DATABASE_URL": database_url,
+            "GOVERNANCE_API_KEY": API_KEY,
+            "GOVERNANCE_PORT": str(self.port),
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Return when it answers."""
+        self._folder.mkdir(exist_ok=True)
+        passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SERVE],
+                env={**passed, **self._settings},
+                cwd=self._folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, "the start of the governance")
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log
+        try:
+            return ask("GET", f"{self.url}/health").status == 200
+        except OSError:
+            return False
+
+    @property
+    def log(self) -> str:
+        """What it has said, over all starts."""
+        return (self._folder / "log").read_text()
+
+    def book(self, *items: dict[str, Any], key: str) -> Answer:
+        """Report usage. Raises OSError or HTTPException where it does not answer."""
+        headers = {"x-api-key": API_KEY, "idempotency-key": key}
+        return ask("POST", f"{self.url}/api/v1/usage/external/batch-increment", {"increments": items}, headers)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE_SECONDS)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(PATIENCE_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 def sqlite_url(folder: Path) -> str:

@@ -196,6 +196,15 @@ class Stack:
         user = self.simulators.zion.add_user(email, **fields)
         return user, self.simulators.zion.token(user)
 
+    def told(self) -> dict[str, list[int]]:
+        """Requests, input tokens and output tokens that Zion was told of each user."""
+        told: dict[str, list[int]] = {}
+        for applied in self.simulators.zion.applied:
+            sums = told.setdefault(applied.email, [0, 0, 0])
+            for place, name in enumerate(("ai_requests", "ai_input_tokens", "ai_output_tokens")):
+                sums[place] += getattr(applied, name)
+        return told
+
     def used(self, email: str = "ana@corp.test") -> dict[str, int]:
         """What Zion has booked for this e-mail."""
         return dict(self.simulators.zion.used(email))

@@ -23,7 +23,7 @@ from sentinel.clock import monotonic
 from sentinel.config import ConfigError
 from sentinel.egress import Egress, TlsFiles
 from sentinel.governance.service import admin_api, contract_api, ledger
-from sentinel.governance.service.contract_api import Refused, refusal, service_of, success
+from sentinel.governance.service.contract_api import Refused, look_up, refusal, service_of, success
 from sentinel.governance.service.database import Database, DatabaseUnavailable
 from sentinel.governance.service.notices import Teller, forget_notices
 from sentinel.governance.service.oidc.issuer import Issuer
@@ -152,8 +152,8 @@ def _tidy(service: Service, wait: Callable[[float], bool]) -> None:
 
 async def _health(request: Request) -> Response:
     try:
-        await run_in_threadpool(service_of(request).database.ping)
-    except DatabaseUnavailable:
+        await look_up(service_of(request).database.ping)
+    except (DatabaseUnavailable, TimeoutError):
         return Response(msgspec.json.encode({"status": "unhealthy"}), 503, media_type="application/json")
     return Response(msgspec.json.encode({"status": "healthy"}), media_type="application/json")
 

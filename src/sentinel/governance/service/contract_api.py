@@ -6,12 +6,14 @@ tells of SQL, of a path, or of another user.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import msgspec
 import structlog
 from pydantic import SecretStr
@@ -40,6 +42,10 @@ log = structlog.get_logger()
 
 MOST_BODY_BYTES = 4 * 1024 * 1024
 """Four times what 1,000 items of the longest names have."""
+LOOK_UP_SECONDS = 1.5
+"""A look-up has an answer after so long: proxies wait for 2.5 s (zion/client.py)."""
+TURN_SECONDS = 4.0
+"""So long a report waits for others; proxies wait for 15 s."""
 _METRICS = ("aiRequests", "aiInputTokens", "aiOutputTokens")
 _DIMENSIONS = (("ai_requests", "requests"), ("ai_input_tokens", "tokens"), ("ai_output_tokens", "tokens"))
 CODES = {
@@ -108,11 +114,17 @@ def _route(path: str, method: str, handler: Handler) -> Route:
             return await handler(request)
         except Refused as error:
             return refusal(error)
-        except DatabaseUnavailable as error:
-            log.warning("the database fails", reason=str(error), route=path)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            log.warning("the database fails", reason=str(error) or "no answer in time", route=path)
             return refusal(Refused(503, "the database is not available", 1))
 
     return Route(path, answered, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+
+
+async def look_up(work: Callable[[], T]) -> T:
+    """What this returns, which reads in a thread of its own. Raises TimeoutError where it takes too long."""
+    async with asyncio.timeout(LOOK_UP_SECONDS):
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def service_of(request: Request) -> Service:
@@ -153,7 +165,7 @@ async def _users_me(request: Request) -> Response:
     if token is None:
         raise Refused(401, "users/me wants Authorization: Bearer with the user's token")
     try:
-        caller = await run_in_threadpool(service.caller, token)
+        caller = await look_up(lambda: service.caller(token))
     except UserDisabled:
         raise Refused(403, "this user is disabled") from None
     except IssuerUnavailable as error:
@@ -204,7 +216,7 @@ async def _limits(request: Request) -> Response:
         limits = _one_limit(account, used) if shape == "one" else _three_limits(account, used)
         return {"userId": account.user_id, "externalId": identity, "limits": limits}
 
-    found = await run_in_threadpool(look)
+    found = await look_up(look)
     if found is None:
         raise Refused(404, "no user has this external id")
     return Response(success(found), media_type="application/json")
@@ -321,10 +333,14 @@ async def _report(request: Request, raw: bytes, items: list[Any], answer: Callab
                 ledger.keep_answer(connection, key, answered)
             return answered
 
+    async with asyncio.timeout(TURN_SECONDS):
+        await service.reports.acquire()
     try:
         answered = await run_in_threadpool(book)
     except KeyReused:
         raise Refused(422, "this Idempotency-Key came with another report before") from None
+    finally:
+        service.reports.release()
     return Response(answered.body, answered.status, media_type="application/json")
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sentinel.governance.service import api_keys
 from sentinel.governance.service.periods import KINDS, PeriodKind
-from sentinel.governance.service.schema import balances, keys, notices, plans, users
+from sentinel.governance.service.schema import keys, notices, plans, users
 
 MOST_LIMIT: Final = 2**53 - 1
 """The largest that every reader of JSON takes for what it is."""
@@ -129,13 +129,9 @@ def set_plan(connection: Connection, name: str, changes: Mapping[str, Any], now_
         defaults = {"period": "monthly", "created_ms": now_ms}
         connection.execute(insert(plans), {**defaults, **values, "name": name})
     else:
-        of_plan = users.c.plan_id == row.id
-        _lock_users(connection, of_plan)
         if values:
             connection.execute(update(plans).where(plans.c.id == row.id).values(**values))
-        if values.get("period", row.period) != row.period:
-            _forget_balances(connection, of_plan)
-        _notify(connection, of_plan, now_ms)
+        _notify(connection, users.c.plan_id == row.id, now_ms)
     return plan(connection, name)
 
 
@@ -290,12 +286,9 @@ def change_user(
     """Change a user. Raises NotFound (no such user or plan), Invalid."""
     found = user(connection, email)
     own = users.c.id == found.id
-    _lock_users(connection, own)
     values: dict[str, Any] = {}
     if not isinstance(plan_name, Unchanged):
         values["plan_id"] = _plan_id(connection, plan_name)
-        if plan(connection, plan_name).period != plan(connection, found.plan).period:
-            _forget_balances(connection, own)
     if not isinstance(disabled, Unchanged):
         values["disabled"] = disabled
     for field, value in (("team", team), ("name", name)):
@@ -411,17 +404,6 @@ def _keys(connection: Connection, condition: ColumnElement[bool]) -> list[Key]:
 def _matches(field: str, value: Any, pattern: re.Pattern[str], what: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value) or any("\ud800" <= c <= "\udfff" for c in value):
         raise Invalid(f"{field} must be {what}", field)
-
-
-def _lock_users(connection: Connection, condition: ColumnElement[bool]) -> None:
-    """Let no report book for them meanwhile; in the order in which reports lock them."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(select(users.c.id).where(condition).order_by(users.c.id).with_for_update())
-
-
-def _forget_balances(connection: Connection, condition: ColumnElement[bool]) -> None:
-    """Have them added up anew: a row of another period would be taken for right if that period came back."""
-    connection.execute(delete(balances).where(balances.c.user_id.in_(select(users.c.id).where(condition))))
 
 
 def _notify(connection: Connection, condition: ColumnElement[bool], now_ms: int) -> None:

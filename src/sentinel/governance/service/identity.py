@@ -18,6 +18,8 @@ from sentinel.governance.service.schema import keys, plans, users
 
 _SEEN_EVERY_MS = 60_000
 """So often it is noted that a key, or a user, was seen: no look-up waits for the disk more often."""
+_NOTE_SECONDS = 0.2
+"""So long a look-up waits for other writers to note it; else the next one does."""
 
 
 class UserDisabled(Exception):
@@ -120,7 +122,7 @@ def _caller(connection: Connection, condition: Any, expires_ms: int | None) -> C
 
 def _note_seen(database: Database, user: User, now_ms: int, key_id: str | None = None) -> None:
     # Nobody is kept out because it cannot be noted: a full disk, another writer.
-    with contextlib.suppress(DatabaseUnavailable), database.writing() as connection:
+    with contextlib.suppress(DatabaseUnavailable), database.writing(_NOTE_SECONDS) as connection:
         connection.execute(update(users).where(users.c.id == user.id).values(seen_ms=now_ms))
         if key_id is not None:
             connection.execute(update(keys).where(keys.c.id == key_id).values(used_ms=now_ms))

@@ -95,7 +95,8 @@ ledger = Table(
 )
 
 # What a user has spent in one period, so that nobody has to add up the ledger. A row that is not of the user's current
-# period counts for nothing, and is made anew from the ledger.
+# period counts for nothing, and is made anew from the ledger. Whatever is booked writes it, so of its own period it is
+# right, also when that comes back.
 balances = Table(
     "balances",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from sentinel.clock import monotonic, now_ms
@@ -20,6 +21,10 @@ _TOKEN_FAILURES, _TOKEN_SECONDS = 100, 1.0
 """Of tokens, which all users behind one proxy show."""
 
 
+_REPORTS = 8
+"""Booked at a time: they wait for one another, and must leave threads and connections to those who only look."""
+
+
 @dataclass
 class Service:
     """The built-in governance. tiers: the answer to GET /tiers/config. issuer: whose tokens are taken beside keys.
@@ -32,6 +37,7 @@ class Service:
     tiers: bytes
     issuer: Issuer | None = None
     now: Clock = now_ms
+    reports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_REPORTS))
     wrong_keys: Failures = field(default_factory=lambda: Failures(_KEY_FAILURES, _KEY_SECONDS))
     wrong_tokens: Failures = field(default_factory=lambda: Failures(_TOKEN_FAILURES, _TOKEN_SECONDS))
 
