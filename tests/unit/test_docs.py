@@ -19,6 +19,7 @@ from starlette.routing import Route
 from sentinel import error
 from sentinel.cache import keys
 from sentinel.config import Settings
+from sentinel.governance_settings import GovernanceSettings
 from sentinel.governance.service.arguments import OPERATION, add_commands
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
@@ -68,6 +69,16 @@ def test_the_page_on_governance_has_every_command() -> None:
     assert told == set(expected)
     options = {option for options in expected.values() for option in options} - {"-h"}
     assert sorted(option for option in options if option not in page) == []
+
+
+def test_the_page_of_the_governance_lists_its_settings() -> None:
+    """Each of its own, here or among those of single sign-on, with the right default."""
+    page = (ROOT / "docs/governance.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", page, re.MULTILINE))
+    assert set(rows) == {name.upper() for name in GovernanceSettings.model_fields}
+    for name, field in GovernanceSettings.model_fields.items():
+        if isinstance(field.default, str | int):
+            assert rows[name.upper()] == f"`{field.default}`", name
 
 
 def test_the_guarantees_name_tests_that_there_are() -> None:
