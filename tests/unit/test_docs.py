@@ -19,8 +19,8 @@ from starlette.routing import Route
 from sentinel import error
 from sentinel.cache import keys
 from sentinel.config import Settings
-from sentinel.governance_settings import GovernanceSettings
 from sentinel.governance.service.arguments import OPERATION, add_commands
+from sentinel.governance_settings import GovernanceSettings
 from sentinel.observability.metrics import Metrics
 from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes import openapi
