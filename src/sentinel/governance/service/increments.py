@@ -5,6 +5,7 @@ Source: contract 1.4, 1.5; `costMicroUsd` is an extension.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +17,7 @@ MOST_ITEMS = 1_000
 MOST_AMOUNT = 10**12
 """Of one item. Nine thousand such items are as much as can be booked (ledger.MOST_BOOKED)."""
 MOST_MODEL_CHARS = 256
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _AHEAD = timedelta(days=1)
 """A proxy's clock may be wrong, but a day that is yet to come is none of its."""
 
@@ -81,7 +83,7 @@ def _model(value: Any) -> str:
 
 def _is_text(value: str) -> bool:
     """Whether every database takes it: PostgreSQL has no NUL in a text, and neither has half a surrogate pair."""
-    return "\x00" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return _NO_TEXT.search(value) is None
 
 
 def _day(item: dict[str, Any], now_ms: int) -> date:

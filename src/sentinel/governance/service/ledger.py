@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from sentinel.governance.service.database import Database
@@ -123,36 +124,31 @@ def _amounts(row: Any) -> Amounts:
 
 
 def _enter(database: Database, connection: Connection, entries: Mapping[Place, Amounts]) -> None:
-    statement = database.upsert(ledger)
+    statement = database.insert_all(ledger)
     statement = statement.on_conflict_do_update(
         index_elements=[ledger.c.user_id, ledger.c.day, ledger.c.model],
         set_={name: ledger.c[name] + statement.excluded[name] for name in AMOUNTS},
     )
-    rows = [
-        {"user_id": user_id, "day": day, "model": model, **dict(zip(AMOUNTS, amounts, strict=True))}
-        for (user_id, day, model), amounts in sorted(entries.items())
-    ]
-    connection.execute(statement, rows)
+    rows = [(*place, *amounts) for place, amounts in sorted(entries.items())]
+    connection.execute(statement, {"rows": _json(rows)})
 
 
 def _keep_balances(
     database: Database, connection: Connection, accounts: Iterable[Account], used: Mapping[str, Amounts]
 ) -> None:
-    statement = database.upsert(balances)
+    statement = database.insert_all(balances)
     names = ("period", "start", *AMOUNTS)
     statement = statement.on_conflict_do_update(
         index_elements=[balances.c.user_id], set_={name: statement.excluded[name] for name in names}
     )
     rows = [
-        {
-            "user_id": account.user_id,
-            "period": account.period.kind,
-            "start": account.period.start,
-            **dict(zip(AMOUNTS, used[account.user_id], strict=True)),
-        }
-        for account in accounts
+        (account.user_id, account.period.kind, account.period.start, *used[account.user_id]) for account in accounts
     ]
-    connection.execute(statement, rows)
+    connection.execute(statement, {"rows": _json(rows)})
+
+
+def _json(rows: Sequence[tuple[Any, ...]]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 def spent(connection: Connection, accounts: Iterable[Account]) -> dict[str, Amounts]:
@@ -160,7 +156,7 @@ def spent(connection: Connection, accounts: Iterable[Account]) -> dict[str, Amou
     wanted = {account.user_id: account.period for account in accounts}
     used: dict[str, Amounts] = {}
     for ids in _portions(sorted(wanted)):
-        for row in connection.execute(select(balances).where(balances.c.user_id.in_(ids))):
+        for row in connection.execute(select(balances).where(balances.c.user_id.in_(ids))).all():
             period = wanted[row.user_id]
             if (row.period, row.start) == (period.kind, period.start):
                 used[row.user_id] = _amounts(row)
@@ -205,7 +201,7 @@ def _locked_accounts(
         connection.execute(lock.with_for_update())
     found: dict[str, Account] = {}
     for portion in _portions(sorted(email_keys)):
-        for row in connection.execute(_ACCOUNT.where(users.c.email_key.in_(portion))):
+        for row in connection.execute(_ACCOUNT.where(users.c.email_key.in_(portion))).all():
             found[row.email_key] = _account(row, now_ms)
     return found
 

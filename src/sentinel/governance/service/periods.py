@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Literal, get_args
 
 PeriodKind = Literal["daily", "weekly", "monthly", "never"]
@@ -39,6 +40,7 @@ class Period:
         return None if self.next_start is None else _midnight(self.next_start) - timedelta(seconds=1)
 
 
+@lru_cache(64)  # Of a report many items ask for the same.
 def period_at(kind: PeriodKind, now_ms: int) -> Period:
     """The period of this kind that a moment (milliseconds since the epoch) lies in."""
     return period_of(kind, day_of(now_ms))
@@ -57,6 +59,7 @@ def period_of(kind: PeriodKind, day: date) -> Period:
     return Period(kind, FIRST_DAY, None)
 
 
+@lru_cache(64)
 def day_of(ms: int) -> date:
     """The day, in UTC, of a moment in milliseconds since the epoch."""
     return datetime.fromtimestamp(ms / 1000, UTC).date()
