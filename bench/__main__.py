@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import endpoints, machine, pictures, report, scenarios, streams, watchers
+from bench import endpoints, governance, machine, pictures, report, scenarios, streams, watchers
 from bench.plan import QUICK, Plan
 from bench.servers import ROOT
 
@@ -19,7 +19,7 @@ RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 PARTS = (
     *("throughput", "latency", "streams", "connections", "embeddings", "uploads"),
-    *("prompts", "users", "workers", "idle"),
+    *("prompts", "users", "workers", "idle", "governance"),
 )
 QUICK_PARTS = ("throughput", "streams", "idle")
 FILES = 65_536
@@ -129,6 +129,10 @@ def _idle(plan: Plan, data: dict[str, Any]) -> None:
     data["idle"] = scenarios.idle(plan)
 
 
+def _governance(plan: Plan, data: dict[str, Any]) -> None:
+    data["governance"] = governance.governance(plan)
+
+
 _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -140,6 +144,7 @@ _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "users": _users,
     "workers": _workers,
     "idle": _idle,
+    "governance": _governance,
 }
 
 

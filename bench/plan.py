@@ -36,6 +36,7 @@ class Plan:
     hostile_per_second: float = 2.0
     users: tuple[int, ...] = (10, 1_000, 10_000, 100_000)
     starts: int = 5
+    reports: int = 50
 
 
 QUICK = Plan(
@@ -49,6 +50,7 @@ QUICK = Plan(
     steady_seconds=10.0,
     prompts=(),
     starts=2,
+    reports=20,
 )
 
 
