@@ -118,9 +118,9 @@ class JobStore:
         """Keep the job's reservation for as long as a lease."""
         await self._ledger.extend(job.reservation, job.output_tokens, 0, -1, job.started_ms)
 
-    async def settle(self, job: Job, spent: Cost) -> bool:
+    async def settle(self, job: Job, spent: Cost, cost_micro_usd: int = 0) -> bool:
         """Bill a job that has ended; False if that was done before."""
-        return await self._ledger.settle_job(job.reservation, spent, job.started_ms, job.id)
+        return await self._ledger.settle_job(job.reservation, spent, job.started_ms, job.id, cost_micro_usd)
 
     async def counts(self) -> list[int]:
         """How many jobs of each partition are not settled yet."""

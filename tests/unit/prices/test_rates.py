@@ -46,7 +46,7 @@ ALL = Price(**{name: Decimal(1000 * 2**place + 7 * place + 1) for place, name in
         (Price(input=Decimal(MOST_COST_MICRO_USD), output=Decimal(1)), (1, 1), {}, None),
     ],
 )
-def test_what_text_costs(price: Price, tokens: tuple[int, int], usage: dict[str, int], cost: int | None) -> None:
+def test_what_text_costs(price: Price, tokens: tuple[int, int], usage: dict[str, Any], cost: int | None) -> None:
     """Cached and written input, and reasoning, are parts; all is rounded up once; what has no price has no cost."""
     assert ModelPrice(price).cost(*tokens, Usage(**usage)) == cost
 
@@ -77,7 +77,7 @@ def test_what_text_costs(price: Price, tokens: tuple[int, int], usage: dict[str,
     ],
 )
 def test_each_kind_of_input_costs_its_own(
-    usage: dict[str, int], details: dict[str, int], parts: dict[str, int]
+    usage: dict[str, Any], details: dict[str, int], parts: dict[str, int]
 ) -> None:
     """Of seven tokens; none is counted twice, and no part is more than there is."""
     found = ModelPrice(ALL).cost(7, 0, Usage(**usage, details=Details(**details)))
