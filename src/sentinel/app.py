@@ -41,6 +41,7 @@ from sentinel.observability.gauges import Gauges, Sources
 from sentinel.observability.metrics import Metrics
 from sentinel.observability.observer import Observers
 from sentinel.observability.request_log import RequestLog
+from sentinel.prices.catalog import Catalog
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.job_follower import JobFollower
@@ -203,7 +204,8 @@ def build(
         on_unreadable=unreadable,
     )
     reconciler = Reconciler(ledger)
-    registry, counter = Registry(Target("openai", provider, sockets=sockets)), TokenCounter()
+    prices = Catalog.ours().at(settings.openai_api_url)
+    registry, counter = Registry(Target("openai", provider, sockets=sockets, prices=prices)), TokenCounter()
     job_store, contexts = JobStore(ledger, unreadable, tracker.noted), ContextRecords(store)
     follower = JobFollower(
         job_store,
@@ -212,7 +214,7 @@ def build(
         counter,
         threads,
         lease_seconds=settings.lease_seconds,
-        on_billed=lambda model, cost: metrics.job_billed(catalog.label(model), cost),
+        on_billed=lambda model, cost, cost_micro_usd: metrics.job_billed(catalog.label(model), cost, cost_micro_usd),
     )
     leases = LeaseKeeper(admission, cache, settings.lease_seconds)
     keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, exchange_tasks)

@@ -53,6 +53,7 @@ async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     deps, client, context = exchange.deps, exchange.client, exchange.context
     request, endpoint = exchange.request, exchange.endpoint
     target = deps.registry.targets(endpoint.format, request.model)[0]
+    exchange.prices = target.prices
     most = reservation.output_max(exchange.bound, exchange.reservation, exchange.verdict)
     wanted = endpoint.changes(request, exchange.bound, most)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)

@@ -202,7 +202,7 @@ class PassedAnswer:
         told = self._usage
         if told != NOTHING:
             cost = Cost(1, told.prompt_tokens, told.output_tokens)
-            self.spent = Spent(cost, "provider", told.cached_tokens, told.reasoning_tokens)
+            self.spent = Spent(cost, "provider", told)
 
     # --------------------------------------------------------------------------------------------------------- lists
 

@@ -96,7 +96,9 @@ class Passthrough(Exchange):
                 raise
             finally:
                 spent = self._end()
-                await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
+                await deps.tracker.settle(
+                    self.reservation, spent.cost, self.verdict.now_ms, cost_micro_usd=context.cost_micro_usd or 0
+                )
             # All is done for this client: if it leaves from here on, it leaves content.
             client.unwatch()
             if (rest := complete()) is not None:
@@ -147,6 +149,7 @@ class Passthrough(Exchange):
         if body.type is not None:
             headers[b"content-type"] = body.type
         target = deps.registry.targets(FORMAT, context.model)[0]
+        self.prices = target.prices
         header_lines = passing.passed_to_provider(headers, context.id.encode(), self.reservation.user)
         path = self.path + b"?" + query if query else self.path
         method = (context.method or "GET").encode()
@@ -218,5 +221,7 @@ class Passthrough(Exchange):
         self.deps.leases.release(self.lease)
         if context.forwarded:
             context.provider_seconds = max(0.0, monotonic() - context.forwarded)
-        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        cost_micro_usd = spent.micro_usd(self.prices, context.model, self.verdict.now_ms)
+        usage = spent.usage
+        context.has_spent(spent.cost, spent.source, usage.cached_tokens, usage.reasoning_tokens, cost_micro_usd)
         return spent

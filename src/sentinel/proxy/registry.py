@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.proxy.additions import Additions
 from sentinel.proxy.provider import AiProvider, SocketProvider
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider, by its name, and what it was found to refuse of our additions. sockets: the same over WebSockets."""
+    """A provider, by its name, and what it was found to refuse of our additions.
+
+    sockets: the same over WebSockets. prices: of its models.
+    """
 
     name: str
     provider: AiProvider
     additions: Additions = field(default_factory=Additions)
     sockets: SocketProvider | None = None
+    prices: Prices = UNPRICED
 
 
 class Registry:

@@ -99,7 +99,7 @@ class ResponsesSession:
         assert self._target.sockets is not None
         redactor: Redactor = self._target.sockets.redactor
         provider = FrameProvider(upstream, self._open, redactor, self._deps.socket_idle_seconds)
-        target = Target(self._target.name, provider, self._target.additions)
+        target = Target(self._target.name, provider, self._target.additions, prices=self._target.prices)
         self._deps = replace(self._deps, registry=Registry(target))
         socket.on_news = upstream.on_news = self._news.set
         try:

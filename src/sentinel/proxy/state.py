@@ -20,6 +20,7 @@ from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.middleware.tier_router import Choice, TierRouter
+from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.job_follower import JobFollower
@@ -87,12 +88,13 @@ class ExchangeState:
     is_refused: the provider has answered with an error. spent: what it has cost so far. references: the provider's
     objects that it names; created: the ids of those that its answer has. job: what the provider goes on with, if that
     is followed; job_is_over: its end was seen here. choice: the model of the tier that it names, if it names one.
+    prices: of the provider that it was sent to.
     """
 
     __slots__ = (
         "answer_claim", "body", "bound", "choice", "client", "context", "counted", "created", "deps", "endpoint",
-        "is_refused", "job", "job_is_over", "lease", "references", "relay", "request", "reservation", "spent", "stream",
-        "upstream", "verdict", "watched",
+        "is_refused", "job", "job_is_over", "lease", "prices", "references", "relay", "request", "reservation",
+        "spent", "stream", "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
@@ -113,6 +115,7 @@ class ExchangeState:
         self.upstream: ProviderRequest | None = None
         self.stream: ProviderStream | None = None
         self.is_refused = False
+        self.prices: Prices = UNPRICED
         self.relay: Relay | None = None
         self.spent = SPENT_NOTHING
         self.references: tuple[Reference, ...] = ()

@@ -29,6 +29,7 @@ from sentinel.proxy import outcome
 from sentinel.proxy.headers import by_name, lines_of, pairs_of, query_to_provider
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, Socket, SocketRefused, SocketRequest
+from sentinel.proxy.realtime_response import FORMAT
 from sentinel.proxy.realtime_session import RealtimeSession, look_for_rest
 from sentinel.proxy.registry import Target
 from sentinel.proxy.responses_session import ResponsesSession
@@ -121,7 +122,7 @@ async def realtime(request: Request) -> Response:
         await deps.ownership.check(user.id, [Reference(call, "calls", "call_id")])
     model = query.get("model", "")
     await look_for_rest(deps, user)
-    target = deps.registry.targets("realtime", model)[0]
+    target = deps.registry.targets(FORMAT, model)[0]
     passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
     if _BETA in _subprotocols(headers) and b"openai-beta" not in headers:
         passing.append((b"openai-beta", b"realtime=v1"))
