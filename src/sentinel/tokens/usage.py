@@ -4,7 +4,6 @@ Rules (DESIGN section 5): larger numbers win, zeros and absences tell nothing, a
 beside the input where that is more: some providers count reasoning in the total alone (vercel/ai#12425).
 """
 
-import re
 from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
 from operator import add
@@ -17,7 +16,6 @@ MOST_TOKENS: Final = 2**53
 """A number beyond this is a broken provider; refusing it keeps every sum exact in Lua (doubles), too."""
 
 UNTOLD: Final = -1
-_HUMP = re.compile("([A-Z])")
 _MOST_USD: Final = 1000
 """A request that costs more is a broken provider's."""
 
@@ -133,7 +131,17 @@ def read_usage(value: Any) -> Usage:
     """
     if not isinstance(value, dict):
         return NOTHING
-    inputs, outputs = _first(value, _INPUT_DETAILS), _first(value, _OUTPUT_DETAILS)
+    # The last are those of realtime and of transcriptions.
+    inputs = (
+        _object(value, "prompt_tokens_details")
+        or _object(value, "input_tokens_details")
+        or _object(value, "input_token_details")
+    )
+    outputs = (
+        _object(value, "completion_tokens_details")
+        or _object(value, "output_tokens_details")
+        or _object(value, "output_token_details")
+    )
     return Usage(
         _tokens(value.get("prompt_tokens")) or _tokens(value.get("input_tokens")),
         _tokens(value.get("completion_tokens")) or _tokens(value.get("output_tokens")),
@@ -146,17 +154,11 @@ def read_usage(value: Any) -> Usage:
     )
 
 
-# The last are those of realtime and of transcriptions.
-_INPUT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
-_OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
-
-
-def _first(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return next((found for name in names if (found := _object(value, name))), {})
-
-
 def _details(inputs: dict[str, Any], outputs: dict[str, Any], cost: Any) -> Details:
     """Kinds of tokens as OpenAI's formats have them; of cached ones realtime alone tells the kinds."""
+    # Most answers have none, and this is on the way of each of them.
+    if cost is None and not (_has_kinds(inputs) or _has_kinds(outputs)):
+        return PLAIN
     cached = _object(inputs, "cached_tokens_details")
     return details_of(
         input_audio=_tokens(inputs.get("audio_tokens")),
@@ -169,6 +171,11 @@ def _details(inputs: dict[str, Any], outputs: dict[str, Any], cost: Any) -> Deta
         output_video=_tokens(outputs.get("video_tokens")),
         told_micro_usd=micro_usd(cost),
     )
+
+
+def _has_kinds(details: dict[str, Any]) -> bool:
+    get = details.get
+    return bool(get("audio_tokens") or get("image_tokens") or get("video_tokens"))
 
 
 def details_of(**told: int) -> Details:
@@ -226,6 +233,12 @@ def read_usage_metadata(value: Any) -> Usage:
 
 def _modalities(value: dict[str, Any]) -> Details:
     """Kinds of tokens as Gemini has them; what tools have brought is input."""
+    # Each event of a stream tells them, and as a rule all is text.
+    for name in _KINDS_NAMES:
+        if (told := value.get(name)) and not _is_text(told):
+            break
+    else:
+        return PLAIN
     inputs = _of_kinds(value, "promptTokensDetails"), _of_kinds(value, "toolUsePromptTokensDetails")
     cached, outputs = _of_kinds(value, "cacheTokensDetails"), _of_kinds(value, "candidatesTokensDetails")
     return details_of(
@@ -240,8 +253,24 @@ def _modalities(value: dict[str, Any]) -> Details:
     )
 
 
+_KINDS: Final = {
+    "promptTokensDetails": "prompt_tokens_details",
+    "toolUsePromptTokensDetails": "tool_use_prompt_tokens_details",
+    "cacheTokensDetails": "cache_tokens_details",
+    "candidatesTokensDetails": "candidates_tokens_details",
+}
+_KINDS_NAMES: Final = (*_KINDS, *_KINDS.values())
+
+
+def _is_text(told: Any) -> bool:
+    match told:
+        case [{"modality": "TEXT"}]:
+            return True
+    return False
+
+
 def _of_kinds(value: dict[str, Any], name: str) -> dict[str, int]:
-    told = value.get(name) or value.get(_HUMP.sub(r"_\1", name).lower())
+    told = value.get(name) or value.get(_KINDS[name])
     return {
         str(each.get("modality")): _tokens(each.get("tokenCount")) or _tokens(each.get("token_count"))
         for each in (told if isinstance(told, list) else ())

@@ -166,6 +166,11 @@ def test_pieces_may_come_in_any_order(a: Usage, b: Usage, c: Usage) -> None:
             Usage(9, details=Details(input_video=9)),
         ),
         (read_usage_metadata, {"promptTokenCount": 9, "promptTokensDetails": 7}, Usage(9)),
+        (
+            read_usage_metadata,
+            {"promptTokenCount": 9, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 9}]},
+            Usage(9),
+        ),
     ],
 )
 def test_kinds_of_tokens_are_told_apart(read: Any, told: Any, usage: Usage) -> None:
