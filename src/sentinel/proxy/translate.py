@@ -1,0 +1,46 @@
+"""The door to translation: a client's format and a provider's in, what translates between them out.
+
+Only where no target of a model speaks the client's format is anything translated (DESIGN section 9). Which fields are
+carried, and which are refused, is in docs/translation.md; why the pairs are our own in docs/adr/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from sentinel.proxy.translation.chat_to_messages import ChatToMessages
+from sentinel.proxy.translation.messages_to_chat import MessagesToChat
+from sentinel.proxy.translation.pair import Translation
+
+_PAIRS: Final[dict[tuple[str, str], Callable[[bytes, int], Translation]]] = {
+    ("chat", "messages"): ChatToMessages,
+    ("messages", "chat"): MessagesToChat,
+}
+
+
+class Translator(Struct, frozen=True):
+    """Translates requests of clients of one format for providers of another.
+
+    name: as the header `x-sentinel-translated` has it, such as `chat->messages`.
+    """
+
+    name: str
+    translated: Callable[[bytes, int], Translation]
+
+    @classmethod
+    def of(cls, client_format: str, provider_format: str) -> Translator | None:
+        """The translator between two formats, as endpoints call them; None where there is none."""
+        pair = _PAIRS.get((client_format, provider_format))
+        return None if pair is None else cls(f"{client_format}->{provider_format}", pair)
+
+    def request(self, body: bytes, now_seconds: int) -> Translation:
+        """A request in the provider's format, and what translates its answer. body: JSON, with the target's model.
+
+        now_seconds: since the epoch, for answers that tell when they were made and providers that do not.
+        Raises UnsupportedParameter, which names the field that cannot be carried over; InvalidJson, MissingParameter.
+        It is read and written whole: 1 ms for 100 KB of text, so large bodies are work for a thread.
+        """
+        return self.translated(body, now_seconds)
