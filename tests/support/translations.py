@@ -9,12 +9,16 @@ from typing import Any
 
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
+from openai import omit
 from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from sentinel.proxy.translation.pair import StreamTranslator
 
+_response_event: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 _message_event: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
@@ -102,3 +106,25 @@ def objects_in(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]
     elif isinstance(value, list):
         for inner in value:
             yield from objects_in(inner, path)
+
+
+def response_of(stream: bytes) -> Response:
+    """The response at the end of a whole stream, of which OpenAI's SDK can read each event and put them together."""
+    state: ResponseStreamState[None] = ResponseStreamState(input_tools=[], text_format=omit)
+    event: Any = None
+    deltas: dict[tuple[str, str, int], str] = {}
+    for number, each in enumerate(re.findall(rb"^event: (.*)\ndata: (.*)\n\n", stream, re.MULTILINE)):
+        event = _response_event.validate_json(each[1], strict=True)
+        assert (event.type, event.sequence_number) == (each[0].decode(), number)
+        state.handle_event(event)
+        place = event.type.rpartition(".")[0], getattr(event, "item_id", ""), getattr(event, "content_index", 0)
+        if event.type.endswith(".delta"):
+            deltas[place] = deltas.get(place, "") + event.delta
+        elif place in deltas:
+            assert deltas.pop(place) in (getattr(event, name, None) for name in ("text", "refusal", "arguments"))
+    assert not deltas
+    assert event.type in ("response.completed", "response.incomplete")
+    response: Response = event.response
+    begun, done = (stream.count(b"event: response.output_item.%b" % word) for word in (b"added", b"done"))
+    assert begun == done == len(response.output)
+    return Response.model_validate(response.model_dump(by_alias=True))

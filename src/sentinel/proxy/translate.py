@@ -14,10 +14,12 @@ from msgspec import Struct
 from sentinel.proxy.translation.chat_to_messages import ChatToMessages
 from sentinel.proxy.translation.messages_to_chat import MessagesToChat
 from sentinel.proxy.translation.pair import Translation
+from sentinel.proxy.translation.responses_to_chat import ResponsesToChat
 
 _PAIRS: Final[dict[tuple[str, str], Callable[[bytes, int], Translation]]] = {
     ("chat", "messages"): ChatToMessages,
     ("messages", "chat"): MessagesToChat,
+    ("responses", "chat"): ResponsesToChat,
 }
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 from anthropic.types import Message
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 from sentinel.error import InvalidJson, MissingParameter, UnsupportedParameter
 from sentinel.proxy.translate import Translator
 from tests.support.transcripts import MESSAGE_TEXT, OPENAI
-from tests.support.translations import completion_of, message_of, told
+from tests.support.translations import completion_of, message_of, response_of, told
 
 SMALLEST: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "messages"): {"model": "m", "messages": [{"role": "user", "content": "one"}]},
     ("messages", "chat"): {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "one"}]},
+    ("responses", "chat"): {"model": "m", "input": [{"role": "user", "content": "one"}]},
 }
 PATHS = {"messages": b"/messages", "chat": b"/chat/completions"}
 PAIRS = pytest.mark.parametrize("pair", SMALLEST, ids="->".join)
@@ -83,6 +85,12 @@ def test_a_body_that_is_no_object_is_refused(pair: tuple[str, str]) -> None:
 
 
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}}}
+COMPLETION = (
+    b'{"id":"m","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"tool_calls",'
+    b'"message":{"role":"assistant","content":"one","reasoning_content":"hm","tool_calls":[{"id":"t1",'
+    b'"type":"function","function":{"name":"weather","arguments":"{\\"city\\":\\"Rome\\"}"}}]}}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+)
 TALKS: dict[tuple[str, str], tuple[dict[str, Any], bytes, bytes]] = {
     ("chat", "messages"): (
         {"tools": [{"type": "function", "function": {"name": "weather", "parameters": TOOL}}]},
@@ -96,12 +104,12 @@ TALKS: dict[tuple[str, str], tuple[dict[str, Any], bytes, bytes]] = {
     ),
     ("messages", "chat"): (
         {"tools": [{"name": "weather", "input_schema": TOOL}]},
-        (
-            b'{"id":"m","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"tool_calls",'
-            b'"message":{"role":"assistant","content":"one","reasoning_content":"hm","tool_calls":[{"id":"t1",'
-            b'"type":"function","function":{"name":"weather","arguments":"{\\"city\\":\\"Rome\\"}"}}]}}],'
-            b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
-        ),
+        COMPLETION,
+        b"".join(OPENAI.data()),
+    ),
+    ("responses", "chat"): (
+        {"tools": [{"type": "function", "name": "weather", "parameters": TOOL}]},
+        COMPLETION,
         b"".join(OPENAI.data()),
     ),
 }
@@ -113,6 +121,9 @@ def sent_back(pair: tuple[str, str], answer: bytes) -> list[dict[str, Any]]:
     if pair[0] == "chat":
         said = ChatCompletion.model_validate_json(answer).choices[0].message
         return [said.model_dump(), {"role": "tool", "tool_call_id": "t1", "content": "sunny"}]
+    if pair[0] == "responses":
+        items = [item.model_dump(by_alias=True) for item in Response.model_validate_json(answer).output]
+        return [*items, {"type": "function_call_output", "call_id": "t1", "output": "sunny"}]
     message = Message.model_validate_json(answer)
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "sunny"}
     blocks = [block.model_dump() for block in message.content]
@@ -125,7 +136,8 @@ def test_a_conversation_goes_on(pair: tuple[str, str]) -> None:
     fields, answer, _ = TALKS[pair]
     body = SMALLEST[pair] | fields
     translated = translator(pair).request(json.dumps(body).encode(), 1).answer(200, answer)
-    following = {**body, "messages": [*body["messages"], *sent_back(pair, translated)]}
+    field = "input" if pair[0] == "responses" else "messages"
+    following = {**body, field: [*body[field], *sent_back(pair, translated)]}
     again = json.loads(translator(pair).request(json.dumps(following).encode(), 1).body)
     text = json.dumps(again)
     assert all(f'"{word}"' in text for word in ("one", "t1", "weather", "sunny"))
@@ -140,6 +152,8 @@ def test_streams_and_errors_come_by_the_same_door(pair: tuple[str, str]) -> None
     stream = told(translation.stream(5), TALKS[pair][2])
     if pair[0] == "chat":
         assert completion_of(stream).choices[0].message.content == " one two"
+    elif pair[0] == "responses":
+        assert response_of(stream).output_text == " one two"
     else:
         assert message_of(stream).content[0].model_dump(include={"text"}) == {"text": " one two"}
     refusal = json.loads(translation.answer(404, b'{"error":{"message":"no such thing"}}'))

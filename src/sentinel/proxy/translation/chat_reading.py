@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from sentinel.tokens.usage import Usage, usage_beside
+
 
 class CallPiece(Struct, frozen=True, gc=False):
     """A call of a tool, or more of one. index: as the provider numbers it, -1 where it does not."""
@@ -30,6 +32,18 @@ class Said(Struct, frozen=True, gc=False):
     calls: list[CallPiece]
 
 
+def choice_of(event: Any) -> dict[str, Any] | None:
+    """The first choice of an answer or an event; None where there is none. No other was asked for."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+
+
+def usage_of(event: dict[str, Any]) -> Usage:
+    """The usage that an answer or an event tells."""
+    choice = choice_of(event) or {}
+    return usage_beside(event.get("usage"), event.get("x_groq"), [choice.get("usage")])
+
+
 def said(message: Any) -> Said:
     """Read a message, or a delta. What has another shape says nothing."""
     if not isinstance(message, dict):
@@ -43,6 +57,11 @@ def said(message: Any) -> Said:
     calls = message.get("tool_calls")
     pieces = [_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     return Said(reasoning, text, _string(message.get("refusal")), pieces)
+
+
+def call_id(piece: CallPiece, answer_id: Any, number: int) -> str:
+    """The id of a call; made of the answer's and its number where the provider gives it none."""
+    return piece.id or f"call_{answer_id or ''}_{number}"
 
 
 def _call(call: dict[str, Any]) -> CallPiece:

@@ -11,11 +11,11 @@ import msgspec
 
 from sentinel.endpoints.refusal import refusal_of
 from sentinel.error import UpstreamError
-from sentinel.proxy.translation.chat_reading import CallPiece, Calls, Said, said
+from sentinel.proxy.translation.chat_reading import CallPiece, Calls, Said, call_id, choice_of, said, usage_of
 from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator
 from sentinel.proxy.translation.strict import object_of
 from sentinel.tokens.loose import parse
-from sentinel.tokens.usage import NOTHING, Usage, usage_beside
+from sentinel.tokens.usage import NOTHING, Usage
 
 _REASONS: Final = {
     "length": "max_tokens",
@@ -43,7 +43,7 @@ def answer(status: int, body: bytes, *, shows_thinking: bool) -> bytes:
     if status >= 400 or (isinstance(completion, dict) and completion.get("error")):
         _, error, told = refusal_of(body)
         return msgspec.json.encode(_error_of(error or {"message": told}, status))
-    choice = _choice_of(completion)
+    choice = choice_of(completion)
     if choice is None or not isinstance(choice.get("message"), dict):
         raise UpstreamError("The model provider sent an answer that cannot be read.")
     message = said(choice["message"])
@@ -51,29 +51,19 @@ def answer(status: int, body: bytes, *, shows_thinking: bool) -> bytes:
     if message.reasoning and shows_thinking:
         content.append({"type": "thinking", "thinking": message.reasoning, "signature": ""})
     content += [{"type": "text", "text": text} for text in (message.text, message.refusal) if text]
-    content += _calls(message, cut_off=choice.get("finish_reason") == _LENGTH)
-    usage = figures_of(_usage_of(completion))
+    content += _calls(message, completion.get("id"), cut_off=choice.get("finish_reason") == _LENGTH)
+    usage = figures_of(usage_of(completion))
     return msgspec.json.encode({**_begun(completion, usage), "content": content, **_ended(choice, message)})
 
 
-def _choice_of(event: Any) -> dict[str, Any] | None:
-    """The first choice; there is no other, for one was asked for."""
-    choices = event.get("choices") if isinstance(event, dict) else None
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-
-
-def _usage_of(event: dict[str, Any]) -> Usage:
-    choice = _choice_of(event) or {}
-    return usage_beside(event.get("usage"), event.get("x_groq"), [choice.get("usage")])
-
-
-def _calls(message: Said, *, cut_off: bool) -> list[dict[str, Any]]:
+def _calls(message: Said, answer_id: Any, *, cut_off: bool) -> list[dict[str, Any]]:
     """Blocks of the calls. Arguments that a limit has cut off are no JSON any more, and such a call cannot be made."""
     blocks = []
-    for call in message.calls:
+    for number, call in enumerate(message.calls):
         arguments = object_of(call.arguments)
         if arguments is not None:
-            blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments})
+            id_ = call_id(call, answer_id, number)
+            blocks.append({"type": "tool_use", "id": id_, "name": call.name, "input": arguments})
         elif not cut_off:
             raise UpstreamError("The model provider sent a call of a tool whose arguments cannot be read.")
     return blocks
@@ -122,6 +112,7 @@ class MessagesOfChat(StreamTranslator):
         self._shows_thinking = shows_thinking
         self._usage: Usage = NOTHING
         self._has_begun = False
+        self._id: Any = None
         self._blocks = 0
         self._open: tuple[str, int] | None = None
         """The kind and the number of the block that is told now, where it is no call."""
@@ -134,8 +125,8 @@ class MessagesOfChat(StreamTranslator):
         return self._finished() if data.startswith(b"[DONE]") and self._end is not None else b""
 
     def _said(self, event: dict[str, Any]) -> bytes:
-        self._usage = self._usage.merged(_usage_of(event))
-        choice = _choice_of(event)
+        self._usage = self._usage.merged(usage_of(event))
+        choice = choice_of(event)
         if choice is None:
             return b""
         out = [self._message_begun(event)]
@@ -155,6 +146,7 @@ class MessagesOfChat(StreamTranslator):
         if self._has_begun:
             return b""
         self._has_begun = True
+        self._id = event.get("id")
         return _event("message_start", message=_begun(event, figures_of(self._counted)))
 
     def _block_begun(self, block: dict[str, Any]) -> bytes:
@@ -180,7 +172,8 @@ class MessagesOfChat(StreamTranslator):
         begun = b""
         if is_new:
             begun = self._block_ended()
-            begun += self._block_begun({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}})
+            id_ = call_id(piece, self._id, number)
+            begun += self._block_begun({"type": "tool_use", "id": id_, "name": piece.name, "input": {}})
             self._blocks_of_calls.append(self._blocks - 1)
         if not piece.arguments:
             return begun

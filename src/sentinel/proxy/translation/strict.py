@@ -24,11 +24,17 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         # Of two equal keys one would be lost, wherever they are.
         jiter.from_json(body, catch_duplicate_keys=True, cache_mode="none")
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from error
+        return read_part(decoder, body, "")
     except (ValueError, RecursionError) as error:
         raise InvalidJson("The JSON body of your request cannot be read, or has a key twice in one object.") from error
+
+
+def read_part(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, param: str) -> T:
+    """What stands at `param` in a request that is JSON. Raises MissingParameter, UnsupportedParameter."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error), param) from error
 
 
 def unsupported(param: str) -> UnsupportedParameter:
@@ -38,8 +44,9 @@ def unsupported(param: str) -> UnsupportedParameter:
     )
 
 
-def _misfit(text: str) -> AppError:
-    path = found["path"] if (found := _PATH.search(text)) else ""
+def _misfit(text: str, param: str) -> AppError:
+    inner = found["path"] if (found := _PATH.search(text)) else ""
+    path = ".".join(filter(None, (param, inner)))
     named = _FIELD.search(_PATH.sub("", text))
     if named is not None:
         field = named["field"][:_MOST_NAMED]

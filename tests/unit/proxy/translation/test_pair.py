@@ -9,13 +9,15 @@ import pytest
 from sentinel.proxy.translation.chat_of_messages import ChatOfMessages
 from sentinel.proxy.translation.messages_of_chat import MessagesOfChat
 from sentinel.proxy.translation.pair import MOST_HELD_BYTES, StreamTranslator
+from sentinel.proxy.translation.responses_to_chat import ResponsesToChat
 from tests.support.transcripts import MESSAGE_TEXT, OPENAI
 
 KINDS: list[tuple[Any, bytes]] = [
     (lambda: ChatOfMessages(1, wants_usage=True), b"".join(MESSAGE_TEXT.data())),
     (lambda: MessagesOfChat(1, shows_thinking=True), b"".join(OPENAI.data())),
 ]
-EACH = pytest.mark.parametrize(("make", "stream"), KINDS, ids=["chat", "messages"])
+KINDS.append((lambda: ResponsesToChat(b'{"model":"m","input":"one"}', 1).stream(), b"".join(OPENAI.data())))
+EACH = pytest.mark.parametrize(("make", "stream"), KINDS, ids=["chat", "messages", "responses"])
 
 
 @EACH
