@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sentinel.proxy.translation.chat_to_gemini import ChatToGemini
 from sentinel.proxy.translation.chat_to_messages import ChatToMessages
 from sentinel.proxy.translation.messages_to_chat import MessagesToChat
 from sentinel.proxy.translation.pair import Translation
@@ -20,6 +21,7 @@ _PAIRS: Final[dict[tuple[str, str], Callable[[bytes, int], Translation]]] = {
     ("chat", "messages"): ChatToMessages,
     ("messages", "chat"): MessagesToChat,
     ("responses", "chat"): ResponsesToChat,
+    ("chat", "gemini"): ChatToGemini,
 }
 
 

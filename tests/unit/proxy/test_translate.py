@@ -12,15 +12,16 @@ from openai.types.responses import Response
 
 from sentinel.error import InvalidJson, MissingParameter, UnsupportedParameter
 from sentinel.proxy.translate import Translator
-from tests.support.transcripts import MESSAGE_TEXT, OPENAI
+from tests.support.transcripts import GEMINI_TEXT, MESSAGE_TEXT, OPENAI
 from tests.support.translations import completion_of, message_of, response_of, told
 
 SMALLEST: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "messages"): {"model": "m", "messages": [{"role": "user", "content": "one"}]},
     ("messages", "chat"): {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "one"}]},
     ("responses", "chat"): {"model": "m", "input": [{"role": "user", "content": "one"}]},
+    ("chat", "gemini"): {"model": "m", "messages": [{"role": "user", "content": "one"}]},
 }
-PATHS = {"messages": b"/messages", "chat": b"/chat/completions"}
+PATHS = {"messages": b"/messages", "chat": b"/chat/completions", "gemini": b"/v1beta/models/m:generateContent"}
 PAIRS = pytest.mark.parametrize("pair", SMALLEST, ids="->".join)
 
 
@@ -37,7 +38,7 @@ def test_a_pair_has_a_name_and_a_path(pair: tuple[str, str]) -> None:
     assert found.name == "->".join(pair)
     translation = found.request(json.dumps(SMALLEST[pair]).encode(), 1)
     assert translation.path == PATHS[pair[1]]
-    assert json.loads(translation.body)["model"] == "m"
+    assert b"/m:" in translation.path or json.loads(translation.body)["model"] == "m"
 
 
 @pytest.mark.parametrize(("client", "provider"), [("chat", "chat"), ("messages", "gemini"), ("embeddings", "chat")])
@@ -112,6 +113,15 @@ TALKS: dict[tuple[str, str], tuple[dict[str, Any], bytes, bytes]] = {
         COMPLETION,
         b"".join(OPENAI.data()),
     ),
+    ("chat", "gemini"): (
+        {"tools": [{"type": "function", "function": {"name": "weather", "parameters": TOOL}}]},
+        (
+            b'{"responseId":"m","modelVersion":"m","candidates":[{"index":0,"finishReason":"STOP","content":{"role":"model",'
+            b'"parts":[{"text":"hm","thought":true},{"text":"one"},{"functionCall":{"id":"t1","name":"weather",'
+            b'"args":{"city":"Rome"}},"thoughtSignature":"c2ln"}]}}],"usageMetadata":{"promptTokenCount":1}}'
+        ),
+        b"".join(GEMINI_TEXT.data()),
+    ),
 }
 """What a client has beside its smallest request, and a provider's answer to it, whole and as a stream."""
 
@@ -142,7 +152,7 @@ def test_a_conversation_goes_on(pair: tuple[str, str]) -> None:
     text = json.dumps(again)
     assert all(f'"{word}"' in text for word in ("one", "t1", "weather", "sunny"))
     assert "Rome" in text
-    assert ("c2ln" in text) is (pair[1] == "messages")
+    assert ("c2ln" in text) is (pair[1] in ("messages", "gemini"))
 
 
 @PAIRS

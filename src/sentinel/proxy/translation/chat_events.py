@@ -84,10 +84,10 @@ class ChatEvents:
         return told + DONE
 
 
-def call(number: int, id_: str, name: str, arguments: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def call(number: int, id_: str, name: str, arguments: str) -> dict[str, Any]:
     """A delta that begins a call. number: among the calls of its choice."""
     function = {"name": name, "arguments": arguments}
-    return {"tool_calls": [{"index": number, "id": id_, "type": "function", "function": function, **(extra or {})}]}
+    return {"tool_calls": [{"index": number, "id": id_, "type": "function", "function": function}]}
 
 
 def arguments(number: int, piece: str) -> dict[str, Any]:

@@ -173,6 +173,10 @@ class TextFormat(_Part, tag="text"):
     pass
 
 
+class ObjectFormat(_Part, tag="json_object"):
+    pass
+
+
 class Schema(_Strict):
     """Its name is a hint. A schema always holds at the other providers, so `strict` asks for nothing more."""
 

@@ -6,25 +6,30 @@ from typing import Any
 
 import pytest
 
+from sentinel.proxy.translation.chat_of_gemini import ChatOfGemini
 from sentinel.proxy.translation.chat_of_messages import ChatOfMessages
 from sentinel.proxy.translation.messages_of_chat import MessagesOfChat
 from sentinel.proxy.translation.pair import MOST_HELD_BYTES, StreamTranslator
 from sentinel.proxy.translation.responses_to_chat import ResponsesToChat
-from tests.support.transcripts import MESSAGE_TEXT, OPENAI
+from tests.support.transcripts import GEMINI_TEXT, MESSAGE_TEXT, OPENAI
+from tests.support.translations import told
 
 KINDS: list[tuple[Any, bytes]] = [
     (lambda: ChatOfMessages(1, wants_usage=True), b"".join(MESSAGE_TEXT.data())),
     (lambda: MessagesOfChat(1, shows_thinking=True), b"".join(OPENAI.data())),
 ]
+KINDS.append((lambda: ChatOfGemini(1, wants_usage=True), b"".join(GEMINI_TEXT.data())))
 KINDS.append((lambda: ResponsesToChat(b'{"model":"m","input":"one"}', 1).stream(), b"".join(OPENAI.data())))
-EACH = pytest.mark.parametrize(("make", "stream"), KINDS, ids=["chat", "messages", "responses"])
+EACH = pytest.mark.parametrize(
+    ("make", "stream"), KINDS, ids=["messages->chat", "chat->messages", "gemini->chat", "chat->responses"]
+)
 
 
 @EACH
 def test_nothing_follows_the_last_event(make: Any, stream: bytes) -> None:
     """Whatever comes, and whoever asks."""
     translator: StreamTranslator = make()
-    assert translator.feed(stream)
+    assert told(translator, stream)
     assert translator.feed(stream) == translator.end() == translator.cut() == translator.fail(502, "no") == b""
 
 
@@ -70,5 +75,4 @@ def test_an_event_that_is_too_large_is_an_error(make: Any, stream: bytes) -> Non
 @EACH
 def test_a_last_event_without_a_blank_line_counts(make: Any, stream: bytes) -> None:
     """SDKs read it, too."""
-    one, other = make(), make()
-    assert one.feed(stream) == other.feed(stream.rstrip(b"\n")) + other.end()
+    assert told(make(), stream.rstrip(b"\n")) == told(make(), stream)
