@@ -173,7 +173,7 @@ def _result(block: ToolResult) -> str | list[dict[str, Any]]:
     if block.is_error:
         first, *others = texts or [Text("")]
         texts = [Text(f"Error: {first.text}"), *others]
-    return _texts(texts) if texts else ""
+    return _texts(texts)
 
 
 def _images_of(block: ToolResult) -> list[dict[str, Any]]:
@@ -184,10 +184,12 @@ def _images_of(block: ToolResult) -> list[dict[str, Any]]:
 
 
 def _texts(content: str | list[Text]) -> str | list[dict[str, Any]]:
-    """One text as a string, which all providers take; several as parts, for between them stands nothing."""
+    """One text as a string, which all providers take, as is none; several as parts, for nothing stands between them."""
     if isinstance(content, str):
         return content
-    return content[0].text if len(content) == 1 else [{"type": "text", "text": block.text} for block in content]
+    if len(content) <= 1:
+        return content[0].text if content else ""
+    return [{"type": "text", "text": block.text} for block in content]
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

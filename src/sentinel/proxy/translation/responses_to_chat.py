@@ -37,11 +37,15 @@ _SAME: Final = (
     "model", "temperature", "top_p", "stream", "parallel_tool_calls", "service_tier", "prompt_cache_key",
     "prompt_cache_retention", "safety_identifier", "user",
 )  # fmt: skip
-_TOLD_AGAIN: Final = (
-    "instructions", "max_output_tokens", "metadata", "temperature", "top_p", "text", "reasoning", "truncation", "user",
-    "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
-)  # fmt: skip
-"""What a response says of its request."""
+_TOLD_AGAIN: Final = {
+    **dict.fromkeys(("instructions", "max_output_tokens", "temperature", "top_p", "reasoning", "user")),
+    **dict.fromkeys(("prompt_cache_key", "prompt_cache_retention", "safety_identifier")),
+    "metadata": {},
+    "text": {"format": {"type": "text"}},
+    "truncation": "disabled",
+    "service_tier": "auto",
+}
+"""What a response says of its request, and what it says where that says nothing."""
 
 _decoder = msgspec.json.Decoder(ResponsesRequest)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -94,8 +98,10 @@ def _envelope(request: ResponsesRequest, fields: dict[str, msgspec.Raw], now_sec
         "error": None,
         "parallel_tool_calls": True if parallel is None else parallel,
         "tool_choice": choice if choice is not None and given(choice) else "auto",
-        "tools": [{"type": "function", **_function(tool), "strict": tool.strict} for tool in request.tools or []],
-        **{name: fields[name] for name in _TOLD_AGAIN if name in fields},
+        "tools": [_told_tool(tool) for tool in request.tools or []],
+        "previous_response_id": None,
+        "max_tool_calls": None,
+        **{name: fields.get(name, default) for name, default in _TOLD_AGAIN.items()},
     }
 
 
@@ -131,7 +137,9 @@ def _message(item: MessageItem) -> dict[str, Any]:
 
 
 def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """One text as a string, which all providers take; anything else as parts."""
+    """One text as a string, which all providers take, as is no text; anything else as parts."""
+    if not parts:
+        return ""
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
 
 
@@ -154,7 +162,7 @@ def _image(part: InputImage) -> dict[str, Any]:
 def _result(item: OutputItem) -> str | list[dict[str, Any]]:
     if isinstance(item.output, str):
         return item.output
-    return _content([_part(part) for part in item.output if isinstance(part, InputText)]) or ""
+    return _content([_part(part) for part in item.output if isinstance(part, InputText)])
 
 
 def _images_of(item: OutputItem) -> list[dict[str, Any]]:
@@ -167,6 +175,11 @@ def _images_of(item: OutputItem) -> list[dict[str, Any]]:
 def _function(tool: FunctionTool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters if given(tool.parameters) else None}
     return function if tool.description is None else {**function, "description": tool.description}
+
+
+def _told_tool(tool: FunctionTool) -> dict[str, Any]:
+    """A tool as a response says it again."""
+    return {"type": "function", "description": None, **_function(tool), "strict": bool(tool.strict)}
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:

@@ -135,6 +135,13 @@ def test_results_and_words_keep_their_order() -> None:
     ]
 
 
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_a_turn_without_blocks_says_nothing(role: str) -> None:
+    """No provider takes an empty list."""
+    out = translated(messages=[USER, {"role": role, "content": []}], system=[])
+    assert [message["content"] for message in out["messages"]] == ["one", ""][: 1 + (role == "system")]
+
+
 def test_calls_without_a_word() -> None:
     """Then there is no content, as at OpenAI."""
     call = {"type": "tool_use", "id": "c", "name": "f", "input": {}}

@@ -120,6 +120,12 @@ def test_a_conversation() -> None:
     ]
 
 
+def test_a_message_without_parts_says_nothing() -> None:
+    """No provider takes an empty list."""
+    out = translated(input=[{"role": "user", "content": []}])
+    assert out["messages"] == [{"role": "user", "content": ""}]
+
+
 def test_images_of_the_last_result() -> None:
     """They end the conversation."""
     out = translated(input=[CALL, {"type": "function_call_output", "call_id": "c1", "output": [IMAGE]}])
