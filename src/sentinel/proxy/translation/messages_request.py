@@ -25,6 +25,7 @@ class CacheControl(_Typed, tag="ephemeral"):
     """A hint: what may be cached costs less, and says the same."""
 
     ttl: Literal["5m", "1h"] | None = None
+    scope: str | None = None
 
 
 class Text(_Typed, tag="text"):
@@ -198,6 +199,8 @@ class ContextManagement(_Strict):
 
 
 class MessagesRequest(_Strict, kw_only=True):
+    """Diagnostics, which compare a cache's hits, are a hint."""
+
     model: str
     max_tokens: int
     messages: list[Message]
@@ -217,6 +220,7 @@ class MessagesRequest(_Strict, kw_only=True):
     speed: Literal["standard"] | None = None
     cache_control: CacheControl | None = None
     context_management: ContextManagement | None = None
+    diagnostics: Raw = Raw()
     container: None = None
     inference_geo: None = None
     mcp_servers: Nothing = None

@@ -67,6 +67,7 @@ class MessageItem(_Item, kw_only=True):
     content: str | list[Part]
     type: Literal["message"] = "message"
     phase: Literal["commentary", "final_answer"] | None = None
+    end_turn: bool | None = None
 
 
 class CallItem(_Item, kw_only=True):
@@ -169,6 +170,7 @@ class ResponsesRequest(_Strict, kw_only=True):
     reasoning: Reasoning | None = None
     include: list[Literal["reasoning.encrypted_content"]] | None = None
     metadata: dict[str, str] | None = None
+    client_metadata: Raw = Raw()
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     store: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None

@@ -219,7 +219,7 @@ def test_what_is_carried(fields: dict[str, Any], expected: dict[str, Any]) -> No
         {"thinking": {"type": "disabled"}},
         {"thinking": {"type": "adaptive", "display": "summarized"}},
         {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
-        {"context_management": {}},
+        {"context_management": {}, "diagnostics": {"previous_message_id": None}},
     ],
 )
 def test_what_asks_for_nothing_is_left_out(fields: dict[str, Any]) -> None:
@@ -264,6 +264,26 @@ def test_what_is_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(UnsupportedParameter) as error:
         translated(**fields)
     assert error.value.param == param
+
+
+def test_what_claude_code_sends() -> None:
+    """All of it passes: hints to caches, its long user id, thinking that is adaptive."""
+    cached = {"cache_control": {"type": "ephemeral", "ttl": "1h", "scope": "global"}}
+    out = translated(
+        system=[{"type": "text", "text": "You are Claude Code."}, {"type": "text", "text": "Rules", **cached}],
+        tools=[{"name": "Read", "description": "Reads", "input_schema": SCHEMA, "eager_input_streaming": True}],
+        metadata={"user_id": json.dumps({"device_id": "d" * 64, "session_id": "s"})},
+        thinking={"type": "adaptive"},
+        output_config={"effort": "high"},
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        diagnostics={"previous_message_id": "msg_1"},
+        temperature=1,
+        stream=True,
+    )
+    assert out.keys() == {
+        *("model", "messages", "max_completion_tokens", "temperature", "stream", "stream_options", "tools"),
+        "reasoning_effort",
+    }
 
 
 def test_equal_schemas_are_one() -> None:

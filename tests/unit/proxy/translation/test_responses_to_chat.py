@@ -234,6 +234,28 @@ def test_what_is_refused(fields: dict[str, Any], param: str) -> None:
     assert error.value.param == param
 
 
+def test_what_codex_sends() -> None:
+    """All of it passes, once its web search is disabled."""
+    out = translated(
+        instructions="You are Codex.",
+        input=[{"type": "message", "role": "user", "content": [TEXT], "end_turn": None}],
+        tools=[{"type": "function", "name": "shell", "description": "d", "strict": False, "parameters": SCHEMA}],
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        reasoning={"effort": "medium", "summary": "auto"},
+        include=["reasoning.encrypted_content"],
+        store=False,
+        stream=True,
+        prompt_cache_key="thread",
+        text={"verbosity": "medium"},
+        client_metadata={"x-codex-installation-id": "i"},
+    )
+    assert out.keys() == {
+        *("model", "messages", "stream", "stream_options", "tools", "tool_choice", "parallel_tool_calls"),
+        *("reasoning_effort", "prompt_cache_key", "verbosity"),
+    }
+
+
 def test_what_an_item_lacks_is_named() -> None:
     """With the item's place."""
     with pytest.raises(MissingParameter) as error:
