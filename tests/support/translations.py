@@ -9,6 +9,7 @@ from typing import Any
 
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
+from hypothesis import strategies as st
 from openai import omit
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.lib.streaming.responses._responses import ResponseStreamState
@@ -128,3 +129,20 @@ def response_of(stream: bytes) -> Response:
     begun, done = (stream.count(b"event: response.output_item.%b" % word) for word in (b"added", b"done"))
     assert begun == done == len(response.output)
     return Response.model_validate(response.model_dump(by_alias=True))
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 5, -1, 1.5, "", "x", [], [5], {}, {"a": 1}, [{}], [[]]])
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Where a value stands: each container with each of its keys or positions."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *places_in(value[key])]]
+
+
+def spoilt(value: Any, data: st.DataObject) -> Any:
+    """The same with something odd in one place."""
+    copy = json.loads(json.dumps(value))
+    container, key = data.draw(st.sampled_from(places_in(copy)))
+    container[key] = data.draw(ODD)
+    return copy

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 from anthropic.types import Message
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from sentinel.error import InvalidJson, MissingParameter, UnsupportedParameter
+from sentinel.error import AppError, InvalidJson, MissingParameter, UnsupportedParameter
 from sentinel.proxy.translate import Translator
 from tests.support.transcripts import GEMINI_TEXT, MESSAGE_TEXT, OPENAI
-from tests.support.translations import completion_of, message_of, response_of, told
+from tests.support.translations import completion_of, message_of, response_of, spoilt, told
 
 SMALLEST: dict[tuple[str, str], dict[str, Any]] = {
     ("chat", "messages"): {"model": "m", "messages": [{"role": "user", "content": "one"}]},
@@ -153,6 +156,20 @@ def test_a_conversation_goes_on(pair: tuple[str, str]) -> None:
     assert all(f'"{word}"' in text for word in ("one", "t1", "weather", "sunny"))
     assert "Rome" in text
     assert ("c2ln" in text) is (pair[1] in ("messages", "gemini"))
+
+
+@PAIRS
+@given(st.data())
+def test_a_request_is_translated_or_refused(pair: tuple[str, str], data: st.DataObject) -> None:
+    """Whatever stands in it."""
+    fields, answer, _ = TALKS[pair]
+    body = SMALLEST[pair] | fields
+    translated = translator(pair).request(json.dumps(body).encode(), 1).answer(200, answer)
+    following = {**body, "messages": [*body.get("messages", []), *sent_back(pair, translated)]}
+    if pair[0] == "responses":
+        following["input"] = following.pop("messages")
+    with contextlib.suppress(AppError):
+        json.loads(translator(pair).request(json.dumps(spoilt(following, data)).encode(), 1).body)
 
 
 @PAIRS

@@ -12,7 +12,7 @@ import msgspec
 from sentinel.error import UpstreamError
 from sentinel.proxy.translation import chat_events
 from sentinel.proxy.translation.chat_events import ChatEvents
-from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator
+from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator, string
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage, read_usage_beside_cache
 
@@ -44,7 +44,7 @@ def answer(status: int, body: bytes, created: int) -> bytes:
     if calls:
         said["tool_calls"] = calls
     envelope = {"id": message.get("id") or "", "created": created, "model": message.get("model") or ""}
-    reason = _REASONS.get(message.get("stop_reason") or "", _STOP)
+    reason = _REASONS.get(string(message.get("stop_reason")), _STOP)
     return chat_events.completion(envelope, [(said, reason)], read_usage_beside_cache(message.get("usage")))
 
 
@@ -60,7 +60,7 @@ def _call(block: dict[str, Any]) -> dict[str, Any]:
 def _without_extras(block: dict[str, Any]) -> dict[str, Any]:
     """A block of thinking as a client may send it back."""
     names = ("type", "data") if block["type"] == "redacted_thinking" else ("type", "thinking", "signature")
-    return {name: block.get(name) or "" for name in names}
+    return {name: string(block.get(name)) for name in names}
 
 
 def _json(value: Any) -> str:
@@ -146,7 +146,7 @@ class ChatOfMessages(StreamTranslator):
     def _told_end(self, reason: Any) -> bytes:
         if not reason or self._reason is not None:
             return b""
-        self._reason = _REASONS.get(reason, _STOP)
+        self._reason = _REASONS.get(string(reason), _STOP)
         return self._out.delta({}, self._reason)
 
     def _closed(self) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from sentinel.proxy.translation.pair import string
 from sentinel.tokens.usage import Usage, usage_beside
 
 
@@ -50,13 +51,13 @@ def said(message: Any) -> Said:
         return Said("", "", "", [])
     content = message.get("content")
     parts = content if isinstance(content, list) else []
-    text = _string(content) or "".join(_text_of(part) for part in parts)
+    text = string(content) or "".join(_text_of(part) for part in parts)
     thought = "".join(_thought_of(part) for part in parts)
     # Some say it twice, under both names.
-    reasoning = _string(message.get("reasoning_content")) or _string(message.get("reasoning")) or thought
+    reasoning = string(message.get("reasoning_content")) or string(message.get("reasoning")) or thought
     calls = message.get("tool_calls")
     pieces = [_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    return Said(reasoning, text, _string(message.get("refusal")), pieces)
+    return Said(reasoning, text, string(message.get("refusal")), pieces)
 
 
 def call_id(piece: CallPiece, answer_id: Any, number: int) -> str:
@@ -72,25 +73,21 @@ def _call(call: dict[str, Any]) -> CallPiece:
         arguments = msgspec.json.encode(arguments).decode()
     return CallPiece(
         index if isinstance(index, int) else -1,
-        _string(call.get("id")),
-        _string(function.get("name")),
-        _string(arguments),
+        string(call.get("id")),
+        string(function.get("name")),
+        string(arguments),
     )
 
 
 def _text_of(part: Any) -> str:
-    return _string(part.get("text")) if isinstance(part, dict) and part.get("type") == "text" else ""
+    return string(part.get("text")) if isinstance(part, dict) and part.get("type") == "text" else ""
 
 
 def _thought_of(part: Any) -> str:
     if not isinstance(part, dict) or part.get("type") != "thinking":
         return ""
     thought = part.get("thinking")
-    return "".join(_text_of(each) for each in thought) if isinstance(thought, list) else _string(thought)
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return "".join(_text_of(each) for each in thought) if isinstance(thought, list) else string(thought)
 
 
 class Calls:

@@ -12,7 +12,7 @@ import msgspec
 from sentinel.endpoints.refusal import refusal_of
 from sentinel.error import UpstreamError
 from sentinel.proxy.translation.chat_reading import CallPiece, Calls, Said, call_id, choice_of, said, usage_of
-from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator
+from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator, string
 from sentinel.proxy.translation.strict import object_of
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage
@@ -77,7 +77,7 @@ def _begun(event: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
 
 def _ended(choice: dict[str, Any], message: Said) -> dict[str, Any]:
     """Why a message ended. Which stop sequence was met, vLLM alone tells; and some say `stop` beside calls."""
-    reason = _REASONS.get(choice.get("finish_reason") or "", "end_turn")
+    reason = _REASONS.get(string(choice.get("finish_reason")), "end_turn")
     sequence = choice.get("stop_reason")
     if reason == "end_turn" and message.calls:
         return {"stop_reason": "tool_use", "stop_sequence": None}

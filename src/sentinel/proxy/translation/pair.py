@@ -15,6 +15,11 @@ BROKEN_OFF: Final = "The model provider's stream ended before its answer did."
 _TOO_LARGE: Final = "The model provider sent an event that is too large to be translated."
 
 
+def string(value: Any) -> str:
+    """A provider's word; empty for what is none."""
+    return value if isinstance(value, str) else ""
+
+
 class StreamTranslator(ABC):
     """A provider's events in, the client's events out.
 

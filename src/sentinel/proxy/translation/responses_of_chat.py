@@ -12,7 +12,7 @@ import msgspec
 
 from sentinel.error import UpstreamError
 from sentinel.proxy.translation.chat_reading import CallPiece, Calls, Said, call_id, choice_of, said, usage_of
-from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator
+from sentinel.proxy.translation.pair import BROKEN_OFF, StreamTranslator, string
 from sentinel.tokens.loose import parse
 from sentinel.tokens.usage import NOTHING, Usage
 
@@ -36,8 +36,9 @@ def answer(status: int, body: bytes, envelope: dict[str, Any]) -> bytes:
     message = said(choice["message"])
     written = _Items(completion.get("id"))
     written.add(message)
-    written.close(_status_of(choice.get("finish_reason")))
-    ended = _ended(envelope, completion, choice.get("finish_reason"), written.items, usage_of(completion))
+    reason = string(choice.get("finish_reason"))
+    written.close(_status_of(reason))
+    ended = _ended(envelope, completion, reason, written.items, usage_of(completion))
     return msgspec.json.encode(ended)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sentinel.error import UpstreamError
+from sentinel.proxy.translation import chat_of_gemini, chat_of_messages, messages_of_chat, responses_of_chat
 from sentinel.proxy.translation.chat_of_gemini import ChatOfGemini
 from sentinel.proxy.translation.chat_of_messages import ChatOfMessages
 from sentinel.proxy.translation.messages_of_chat import MessagesOfChat
 from sentinel.proxy.translation.pair import MOST_HELD_BYTES, StreamTranslator
 from sentinel.proxy.translation.responses_to_chat import ResponsesToChat
-from tests.support.transcripts import GEMINI_TEXT, MESSAGE_TEXT, OPENAI
-from tests.support.translations import told
+from tests.support.transcripts import ALL, GEMINI_OWN, GEMINI_TEXT, MESSAGE_TEXT, MESSAGES, OPENAI, Transcript
+from tests.support.translations import spoilt, told
 
 KINDS: list[tuple[Any, bytes]] = [
     (lambda: ChatOfMessages(1, wants_usage=True), b"".join(MESSAGE_TEXT.data())),
@@ -20,9 +26,8 @@ KINDS: list[tuple[Any, bytes]] = [
 ]
 KINDS.append((lambda: ChatOfGemini(1, wants_usage=True), b"".join(GEMINI_TEXT.data())))
 KINDS.append((lambda: ResponsesToChat(b'{"model":"m","input":"one"}', 1).stream(), b"".join(OPENAI.data())))
-EACH = pytest.mark.parametrize(
-    ("make", "stream"), KINDS, ids=["messages->chat", "chat->messages", "gemini->chat", "chat->responses"]
-)
+NAMES = ["messages->chat", "chat->messages", "gemini->chat", "chat->responses"]
+EACH = pytest.mark.parametrize(("make", "stream"), KINDS, ids=NAMES)
 
 
 @EACH
@@ -76,3 +81,66 @@ def test_an_event_that_is_too_large_is_an_error(make: Any, stream: bytes) -> Non
 def test_a_last_event_without_a_blank_line_counts(make: Any, stream: bytes) -> None:
     """SDKs read it, too."""
     assert told(make(), stream.rstrip(b"\n")) == told(make(), stream)
+
+
+CHATS = [transcript for name, transcript in ALL.items() if name != "completion"]
+ODD_STREAMS = [(make, each) for (make, _), each in zip(KINDS, (MESSAGES, CHATS, GEMINI_OWN, CHATS), strict=True)]
+COMPLETION = {
+    "id": "x", "model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+    "choices": [
+        {
+            "index": 0, "finish_reason": "stop", "stop_reason": None,
+            "message": {
+                "content": "a", "reasoning": "r", "refusal": None,
+                "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}],
+            },
+        }
+    ],
+}  # fmt: skip
+WHOLE: list[tuple[Any, dict[str, Any]]] = [
+    (
+        lambda body: chat_of_messages.answer(200, body, 1),
+        {
+            "id": "m", "model": "m", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2},
+            "content": [
+                {"type": "text", "text": "a"}, {"type": "thinking", "thinking": "t", "signature": "s"},
+                {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}},
+            ],
+        },
+    ),
+    (lambda body: messages_of_chat.answer(200, body, shows_thinking=True), COMPLETION),
+    (lambda body: responses_of_chat.answer(200, body, {}), COMPLETION),
+    (
+        lambda body: chat_of_gemini.answer(200, body, 1),
+        {
+            "responseId": "r", "modelVersion": "g", "promptFeedback": {"blockReason": "OTHER"},
+            "candidates": [
+                {"index": 0, "finishReason": "STOP",
+                 "content": {"parts": [{"text": "a"}, {"functionCall": {"args": {}}, "thoughtSignature": "s"}]}}
+            ],
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "whole"), WHOLE, ids=("messages", "chat", "chat->responses", "gemini"))
+@given(st.data())
+def test_no_answer_is_too_odd(answer: Any, whole: dict[str, Any], data: st.DataObject) -> None:
+    """What cannot be read is the provider's failure, and never ours; what can is JSON."""
+    with contextlib.suppress(UpstreamError):
+        json.loads(answer(json.dumps(spoilt(whole, data)).encode()))
+
+
+@pytest.mark.parametrize(("make", "transcripts"), ODD_STREAMS, ids=NAMES)
+@given(st.data())
+def test_no_event_is_too_odd(make: Any, transcripts: list[Transcript], data: st.DataObject) -> None:
+    """It costs itself alone, or ends the stream in good order."""
+    transcript = data.draw(st.sampled_from(transcripts))
+    position = data.draw(st.integers(0, len(transcript.events) - 1))
+    events = [
+        spoilt(event, data) if at == position and isinstance(event, dict) else event
+        for at, event in enumerate(transcript.events)
+    ]
+    translator: StreamTranslator = make()
+    assert told(translator, b"".join(transcript.data(events)))
+    assert translator.ended
