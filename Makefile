@@ -25,7 +25,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test postgresql coverage check format openapi bench soak clients lock clean
+.PHONY: help install run test postgresql coverage check format openapi prices bench soak clients lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,14 @@ format: $(INSTALLED) ## Put the code into its standard form
 openapi: $(INSTALLED) ## Write docs/openapi.yaml anew as the JSON that is served
 	@$(BIN)/python -c 'import json, yaml; print(json.dumps(yaml.safe_load(open("docs/openapi.yaml"))))' \
 	    > src/sentinel/routes/openapi.json
+
+# The package is heavy, and only its data is wanted (dev/price_data.py): it is installed for this alone, and goes again.
+# A newer one: its version and hash in requirements/prices.txt.
+prices: $(INSTALLED) ## Write what models cost anew from genai-prices' data
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT \
+	    && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	        --target "$$folder" -r requirements/prices.txt \
+	    && PYTHONPATH="$$folder" $(BIN)/python -m sentinel.dev.price_data
 
 # nginx and wrk are the yardstick and the load. nginx hides in /usr/sbin, which a user's PATH may lack.
 bench: export PATH := $(PATH):/usr/sbin

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import endpoints, governance, machine, pictures, report, scenarios, streams, watchers
+from bench import endpoints, failover, governance, machine, pictures, report, scenarios, streams, watchers
 from bench.plan import QUICK, Plan
 from bench.servers import ROOT
 
@@ -19,7 +19,7 @@ RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 PARTS = (
     *("throughput", "latency", "streams", "connections", "embeddings", "uploads"),
-    *("prompts", "users", "workers", "idle", "governance"),
+    *("prompts", "users", "workers", "idle", "governance", "failover"),
 )
 QUICK_PARTS = ("throughput", "streams", "idle")
 FILES = 65_536
@@ -133,6 +133,10 @@ def _governance(plan: Plan, data: dict[str, Any]) -> None:
     data["governance"] = governance.governance(plan)
 
 
+def _failover(plan: Plan, data: dict[str, Any]) -> None:
+    data["failover"] = failover.failover(plan)
+
+
 _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -145,6 +149,7 @@ _MEASURES: dict[str, Callable[[Plan, dict[str, Any]], None]] = {
     "workers": _workers,
     "idle": _idle,
     "governance": _governance,
+    "failover": _failover,
 }
 
 
@@ -184,6 +189,8 @@ def _publish(data: dict[str, Any], table: list[report.Row]) -> None:
         (DOCS / "img" / "latency.svg").write_text(pictures.latency(levels))
         parts.append("![Requests per second against connections](img/throughput.svg)")
         parts.append("![Latency against connections](img/latency.svg)")
+    if "failover" in data:
+        (DOCS / "img" / "failover.svg").write_text(pictures.failover(data["failover"]))
     page = DOCS / "performance.md"
     before, _, rest = page.read_text().partition(_BEGIN)
     page.write_text("\n\n".join([before + _BEGIN, *parts, _END]) + rest.partition(_END)[2])

@@ -8,6 +8,8 @@ from typing import Any
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 44, 48
+_MOST_MARKED = 24
+"""Points of a line that are marked; more would be a thick line."""
 _FONT = 'font-family="sans-serif" font-size="12"'
 
 
@@ -40,12 +42,36 @@ def latency(levels: list[dict[str, Any]]) -> str:
     return chart("Latency under full load, milliseconds", _connections(levels), lines, "{:g}", logarithmic=True)
 
 
+def failover(measured: dict[str, Any]) -> str:
+    """Requests that each of two providers answered, against time."""
+    step, steps = measured["step_seconds"], measured["steps"]
+    lines = [
+        Line(label, colour, [count / step for count in steps[name]])
+        for name, label, colour in (
+            ("first", "first provider", "#0f766e"),
+            ("second", "second provider", "#7c3aed"),
+            ("failed", "failed", "#dc2626"),
+        )
+    ]
+    seconds = [number * step for number in range(len(steps["first"]))]
+    columns = [f"{at:.0f}" if at % 2 == 0 else "" for at in seconds]
+    return chart("Requests answered per second while a provider is away", columns, lines, "{:,.0f}", below="seconds")
+
+
 def _connections(levels: list[dict[str, Any]]) -> list[str]:
     return [f"{level['connections']:,}" for level in levels]
 
 
-def chart(title: str, columns: list[str], lines: list[Line], form: str, *, logarithmic: bool = False) -> str:
-    """A chart with equally spaced columns (connections)."""
+def chart(
+    title: str,
+    columns: list[str],
+    lines: list[Line],
+    form: str,
+    *,
+    logarithmic: bool = False,
+    below: str = "connections",
+) -> str:
+    """A chart with equally spaced columns; below: what they are."""
     values = [value for line in lines for value in line.values]
     marks = _decades(values) if logarithmic else _steps(max(values))
     low, high = (log10(marks[0]), log10(marks[-1])) if logarithmic else (0.0, marks[-1])
@@ -72,7 +98,7 @@ def chart(title: str, columns: list[str], lines: list[Line], form: str, *, logar
             f'<text x="{x(column):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" fill="#374151">{name}</text>'
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle" fill="#374151">connections</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle" fill="#374151">{below}</text>')
     for number, line in enumerate(lines):
         parts += _drawn(
             line, [(x(column), y(value)) for column, value in enumerate(line.values)], TOP + 10 + 22 * number
@@ -82,11 +108,12 @@ def chart(title: str, columns: list[str], lines: list[Line], form: str, *, logar
 
 def _drawn(line: Line, points: list[tuple[float, float]], legend_y: float) -> list[str]:
     dash = ' stroke-dasharray="5 4"' if line.dashed else ""
+    marked = points if len(points) <= _MOST_MARKED else []
     path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
     left = WIDTH - RIGHT + 12
     return [
         f'<path d="{path}" fill="none" stroke="{line.colour}" stroke-width="2"{dash}/>',
-        *(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>' for px, py in points),
+        *(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{line.colour}"/>' for px, py in marked),
         f'<path d="M{left} {legend_y}h20" stroke="{line.colour}" stroke-width="2"{dash}/>',
         f'<text x="{left + 26}" y="{legend_y + 4}" fill="#111827">{line.name}</text>',
     ]

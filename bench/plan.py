@@ -18,7 +18,8 @@ class Plan:
 
     judged_rounds: at the connections that have a budget. rates: requests a second, each with least_requests.
     formats_in: so many of the stream scenarios run in all formats, the others in chat's alone. most_streams: open at
-    once, and looked at for steady_seconds.
+    once, and looked at for steady_seconds. failover: seconds after which one of two providers is
+    killed, is back, and all ends.
     """
 
     connections: tuple[int, ...] = (1, 16, 64, 256, 1000)
@@ -37,6 +38,7 @@ class Plan:
     users: tuple[int, ...] = (10, 1_000, 10_000, 100_000)
     starts: int = 5
     reports: int = 50
+    failover: tuple[float, float, float] = (3.0, 6.0, 24.0)
 
 
 QUICK = Plan(

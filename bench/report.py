@@ -349,6 +349,19 @@ def _governance(data: Data) -> list[Row]:
     ]
 
 
+def _failover(data: Data) -> list[Row]:
+    failed, requests, booked = data["failed"], data["requests"], data["booked"]
+    return [
+        Row(
+            "one of two providers is killed: requests / asked twice / failed / booked",
+            "",
+            f"{requests:,} / {data['tried_twice']:,} / {failed:,} / {booked:,}",
+            budget="none fails, each is booked once",
+            holds=failed == 0 and booked == requests,
+        )
+    ]
+
+
 _LINES: dict[str, Callable[[Data], list[Row]]] = {
     "throughput": _throughput,
     "watchers": _watchers,
@@ -362,6 +375,7 @@ _LINES: dict[str, Callable[[Data], list[Row]]] = {
     "workers": _workers,
     "idle": _idle,
     "governance": _governance,
+    "failover": _failover,
 }
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from sentinel import __version__
 from sentinel.cache import keys
+from sentinel.cache.breaker_news import BreakerNews
 from sentinel.cache.client_secrets import ClientSecretRecords
 from sentinel.cache.contexts import ContextRecords
 from sentinel.cache.health import StoreHealth
@@ -41,13 +42,11 @@ from sentinel.observability.gauges import Gauges, Sources
 from sentinel.observability.metrics import Metrics
 from sentinel.observability.observer import Observers
 from sentinel.observability.request_log import RequestLog
+from sentinel.providers import Providers
 from sentinel.proxy.catalog import ModelCatalog
 from sentinel.proxy.client import Receive, Scope, Send
 from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive
-from sentinel.proxy.openai import OpenAIProvider
-from sentinel.proxy.openai_socket import OpenAISockets
-from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
 from sentinel.routes.probe import Probe
 from sentinel.routes.state import AppState
@@ -98,6 +97,7 @@ class App:
         self._lines = lines
         self._build = partial(build, settings, lines, installation, multiprocess=multiprocess)
         self._routes: Routes | None = None
+        self._reload: Callable[[], bool] = lambda: False
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve a request, or the lifespan. No coroutine itself: each is resumed at each step of all within it."""
@@ -119,13 +119,28 @@ class App:
                 "takes_upgrade": takes_upgrade,
             }
         await services.start()
-        self._routes = routes
+        self._routes, self._reload = routes, services.reload
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await services.close()
         # The process may end by a signal right after this, which runs no exit handler.
         self._lines.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def reload(self) -> None:
+        """Read SENTINEL_CONFIG anew (SIGHUP); a faulty one changes nothing, and the log says so."""
+        if self.settings.sentinel_config is None:
+            log.info("nothing to reload: settings are read at the start", signal="SIGHUP", pid=os.getpid())
+            return
+        try:
+            changed = self._reload()
+        except ConfigError as error:
+            log.warning("providers stay as they were", mistakes=error.mistakes, pid=os.getpid())
+        except (OSError, ValueError) as error:
+            # A key or a certificate that was there a moment ago.
+            log.warning("providers stay as they were", mistakes=[type(error).__name__], pid=os.getpid())
+        else:
+            log.info("providers are read anew", changed=changed, pid=os.getpid())
 
     def cut(self) -> None:
         """The process ends now, with all that is open: what it has said must not end with it."""
@@ -136,13 +151,14 @@ class App:
 class Services:
     """All parts of one process. state: for handlers; for_connections: what the server's connections go by.
 
-    consumer: the name under which this process delivers usage.
+    consumer: the name under which this process delivers usage. reload: reads SENTINEL_CONFIG anew.
     """
 
     state: AppState
     for_connections: Mapping[str, Any]
     life_cycle: LifeCycle
     consumer: str
+    reload: Callable[[], bool]
 
     async def start(self) -> None:
         """Everything that must be there before the first request. Raises what a service raises, with all closed."""
@@ -177,11 +193,11 @@ def build(
 
     store = open_store(settings.redis_url, _WITHOUT_REDIS[settings.redis_down], installation)
     zion = ZionClient(settings.zion_api_url, settings.zion_api_key.get_secret_value(), settings.zion_egress)
-    provider = _provider(settings, requests)
     answers = MemoryBudget(settings.max_buffered_bytes)
-    sockets = _sockets(settings, requests, answers)
-    requests.to_providers = lambda: provider.connections + sockets.connections
-    catalog = ModelCatalog(provider, catalog_tasks)
+    providers = Providers(settings, requests, answers)
+    registry = providers.registry
+    requests.to_providers = lambda: providers.connections
+    catalog = ModelCatalog(registry, catalog_tasks)
     observers = Observers([metrics, RequestLog(lines, settings.effective_log_level)], catalog.label)
 
     ledger = RedisLedger(store, _policy(settings))
@@ -203,7 +219,7 @@ def build(
         on_unreadable=unreadable,
     )
     reconciler = Reconciler(ledger)
-    registry, counter = Registry(Target("openai", provider, sockets=sockets)), TokenCounter()
+    counter = TokenCounter()
     job_store, contexts = JobStore(ledger, unreadable, tracker.noted), ContextRecords(store)
     follower = JobFollower(
         job_store,
@@ -212,12 +228,14 @@ def build(
         counter,
         threads,
         lease_seconds=settings.lease_seconds,
-        on_billed=lambda model, cost: metrics.job_billed(catalog.label(model), cost),
+        on_billed=lambda model, cost, cost_micro_usd: metrics.job_billed(catalog.label(model), cost, cost_micro_usd),
     )
     leases = LeaseKeeper(admission, cache, settings.lease_seconds)
     keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, exchange_tasks)
+    news = BreakerNews(store, exchange_tasks, registry.heard)
+    registry.on_opened = news.tell
     gauges = Gauges(
-        metrics, Sources(job_store, leases, lines, outbox, reconciler, requests, store, store_health, tracker)
+        metrics, Sources(job_store, leases, lines, outbox, reconciler, requests, store, store_health, tracker, registry)
     )
 
     async def start_store() -> None:
@@ -235,9 +253,9 @@ def build(
             # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
             Service("vocabulary", start=lambda: asyncio.to_thread(count_for, "gpt-4o"), close=close_threads),
             Service("zion", close=zion.close),
-            Service("provider", close=provider.close),
+            Service("provider", start=providers.start, close=providers.close),
             Service("store", start=start_store, close=store.close, loops={"inspection": inspector.run}),
-            Service("cache", close=cache.close, loops={"forget": cache.listen}),
+            Service("cache", close=cache.close, loops={"forget": cache.listen, "breakers": news.run}),
             Service("models", start=start_models, close=catalog_tasks.cancel),
             Service("metrics", loops={"gauges": gauges.run, "memory": lambda: _give_memory_back(requests)}),
             Service(
@@ -312,31 +330,7 @@ def build(
         "error_renderer": renderer_of,
     }
     state = AppState(settings, deps, catalog, metrics, probe, observers.request_ended)
-    return Services(state, for_connections, life_cycle, outbox.name)
-
-
-def _provider(settings: Settings, requests: MemoryBudget) -> OpenAIProvider:
-    return OpenAIProvider(
-        settings.openai_api_url,
-        settings.openai_api_key.get_secret_value(),
-        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
-        idle_timeout_seconds=settings.upstream_idle_timeout_seconds,
-        keepalive_seconds=settings.upstream_keepalive_seconds,
-        egress=settings.provider_egress,
-        has_room=requests.makes_room_for_provider,
-    )
-
-
-def _sockets(settings: Settings, requests: MemoryBudget, answers: MemoryBudget) -> OpenAISockets:
-    return OpenAISockets(
-        settings.openai_api_url,
-        settings.openai_api_key.get_secret_value(),
-        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
-        ping_seconds=settings.stream_keepalive_seconds,
-        answers=answers,
-        egress=settings.provider_egress,
-        has_room=requests.makes_room_for_provider,
-    )
+    return Services(state, for_connections, life_cycle, outbox.name, providers.reload)
 
 
 def _cache(

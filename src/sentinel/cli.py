@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check settings, Redis, Zion and the provider, and say what to do")
     doctor.add_argument("--dead-letters", action="store_true", help="list the usage that Zion refused")
     doctor.set_defaults(run=_doctor)
+    config = commands.add_parser("config", help="what is in force")
+    parts = config.add_subparsers(required=True, metavar="ACTION")
+    show = parts.add_parser("show", help="all settings, and the providers of SENTINEL_CONFIG, without secrets")
+    show.set_defaults(run=_show_config)
     commands.add_parser("replay", help="send the dead letters to Zion again").set_defaults(run=_replay)
     letters = commands.add_parser("dead-letters", help="what to do with usage that Zion refused")
     actions = letters.add_subparsers(required=True, metavar="ACTION")
@@ -153,6 +157,15 @@ def _doctor(options: argparse.Namespace) -> int:
     settings = load_settings()
     logs.configure("error", fd=2)
     return asyncio.run(doctor.dead_letters(settings) if options.dead_letters else doctor.check(settings))
+
+
+def _show_config(_: argparse.Namespace) -> int:
+    from sentinel import config_show  # noqa: PLC0415 (see above)
+    from sentinel.config import load_providers  # noqa: PLC0415 (see above)
+
+    settings = load_settings()
+    print("\n".join(config_show.lines_of(settings, load_providers(settings))))
+    return 0
 
 
 def _delete_letters(options: argparse.Namespace) -> int:

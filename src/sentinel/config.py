@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -19,8 +19,9 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import DotEnvSettingsSource, NoDecode
 
-from sentinel.egress import Egress, TlsFiles, bypasses_proxy, client_mistake, parse_proxy
+from sentinel.egress import Egress, TlsFiles, authorities_mistake, bypasses_proxy, client_mistake, parse_proxy
 from sentinel.governance_settings import GovernanceSettings
+from sentinel.provider_config import ConfigMistakes, KeySource, ProviderConfig, read_config
 from sentinel.redis_address import parse_redis_url
 from sentinel.setting_checks import is_example_host, is_placeholder, misspelt, strangers
 from sentinel.setting_types import (
@@ -157,8 +158,9 @@ class Settings(ProgramSettings):
 
     zion_api_url: HttpUrl
     zion_api_key: Secret
-    openai_api_key: Secret
+    openai_api_key: Annotated[Secret | None, AbsentIfEmpty] = None
     openai_api_url: HttpUrl = "https://api.openai.com/v1"
+    sentinel_config: OwnFile = None
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(default="redis://localhost:6379", repr=False)
     redis_prefix: Annotated[str | None, AbsentIfEmpty, AfterValidator(_redis_prefix)] = None
 
@@ -241,19 +243,20 @@ class Settings(ProgramSettings):
     @property
     def zion_egress(self) -> Egress:
         """How Zion is reached."""
-        return self._egress(
+        return self.egress_to(
             self.zion_api_url, TlsFiles(self.zion_ca_file, self.zion_client_cert_file, self.zion_client_key_file)
         )
 
     @property
     def provider_egress(self) -> Egress:
         """How the provider is reached."""
-        return self._egress(
+        return self.egress_to(
             self.openai_api_url,
             TlsFiles(self.upstream_ca_file, self.upstream_client_cert_file, self.upstream_client_key_file),
         )
 
-    def _egress(self, url: str, tls: TlsFiles) -> Egress:
+    def egress_to(self, url: str, tls: TlsFiles) -> Egress:
+        """How this address is reached, by HTTPS_PROXY and the like."""
         proxies = {"https_proxy": self.https_proxy, "http_proxy": self.http_proxy, "all_proxy": self.all_proxy}
         name = _proxy_name(url, {**proxies, "no_proxy": self.no_proxy})
         proxy = proxies.get(name) if name else None
@@ -280,8 +283,82 @@ class ConfigError(Exception):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of the proxy, as `load` reads them."""
-    return load(Settings, **overrides)
+    """The settings of the proxy, as `load` reads them, and what SENTINEL_CONFIG names. Raises ConfigError."""
+    try:
+        settings = load(Settings, **overrides)
+    except ConfigError as error:
+        raise ConfigError([*_missing_provider(overrides), *error.mistakes]) from None
+    if missing := _missing_provider(overrides):
+        raise ConfigError(missing)
+    load_providers(settings)
+    return settings
+
+
+def _missing_provider(overrides: Mapping[str, Any]) -> list[str]:
+    """What is told where nothing names a provider. Raises ConfigError."""
+    given = settings_given() | {name for name, value in overrides.items() if value}
+    if given & {"openai_api_key", "sentinel_config"}:
+        return []
+    return ["OPENAI_API_KEY is required but not set, or SENTINEL_CONFIG with providers"]
+
+
+def load_providers(settings: Settings) -> ProviderConfig | None:
+    """The file that SENTINEL_CONFIG names, None if none. Raises ConfigError with every mistake and its line."""
+    path = settings.sentinel_config
+    if path is None:
+        return None
+    try:
+        config = read_config(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError([f"SENTINEL_CONFIG: {path} cannot be read: {reason}"]) from None
+    except ConfigMistakes as error:
+        raise ConfigError([f"SENTINEL_CONFIG: {path}: {mistake}" for mistake in error.mistakes]) from None
+    unusable = [*_unusable(config), *_unreachable(config, settings)]
+    if found := sorted((config.lines(place), name, reason) for place, name, reason in unusable):
+        raise ConfigError([f"SENTINEL_CONFIG: {path}: line {line}: {name}: {reason}" for line, name, reason in found])
+    return config
+
+
+def _unreachable(config: ProviderConfig, settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """The providers that the proxy of the environment is for, where its address is wrong."""
+    for provider in config.providers:
+        if provider.proxy is None:
+            try:
+                settings.egress_to(provider.url, TlsFiles())
+            except ValueError as error:
+                yield ("providers", provider.name, "url"), f"providers.{provider.name}.url", f"its proxy: {error}"
+
+
+def _unusable(config: ProviderConfig) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """The keys and files that a file of providers names and that cannot be used: where, their field, and why."""
+    for provider in config.providers:
+        at, name = ("providers", provider.name), f"providers.{provider.name}"
+        for number, source in enumerate(provider.keys):
+            try:
+                key_of(source)
+            except ValueError as error:
+                yield (*at, "api_key", number), f"{name}.api_key", str(error)
+        if provider.ca_file and (reason := authorities_mistake(provider.ca_file)):
+            yield (*at, "ca_file"), f"{name}.ca_file", reason
+
+
+def key_of(source: KeySource) -> str:
+    """The key that stands there now. Raises ValueError, which says what is wrong, and nothing of the key."""
+    if source.kind == "env":
+        text = {**_in_env_file(), **_in_environment()}.get(source.place.upper(), "")
+        if not text:
+            raise ValueError(f"{source.place} is not set")
+    else:
+        try:
+            text = Path(source.place).read_text(encoding="utf-8")[:_MOST_SECRET_BYTES].strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{source.place} cannot be read: {getattr(error, 'strerror', 'no text')}") from None
+    if not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValueError(f"{source} must have visible ASCII characters alone")
+    if is_placeholder(text):
+        raise ValueError(f"{source} {PLACEHOLDER}")
+    return text
 
 
 def load(program: type[S], **overrides: Any) -> S:

@@ -18,14 +18,18 @@ from sentinel.cache.installation import Installation
 from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.clock import monotonic
-from sentinel.config import Settings, settings_warnings
+from sentinel.config import Settings, key_of, load_providers, settings_warnings
 from sentinel.diagnosis import Subject, Trouble, trouble, trouble_of, trouble_of_answer
 from sentinel.egress import Egress
 from sentinel.error import AppError, ForeignStore, RedisRefused, RedisUnavailable
 from sentinel.governance.port import Fault, Governance
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
+from sentinel.provider_config import ProviderSpec
+from sentinel.providers import egress_of
+from sentinel.proxy.doors import doors_of
 from sentinel.proxy.openai import OpenAIProvider
+from sentinel.proxy.token_command import TokenCommand
 from sentinel.proxy.transport.answer import ConnectFailed, HttpError, IdleTimeout
 from sentinel.proxy.transport.dialer import ProxyRefused
 from sentinel.tasks import Tasks, pause
@@ -61,7 +65,7 @@ class Finding:
 async def check(settings: Settings) -> int:
     """Print one line for each check; 0 if all is well, else 1."""
     findings = [*_settings(settings), _spool(settings)]
-    for found in await asyncio.gather(_redis(settings), _governance(settings), _provider(settings)):
+    for found in await asyncio.gather(_redis(settings), _governance(settings), _providers(settings)):
         findings += found
     for finding in findings:
         print(finding.line())
@@ -173,22 +177,52 @@ async def _governance(settings: Settings) -> list[Finding]:
     return [await _asked(governance.examine, governance.close, "zion", address, SUBJECT)]
 
 
-async def _provider(settings: Settings) -> list[Finding]:
+async def _providers(settings: Settings) -> list[Finding]:
+    config = load_providers(settings)
+    if config is None:
+        assert settings.openai_api_key is not None
+        provider = OpenAIProvider(
+            settings.openai_api_url,
+            settings.openai_api_key.get_secret_value(),
+            connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+            idle_timeout_seconds=_ASK_SECONDS,
+            keepalive_seconds=0,
+            egress=settings.provider_egress,
+        )
+        return [
+            await _provider(provider, "provider", _way(settings.openai_api_url, settings.provider_egress), _PROVIDER)
+        ]
+    return await asyncio.gather(*(_of_file(spec, settings) for spec in config.providers))
+
+
+async def _of_file(spec: ProviderSpec, settings: Settings) -> Finding:
+    """A provider of the file, with its first key."""
+    key = key_of(spec.keys[0]) if spec.keys else "none"
+    if spec.token_command:
+        command = TokenCommand(spec.name, spec.token_command)
+        await command.refresh()
+        key = command.token or key
+    egress = egress_of(spec, settings)
     provider = OpenAIProvider(
-        settings.openai_api_url,
-        settings.openai_api_key.get_secret_value(),
-        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+        spec.url,
+        key,
+        connect_timeout_seconds=spec.connect_timeout_seconds,
         idle_timeout_seconds=_ASK_SECONDS,
         keepalive_seconds=0,
-        egress=settings.provider_egress,
+        egress=egress,
+        doors=doors_of(spec.type, spec.url, spec.api_version, by_token=bool(spec.token_command)),
     )
+    place = f"providers.{spec.name}"
+    subject = Subject(f"{place}.url", f"{place}.api_key", authorities=f"{place}.ca_file")
+    return await _provider(provider, f"provider {spec.name}", _way(spec.url, egress), subject)
 
+
+async def _provider(provider: OpenAIProvider, name: str, address: str, subject: Subject) -> Finding:
     async def ask() -> Trouble | None:
         answer = await provider.get("/models", "req_doctor")
-        return trouble_of_answer(answer.status, answer.body, _PROVIDER)
+        return trouble_of_answer(answer.status, answer.body, subject)
 
-    address = _way(settings.openai_api_url, settings.provider_egress)
-    return [await _asked(ask, provider.close, "provider", address, _PROVIDER)]
+    return await _asked(ask, provider.close, name, address, subject)
 
 
 def _way(url: str, egress: Egress) -> str:

@@ -28,6 +28,7 @@ from sentinel.memory_budget import Claim, MemoryBudget
 from sentinel.middleware.lease_keeper import LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.tier_router import TierRouter
+from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.exchange import Exchange
@@ -351,12 +352,13 @@ class Stage:
         default_output: int = 1000,
         lease_seconds: float = 30,
         jobs_ledger: RedisLedger | None = None,
+        prices: Prices = UNPRICED,
     ) -> None:
         self.ledger = RedisLedger(store, Policy((), 5, 30_000, 300_000, 3_600_000))
         self.tasks = Tasks()
         self.ended: list[RequestContext] = []
         self.provider = Provider()
-        self._registry = Registry(Target("scripted", self.provider))
+        self._registry = Registry(Target("scripted", self.provider, prices=prices))
         cache = _Cache(self.ledger)
         self.leases = LeaseKeeper(self.ledger, cache, lease_seconds)
         self.keepalive = StreamKeepAlive(KEEP_ALIVE_SECONDS, self.tasks)
@@ -415,7 +417,7 @@ class Stage:
             TokenCounter(),
             COUNTING,
             lease_seconds=30,
-            on_billed=lambda model, cost: self.billed.append((model, cost)),
+            on_billed=lambda model, cost, _micro_usd: self.billed.append((model, cost)),
             timings=JobTimings(pause=0, longest_pause=0, taken=20, missing=missing, patience=0),
         )
 

@@ -240,9 +240,9 @@ async def test_a_stream_that_waits_for_redis(
         await gate.pass_through()
         return await extend(*call)
 
-    async def slowly_settled(*call: Any) -> bool | None:
+    async def slowly_settled(*call: Any, **more: Any) -> bool | None:
         await last.pass_through()
-        return await settle(*call)
+        return await settle(*call, **more)
 
     monkeypatch.setattr(stage.ledger, "extend", slowly_extended)
     monkeypatch.setattr(stage.ledger, "settle", slowly_settled)

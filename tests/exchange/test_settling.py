@@ -433,8 +433,8 @@ async def test_a_slow_ledger_loses_nothing(
     answers(stage, format_)
     settle = stage.ledger.settle
 
-    async def done_but_unanswered(*call: Any) -> bool:
-        await settle(*call)
+    async def done_but_unanswered(*call: Any, **more: Any) -> bool:
+        await settle(*call, **more)
         raise RedisUnavailable("no answer")
 
     monkeypatch.setattr(stage.ledger, "settle", done_but_unanswered)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from sentinel.dev.exchange import Call
 from sentinel.dev.simulators import DEMO_TOKEN
-from sentinel.proxy.openai import root_of
+from sentinel.proxy.doors import root_of
 from tests.support.client import Answer
 from tests.support.scripted import Script, ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack, raw_connection
@@ -459,7 +459,7 @@ def test_the_body_reaches_the_provider_as_it_came(stack: Stack, sentinel: Sentin
     assert sent_on(stack)[-1].raw == sent
 
 
-def test_a_rate_limit_tells_when_to_come_back(stack: Stack) -> None:
+def test_a_rate_limit_tells_when_to_come_back(stack: Stack, sentinel: SentinelProcess) -> None:
     """In the header, and where Google's clients look for it; a used-up quota has no such moment."""
     own = stack.sentinel(RATE_LIMITS="ai_requests=1/60s")
     _, token = stack.user("busy-g@corp.test")
@@ -470,7 +470,7 @@ def test_a_rate_limit_tells_when_to_come_back(stack: Stack) -> None:
     assert delay == f"{answer.headers['retry-after']}s"
     own.stop()
     poor = stack.user("poor-h@corp.test", limits={"ai_requests": 0})[1]
-    answer = post(stack.sentinels[0], poor, asked(), path())
+    answer = post(sentinel, poor, asked(), path())
     assert answer.is_error(429, "insufficient_quota")
     assert "RetryInfo" not in answer.error["by_type"]
     assert ("retry-after" in answer.headers, answer.headers["x-should-retry"]) == (False, "false")

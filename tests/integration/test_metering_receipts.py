@@ -90,7 +90,7 @@ async def test_an_odd_yes_to_what_was_booked(books: Books, simulator: ZionSimula
         books.zion = ZionClient(url, simulator.api_key)
         outbox = books.outbox()
         await books.told(outbox)
-    assert _used(books) == books.owed
+    assert _used(books) == _counts_owed(books)
     assert (outbox.delivered.odd, outbox.delivered.ambiguous) == (1, 0)
 
 
@@ -107,7 +107,7 @@ async def test_a_receipt_is_a_receipt(books: Books, simulator: ZionSimulator, na
         books.zion = ZionClient(url, simulator.api_key)
         outbox = books.outbox()
         await books.told(outbox)
-    assert _used(books) == books.owed
+    assert _used(books) == _counts_owed(books)
     assert outbox.delivered.odd == 0
     assert len(simulator.calls) == asked
 
@@ -178,6 +178,11 @@ def _book(books: Books, body: Any) -> None:
         used["ai_requests"] += item.get("aiRequests", 0)
         used["ai_input_tokens"] += item.get("aiInputTokens", 0)
         used["ai_output_tokens"] += item.get("aiOutputTokens", 0)
+
+
+def _counts_owed(books: Books) -> dict[str, int]:
+    """What is owed of that which `used` shows: Zion says to nobody what was spent in money."""
+    return {name: amount for name, amount in books.owed.items() if not name.endswith(" cost_micro_usd")}
 
 
 def _used(books: Books) -> dict[str, int]:

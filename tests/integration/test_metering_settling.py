@@ -17,14 +17,17 @@ from sentinel.error import NotSent, RedisUnavailable
 from sentinel.limits.policy import REMEMBER_SETTLED_MS, Cost, Reservation
 from sentinel.tasks import Tasks
 from sentinel.usage import tracker
+from sentinel.usage.batch import Record
 from sentinel.usage.job_store import Job, JobStore
 from sentinel.usage.spool import Settlement, Spool
 from sentinel.usage.tracker import BatchingUsageTracker, SettlingLedger
 from tests.support.metering import Books, open_books
+from tests.support.streams import entries
 from tests.support.waiting import until
 
 EMAILS = [f"{name}@corp.test" for name in ("ana", "bo", "cy", "di", "ed")]
 SPENT: Cost = Cost(1, 12, 7)
+COST_MICRO_USD = 4375
 LONG_SECONDS = 17 * 60
 
 
@@ -85,9 +88,10 @@ class Process:
         """One request of this user, from its reservation to its settlement."""
         ask = self.ask(email)
         verdict = await self.books.ledger.reserve(ask)
-        await self.tracker.settle(ask, SPENT, verdict.now_ms)
+        await self.tracker.settle(ask, SPENT, verdict.now_ms, cost_micro_usd=COST_MICRO_USD)
         for metric, amount in zip(("ai_requests", "ai_input_tokens", "ai_output_tokens"), SPENT, strict=True):
             self.books.owed[f"{email} {metric}"] += amount
+        self.books.owed[f"{email} cost_micro_usd"] += COST_MICRO_USD
         return ask
 
     @contextlib.contextmanager
@@ -217,10 +221,19 @@ class Deaf:
         self.done = False
 
     async def settle(
-        self, ask: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self,
+        ask: Reservation,
+        spent: Cost,
+        started_ms: int,
+        at_ms: int = 0,
+        *,
+        unsure: bool = False,
+        cost_micro_usd: int = 0,
     ) -> bool | None:
         if self.failure is None or self.done:
-            answer = await self.ledger.settle(ask, spent, started_ms, at_ms, unsure=unsure)
+            answer = await self.ledger.settle(
+                ask, spent, started_ms, at_ms, unsure=unsure, cost_micro_usd=cost_micro_usd
+            )
         if self.failure is not None:
             raise self.failure("away")
         return answer
@@ -245,7 +258,7 @@ async def test_a_spooled_settlement_is_replayed_late(
     ledger = Deaf(books)
     process = Process(books, tmp_path, time_machine, ledger)
     ledger.failure, ledger.done = failure, done
-    await process.tracker.settle(process.ask(EMAILS[0]), SPENT, clock.now_ms())
+    await process.tracker.settle(process.ask(EMAILS[0]), SPENT, clock.now_ms(), cost_micro_usd=COST_MICRO_USD)
     ledger.failure = None
     time_machine.ahead += minutes * 60
     if minutes > 15:
@@ -261,6 +274,9 @@ async def test_a_spooled_settlement_is_replayed_late(
         aside[0].rename(aside[0].with_suffix(".jsonl"))
         assert await process.tracker.replay() == 1
         assert await books.waiting() == 1
+    partition = keys.partition_of(EMAILS[0].partition("@")[0])
+    written = await entries(books.store, keys.outbox(partition))
+    assert {Record.read(partition, *each).cost_micro_usd for each in written} <= {COST_MICRO_USD}
 
 
 @pytest.mark.parametrize("failure", [NotSent, RedisUnavailable])

@@ -430,6 +430,7 @@ class Item:
     model: str
     spent: Cost
     at_ms: int
+    cost_micro_usd: int = 0
 
 
 class TestAsTheProxyAsks:

@@ -52,6 +52,7 @@ class Item:
     model: str
     spent: Cost
     at_ms: int
+    cost_micro_usd: int = 0
 
 
 def _sections() -> dict[str, tuple[str, list[str]]]:

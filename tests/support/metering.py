@@ -36,6 +36,10 @@ USUAL = Cost(1, 12, 7)
 _numbers = itertools.count(1)
 
 
+def _cost(spent: Cost) -> int:
+    return 7 * spent.input + spent.output
+
+
 @dataclass
 class Books:
     """One Redis and one Zion, with the users of one test, and what should be booked for each of them.
@@ -61,17 +65,23 @@ class Books:
         return email
 
     async def spend(self, email: str, spent: Cost = USUAL, model: str = "gpt-4o-mini", at_ms: int = 0) -> None:
-        """Settle one request."""
+        """Settle one request, at a price of 7 micro-USD for a token of input, and 1 for one of output."""
         ask = Reservation(f"req_{next(_numbers)}", email.partition("@")[0], email, model, 0, 0)
-        assert await self.ledger.settle(ask, spent, 1, at_ms)
+        assert await self.ledger.settle(ask, spent, 1, at_ms, cost_micro_usd=_cost(spent))
         self.settled.append((ask, spent))
         for metric, amount in zip(("ai_requests", "ai_input_tokens", "ai_output_tokens"), spent, strict=True):
             self.owed[f"{email} {metric}"] += amount
+        self.owed[f"{email} cost_micro_usd"] += _cost(spent)
+
+    def forgive(self, email: str) -> None:
+        """What this user has spent will not be booked."""
+        for key in [key for key in self.owed if key.startswith(f"{email} ")]:
+            del self.owed[key]
 
     async def settle_again(self) -> None:
         """What Redis may have forgotten, as the tracker does when it has come back."""
         for ask, spent in self.settled:
-            await self.ledger.settle(ask, spent, 1)
+            await self.ledger.settle(ask, spent, 1, cost_micro_usd=_cost(spent))
 
     def outbox(self, machine: str = "", calls_per_second: float = 1000.0, process: str | None = None) -> Outbox:
         """A deliverer; it takes itself for a process on this machine, or for this process, or for the one it is in."""
@@ -88,7 +98,7 @@ class Books:
         """What Zion has booked beyond what users had at their start; equal to `owed` when all is told once."""
         total: Counter[str] = Counter()
         for applied in self.simulator.applied:
-            for metric in ("ai_requests", "ai_input_tokens", "ai_output_tokens"):
+            for metric in ("ai_requests", "ai_input_tokens", "ai_output_tokens", "cost_micro_usd"):
                 total[f"{applied.email} {metric}"] += getattr(applied, metric)
         return +total
 

@@ -40,12 +40,16 @@ def words(number: int) -> list[bytes]:
 
 
 class ScriptedProvider:
-    """Answers every POST with `script`, and GET /v1/models with `models`."""
+    """Answers every POST with `script`, and GET /v1/models with `models`.
+
+    refuses: values of the header Authorization for which a POST gets 401.
+    """
 
     def __init__(self) -> None:
         self.script = Script([b"{}"])
         self.models = Script([MODELS])
         self.calls: list[Call] = []
+        self.refuses: set[str] = set()
         self._server = Server(self._app)
 
     @property
@@ -71,6 +75,8 @@ class ScriptedProvider:
             return
         self.calls.append(exchange.record())
         script = self.script if exchange.method == "POST" else self.models
+        if exchange.method == "POST" and exchange.headers.get("authorization") in self.refuses:
+            script = Script([b"{}"], status=401)
         if not await _opened(exchange, script.late):
             return
         await exchange.begin(script.status, script.headers, script.content_type)

@@ -104,7 +104,9 @@ def paste(text: str, folder: Path, export: str = "") -> str:
 def snippets(output: str) -> list[str]:
     """What the greeting offers to paste, in its order: export, curl, streamed curl, SDK."""
     return re.findall(
-        r"^(?:export [^\n]+|curl .*?\n(?=\n)|\S*python3? - <<'PYTHON'.*?^PYTHON)$", output, re.MULTILINE | re.DOTALL
+        r"^(?:export [^\n]+|curl (?:[^\n]*(?:\\\n|'\{[^\n]*,\n))*[^\n]*|\S*python3? - <<'PYTHON'.*?^PYTHON)$",
+        output,
+        re.MULTILINE | re.DOTALL,
     )
 
 
@@ -113,7 +115,7 @@ def test_one_command_gives_all_there_is_to_try(tmp_path: Path) -> None:
     exports = set()
     for _ in range(2):  # The second time on the same data.
         with dev(tmp_path / "dev") as running:
-            export, curl, streamed, python = snippets(running.output)
+            export, curl, streamed, python, fail, asked, mend = snippets(running.output)
             exports.add(export)
             token = shlex.split(export)[1].removeprefix("SENTINEL_TOKEN=")
             assert running.output.count(token) == 1
@@ -124,6 +126,9 @@ def test_one_command_gives_all_there_is_to_try(tmp_path: Path) -> None:
             assert answer.startswith("data: {")
             assert answer.endswith("data: [DONE]\n\n")
             assert "simulated model" in paste(python, tmp_path, export)
+            paste(fail, tmp_path)
+            assert "x-sentinel-provider: second" in paste(asked, tmp_path, export)
+            paste(mend, tmp_path)
             job = running.descendants()
             assert len(job) >= 2
             assert running.interrupt() == 0

@@ -60,7 +60,7 @@ def mistakes(result: subprocess.CompletedProcess[str]) -> list[str]:
 def test_a_start_without_settings_lists_what_is_missing(tmp_path: Path) -> None:
     """All three required settings are named at once."""
     lines = mistakes(serve(tmp_path))
-    assert [line.split()[0] for line in lines] == ["ZION_API_URL", "ZION_API_KEY", "OPENAI_API_KEY"]
+    assert [line.split()[0] for line in lines] == ["OPENAI_API_KEY", "ZION_API_URL", "ZION_API_KEY"]
 
 
 WRONG = {

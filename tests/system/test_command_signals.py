@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -135,45 +136,52 @@ def started_by(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
-def dev(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`sentinel dev` in an empty folder."""
-    return subprocess.Popen(
-        [COMMAND, "dev", *arguments],
+@contextlib.contextmanager
+def dev(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`sentinel dev` in an empty folder; it ends with the test at the latest."""
+    running = subprocess.Popen(
+        [COMMAND, "dev"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "SENTINEL_PORT": str(free_port())},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield running
+    finally:
+        running.terminate()
+        running.communicate(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("number", ENDING)
 def test_dev_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     """After signals that end nothing, it ends with status 0, and its store with it."""
-    running = dev(tmp_path)
-    assert running.stdout is not None
-    assert any("Sentinel is ready" in line for line in running.stdout)
-    children = started_by(running.pid)
-    for harmless in HARMLESS:
-        running.send_signal(harmless)
-    log = tmp_path / ".sentinel" / "sentinel.log"
-    wait_until(lambda: "nothing to reload" in log.read_text(), "a word about SIGHUP")
-    assert running.poll() is None
-    running.send_signal(number)
-    _, errors = running.communicate(timeout=PATIENCE_SECONDS)
-    assert (running.returncode, errors) == (0, "")
-    wait_until(lambda: not any(is_running(child) for child in children), "the end of the store")
+    with dev(tmp_path) as running:
+        assert running.stdout is not None
+        assert any("Sentinel is ready" in line for line in running.stdout)
+        children = started_by(running.pid)
+        for harmless in HARMLESS:
+            running.send_signal(harmless)
+        log = tmp_path / ".sentinel" / "sentinel.log"
+        # Its simulated providers are named in a file.
+        wait_until(lambda: "providers are read anew" in log.read_text(), "a word about SIGHUP")
+        assert running.poll() is None
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=PATIENCE_SECONDS)
+        assert (running.returncode, errors) == (0, "")
+        wait_until(lambda: not any(is_running(child) for child in children), "the end of the store")
 
 
 @pytest.mark.parametrize("number", ENDING)
 def test_dev_ends_well_while_it_starts(tmp_path: Path, number: signal.Signals) -> None:
     """At its first line, and while its store starts."""
     for what in (lambda pid: catches(pid, signal.SIGTERM), started_by):
-        running = dev(tmp_path)
-        wait_until(lambda: what(running.pid), "a sign of life")  # noqa: B023 (called here)
-        running.send_signal(number)
-        _, errors = running.communicate(timeout=PATIENCE_SECONDS)
-        assert (running.returncode, errors) == (0, "")
+        with dev(tmp_path) as running:
+            wait_until(lambda: what(running.pid), "a sign of life")  # noqa: B023 (called here)
+            running.send_signal(number)
+            _, errors = running.communicate(timeout=PATIENCE_SECONDS)
+            assert (running.returncode, errors) == (0, "")
 
 
 def test_a_command_that_is_no_service_dies_by_sigterm(stack: Stack) -> None:

@@ -121,6 +121,20 @@ def test_health_is_red_while_every_request_is_refused(stack: Stack, tmp_path: Pa
             process.kill()
 
 
+@pytest.mark.parametrize("left", [keys.forget(), keys.breakers()])
+def test_a_channel_out_of_reach_is_told(stack: Stack, tmp_path: Path, left: str) -> None:
+    """Requests go on without it, so nothing is red; a user of Redis who was set up for fewer channels is told."""
+    _, token = stack.user("channel@corp.test")
+    with EmbeddedStore(tmp_path / "deaf") as store:
+        ask(store, "ACL", "SETUSER", "app", "on", ">pw", "~*", f"&{left}", "+@all")
+        sentinel = stack.sentinel(REDIS_URL=f"redis://app:pw@127.0.0.1:{store.port}")
+        remedy = f"denies us keys or channels -> ACL SETUSER NAME {' '.join(keys.patterns())}"
+        wait_until(lambda: remedy in remedies(sentinel), "the warning")
+        assert post(sentinel, token, BODY).status == 200
+        assert (ready(sentinel), health(sentinel)[1]) == (200, "healthy")
+        sentinel.kill()
+
+
 def test_it_is_green_soon_after(stack: Stack, tmp_path: Path) -> None:
     """A full Redis gets room: ready again within seconds, without a restart."""
     _, token = stack.user("ben@corp.test")
@@ -287,7 +301,8 @@ def test_these_rights_are_enough(stack: Stack, tmp_path: Path) -> None:
         assert send(sentinel, "POST", path, Authorization="Bearer admin-key").status == 200
         report = send(sentinel, "GET", "/health").json
         assert (report["status"], report["warnings"]) == ("healthy", [])
-        assert ask(store, "PUBSUB", "NUMSUB", keys.forget()) == [keys.forget(), 1]
+        channels = (keys.forget(), keys.breakers())
+        assert ask(store, "PUBSUB", "NUMSUB", *channels) == [keys.forget(), 1, keys.breakers(), 1]
         assert [line["event"] for line in sentinel.log() if line["level"] != "info"] == []
         assert sentinel.stop() == 0
         assert ask(store, "ACL", "LOG") == []

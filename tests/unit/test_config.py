@@ -18,12 +18,15 @@ from sentinel.config import (
     RateLimit,
     RateLimits,
     Settings,
+    key_of,
+    load_providers,
     load_settings,
     parse_rate_limits,
     settings_given,
     settings_warnings,
 )
 from sentinel.egress import DIRECT, ForwardProxy
+from sentinel.provider_config import KeySource
 
 REQUIRED = {"zion_api_url": "http://zion", "zion_api_key": "z", "openai_api_key": "o"}
 
@@ -491,3 +494,68 @@ def test_unknown_kinds_of_shared_objects(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SHARED_OBJECTS", "files, secrets")
     with pytest.raises(ConfigError, match=r"SHARED_OBJECTS.*'secrets'.*files"):
         load_settings(**REQUIRED)
+
+
+# ------------------------------------------------------------------------------------------------ several providers
+
+ZION = {"zion_api_url": "http://zion", "zion_api_key": "z"}
+FILE = "[providers.own]\ntype = 'compatible'\nurl = 'http://h/v1'\napi_key = {}\n"
+
+
+def config_mistakes(text: str | bytes, tmp_path: Path) -> list[str]:
+    path = tmp_path / "sentinel.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**ZION, sentinel_config=str(path))
+    return [mistake.removeprefix(f"SENTINEL_CONFIG: {path}").lstrip(": ") for mistake in caught.value.mistakes]
+
+
+def test_one_key_or_a_file_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither is a mistake, told beside all others; the file alone is enough."""
+    told = "OPENAI_API_KEY is required but not set, or SENTINEL_CONFIG with providers"
+    for wrong, more in (({}, []), ({"zion_api_url": "zion"}, ["ZION_API_URL"])):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(**{**ZION, **wrong})
+        assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == [told, *more]
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    names = ["ZION_API_URL", "ZION_API_KEY"]
+    assert caught.value.mistakes == [told, *(f"{name} is required but not set" for name in names)]
+    path = tmp_path / "sentinel.toml"
+    path.write_text("\ufeff" + FILE.replace("api_key = {}", ""))
+    monkeypatch.setenv("SENTINEL_CONFIG", str(path))
+    config = load_providers(load_settings(**ZION))
+    assert config is not None
+    assert [provider.name for provider in config.providers] == ["own"]
+    assert load_providers(load_settings(**ZION, sentinel_config=None, openai_api_key="o")) is None
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """With its path, and why."""
+    with pytest.raises(ConfigError, match=r"SENTINEL_CONFIG: .*none.toml cannot be read: No such file"):
+        load_settings(**ZION, sentinel_config=str(tmp_path / "none.toml"))
+    assert config_mistakes(b"\xff", tmp_path) == ["cannot be read: it is not UTF-8 text"]
+    assert config_mistakes("x = 1\ny = 2", tmp_path)[-1] == "line 2: y is no setting"
+
+
+def test_keys_that_cannot_be_had_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each of them, and nothing of what they say."""
+    (tmp_path / "odd").write_text("two words\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "right").write_text(" key-1 \n")
+    monkeypatch.setenv("A_PLACEHOLDER", "sk-...")
+    monkeypatch.setenv("A_KEY", "key-2")
+    names = ["env:NONE", "env:A_PLACEHOLDER", *(f"file:{tmp_path}/{name}" for name in ("none", "odd", "binary"))]
+    right = [f"file:{tmp_path}/right", "env:A_KEY"]
+    text = FILE.format("[\n" + "".join(f"  '{name}',\n" for name in [*names, *right]) + "]")
+    text += f"ca_file = '{tmp_path}/odd'\n"
+    odd = f"file:{tmp_path}/odd"
+    assert config_mistakes(text, tmp_path) == [
+        "line 5: providers.own.api_key: NONE is not set",
+        "line 6: providers.own.api_key: env:A_PLACEHOLDER is a placeholder: fill in the real value",
+        f"line 7: providers.own.api_key: {tmp_path}/none cannot be read: No such file or directory",
+        f"line 8: providers.own.api_key: {odd} must have visible ASCII characters alone",
+        f"line 9: providers.own.api_key: {tmp_path}/binary cannot be read: no text",
+        f"line 13: providers.own.ca_file: {tmp_path}/odd has no certificate in PEM form",
+    ]
+    assert [key_of(KeySource("file", f"{tmp_path}/right")), key_of(KeySource("env", "a_key"))] == ["key-1", "key-2"]

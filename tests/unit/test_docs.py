@@ -14,14 +14,16 @@ import msgspec
 import pytest
 import yaml
 from prometheus_client import Counter
+from pydantic import BaseModel
 from starlette.routing import Route
 
-from sentinel import error
+from sentinel import error, provider_config
 from sentinel.cache import keys
 from sentinel.config import Settings
 from sentinel.governance.service.arguments import OPERATION, add_commands
 from sentinel.governance_settings import GovernanceSettings
 from sentinel.observability.metrics import Metrics
+from sentinel.provider_presets import PRESETS, TYPES, Preset
 from sentinel.proxy.logging import RequestContext, RequestLine
 from sentinel.routes import openapi
 from sentinel.routes.state import AppState
@@ -79,6 +81,59 @@ def test_the_page_of_the_governance_lists_its_settings() -> None:
     for name, field in GovernanceSettings.model_fields.items():
         if isinstance(field.default, str | int):
             assert rows[name.upper()] == f"`{field.default}`", name
+
+
+PROVIDERS = (ROOT / "docs/providers.md").read_text()
+
+
+def rows_of(heading: str) -> dict[str, list[str]]:
+    """The rows of the table below a heading of the page on providers, by their first cell, with the others."""
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", _table(PROVIDERS, f"{heading}\n"), re.MULTILINE)
+    return {name: cells.split(" | ") for name, cells in rows}
+
+
+@pytest.mark.parametrize(
+    ("heading", "table"),
+    [
+        ("## Fields of a provider", provider_config._Provider),
+        ("## Fields of a model", provider_config._Model),
+        ("### Fields of a target", provider_config._Target),
+        ("### Fields of a price", provider_config._Price),
+    ],
+)
+def test_the_page_on_providers_has_every_field(heading: str, table: type[BaseModel]) -> None:
+    """And no other, with the right default."""
+    rows = rows_of(heading)
+    assert set(rows) == set(table.model_fields)
+    for name, field in table.model_fields.items():
+        if field.is_required():
+            assert rows[name][0] == "required", name
+        elif isinstance(field.default, int | float):
+            assert rows[name][0] == f"`{field.default:g}`", name
+
+
+@pytest.mark.parametrize(("heading", "presets"), [("## Types", TYPES), ("## Presets", PRESETS)])
+def test_the_page_on_providers_has_every_type_and_preset(heading: str, presets: dict[str, Preset]) -> None:
+    """With its address, its formats and where that is told."""
+    rows = rows_of(heading)
+    assert set(rows) == set(presets)
+    for name, preset in presets.items():
+        url, formats, maximum = rows[name][:3]
+        assert url == f"`{preset.url}`" if preset.url else url.startswith("required"), name
+        assert formats == ", ".join(each for each in provider_config.FORMATS if each in preset.formats) or (
+            set(formats.split(", ")) == set(preset.formats)
+        ), name
+        assert preset is TYPES["compatible"] or f"(https://{preset.source})" in PROVIDERS, name
+        if presets is PRESETS:
+            renamed = "" if preset.knows_both else ", renamed"
+            assert maximum.split(";")[0] == f"`{preset.max_tokens_field}`{renamed}", name
+            assert ("no `stream_options`" in maximum) is not preset.stream_usage, name
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.+?)```", PROVIDERS, re.DOTALL))
+def test_the_examples_of_the_page_on_providers_can_be_read(example: str) -> None:
+    """They can be copied as they are."""
+    assert provider_config.read_config(example).models
 
 
 def test_the_guarantees_name_tests_that_there_are() -> None:

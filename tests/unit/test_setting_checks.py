@@ -35,7 +35,7 @@ def test_a_misspelt_name_is_told_with_the_right_one(name: str, meant: str) -> No
     assert misspelt({name: "x"}, KNOWN) == {name: f"{name} is not a setting of Sentinel; did you mean {meant}?"}
 
 
-@pytest.mark.parametrize("name", ["SENTINEL_CONFIG", "SENTINEL_X", "ZION_TENANT", "GOVERNANCE_PORT", "CONSOLE_PORT"])
+@pytest.mark.parametrize("name", ["SENTINEL_PROVIDERS", "SENTINEL_X", "ZION_TENANT", "GOVERNANCE_PORT", "CONSOLE_PORT"])
 def test_what_begins_like_ours_is_told(name: str) -> None:
     """It was meant for us, though nothing reads it."""
     assert list(misspelt({name: "x"}, KNOWN)) == [name]

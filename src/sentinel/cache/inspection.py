@@ -158,7 +158,13 @@ async def _refusals(master: RedisConnection, number: int) -> list[Flaw]:
     """Commands that this Redis does not know, or does not let us run; keys and channels that it denies us."""
     key = keys.probe(number)
     tried = [_tried(name, rest, key) for name, rest in COMMANDS.items()]
-    others: list[tuple[Arg, ...]] = [("GET", keys.jwt(b"probe")), ("GET", keys.limits("probe")), ("DEL", key)]
+    others: list[tuple[Arg, ...]] = [
+        ("GET", keys.jwt(b"probe")),
+        ("GET", keys.limits("probe")),
+        # No news.
+        ("PUBLISH", keys.breakers(), ""),
+        ("DEL", key),
+    ]
     replies = await master.replies([*tried, *others])
     refusals = [str(reply) if isinstance(reply, Exception) else "" for reply in replies]
     of_names = [bool(reply.startswith("NOPERM") and _NAMES.search(reply)) for reply in refusals]

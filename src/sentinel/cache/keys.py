@@ -25,17 +25,17 @@ _prefix = b""
 
 
 def use_prefix(prefix: str | None) -> None:
-    """From now on all keys, and the channel, begin with `prefix:`; with nothing where there is none (REDIS_PREFIX)."""
+    """From now on all keys, and the channels, begin with `prefix:`; with nothing where there is none (REDIS_PREFIX)."""
     global _prefix  # noqa: PLW0603 (a process has one installation; each name would have to carry it)
     _prefix = f"{prefix}:".encode() if prefix else b""
     account_keys.cache_clear()
 
 
 def patterns() -> list[str]:
-    """What the keys, and the channel, look like, as Redis' access control takes it."""
+    """What the keys, and the channels, look like, as Redis' access control takes it."""
     prefix = _prefix.decode()
     of_keys = [f"~{prefix}*"] if prefix else ["~sentinel:*", "~jwt:*", "~limits:*"]
-    return [*of_keys, f"&{forget()}"]
+    return [*of_keys, f"&{forget()}", f"&{breakers()}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,11 @@ def installation() -> bytes:
 def forget() -> str:
     """Channel on which the name of a user tells every process to forget what it knows of them."""
     return f"{_prefix.decode()}sentinel:forget"
+
+
+def breakers() -> str:
+    """Channel on which processes tell one another which targets they leave alone."""
+    return f"{_prefix.decode()}sentinel:breakers"
 
 
 def jobs(partition: int) -> bytes:

@@ -178,11 +178,20 @@ class FallbackLedger:
         return holds
 
     async def settle(
-        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self,
+        reservation: Reservation,
+        spent: Cost,
+        started_ms: int,
+        at_ms: int = 0,
+        *,
+        unsure: bool = False,
+        cost_micro_usd: int = 0,
     ) -> bool | None:
         """Settle in Redis. Raises RedisUnavailable, after memory has been settled: the caller spools it."""
         try:
-            settled = await self._redis.settle(reservation, spent, started_ms, at_ms, unsure=unsure)
+            settled = await self._redis.settle(
+                reservation, spent, started_ms, at_ms, unsure=unsure, cost_micro_usd=cost_micro_usd
+            )
         except RedisUnavailable:
             # An error that Redis gave to this one call is no reason to do without it.
             if not self._redis.store.available:

@@ -1,4 +1,7 @@
-"""Who owns what at a provider: a key for each object, which lives as long as the object does."""
+"""Who owns what at a provider, and at which: a key for each object, which lives as long as the object does.
+
+Its value is the user, and behind a NUL the provider's name where there are several.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sentinel.steps import in_portions
 
 _MOST_ID_BYTES = 256
 """No provider has longer ones: what is longer is nobody's."""
+_PLACE = b"\0"
 _AT_ONCE = 64
 """Questions of one turn of the event loop: a page of a list may have thousands."""
 
@@ -34,25 +38,41 @@ class OwnerRecords:
         return found
 
     async def _owner(self, id_: str) -> str | None:
+        record = await self._record_of(id_)
+        return None if record is None else record.partition(_PLACE)[0].decode(errors="replace")
+
+    async def places(self, ids: Sequence[str]) -> list[str | None]:
+        """The provider of each of these: empty where the record has none, None without one. Raises RedisUnavailable."""
+        found: list[str | None] = []
+        for some in in_portions(ids, _AT_ONCE):
+            records = await asyncio.gather(*map(self._record_of, some))
+            found += [None if each is None else each.partition(_PLACE)[2].decode(errors="replace") for each in records]
+        return found
+
+    async def _record_of(self, id_: str) -> bytes | None:
         name = id_.encode(errors="replace")
         if len(name) > _MOST_ID_BYTES:
             return None
-        owner = await self._store.command("GET", keys.owner(name))
-        return None if owner is None else owner.decode(errors="replace")
+        record: bytes | None = await self._store.command("GET", keys.owner(name))
+        return record
 
-    async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
-        """These are the user's for so long, None: for ever; not what is another's. Raises RedisUnavailable."""
+    async def record(self, user: str, ids: Sequence[str], seconds: int | None, place: str = "") -> None:
+        """These are the user's for so long, None: for ever; not what is another's. place: their provider's name.
+
+        Raises RedisUnavailable.
+        """
         names = _names(ids)
         for some in in_portions(names, _AT_ONCE):
-            await asyncio.gather(*(self._record(user, name, seconds) for name in some))
+            await asyncio.gather(*(self._record(user, name, seconds, place) for name in some))
 
-    async def _record(self, user: str, name: bytes, seconds: int | None) -> None:
-        if await self._write(user, name, seconds):
-            self._noted(f"owner {name!r}", user, lambda: self._write(user, name, seconds))
+    async def _record(self, user: str, name: bytes, seconds: int | None, place: str) -> None:
+        value = _value(user, place)
+        if await self._write(value, name, seconds):
+            self._noted(f"owner {name!r}", user, lambda: self._write(value, name, seconds))
 
-    async def _write(self, user: str, name: bytes, seconds: int | None) -> bool:
+    async def _write(self, value: bytes, name: bytes, seconds: int | None) -> bool:
         ends = () if seconds is None else ("EX", seconds)
-        return await self._store.command("SET", keys.owner(name), user, "NX", *ends) is not None
+        return await self._store.command("SET", keys.owner(name), value, "NX", *ends) is not None
 
     async def refresh(self, ids: Sequence[str], seconds: int) -> None:
         """Records of these that end do so in so long from now. Raises RedisUnavailable."""
@@ -63,13 +83,18 @@ class OwnerRecords:
         """It is the user's from now on, whoever had it; False for what can be no id. Raises RedisUnavailable."""
         names = _names([id_])
         for name in names:
-            await self._store.command("SET", keys.owner(name), user)
+            (place,) = await self.places([id_])
+            await self._store.command("SET", keys.owner(name), _value(user, place or ""))
         return bool(names)
 
     async def forget(self, id_: str) -> None:
         """It is no more. Raises RedisUnavailable."""
         for name in _names([id_]):
             await self._store.command("DEL", keys.owner(name))
+
+
+def _value(user: str, place: str) -> bytes:
+    return user.encode() + (_PLACE + place.encode() if place else b"")
 
 
 def _names(ids: Sequence[str]) -> list[bytes]:

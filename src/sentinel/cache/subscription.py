@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisClusterException, RedisError
 
 from sentinel.cache import keys
 from sentinel.cache.bulkhead import Bulkhead
+from sentinel.cache.channel import listen
 from sentinel.cache.redis import Store
 from sentinel.cache.token_records import TokenRecords, read_user, until
 from sentinel.clock import monotonic, now_ms
@@ -264,18 +264,12 @@ class SubscriptionCache:
 
     async def listen(self) -> None:
         """Forget whom other processes say, for ever. What is missed in an outage ends by itself in seconds."""
-        while True:
-            try:
-                # A client of a cluster knows no node before.
-                await self._store.client.initialize()
-                async with self._store.client.pubsub() as channel:
-                    await channel.subscribe(keys.forget())
-                    while True:
-                        if users := await _named(channel):
-                            await self._forget_here(users)
-            except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-                log.debug("the channel is lost", reason=type(error).__name__)
-                await pause(_LISTEN_AGAIN_SECONDS)
+
+        async def take(channel: Any) -> None:
+            if users := await _named(channel):
+                await self._forget_here(users)
+
+        await listen(self._store, keys.forget(), take)
 
     async def _single_flight(self, key: bytes, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         flight = self._flights.get(key)

@@ -102,6 +102,7 @@ class _Dev:
         self._given = settings_given()
         self._store: EmbeddedStore | None = None
         self._demo: Demo | None = None
+        self._simulated: tuple[str, str] | None = None
 
     def run(self) -> int:
         overrides = self._start_stand_ins()
@@ -134,14 +135,19 @@ class _Dev:
         if "redis_url" not in self._given:
             self._store = self._stack.enter_context(_started(EmbeddedStore(self._folder.store)))
             overrides["redis_url"] = self._store.url
-        if "openai_api_key" not in self._given:
-            simulators = self._stack.enter_context(start_simulators())
-            overrides |= {"openai_api_url": simulators.openai_url, "openai_api_key": simulators.openai_key}
+        if not self._given & {"openai_api_key", "sentinel_config"}:
+            overrides["sentinel_config"] = self._simulate_providers()
         if "spool_dir" not in self._given:
             overrides["spool_dir"] = str(self._folder.spool)
         if "sentinel_host" not in self._given:
             overrides["sentinel_host"] = "127.0.0.1"
         return overrides
+
+    def _simulate_providers(self) -> str:
+        """Start two simulated providers, the second for where the first fails; the file that names them."""
+        first, second = (self._stack.enter_context(start_simulators()) for _ in range(2))
+        self._simulated = first.openai_url, second.openai_url
+        return self._folder.name_providers(first.openai_key, *self._simulated)
 
     def _governance(self, overrides: dict[str, Any]) -> tuple[GovernanceSettings, Address]:
         """The settings of the built-in governance, and its address, which `overrides` are told."""
@@ -178,9 +184,9 @@ class _Dev:
         return Installation(settings.zion_api_url if "zion_api_url" in self._given else _BUILT_IN)
 
     def _greet(self, settings: Settings) -> None:
-        stand_ins = frozenset({"redis_url", "zion_api_url", "openai_api_key"} - self._given)
+        stand_ins = frozenset({"redis_url", "zion_api_url"} - self._given)
         place = "here" if self._logs_here else str(self._folder.log)
-        print(greeting(settings, self._folder, stand_ins, self._demo, logs=place), flush=True)
+        print(greeting(settings, self._folder, stand_ins, self._demo, self._simulated, logs=place), flush=True)
 
     def _kill_store(self) -> None:
         # What it has been told is in its file; only the machine's end could take that away.

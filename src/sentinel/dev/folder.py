@@ -8,6 +8,27 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+_PROVIDERS = """\
+# Written by `sentinel dev` whenever it starts: two simulated providers; the second serves where the first one fails.
+# docs/providers.md tells what else such a file may say; yours is named by SENTINEL_CONFIG.
+
+[providers.first]
+type = "openai"
+url = "{first}"
+api_key = "file:{key}"
+formats = ["chat", "completions", "embeddings", "responses", "messages", "gemini", "other"]
+
+[providers.second]
+type = "openai"
+url = "{second}"
+api_key = "file:{key}"
+formats = ["chat", "completions", "embeddings", "responses", "messages", "gemini", "other"]
+
+[models."*"]
+targets = [{{ provider = "first" }}]
+fallback = [{{ provider = "second" }}]
+"""
+
 
 class InUse(Exception):
     """A living process has the folder. pid: 0 = it has not said; url: where it serves, "" = not yet."""
@@ -58,6 +79,13 @@ class DataFolder:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(f"{token}\n")
         return token
+
+    def name_providers(self, key: str, first: str, second: str) -> str:
+        """Write down two providers with the same key, and return the path of the file that has them."""
+        key_file, path = self.path / "simulator-key", self.path / "providers.toml"
+        key_file.write_text(f"{key}\n")
+        path.write_text(_PROVIDERS.format(key=key_file.absolute(), first=first, second=second))
+        return str(path)
 
     def open_log(self) -> int:
         """A file descriptor for the log of this run. That of the run before is kept beside it, and no others."""

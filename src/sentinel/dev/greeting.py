@@ -50,11 +50,23 @@ for chunk in client.chat.completions.create(
 print()
 PYTHON
 
-Another user, with limits and a key of their own:
+{failover}Another user, with limits and a key of their own:
 
 {sentinel} governance plan set small --requests 3 --period daily
 {sentinel} governance user add ana@example.com --plan small
 {sentinel} governance key add ana@example.com
+"""
+
+
+_FAILOVER = """\
+Let the first provider fail, see who answers, and let it be well again:
+
+curl -s {first}/_sim/faults -d '{{"status": 503}}'
+curl -si {url}/v1/chat/completions \\
+  -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
+  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+curl -s {first}/_sim/faults -d '{{}}'
+
 """
 
 
@@ -73,24 +85,41 @@ class Demo:
     sentinel: str
 
 
-def greeting(settings: Settings, folder: DataFolder, stand_ins: frozenset[str], demo: Demo | None, *, logs: str) -> str:
-    """The whole text. stand_ins: the settings that are not given; demo: None where a Zion has the users."""
+def greeting(
+    settings: Settings,
+    folder: DataFolder,
+    stand_ins: frozenset[str],
+    demo: Demo | None,
+    simulated: tuple[str, str] | None,
+    *,
+    logs: str,
+) -> str:
+    """The whole text.
+
+    stand_ins: the settings that are not given; demo: None where a Zion has the users; simulated: the first provider and
+    the second one, where both are simulators.
+    """
     url = url_of(settings)
     notes = {
         "redis_url": f" (embedded, its data in {folder.store})",
         "zion_api_url": f" (built in, its data in {demo.database if demo else ''})",
     }
-    store, governance, provider = (
-        address + (notes.get(setting, " (simulator)") if setting in stand_ins else "")
+    store, governance = (
+        address + (notes[setting] if setting in stand_ins else "")
         for setting, address in (
             ("redis_url", settings.redis_url.rpartition("@")[2].removeprefix("redis://")),
             ("zion_api_url", settings.zion_api_url),
-            ("openai_api_key", settings.openai_api_url),
         )
     )
+    provider = f"those of {settings.sentinel_config}" if settings.sentinel_config else settings.openai_api_url
+    if simulated is not None:
+        provider = f"{simulated[0]} (simulator), and a second one where that fails"
     text = _READY.format(url=url, store=store, governance=governance, provider=provider, logs=logs)
     if demo is None:
         return text
+    failover = "" if simulated is None else _FAILOVER.format(url=url, first=simulated[0].removesuffix("/v1"))
     is_here = importlib.util.find_spec("openai") is not None
     python, how = (shlex.quote(sys.executable), "") if is_here else ("python3", " (pip install openai)")
-    return text + _TRY.format(url=url, token=demo.token, python=python, how=how, sentinel=demo.sentinel)
+    return text + _TRY.format(
+        url=url, token=demo.token, python=python, how=how, sentinel=demo.sentinel, failover=failover
+    )

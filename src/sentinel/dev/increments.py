@@ -11,7 +11,9 @@ from sentinel.dev.accounts import WIRE_NAMES
 
 MAX_INCREMENTS = 1000  # Zion refuses more in one batch.
 
-_FIELDS = frozenset({"email", "model", "timestamp", *WIRE_NAMES.values()})
+_COST = "costMicroUsd"
+"""An extension, which Zion ignores."""
+_FIELDS = frozenset({"email", "model", "timestamp", _COST, *WIRE_NAMES.values()})
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _MAX_AMOUNT = 2**63 - 1
 
@@ -22,7 +24,7 @@ class BadIncrement(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """One item of a report. timestamp: RFC 3339 as it was sent, None if left out; a metric left out is 0."""
+    """One item of a report. timestamp: RFC 3339 as it was sent, None if left out; what is left out is 0."""
 
     email: str
     ai_input_tokens: int
@@ -30,6 +32,7 @@ class Increment:
     ai_requests: int
     model: str | None
     timestamp: str | None
+    cost_micro_usd: int = 0
 
 
 def read_batch(body: Any) -> list[Increment]:
@@ -55,7 +58,10 @@ def read_increment(item: Any, place: str = "body") -> Increment:
     amounts = {name: _amount(item, wire_name, place) for name, wire_name in WIRE_NAMES.items()}
     if not any(amounts.values()):
         raise BadIncrement(f"{place} reports nothing: no metric is given")
-    return Increment(email=email, **amounts, model=_model(item, place), timestamp=_timestamp(item, place))
+    cost = _amount(item, _COST, place)
+    return Increment(
+        email, **amounts, model=_model(item, place), timestamp=_timestamp(item, place), cost_micro_usd=cost
+    )
 
 
 def _amount(item: dict[str, Any], wire_name: str, place: str) -> int:

@@ -98,6 +98,7 @@ class Applied:
     idempotency_key: str
     path: str
     at: float
+    cost_micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

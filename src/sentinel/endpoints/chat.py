@@ -41,6 +41,7 @@ class ChatEndpoint(OpenAIEndpoint[ChatRequest]):
     """Chat: messages in, a message for each choice out."""
 
     format = "chat"
+    translates = True
     route = "/v1/chat/completions"
     path = b"/chat/completions"
     output_field = "max_completion_tokens"

@@ -52,7 +52,7 @@ class EmbeddingsEndpoint(WholeEndpoint[EmbeddingRequest]):
         if reading is None or reading.failed:
             return reading
         usage = reading.usage
-        return Reading([], Usage(prompt_tokens=usage.prompt_tokens or usage.total_tokens), _VECTORS)
+        return Reading([], Usage(usage.prompt_tokens or usage.total_tokens, details=usage.details), _VECTORS)
 
 
 EMBEDDINGS = EmbeddingsEndpoint()

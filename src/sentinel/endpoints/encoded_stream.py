@@ -198,10 +198,7 @@ class EncodedMeter(StreamMeter):
         """An event tells of usage; that of several adds up."""
         if usage == NOTHING:
             return
-        before = self.told or NOTHING
-        self.told = self.usage = Usage(
-            before.prompt_tokens + usage.prompt_tokens, before.completion_tokens + usage.output_tokens
-        )
+        self.told = self.usage = usage if self.told is None else self.told.plus(usage)
 
     @property
     def usage_is_final(self) -> bool:

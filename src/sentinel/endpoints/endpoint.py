@@ -98,7 +98,8 @@ class Endpoint(ABC, Generic[R]):
     chooses_model: its requests name a tier, and no model. rewrites: whole answers are other ones than the provider's.
     comment: what a silent stream's client is sent. is_array: a stream is not events on the wire, but one JSON array.
     takes_forms: bodies may be forms. marks_streams: a stream says so by its content type, and all else is none.
-    passes_bytes: an answer that is no stream is passed on as it comes, whatever its bytes are.
+    passes_bytes: an answer that is no stream is passed on as it comes, whatever its bytes are. names_model_in_path: the
+    model stands in the path, not in the body. translates: where no target speaks it, it may be translated.
     """
 
     format: ClassVar[str]
@@ -116,6 +117,12 @@ class Endpoint(ABC, Generic[R]):
     takes_forms: ClassVar[bool] = False
     marks_streams: ClassVar[bool] = False
     passes_bytes: ClassVar[bool] = False
+    names_model_in_path: ClassVar[bool] = False
+    translates: ClassVar[bool] = False
+
+    def path_of(self, model: str) -> bytes:  # noqa: ARG002
+        """The path at a provider that calls the model so."""
+        return self.path
 
     @abstractmethod
     def read(self, body: bytes) -> R:

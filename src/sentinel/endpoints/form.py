@@ -93,7 +93,7 @@ def is_form(content_type: bytes) -> bool:
 
 def read_form(body: bytes, content_type: bytes, decided: Collection[str]) -> Form:
     """The form in a body. decided: the fields that are decided on. Raises InvalidForm, which names the field."""
-    boundary = _boundary(content_type)
+    boundary = boundary_of(content_type)
     parser = PushMultipartParser(
         boundary,
         max_header_size=_MOST_HEADER_BYTES,
@@ -103,11 +103,12 @@ def read_form(body: bytes, content_type: bytes, decided: Collection[str]) -> For
     if not body.startswith(b"--" + boundary):
         # The library looks for it further on.
         raise InvalidForm("The body of your request does not begin with the boundary of its form.")
+    end = _end(body, boundary)
     form, name = Form([], []), ""
     pieces: list[bytes] = []
     is_file = False
     try:
-        for event in _events(parser, body):
+        for event in _events(parser, body, end):
             if isinstance(event, MultipartSegment):
                 name, is_file = _named(event, form, decided), event.filename is not None
                 pieces = []
@@ -129,7 +130,7 @@ def read_form(body: bytes, content_type: bytes, decided: Collection[str]) -> For
     return form
 
 
-def _boundary(content_type: bytes) -> bytes:
+def boundary_of(content_type: bytes) -> bytes:
     """What parts a form. Raises InvalidForm."""
     _, options = parse_options_header(content_type.decode("latin-1"))
     boundary: str = options.get("boundary", "")
@@ -138,10 +139,25 @@ def _boundary(content_type: bytes) -> bytes:
     return boundary.encode("latin-1")
 
 
-def _events(parser: PushMultipartParser, body: bytes) -> Iterator[MultipartSegment | bytes | None]:
+def _end(body: bytes, boundary: bytes) -> int:
+    """Where the last boundary ends, or the body where it has none. Raises InvalidForm.
+
+    Line ends may follow. The library lets pass what else does, or refuses even those, as the pieces happen to be cut.
+    """
+    last = b"--%b--" % boundary
+    start = 0 if body.startswith(last) else body.find(b"\r\n" + last) + 2
+    if not body.startswith(last, start):
+        return len(body)
+    end = start + len(last)
+    if body[end:].strip(b"\r\n"):
+        raise InvalidForm("The body of your request has more behind the end of its form.")
+    return end
+
+
+def _events(parser: PushMultipartParser, body: bytes, end: int) -> Iterator[MultipartSegment | bytes | None]:
     with parser:
-        for start in range(0, len(body), _STEP_BYTES):
-            yield from parser.parse(body[start : start + _STEP_BYTES])
+        for start in range(0, end, _STEP_BYTES):
+            yield from parser.parse(body[start : min(start + _STEP_BYTES, end)])
 
 
 def _named(part: MultipartSegment, form: Form, decided: Collection[str]) -> str:

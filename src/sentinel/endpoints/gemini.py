@@ -146,6 +146,7 @@ class GeminiEndpoint(Endpoint[R]):
     format = "gemini"
     method: ClassVar[str]
     ids = GeminiReferences()
+    names_model_in_path = True
     comment: ClassVar[bytes] = b"\n"
     """Google's SDKs take a comment for data, and mind no blank line."""
 
@@ -153,17 +154,19 @@ class GeminiEndpoint(Endpoint[R]):
         self.model = model_of(resource)
         self.alternative = _last(query, b"alt")
         self.route = self.route_of(version)
-        self.path = self._path(version)
+        self._version = version
+        self.path = self.path_of(self.model)
 
     @classmethod
     def route_of(cls, version: str) -> str:
         """The path here, of any model."""
         return f"/{version}/{_MODELS}{{model}}:{cls.method}"
 
-    def _path(self, version: str) -> bytes:
-        tuned = self.model.startswith(_TUNED)
-        name = quote(self.model.removeprefix(_TUNED) if tuned else self.model, safe="", errors="replace")
-        return f"/{version}/{_TUNED if tuned else _MODELS}{name}:{self.method}".encode()
+    def path_of(self, model: str) -> bytes:
+        """The path at a provider that calls the model so."""
+        tuned = model.startswith(_TUNED)
+        name = quote(model.removeprefix(_TUNED) if tuned else model, safe="", errors="replace")
+        return f"/{self._version}/{_TUNED if tuned else _MODELS}{name}:{self.method}".encode()
 
     def check(self, body: GenerateBody | CountBody | EmbedBody, param: str = "model") -> None:
         """Raises what is wrong with the path, the query, or the model that a body names beside that of the path."""

@@ -28,7 +28,7 @@ from sentinel.tokens.image_size import size_of
 from sentinel.tokens.images import ASSUMED_SIZE, image_tokens, url_tokens
 from sentinel.tokens.loose import Reading, parse
 from sentinel.tokens.media_request import ImageRequest, InputImage, Svg
-from sentinel.tokens.usage import Usage, read_usage
+from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
 _decoder = msgspec.json.Decoder(ImageRequest)
 _SHAPE: Shape = {"svg": {}, "images": {}, "mask": {}}
@@ -210,7 +210,7 @@ def _named_tokens(image: InputImage, model: str) -> int:
 def _usage(told: dict[str, Any]) -> Usage:
     """What an answer or an event tells of usage: of its images, and of who has written an SVG."""
     usage, author = read_usage(told.get("usage")), read_usage(told.get("svg_usage"))
-    return Usage(usage.prompt_tokens + author.prompt_tokens, usage.output_tokens + author.output_tokens)
+    return usage if author == NOTHING else usage.plus(author)
 
 
 IMAGE_GENERATIONS = ImageGenerationsEndpoint()

@@ -30,6 +30,7 @@ _OFF: Final = "disabled"
 class MessagesEndpoint(AnthropicEndpoint[MessageRequest]):
     """Messages: turns in, one message of several blocks out."""
 
+    translates = True
     route = "/v1/messages"
     path = b"/messages"
 

@@ -26,7 +26,7 @@ from sentinel.tokens.audio import TOKENS_PER_SECOND
 from sentinel.tokens.bpe import count_for
 from sentinel.tokens.delivered import DeliveredText
 from sentinel.tokens.loose import Kind, Text, parse
-from sentinel.tokens.usage import NOTHING, Usage, read_usage
+from sentinel.tokens.usage import NOTHING, Details, Usage, read_usage
 
 CREATE: Final = "response.create"
 UPDATE: Final = "session.update"
@@ -128,10 +128,7 @@ def id_of(response: dict[str, Any]) -> str:
 
 def usage_of(response: dict[str, Any]) -> Usage:
     """What a response that is done tells of its usage."""
-    usage = response.get("usage")
-    if not isinstance(usage, dict):
-        return NOTHING
-    return read_usage({**usage, "input_tokens_details": usage.get("input_token_details")})
+    return read_usage(response.get("usage"))
 
 
 def transcription_usage(event: ServerEvent, model: str, heard_tokens: int) -> Usage:
@@ -142,7 +139,8 @@ def transcription_usage(event: ServerEvent, model: str, heard_tokens: int) -> Us
         return told
     seconds = usage.get("seconds")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < MOST_CONTEXT_TOKENS:
-        return Usage(prompt_tokens=ceil(seconds * TOKENS_PER_SECOND))
+        tokens = ceil(seconds * TOKENS_PER_SECOND)
+        return Usage(tokens, details=Details(input_audio=tokens))
     return Usage(heard_tokens, _text_tokens(_string(event.transcript), model))
 
 

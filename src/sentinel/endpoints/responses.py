@@ -72,6 +72,7 @@ class ResponsesEndpoint(Endpoint[ResponsesRequest]):
         recalled=RECALLED,
     )
     creates = True
+    translates = True
     route = "/v1/responses"
     path = b"/responses"
 

@@ -36,7 +36,10 @@ class AuthenticatedUser(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tru
 
 
 class UsageItem(Protocol):
-    """What one user spent on one model. spent: requests, input tokens, output tokens. at_ms: since the epoch."""
+    """What one user spent on one model. spent: requests, input tokens, output tokens. at_ms: since the epoch.
+
+    cost_micro_usd: what is known of its cost, 0 = nothing.
+    """
 
     @property
     def user(self) -> str:
@@ -57,6 +60,10 @@ class UsageItem(Protocol):
     @property
     def at_ms(self) -> int:
         """When the first of it was spent."""
+
+    @property
+    def cost_micro_usd(self) -> int:
+        """What it costs, in millionths of a US dollar."""
 
 
 class Outcome(Enum):

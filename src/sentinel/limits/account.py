@@ -59,6 +59,7 @@ class Bill:
     spent: Cost
     period: int
     at: int
+    cost_micro_usd: int = 0
 
 
 @dataclass(slots=True)

@@ -234,6 +234,7 @@ def settle(
     at: int = 0,
     *,
     unsure: bool = False,
+    cost_micro_usd: int = 0,
 ) -> bool | None:
     """Replace a reservation by the true cost and write the bill, once per id; False if it was settled (settle.lua).
 
@@ -261,6 +262,7 @@ def settle(
         replace(lease, user=reservation.user, email=reservation.email, model=reservation.model),
         spent,
         at,
+        cost_micro_usd,
     )
     return True
 
@@ -406,8 +408,8 @@ def _correct(account: Account, policy: Policy, lease: Lease, spent: Cost, now: i
         _charge(slices, w.slice_of(lease.at if excess < 0 else now), excess)
 
 
-def _bill(account: Account, id_: str, lease: Lease, total: Cost, at: int) -> None:
+def _bill(account: Account, id_: str, lease: Lease, total: Cost, at: int, cost_micro_usd: int = 0) -> None:
     spent = total.beyond(lease.billed)
     if any(spent):
         add(account.pend, spent, 1)
-        account.outbox.append(Bill(id_, lease.user, lease.email, lease.model, spent, account.n, at))
+        account.outbox.append(Bill(id_, lease.user, lease.email, lease.model, spent, account.n, at, cost_micro_usd))

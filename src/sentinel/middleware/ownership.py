@@ -26,8 +26,11 @@ class Records(Protocol):
     async def owners(self, ids: Sequence[str]) -> list[str | None]:
         """The user of each of these objects, None for one that nobody's record has. Raises RedisUnavailable."""
 
-    async def record(self, user: str, ids: Sequence[str], seconds: int | None) -> None:
-        """These are the user's, for so long, None: for ever. Raises RedisUnavailable."""
+    async def places(self, ids: Sequence[str]) -> list[str | None]:
+        """The provider of each of these: empty where the record has none, None without one. Raises RedisUnavailable."""
+
+    async def record(self, user: str, ids: Sequence[str], seconds: int | None, place: str = "") -> None:
+        """These are the user's, for so long, None: for ever; place: at this provider. Raises RedisUnavailable."""
 
     async def refresh(self, ids: Sequence[str], seconds: int) -> None:
         """Records of these that end do so in so long from now. Raises RedisUnavailable."""
@@ -75,13 +78,24 @@ class Ownership:
         once = list(dict.fromkeys(ids))
         return dict(zip(once, await self._records.owners(once), strict=True)) if once else {}
 
-    async def record(self, user: str, ids: Sequence[str], seconds: int | None = RESPONSE_SECONDS) -> None:
+    async def place(self, references: Sequence[Reference], home: str) -> str:
+        """The provider that has the first of these of which there is a record; empty where there is none.
+
+        home: that of a record without a provider, which is as old as the only one was.
+        """
+        places = await self._records.places([reference.id for reference in references])
+        return next((place or home for place in places if place is not None), "")
+
+    async def record(
+        self, user: str, ids: Sequence[str], seconds: int | None = RESPONSE_SECONDS, place: str = ""
+    ) -> None:
         """An answer has created these, which are there for so long at most; it has not left yet in whole.
 
+        place: the provider that has them, empty where there is but one.
         While Redis is away they stay nobody's: not found by anybody, also not by who created them.
         """
         try:
-            await self._records.record(user, ids, seconds)
+            await self._records.record(user, ids, seconds, place)
         except RedisUnavailable:
             log.warning("objects stay without an owner, for redis is away", user_id=log_name(user), objects=len(ids))
 

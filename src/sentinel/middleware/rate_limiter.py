@@ -60,7 +60,14 @@ class Ledger(Protocol):
         """
 
     async def settle(
-        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self,
+        reservation: Reservation,
+        spent: Cost,
+        started_ms: int,
+        at_ms: int = 0,
+        *,
+        unsure: bool = False,
+        cost_micro_usd: int = 0,
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 

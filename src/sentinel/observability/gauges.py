@@ -9,11 +9,12 @@ import structlog
 
 from sentinel.cache.health import StoreHealth
 from sentinel.cache.redis import Store
-from sentinel.clock import now_ms
+from sentinel.clock import monotonic, now_ms
 from sentinel.error import RedisUnavailable
 from sentinel.memory_budget import MemoryBudget
 from sentinel.observability.logs import LineWriter
 from sentinel.observability.metrics import Metrics
+from sentinel.proxy.registry import Registry
 from sentinel.tasks import pause
 from sentinel.usage.job_store import JobStore
 from sentinel.usage.outbox import Outbox
@@ -42,6 +43,15 @@ class Sources:
     store: Store
     store_health: StoreHealth
     tracker: BatchingUsageTracker
+    registry: Registry
+
+
+def _open_targets(registry: Registry) -> dict[str, int]:
+    """How many targets of each provider are left alone now."""
+    found: dict[str, int] = {}
+    for name, route in registry.routes():
+        found[name] = found.get(name, 0) + route.left_alone(monotonic())
+    return found
 
 
 class Gauges:
@@ -70,6 +80,7 @@ class Gauges:
         metrics.in_flight.set(len(sources.leases))
         metrics.buffered.set(sources.requests.held_bytes)
         metrics.spooled.set(sources.tracker.spooled)
+        metrics.show_open(_open_targets(sources.registry))
         # Also where it is there and takes nothing, such as on a full disk.
         metrics.degraded.set(0 if sources.store.available and not sources.store_health.refuses else 1)
         delivered = sources.outbox.delivered

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -56,6 +56,13 @@ class Metrics:
             registry=registry,
         )
         self.tokens = Counter("sentinel_tokens_processed", "Tokens charged", ["type", "model"], registry=registry)
+        self.cost = Counter("sentinel_cost_usd", "US dollars of requests with a price", ["model"], registry=registry)
+        self.unpriced = Counter(
+            "sentinel_requests_without_price",
+            "Requests that spent tokens of no known price",
+            ["model"],
+            registry=registry,
+        )
         self.estimation_diff = Histogram(
             "sentinel_token_estimation_diff",
             "Provider's input tokens minus our count",
@@ -121,6 +128,15 @@ class Metrics:
         self._misconfigured = self._gauge(
             "sentinel_store_misconfigured", "1 for what is wrong with the set-up of Redis", labels=("what",)
         )
+        self.attempts = Counter(
+            "sentinel_provider_attempts",
+            "Requests sent to a provider of several",
+            ["provider", "result"],
+            registry=registry,
+        )
+        self._left_alone = self._gauge(
+            "sentinel_targets_left_alone", "Targets whose breaker is open", "livemax", ("provider",)
+        )
         self.buffered = self._gauge("sentinel_buffered_bytes", "Of requests that are in memory", "livesum")
         self._series: dict[str, _Series] = {}
 
@@ -132,10 +148,19 @@ class Metrics:
         for what in subjects:
             self._misconfigured.labels(what).set(what in flawed)
 
+    def show_open(self, targets: Mapping[str, int]) -> None:
+        """So many targets of each provider are left alone."""
+        for provider, count in targets.items():
+            self._left_alone.labels(provider).set(count)
+
     def request_ended(self, context: RequestContext, now: float, level: Level) -> None:  # noqa: ARG002 (the port's)
         """Count the error that a request outside of the metered endpoints has ended with."""
         if context.error_code is not None:
             self.errors.labels(context.error_code).inc()
+
+    def _count_attempts(self, context: RequestContext) -> None:
+        for attempt in context.attempts:
+            self.attempts.labels(attempt.provider, attempt.result).inc()
 
     def exchange_ended(self, context: RequestContext, now: float) -> None:
         """Count a request to a metered endpoint that has ended."""
@@ -162,16 +187,21 @@ class Metrics:
             series.first_byte.observe(context.first_byte - context.started)
             if not context.streamed:
                 series.overhead.observe(context.overhead_seconds(now))
+        self._count_attempts(context)
         if context.malformed_events:
             endpoint = (context.route or "").split("/")[2]
             self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
         if context.tokens_from != "none":
             series.charged(context)
 
-    def job_billed(self, model_label: str, cost: Cost) -> None:
-        """Count the tokens of a job that has ended after its request."""
+    def job_billed(self, model_label: str, cost: Cost, cost_micro_usd: int | None) -> None:
+        """Count the tokens of a job that has ended after its request, and its cost."""
         self.tokens.labels("prompt", model_label).inc(cost.input)
         self.tokens.labels("completion", model_label).inc(cost.output)
+        if cost_micro_usd is not None:
+            self.cost.labels(model_label).inc(cost_micro_usd / 1_000_000)
+        elif cost.input or cost.output:
+            self.unpriced.labels(model_label).inc()
 
     def flush(self) -> None:
         """Hand what requests have added up to prometheus-client; called every second, and before a scrape."""
@@ -235,18 +265,25 @@ class _Series:
         self.diff = _Added(metrics.estimation_diff.labels(model))
         self.diff_pct = _Added(metrics.estimation_diff_pct.labels(model))
         self.success = self.streaming = self.prompt = self.completion = self.fallback = self.waiting = 0
+        self.cost_micro_usd = self.unpriced = 0
+        self._cost = metrics.cost.labels(model)
         self._counters = {
             "success": metrics.requests.labels("success", model),
             "streaming": metrics.requests.labels("streaming", model),
             "prompt": metrics.tokens.labels("prompt", model),
             "completion": metrics.tokens.labels("completion", model),
             "fallback": metrics.estimation_fallback.labels(model),
+            "unpriced": metrics.unpriced.labels(model),
         }
 
     def charged(self, context: RequestContext) -> None:
         """Add the tokens of a request."""
         self.prompt += context.input_tokens
         self.completion += context.output_tokens
+        if context.cost_micro_usd is not None:
+            self.cost_micro_usd += context.cost_micro_usd
+        elif context.input_tokens or context.output_tokens:
+            self.unpriced += 1
         if context.tokens_from != "provider":
             self.fallback += 1
         elif context.counted_input:
@@ -259,5 +296,8 @@ class _Series:
         for name, counter in self._counters.items():
             counter.inc(getattr(self, name))
             setattr(self, name, 0)
+        # Added up as integers, so that no request is lost in a float.
+        self._cost.inc(self.cost_micro_usd / 1_000_000)
+        self.cost_micro_usd = 0
         for added in (self.duration, self.first_byte, self.overhead, self.diff, self.diff_pct):
             added.flush()

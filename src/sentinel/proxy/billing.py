@@ -17,9 +17,11 @@ Source: DESIGN section 5; docs/adr/0005.
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sentinel.limits.policy import FREE, Cost
-from sentinel.tokens.usage import NOTHING, Usage
+from sentinel.prices.catalog import Prices
+from sentinel.tokens.usage import NOTHING, PLAIN, UNTOLD, Usage
 
 UNSEEN_TOKENS_PER_SECOND = 400
 """Of one choice: more than the fastest of the models that think unseen generates."""
@@ -28,13 +30,25 @@ UNSEEN_TOKENS_PER_SECOND = 400
 class Spent(Struct, frozen=True, gc=False):
     """What an exchange cost. source: `provider`, `count`, or `none` for nothing.
 
-    cached_tokens, reasoning_tokens: as the provider tells them, parts of input and output.
+    usage: of which kinds its tokens are, as far as the provider tells; its sums may be others than those of cost.
     """
 
     cost: Cost = FREE
     source: str = "none"
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    usage: Usage = NOTHING
+
+    def micro_usd(self, prices: Prices, model: str, now_ms: int) -> int | None:
+        """What that is in money; None where there is no price, or no token that one could be for.
+
+        model: as the provider names it. now_ms: when it was admitted.
+        """
+        _, inputs, outputs = self.cost
+        if not inputs and not outputs:
+            return None
+        if prices.tells_cost and self.usage.details.told_micro_usd != UNTOLD:
+            return self.usage.details.told_micro_usd
+        price = prices.of(model, now_ms)
+        return None if price is None else price.cost(inputs, outputs, self.usage)
 
 
 SPENT_NOTHING = Spent()
@@ -46,7 +60,7 @@ def spent(usage: Usage, counted_input: int, counted_output: int, *, final: bool 
     output = told if told and final else max(told, counted_output)
     source = "provider" if usage.prompt_tokens and output == told else "count"
     cost = Cost(1, usage.prompt_tokens or counted_input, output)
-    return Spent(cost, source, usage.cached_tokens, usage.reasoning_tokens)
+    return Spent(cost, source, usage)
 
 
 def abandoned(counted_input: int, unseen: int) -> Spent:
@@ -69,7 +83,9 @@ def streamed(
 
 def at_limit(usage: Usage, counted_input: int, delivered: int) -> Spent:
     """What a stream costs that was ended at a limit: its input, and what the client got."""
-    return spent(Usage(usage.prompt_tokens), counted_input, delivered)
+    return spent(
+        replace(usage, completion_tokens=0, total_tokens=0, reasoning_tokens=0, details=PLAIN), counted_input, delivered
+    )
 
 
 def unseen(seconds: float, choices: int, held_output: int) -> int:

@@ -72,7 +72,7 @@ class Exchange(ExchangeState):
             finally:
                 spent = self._end()
                 # Durable when it returns. If the client leaves meanwhile, it goes on by itself.
-                await self._settle(spent.cost)
+                await self._settle(spent.cost, context.cost_micro_usd or 0)
             if self.created:
                 await self._record_created()
             if (rest := complete()) is not None:
@@ -134,15 +134,16 @@ class Exchange(ExchangeState):
             self.deps.input_ratio.note(context.model, self.counted, spent.cost.input)
         elif source == "count" and not is_exact(context.model):
             source = "estimate"
-        context.has_spent(spent.cost, source, spent.cached_tokens, spent.reasoning_tokens)
+        cost_micro_usd = spent.micro_usd(self.prices, self.priced_model, self.verdict.now_ms)
+        context.has_spent(spent.cost, source, spent.usage.cached_tokens, spent.usage.reasoning_tokens, cost_micro_usd)
         return spent
 
-    async def _settle(self, cost: Cost) -> None:
+    async def _settle(self, cost: Cost, cost_micro_usd: int) -> None:
         """Replace the reservation by what was spent; that of a job stays until the job ends."""
         if self.job is None:
-            await self.deps.tracker.settle(self.reservation, cost, self.verdict.now_ms)
+            await self.deps.tracker.settle(self.reservation, cost, self.verdict.now_ms, cost_micro_usd=cost_micro_usd)
         elif self.job_is_over:
-            await self.deps.follower.settle(self.job, cost)
+            await self.deps.follower.settle(self.job, cost, cost_micro_usd)
 
     def _unwatch(self) -> None:
         """No comments keep the client waiting from now on."""
@@ -186,6 +187,7 @@ class Exchange(ExchangeState):
     def _release(self) -> None:
         """Hold nothing any more."""
         self.client.unwatch()
+        self.goes_to(None)
         if self.watched is not None:
             self._unwatch()
         if self.stream is not None:

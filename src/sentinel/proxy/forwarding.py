@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from sentinel.clock import monotonic
+from sentinel.clock import monotonic, now_ms
 from sentinel.endpoints.endpoint import UNCHANGED, Changes
 from sentinel.endpoints.form import is_form
+from sentinel.proxy import adaptation, attempts, jobs, reservation, tiers
 from sentinel.proxy import headers as passing
-from sentinel.proxy import jobs, reservation, tiers
 from sentinel.proxy.array_stream import ArrayStream
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
-from sentinel.proxy.registry import Target
+from sentinel.proxy.registry import Route, Target
 from sentinel.proxy.relay import is_array, is_event_stream, is_whole
 from sentinel.proxy.state import ExchangeState
+from sentinel.proxy.translated import TranslatedStream, translated_answer
+from sentinel.proxy.translation.pair import Translation
 from sentinel.tokens.counter import is_large
 
 
@@ -49,48 +51,101 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
 
 
 async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
-    """Send the request on; again, without what only we added, where that is refused."""
-    deps, client, context = exchange.deps, exchange.client, exchange.context
-    request, endpoint = exchange.request, exchange.endpoint
-    target = deps.registry.targets(endpoint.format, request.model)[0]
+    """Send the request to its target, or to its targets in turns."""
+    registry, references = exchange.deps.registry, exchange.references
+    place = await exchange.deps.ownership.place(references, registry.home) if references and registry.is_many else ""
+    endpoint = exchange.endpoint
+    targets = registry.targets(endpoint.format, exchange.request.model, place, may_translate=endpoint.translates)
+    if targets[0].route is None:
+        exchange.goes_to(targets[0])
+        return await _send_to(exchange, targets[0])
+    return await attempts.answer_of(exchange, targets, _send_to)
+
+
+async def _send_to(exchange: ExchangeState, target: Target) -> ProviderAnswer | ProviderStream:
+    """Send the request to this target; again, without what only we added, where that is refused."""
+    request, endpoint, route = exchange.request, exchange.endpoint, target.route
     most = reservation.output_max(exchange.bound, exchange.reservation, exchange.verdict)
     wanted = endpoint.changes(request, exchange.bound, most)
+    if route is not None:
+        wanted = adaptation.within_habits(wanted, route, is_chat=endpoint.format == adaptation.CHAT)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
-    answer: ProviderAnswer | ProviderStream
-    content_type = _content_type(exchange) if endpoint.takes_forms else passing.JSON
-    header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
-    path = endpoint.path + passing.query_to_provider(client.query, endpoint.query) if client.query else endpoint.path
-    room = room_of(exchange)
-    context.forwarded = monotonic()
+    # Once: what failed attempts took is none of our own time.
+    exchange.context.forwarded = exchange.context.forwarded or monotonic()
     while True:
-        exchange.is_refused = False
-        is_small = not is_large(len(exchange.body))
-        body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
-        upstream = exchange.upstream = ProviderRequest(path, header_lines, body)
-        if context.streamed or endpoint.passes_bytes:
-            answer = await _open_stream(exchange, target, upstream, room)
-        else:
-            answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
-            # A whole answer may have begun with white space.
-            context.provider_answered(answer.id, monotonic(), is_first=not client.started)
-            exchange.is_refused = answer.status != 200
+        answer = await _send_once(exchange, target, changes)
         if not exchange.is_refused:
             if changes.left_out:
                 target.additions.taken(request.model, changes)
-            break
+            return answer
         assert isinstance(answer, ProviderAnswer)
         again = target.additions.again(changes, answer.status, answer.body)
         if again is None:
-            break
+            return answer
         changes = again
+
+
+async def _send_once(exchange: ExchangeState, target: Target, changes: Changes) -> ProviderAnswer | ProviderStream:
+    """Send the request with these changes; `is_refused` says whether the answer is a refusal."""
+    client, context, route = exchange.client, exchange.context, target.route
+    request, endpoint = exchange.request, exchange.endpoint
+    content_type = _content_type(exchange) if endpoint.takes_forms else passing.JSON
+    is_small = not is_large(len(exchange.body))
+    body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
+    name, path, translation = request.model, endpoint.path, None
+    if route is not None:
+        if route.model is not None:
+            name, path = route.model, endpoint.path_of(route.model)
+        worded = partial(_in_its_words, exchange, target, route, body, content_type)
+        body, translation = worded() if is_small else await asyncio.to_thread(worded)
+    if translation is not None:
+        path = translation.path
+    elif client.query:
+        path += passing.query_to_provider(client.query, endpoint.query)
+    header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
+    upstream = exchange.upstream = ProviderRequest(path, header_lines, body, model=name)
+    room = room_of(exchange)
+    exchange.is_refused = False
+    if context.streamed or endpoint.passes_bytes:
+        return await _open_stream(exchange, target, upstream, room, translation)
+    answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
+    if translation is not None and target.translator is not None:
+        answer = translated_answer(answer, target.translator, translation)
+    # A whole answer may have begun with white space.
+    context.provider_answered(answer.id, monotonic(), is_first=not client.started)
+    exchange.is_refused = answer.status != 200
     return answer
 
 
+def _in_its_words(
+    exchange: ExchangeState, target: Target, route: Route, body: bytes, content_type: bytes
+) -> tuple[bytes, Translation | None]:
+    """A body as this target wants it, and what translates the answer, if anything must."""
+    body = adaptation.adapted(body, content_type, exchange.request.model, route, exchange.endpoint)
+    if target.translator is None:
+        return body, None
+    translation = target.translator.request(body, now_ms() // 1000)
+    if target.translator.provider_format == adaptation.CHAT:
+        translation.body = adaptation.with_habits(translation.body, route)
+    return translation.body, translation
+
+
 async def _open_stream(
-    exchange: ExchangeState, target: Target, upstream: ProviderRequest, room: Room
+    exchange: ExchangeState,
+    target: Target,
+    upstream: ProviderRequest,
+    room: Room,
+    translation: Translation | None,
 ) -> ProviderAnswer | ProviderStream:
     """The answer to a request for a stream; it is whole where it is a refusal, for not all know how to stream."""
     stream = exchange.stream = await target.provider.stream(upstream, room)
+    if translation is not None and target.translator is not None:
+        # Not all know how to stream.
+        if stream.status == 200 and await is_whole(stream):
+            exchange.context.provider_answered(stream.id, monotonic())
+            return translated_answer(await stream.whole(), target.translator, translation)
+        counted = exchange.context.counted_input
+        stream = exchange.stream = TranslatedStream(stream, target.translator, translation, counted)
     exchange.context.provider_answered(stream.id, monotonic())
     exchange.is_refused = stream.status != 200
     if exchange.endpoint.is_array and not exchange.is_refused and await is_array(stream):

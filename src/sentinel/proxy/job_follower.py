@@ -23,11 +23,14 @@ from msgspec.structs import replace
 from sentinel.cache.contexts import ContextRecords
 from sentinel.clock import monotonic, now_ms
 from sentinel.endpoints.jobs import Progress, has_cost, path_of, progress_of
-from sentinel.error import RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
-from sentinel.limits.policy import FREE, Cost
+from sentinel.error import ModelNotFound, RedisRefused, RedisUnavailable, UpstreamError, UpstreamTimeout
+from sentinel.limits.policy import Cost
+from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.proxy import billing
 from sentinel.proxy.batch_results import usage_of_results
-from sentinel.proxy.registry import Registry
+from sentinel.proxy.billing import SPENT_NOTHING, Spent
+from sentinel.proxy.provider import AiProvider
+from sentinel.proxy.registry import Registry, Target
 from sentinel.steps import in_portions
 from sentinel.tasks import pause
 from sentinel.tokens.counter import TokenCounter, is_large
@@ -64,7 +67,7 @@ class JobTimings:
 
 
 class JobFollower:
-    """Of one process. on_billed: told the model and the cost of each job that has ended.
+    """Of one process. on_billed: told the model of each job that has ended, its cost, and that in micro-USD.
 
     threads: what is long is read and counted there: an ended response may have megabytes.
     """
@@ -78,7 +81,7 @@ class JobFollower:
         threads: Executor,
         *,
         lease_seconds: float,
-        on_billed: Callable[[str, Cost], None] = lambda _model, _cost: None,
+        on_billed: Callable[[str, Cost, int | None], None] = lambda _model, _cost, _micro_usd: None,
         timings: JobTimings | None = None,
     ) -> None:
         self._timings = timings or JobTimings()
@@ -156,20 +159,20 @@ class JobFollower:
         if job is not None:
             await self._end(job, progress)
 
-    async def settle(self, job: Job, spent: Cost) -> None:
+    async def settle(self, job: Job, spent: Cost, cost_micro_usd: int = 0) -> None:
         """Bill a job whose end was seen in a stream. While Redis is away that is left to whoever looks next."""
         try:
-            await self._jobs.settle(job, spent)
+            await self._jobs.settle(job, spent, cost_micro_usd)
         except RedisUnavailable:
             log.info("a job is billed later", request_id=job.request_id)
 
     async def _look_at(self, job: Job) -> None:
         if job.is_held:
             await self._jobs.renew(job)
-        provider = self._registry.targets(job.kind, job.model)[0].provider
         try:
+            provider = self._provider_of(job)
             answer = await provider.get(path_of(job.kind, job.id, job.below), job.request_id)
-        except (UpstreamError, UpstreamTimeout):
+        except (UpstreamError, UpstreamTimeout, ModelNotFound):
             await self._look_later(job)
             return
         progress = None
@@ -181,6 +184,19 @@ class JobFollower:
             await self._missing(job)
         else:
             await self._look_later(replace(job, missing_ms=0) if answer.status == 200 else job)
+
+    def _provider_of(self, job: Job) -> AiProvider:
+        """Who has it. Raises ModelNotFound while no file names that provider."""
+        return self._target_of(job).provider
+
+    def _prices_of(self, job: Job) -> Prices:
+        with contextlib.suppress(ModelNotFound):
+            return self._target_of(job).prices
+        return UNPRICED
+
+    def _target_of(self, job: Job) -> Target:
+        place = job.place or (self._registry.home if self._registry.is_many else "")
+        return self._registry.targets(job.kind, job.model, place)[0]
 
     async def _look_later(self, job: Job) -> None:
         await self._jobs.put(job, self._pause(job), if_there=True)
@@ -197,7 +213,7 @@ class JobFollower:
             await self._look_later(replace(job, missing_ms=since))
             return
         log.warning("a job is gone, its reservation is billed", request_id=job.request_id, kind=job.kind)
-        await self._bill(job, Cost(1, job.input_tokens, job.output_tokens) if job.is_held else FREE)
+        await self._bill(job, Spent(Cost(1, job.input_tokens, job.output_tokens)) if job.is_held else SPENT_NOTHING)
 
     async def _end(self, job: Job, progress: Progress) -> None:
         if progress.results:
@@ -206,8 +222,8 @@ class JobFollower:
                 return
             progress = replace(progress, reading=Reading(usage=summed))
         characters = sum(len(text.piece) for text in progress.reading.texts)
-        cost = await self._aside(characters, self._cost, job, progress)
-        await self._bill(replace(job, model=job.model or progress.model), cost)
+        spent = await self._aside(characters, self._spent, job, progress)
+        await self._bill(replace(job, model=job.model or progress.model), spent)
 
     async def _summed(self, job: Job, path: str) -> Usage | None:
         """What the results of a batch tell; None where they cannot be read yet, or somebody has billed it meanwhile."""
@@ -216,10 +232,10 @@ class JobFollower:
             # Who asks again and again waits for whoever reads them.
             if await self._jobs.find(job.user, job.id) is None:
                 return None
-            provider = self._registry.targets(job.kind, job.model)[0].provider
             try:
+                provider = self._provider_of(job)
                 usage = await usage_of_results(provider, job.kind, path, job.request_id, self._threads)
-            except (UpstreamError, UpstreamTimeout):
+            except (UpstreamError, UpstreamTimeout, ModelNotFound):
                 await self._look_later(job)
                 return None
             if usage is None:
@@ -232,8 +248,11 @@ class JobFollower:
             return work(*args)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
-    async def _bill(self, job: Job, cost: Cost) -> None:
-        if await self._jobs.settle(job, cost):
+    async def _bill(self, job: Job, spent: Spent) -> None:
+        """What is not held is many requests, whose sum tells neither the tier of each nor what a batch is let off."""
+        prices = self._prices_of(job) if job.is_held else UNPRICED
+        cost, cost_micro_usd = spent.cost, spent.micro_usd(prices, job.model, job.started_ms)
+        if await self._jobs.settle(job, cost, cost_micro_usd or 0):
             _, inputs, outputs = cost
             log.info(
                 "a job has ended",
@@ -242,22 +261,23 @@ class JobFollower:
                 model=job.model,
                 input_tokens=inputs,
                 output_tokens=outputs,
+                cost_usd=None if cost_micro_usd is None else cost_micro_usd / 1_000_000,
             )
-            self._on_billed(job.model, cost)
+            self._on_billed(job.model, cost, cost_micro_usd)
             if job.is_held:
                 await self._contexts.note([job.id], inputs + outputs)
 
-    def _cost(self, job: Job, progress: Progress) -> Cost:
+    def _spent(self, job: Job, progress: Progress) -> Spent:
         """What a job has cost that has ended; a batch counts as the requests in it, of which one was counted before."""
         if not has_cost(progress):
-            return FREE
+            return SPENT_NOTHING
         reading = progress.reading
         counted = self._counter.count_generated(reading.texts, job.model) if reading.texts else 0
         if job.hides_output and reading.usage == NOTHING:
             # It was cancelled, and nobody tells what was thought by then.
             counted = max(counted, billing.unseen(_seconds_of(job), 1, job.output_tokens))
-        cost = billing.spent(reading.usage, job.input_tokens, counted).cost
-        return cost if job.is_held else Cost(max(0, progress.requests - 1), cost.input, cost.output)
+        spent = billing.spent(reading.usage, job.input_tokens, counted)
+        return spent if job.is_held else Spent(Cost(max(0, progress.requests - 1), spent.cost.input, spent.cost.output))
 
 
 def _seconds_of(job: Job) -> float:

@@ -55,7 +55,7 @@ async def follow_stream(exchange: ExchangeState, kind: str, stream: ProviderStre
             break
     if await _follow(exchange, kind, progress):
         assert exchange.context.user is not None
-        await exchange.deps.ownership.record(exchange.context.user.id, exchange.created)
+        await exchange.deps.ownership.record(exchange.context.user.id, exchange.created, place=exchange.place)
     return _Begun(stream, begun)
 
 
@@ -99,7 +99,7 @@ async def follow_passed(exchange: ExchangeState, kind: str, body: bytes) -> bool
     of, started_ms = exchange.reservation, exchange.verdict.now_ms
     name = f"{of.id}.job"
     spends = (of.user, of.email, progress.model, 0, 0, started_ms)
-    job = Job(progress.id, kind, name, *spends, is_held=False, below=progress.below)
+    job = Job(progress.id, kind, name, *spends, is_held=False, below=progress.below, place=exchange.place)
     if not await exchange.deps.follower.begin(job):
         log.error("a job cannot be followed: what it costs is not billed", request_id=exchange.context.id, kind=kind)
     return True
@@ -127,6 +127,7 @@ async def _follow(exchange: ExchangeState, kind: str, progress: Progress | None)
         exchange.lease.output,
         exchange.verdict.now_ms,
         hides_output=exchange.bound.hides_output,
+        place=exchange.place,
     )
     exchange.created = (progress.id,)
     if await exchange.deps.follower.begin(job):

@@ -90,6 +90,15 @@ def _agent(value: bytes) -> str:
 Level = Literal["debug", "info"]
 
 
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """At one target of several. model: its name there; result: the status of its answer, or an error's code."""
+
+    provider: str
+    model: str
+    result: str
+    took_ms: float
+
+
 class RequestContext(msgspec.Struct):
     """Facts gathered while a request passes its phases. Moments are monotonic seconds, 0 = not reached.
 
@@ -100,8 +109,9 @@ class RequestContext(msgspec.Struct):
 
     body_seconds: until the client had sent its body. outcome: `ok`, `refused` (by us, before anything was spent),
     `upstream_error`, `broken`, `client_gone`, `limit` (ended at a limit), `shutdown` or `error`.
+    provider: where it was sent last, by its name. attempts: at each target of several, with what came of it.
     tokens_from: `provider`, `count`, `estimate` (a count with another vocabulary than the model's), or `none` where
-    nothing was spent.
+    nothing was spent. cost_micro_usd: None where there is no price, or nothing that has one.
     """
 
     id: str
@@ -126,6 +136,7 @@ class RequestContext(msgspec.Struct):
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cost_micro_usd: int | None = None
     finish_reason: str | None = None
     counted_input: int = 0
     tokens_from: str = "none"
@@ -134,6 +145,8 @@ class RequestContext(msgspec.Struct):
     provider_seconds: float = 0.0
     first_byte: float = 0.0
     malformed_events: int = 0
+    provider: str = ""
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
 
     def overhead_seconds(self, now: float) -> float:
         """Time that we took ourselves: all but what the provider took, and the client for its body."""
@@ -146,19 +159,23 @@ class RequestContext(msgspec.Struct):
         self.provider_seconds = now - self.forwarded
         self.upstream_request_id = None if upstream_id is None else upstream_id.decode("latin-1")
 
-    def has_spent(self, cost: Cost, source: str, cached_tokens: int, reasoning_tokens: int) -> None:
+    def has_spent(
+        self, cost: Cost, source: str, cached_tokens: int, reasoning_tokens: int, cost_micro_usd: int | None
+    ) -> None:
         """Note what it has cost."""
         _, self.input_tokens, self.output_tokens = cost
-        self.tokens_from = source
+        self.tokens_from, self.cost_micro_usd = source, cost_micro_usd
         self.cached_tokens, self.reasoning_tokens = cached_tokens, reasoning_tokens
 
     def trace_lines(self, now: float) -> bytes:
         """What helps to find a request again, on every answer: headers as they go over the wire."""
         overhead, upstream_id = self.overhead_seconds(now) * 1000, self.upstream_request_id
-        if upstream_id is None:
-            return b"x-sentinel-overhead-ms: %.2f\r\n" % overhead
-        name = upstream_id.encode("latin-1")
-        return b"x-upstream-request-id: %b\r\nx-sentinel-overhead-ms: %.2f\r\n" % (name, overhead)
+        lines = b"x-sentinel-overhead-ms: %.2f\r\n" % overhead
+        if (cost := self.cost_micro_usd) is not None:
+            lines += b"x-sentinel-cost-usd: %d.%06d\r\n" % divmod(cost, 1_000_000)
+        if upstream_id is not None:
+            lines = b"x-upstream-request-id: %b\r\n%b" % (upstream_id.encode("latin-1"), lines)
+        return b"x-sentinel-provider: %b\r\n%b" % (self.provider.encode(), lines) if self.provider else lines
 
     def line(self, now: float, timestamp: str, level: Level = "info") -> RequestLine:
         """The log line at the end of the request."""
@@ -186,6 +203,9 @@ class RequestContext(msgspec.Struct):
             self.cached_tokens,
             self.reasoning_tokens,
             self.tokens_from,
+            None if self.cost_micro_usd is None else self.cost_micro_usd / 1_000_000,
+            self.provider or None,
+            self.attempts or None,
             int(total * 100_000 + 0.5) / 100,
             int(provider * 100_000 + 0.5) / 100,
             int(max(0.0, total - provider - self.body_seconds) * 100_000 + 0.5) / 100,
@@ -218,6 +238,9 @@ class RequestLine(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int
     reasoning_tokens: int
     tokens_from: str
+    cost_usd: float | None
+    provider: str | None
+    attempts: list[Attempt] | None
     total_ms: float
     provider_ms: float
     overhead_ms: float

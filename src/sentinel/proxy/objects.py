@@ -23,7 +23,7 @@ async def record_created(exchange: ExchangeState) -> None:
     """Whose that is which the answer has made, and what it brings to the requests that go on from it."""
     deps, user = exchange.deps, exchange.context.user
     assert user is not None
-    await deps.ownership.record(user.id, exchange.created)
+    await deps.ownership.record(user.id, exchange.created, place=exchange.place)
     if exchange.job is None:
         named = (each for each in exchange.references if each.is_context)
         conversations = [each.id for each in named if each.kind == "conversations"]

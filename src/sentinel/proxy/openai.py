@@ -1,4 +1,4 @@
-"""OpenAI as the AiProvider, over HTTP/1.1; also anything else that speaks its API.
+"""OpenAI as the AiProvider, over HTTP/1.1; also anything else that is asked in the same way (doors.py says where).
 
 Whatever passes on from it passes without our key: heads, whole answers, refusals in any spelling (proxy/redaction.py);
 events of a stream by the meter, which sees them whole.
@@ -7,7 +7,7 @@ events of a stream by the meter, which sees them whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -16,9 +16,9 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.chunk import TakeChunk
+from sentinel.proxy.doors import Door, doors_of
 from sentinel.proxy.headers import lines_of, of_our_own, pairs_of, passed_to_client, to_client
 from sentinel.proxy.provider import (
-    VERSIONED_PATHS,
     OnBlank,
     PassedStream,
     ProviderAnswer,
@@ -49,7 +49,7 @@ MOST_ANSWER_BYTES = 64 * 1024 * 1024
 class OpenAIProvider:
     """Sends requests to `{url}{path}` with our key. What was never sent, for want of a connection, is tried again.
 
-    Gemini's own paths begin where the URL's `/v1` does, and have the key as Google wants it: there, and nowhere else.
+    doors: where its paths begin, if not all of them where OpenAI's do.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class OpenAIProvider:
         keepalive_seconds: float,
         egress: Egress = DIRECT,
         has_room: Callable[[], bool] = lambda: True,
+        doors: Sequence[Door] = (),
     ) -> None:
         self._redactor = Redactor(api_key)
         self._url = url.rstrip("/").encode()
@@ -76,13 +77,15 @@ class OpenAIProvider:
         )
         # We read what we relay; without this line any coding would do (RFC 9110, 12.5.3).
         identity = "accept-encoding: identity\r\n"
-        self._client = client(url, f"authorization: Bearer {api_key}\r\n{identity}".encode())
-        self._versioned_client = client(root_of(url), f"x-goog-api-key: {api_key}\r\n{identity}".encode())
+        self._doors = tuple(
+            (door, client(door.url, f"{door.key}{api_key}\r\n{identity}".encode()))
+            for door in doors or doors_of("openai", url)
+        )
 
     @property
     def connections(self) -> int:
         """How many there are."""
-        return self._client.connections + self._versioned_client.connections
+        return sum(client.connections for _, client in self._doors)
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Send a request and read the whole answer. Raises UpstreamError, UpstreamTimeout, ServiceUnavailable."""
@@ -134,28 +137,24 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
-        await self._versioned_client.close()
+        for _, client in self._doors:
+            await client.close()
 
     async def _send(self, request: ProviderRequest) -> Http1Answer:
         """The answer, whose head is there. Raises UpstreamError, UpstreamTimeout, and what a streamed body raises."""
         body, path = request.body, request.path
-        client = self._versioned_client if path.startswith(VERSIONED_PATHS) else self._client
+        door, client = self._doors[-1]
+        for special in self._doors[:-1]:
+            if path.startswith(special[0].begins):
+                door, client = special
+        path, header_lines = door.path(path, request.model), door.lines(request.header_lines)
         try:
             if isinstance(body, bytes):
-                return await client.send(request.method, path, request.header_lines, body, request)
-            return await client.upload(request.method, path, request.header_lines, body, request)
+                return await client.send(request.method, path, header_lines, body, request)
+            return await client.upload(request.method, path, header_lines, body, request)
         except HttpError as error:
             raise _ours(error) from error
 
-
-def root_of(url: str) -> str:
-    """Where Gemini's own paths begin: beside the `/v1` that a URL ends in, or Google's door for OpenAI's clients."""
-    url = url.rstrip("/")
-    return next((url.removesuffix(end) for end in _ENDS if url.endswith(end)), url)
-
-
-_ENDS = ("/v1beta/openai", "/openai/v1", "/v1beta", "/v1")
 
 _UNREADABLE = (content_coding.UnknownCoding, content_coding.Undecodable, content_coding.Oversized)
 

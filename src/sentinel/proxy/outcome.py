@@ -25,6 +25,11 @@ def of_error(error: AppError, before: Outcome, *, has_begun: bool) -> Outcome:
     return "refused" if before == "error" and error.side == "client" else before
 
 
+def leads_on(status: int) -> bool:
+    """Whether another target is tried instead: this one is limited, away, or broken, or does not take our key."""
+    return status in (408, 429) or status in _OUR_AFFAIR or status >= 500
+
+
 def concerns_the_client(status: int) -> bool:
     """Whether a provider's refusal is passed on; its 5xx is no affair of the client's."""
     return 400 <= status < 500 and status not in _OUR_AFFAIR

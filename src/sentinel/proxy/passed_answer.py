@@ -183,7 +183,7 @@ class PassedAnswer:
         new = [each for each in created if each.id not in self._recorded and each.id not in self._named]
         for seconds in {each.seconds for each in new}:
             ids = [each.id for each in new if each.seconds == seconds]
-            await exchange.deps.ownership.record(user, ids, seconds)
+            await exchange.deps.ownership.record(user, ids, seconds, exchange.place)
         if len(self._recorded) < MOST_PAGES * _PAGE_ITEMS:
             self._recorded.update(each.id for each in new)
 
@@ -202,7 +202,7 @@ class PassedAnswer:
         told = self._usage
         if told != NOTHING:
             cost = Cost(1, told.prompt_tokens, told.output_tokens)
-            self.spent = Spent(cost, "provider", told.cached_tokens, told.reasoning_tokens)
+            self.spent = Spent(cost, "provider", told)
 
     # --------------------------------------------------------------------------------------------------------- lists
 

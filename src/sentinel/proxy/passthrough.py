@@ -38,6 +38,7 @@ from sentinel.proxy.logging import RequestContext, secrets_of
 from sentinel.proxy.passed_answer import PassedAnswer
 from sentinel.proxy.passed_body import TakenBody
 from sentinel.proxy.provider import PassedStream, ProviderRequest
+from sentinel.proxy.registry import Target
 from sentinel.proxy.state import Dependencies
 from sentinel.proxy.whole import Complete
 
@@ -102,7 +103,9 @@ class Passthrough(Exchange):
                 raise
             finally:
                 spent = self._end()
-                await deps.tracker.settle(self.reservation, spent.cost, self.verdict.now_ms)
+                await deps.tracker.settle(
+                    self.reservation, spent.cost, self.verdict.now_ms, cost_micro_usd=context.cost_micro_usd or 0
+                )
             # All is done for this client: if it leaves from here on, it leaves content.
             client.unwatch()
             if (rest := complete()) is not None:
@@ -133,7 +136,7 @@ class Passthrough(Exchange):
                 await deps.follower.look_below(self.reservation.user, self.about.deletes)
         context.forwarded = monotonic()
         if body.asked.input_file and self.about.form == "batches":
-            provider = deps.registry.targets(FORMAT, context.model)[0].provider
+            provider = (await self._target(body)).provider
             await check_lines(
                 self, provider, body.asked.input_file, partial(deps.ownership.check, self.reservation.user)
             )
@@ -148,17 +151,25 @@ class Passthrough(Exchange):
         return answer
 
     async def _send(self, query: bytes, body: TakenBody) -> PassedStream:
-        deps, client, context = self.deps, self.client, self.context
+        client, context = self.client, self.context
         headers = {name: value for name, value in client.headers.items() if name != b"content-type"}
         if body.type is not None:
             headers[b"content-type"] = body.type
-        target = deps.registry.targets(FORMAT, context.model)[0]
+        target = await self._target(body)
+        self.goes_to(target)
         header_lines = passing.passed_to_provider(headers, context.id.encode(), self.reservation.user)
         path = self.path + b"?" + query if query else self.path
         method = (context.method or "GET").encode()
         self.upstream = ProviderRequest(path, header_lines, body.body, method)
         stream = self.stream = await target.provider.pass_on(self.upstream, room_of(self))
         return stream
+
+    async def _target(self, body: TakenBody) -> Target:
+        """The provider that has what the request names; else the model's, or the one for all."""
+        registry = self.deps.registry
+        references = [*self.about.ids, *body.asked.references] if registry.is_many else []
+        place = await self.deps.ownership.place(references, registry.home) if references else ""
+        return registry.targets(FORMAT, self.context.model, place)[0]
 
     def _query(self, query: bytes) -> bytes:
         if not query:
@@ -224,5 +235,7 @@ class Passthrough(Exchange):
         self.deps.leases.release(self.lease)
         if context.forwarded:
             context.provider_seconds = max(0.0, monotonic() - context.forwarded)
-        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        cost_micro_usd = spent.micro_usd(self.prices, self.priced_model, self.verdict.now_ms)
+        usage = spent.usage
+        context.has_spent(spent.cost, spent.source, usage.cached_tokens, usage.reasoning_tokens, cost_micro_usd)
         return spent

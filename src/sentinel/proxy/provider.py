@@ -10,9 +10,6 @@ import msgspec
 from sentinel.proxy.chunk import TakeChunk
 from sentinel.proxy.redaction import Redactor
 
-VERSIONED_PATHS = (b"/v1beta/", b"/v1/")
-"""What Gemini's own paths begin with at a provider: they name their version themselves."""
-
 Room = Callable[[int], Awaitable[None]]
 """Waits until so many bytes more of an answer may be held; nobody is asked for small ones."""
 
@@ -33,10 +30,10 @@ class StreamedBody(Protocol):
 class ProviderRequest(msgspec.Struct):
     """A request as it is sent on. path starts after `/v1`, such as `/chat/completions`, or names it.
 
-    A path below one of VERSIONED_PATHS is Gemini's own.
+    A path that begins with a version is Gemini's own (doors.py).
 
     header_lines: headers as they go over the wire. body: one that is streamed is sent once, over a fresh connection.
-    sent: the provider may know of it from now on, and bill it.
+    sent: the provider may know of it from now on, and bill it. model: as the provider names it.
     """
 
     path: bytes
@@ -44,6 +41,7 @@ class ProviderRequest(msgspec.Struct):
     body: bytes | StreamedBody
     method: bytes = b"POST"
     sent: bool = False
+    model: str = ""
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):

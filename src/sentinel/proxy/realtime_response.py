@@ -22,6 +22,9 @@ from sentinel.proxy.relay import EXTENSION_TOKENS
 from sentinel.proxy.state import Dependencies
 from sentinel.tokens.usage import NOTHING, Usage
 
+FORMAT = "realtime"
+"""What a target must speak."""
+
 
 class RealtimeResponse:
     """One response. event_id: of the client's event that asks for it, None where it told none.
@@ -163,8 +166,10 @@ class RealtimeResponse:
         now = monotonic()
         context.outcome = outcome
         context.provider_seconds = now - context.forwarded
-        context.has_spent(spent.cost, spent.source, spent.cached_tokens, spent.reasoning_tokens)
+        prices, usage = deps.registry.prices(FORMAT, context.model), spent.usage
+        cost_micro_usd = spent.micro_usd(prices, context.model, verdict.now_ms)
+        context.has_spent(spent.cost, spent.source, usage.cached_tokens, usage.reasoning_tokens, cost_micro_usd)
         try:
-            await deps.tracker.settle(self._reservation, spent.cost, verdict.now_ms)
+            await deps.tracker.settle(self._reservation, spent.cost, verdict.now_ms, cost_micro_usd=cost_micro_usd or 0)
         finally:
             deps.on_end(context)

@@ -32,11 +32,11 @@ from sentinel.error import (
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import model_check, rate_limiter
-from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.proxy.outcome import Outcome
 from sentinel.proxy.provider import Message, Socket
-from sentinel.proxy.realtime_response import RealtimeResponse
+from sentinel.proxy.realtime_response import FORMAT, RealtimeResponse
 from sentinel.proxy.redaction import Redactor
 from sentinel.proxy.reservation import least
 from sentinel.proxy.state import Dependencies
@@ -356,7 +356,9 @@ class RealtimeSession:
         usage = realtime.transcription_usage(event, said.transcriber, said.heard_tokens)
         cost = Cost(0, usage.prompt_tokens, usage.output_tokens)
         spent = Reservation(new_request_id(), user.id, user.email, said.transcriber, cost.input, cost.output)
-        await deps.tracker.settle(spent, cost, now_ms())
+        now, prices = now_ms(), deps.registry.prices(FORMAT, said.transcriber)
+        cost_micro_usd = Spent(cost, usage=usage).micro_usd(prices, said.transcriber, now)
+        await deps.tracker.settle(spent, cost, now, cost_micro_usd=cost_micro_usd or 0)
         try:
             await look_for_rest(deps, user)
         except AppError as error:

@@ -79,6 +79,7 @@ class ResponsesSession:
         open_: Callable[[], Awaitable[Socket]],
     ) -> None:
         self._deps = deps
+        self._home = deps.registry.home if deps.registry.is_many else ""
         self._target = target
         self._headers = headers
         self._template = template
@@ -99,8 +100,8 @@ class ResponsesSession:
         assert self._target.sockets is not None
         redactor: Redactor = self._target.sockets.redactor
         provider = FrameProvider(upstream, self._open, redactor, self._deps.socket_idle_seconds)
-        target = Target(self._target.name, provider, self._target.additions)
-        self._deps = replace(self._deps, registry=Registry(target))
+        target = Target(self._target.name, provider, self._target.additions, prices=self._target.prices)
+        self._deps = replace(self._deps, registry=Registry(target, home=self._home))
         socket.on_news = upstream.on_news = self._news.set
         try:
             while not socket.ended:

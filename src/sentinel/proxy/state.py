@@ -20,13 +20,14 @@ from sentinel.middleware.lease_keeper import HeldLease, LeaseKeeper
 from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.middleware.tier_router import Choice, TierRouter
+from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.proxy.billing import SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderRequest, ProviderStream
-from sentinel.proxy.registry import Registry
+from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
@@ -87,12 +88,13 @@ class ExchangeState:
     is_refused: the provider has answered with an error. spent: what it has cost so far. references: the provider's
     objects that it names; created: the ids of those that its answer has. job: what the provider goes on with, if that
     is followed; job_is_over: its end was seen here. choice: the model of the tier that it names, if it names one.
+    target: where it was sent last.
     """
 
     __slots__ = (
         "answer_claim", "body", "bound", "choice", "client", "context", "counted", "created", "deps", "endpoint",
-        "is_refused", "job", "job_is_over", "lease", "references", "relay", "request", "reservation", "spent", "stream",
-        "upstream", "verdict", "watched",
+        "is_refused", "job", "job_is_over", "lease", "prices", "references", "relay", "request", "reservation",
+        "spent", "stream", "target", "upstream", "verdict", "watched",
     )  # fmt: skip
 
     request: Request  # parse
@@ -113,15 +115,39 @@ class ExchangeState:
         self.upstream: ProviderRequest | None = None
         self.stream: ProviderStream | None = None
         self.is_refused = False
+        self.prices: Prices = UNPRICED
         self.relay: Relay | None = None
         self.spent = SPENT_NOTHING
         self.references: tuple[Reference, ...] = ()
         self.created: tuple[str, ...] = ()
         self.choice: Choice | None = None
+        self.target: Target | None = None
         self.job: Job | None = None
         self.job_is_over = False
         self.answer_claim: Claim | None = None
         self.watched: Watched | None = None
+
+    @property
+    def place(self) -> str:
+        """The provider that has what its answer creates, "" where there is but one."""
+        return "" if self.target is None or not self.deps.registry.is_many else self.target.name
+
+    @property
+    def priced_model(self) -> str:
+        """The model as the provider names it that it was sent to last."""
+        route = None if self.target is None else self.target.route
+        return (None if route is None else route.model) or self.context.model
+
+    def goes_to(self, target: Target | None) -> None:
+        """It is sent there, and counts among what is there until it goes elsewhere, or ends (None)."""
+        before, self.target = self.target, target
+        if before is not None and before.route is not None:
+            before.route.in_flight -= 1
+        if target is not None:
+            self.context.provider = target.name
+            self.prices = target.prices
+            if target.route is not None:
+                target.route.in_flight += 1
 
     async def note_created(self, told: bytes) -> None:
         """Note what an answer has created. told: a whole one, or the last event of a stream."""

@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +30,7 @@ from sentinel.proxy import outcome
 from sentinel.proxy.headers import by_name, lines_of, pairs_of, query_to_provider
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, Socket, SocketRefused, SocketRequest
+from sentinel.proxy.realtime_response import FORMAT
 from sentinel.proxy.realtime_session import RealtimeSession, look_for_rest
 from sentinel.proxy.registry import Target
 from sentinel.proxy.responses_session import ResponsesSession
@@ -91,7 +93,8 @@ async def responses(request: Request) -> Response:
     headers, state, context, connection = _asked(request)
     context.user = await auth.identify(headers, state.deps.cache, context.client)
     accepted = _handshake(request, headers, connection)
-    target = state.deps.registry.targets(RESPONSE_CREATE.format, "")[0]
+    target = state.deps.registry.with_sockets(RESPONSE_CREATE.format, "")
+    context.provider = target.name
     asked = SocketRequest(RESPONSE_CREATE.path, [*_passing(headers), (b"x-request-id", context.id.encode())])
     try:
         upstream = await _open(target, asked)
@@ -117,8 +120,11 @@ async def realtime(request: Request) -> Response:
     if "realtime" in _subprotocols(headers):
         accepted += b"sec-websocket-protocol: realtime\r\n"
     query = request.query_params
+    place = ""
     if (call := query.get("call_id")) is not None:
-        await deps.ownership.check(user.id, [Reference(call, "calls", "call_id")])
+        references = [Reference(call, "calls", "call_id")]
+        await deps.ownership.check(user.id, references)
+        place = await deps.ownership.place(references, deps.registry.home) if deps.registry.is_many else ""
     model = query.get("model", "")
     named = dict.fromkeys(query.getlist("model"), "model")
     if not named and call is None and secret is None and query.get("intent") != "transcription":
@@ -126,11 +132,17 @@ async def realtime(request: Request) -> Response:
         named[""] = "model"
     model_check.check(user, named)
     await look_for_rest(deps, user)
-    target = deps.registry.targets("realtime", model)[0]
+    target = deps.registry.with_sockets(FORMAT, model, place)
+    context.provider = target.name
     passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
     if _BETA in _subprotocols(headers) and b"openai-beta" not in headers:
         passing.append((b"openai-beta", b"realtime=v1"))
-    path = b"/realtime" + query_to_provider(request.scope["query_string"], _QUERY)
+    asked = request.scope["query_string"]
+    if target.route is not None and target.route.model is not None and model:
+        # Its name there.
+        asked = urlencode([*((name, value) for name, value in query.multi_items() if name != "model"),
+                           ("model", target.route.model)]).encode()  # fmt: skip
+    path = b"/realtime" + query_to_provider(asked, _QUERY)
     try:
         upstream = await _open(target, SocketRequest(path, passing, secret))
     except SocketRefused as refused:

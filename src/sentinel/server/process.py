@@ -79,7 +79,8 @@ class Server(uvicorn.Server):
         """Look ten times a second whether there is something to do; returns whether the server shall end."""
         if self._reload:
             self._reload = False
-            log.info("nothing to reload: settings are read at the start", signal="SIGHUP", pid=os.getpid())
+            app: Any = self.config.loaded_app
+            app.reload()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

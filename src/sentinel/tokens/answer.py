@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely, tells_error
 from sentinel.tokens.text_run import alike, events_of
-from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage
+from sentinel.tokens.usage import MOST_TOKENS, NOTHING, PLAIN, Details, Usage, details_of, micro_usd
 
 
 class _Function(Struct, gc=False, forbid_unknown_fields=True):
@@ -54,10 +54,16 @@ _Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None
 class _InputDetails(Struct, gc=False):
     cached_tokens: _Count = None
     cache_write_tokens: _Count = None
+    audio_tokens: _Count = None
+    image_tokens: _Count = None
+    video_tokens: _Count = None
 
 
 class _OutputDetails(Struct, gc=False):
     reasoning_tokens: _Count = None
+    audio_tokens: _Count = None
+    image_tokens: _Count = None
+    video_tokens: _Count = None
 
 
 class _Usage(Struct, gc=False):
@@ -72,6 +78,7 @@ class _Usage(Struct, gc=False):
     output_tokens: _Count = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
+    cost: float | dict[str, Any] | None = None
 
 
 class _Groq(Struct, gc=False):
@@ -310,4 +317,25 @@ def _told(usage: _Usage) -> Usage:
         (inputs.cached_tokens if inputs else None) or usage.prompt_cache_hit_tokens or 0,
         (inputs.cache_write_tokens if inputs else None) or 0,
         (outputs.reasoning_tokens if outputs else None) or 0,
+        details=_details(inputs, outputs, usage.cost),
+    )
+
+
+def _details(
+    inputs: _InputDetails | None, outputs: _OutputDetails | None, cost: float | dict[str, Any] | None
+) -> Details:
+    """Kinds of tokens that few answers have; most say that there are none."""
+    has_inputs = inputs is not None and (inputs.audio_tokens or inputs.image_tokens or inputs.video_tokens)
+    has_outputs = outputs is not None and (outputs.audio_tokens or outputs.image_tokens or outputs.video_tokens)
+    if not has_inputs and not has_outputs and cost is None:
+        return PLAIN
+    inputs, outputs = inputs or _InputDetails(), outputs or _OutputDetails()
+    return details_of(
+        input_audio=inputs.audio_tokens or 0,
+        input_image=inputs.image_tokens or 0,
+        input_video=inputs.video_tokens or 0,
+        output_audio=outputs.audio_tokens or 0,
+        output_image=outputs.image_tokens or 0,
+        output_video=outputs.video_tokens or 0,
+        told_micro_usd=micro_usd(cost),
     )

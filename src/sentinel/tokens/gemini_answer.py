@@ -7,7 +7,7 @@ Source: Google's API reference, "GenerateContentResponse".
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -50,6 +50,12 @@ class _Candidate(Struct, gc=False, forbid_unknown_fields=True):
     index: int = 0
 
 
+class _OfText(Struct, gc=False):
+    """How many tokens are text; what tells of other kinds is read by `read_generated`."""
+
+    modality: Literal["TEXT"]
+
+
 class _Metadata(Struct, gc=False):
     promptTokenCount: _TokenCount = 0  # noqa: N815 (as Google calls it, here and below)
     toolUsePromptTokenCount: _TokenCount = 0  # noqa: N815
@@ -57,6 +63,10 @@ class _Metadata(Struct, gc=False):
     thoughtsTokenCount: _TokenCount = 0  # noqa: N815
     totalTokenCount: _TokenCount = 0  # noqa: N815
     cachedContentTokenCount: _TokenCount = 0  # noqa: N815
+    promptTokensDetails: list[_OfText] = []  # noqa: N815
+    toolUsePromptTokensDetails: list[_OfText] = []  # noqa: N815
+    cacheTokensDetails: list[_OfText] = []  # noqa: N815
+    candidatesTokensDetails: list[_OfText] = []  # noqa: N815
 
 
 class _TextEvent(Struct, gc=False, forbid_unknown_fields=True):
@@ -115,7 +125,8 @@ def read_embedded(data: bytes) -> Reading | None:
     value = parse(data)
     if not isinstance(value, dict):
         return None
-    usage = Usage(prompt_tokens=_usage_of(value).prompt_tokens)
+    told = _usage_of(value)
+    usage = Usage(prompt_tokens=told.prompt_tokens, details=told.details)
     has_vectors = bool(value.get("embedding") or value.get("embeddings"))
     return Reading([], usage, [(0, "")] if has_vectors else [], bool(value.get("error")))
 

@@ -10,10 +10,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sentinel.tokens.loose import Kind, Reading, Text, parse, texts_in
 from sentinel.tokens.text_run import alike, events_of
-from sentinel.tokens.usage import Usage, read_usage_beside_cache
+from sentinel.tokens.usage import read_usage_beside_cache
 
 MESSAGE: Final = -1
 """The number that the message itself has among the parts of a stream; its blocks have their index."""
@@ -102,7 +103,7 @@ def _reading_of_event(event: dict[str, Any]) -> Reading:
     if kind == "message_start":
         # Of the output it tells a token or a few before any is generated; an error may follow.
         told = read_usage_beside_cache(message.get("usage"))
-        usage = Usage(told.prompt_tokens, 0, 0, told.cached_tokens, told.cache_write_tokens, 0, told.adds_cache)
+        usage = replace(told, completion_tokens=0, reasoning_tokens=0)
         return Reading(_texts_of_content(message.get("content")), usage, [], failed, (MESSAGE,))
     if kind == "content_block_start":
         return Reading(_texts_of_block(block, index), usage, [], failed, (index,))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sentinel.tokens.audio import seconds_tokens
 from sentinel.tokens.loose import Kind, Reading, Text, parse, read_loosely
-from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Usage, read_usage
+from sentinel.tokens.usage import MOST_TOKENS, NOTHING, Details, Usage, read_usage
 
 DONE: Final = "transcript.text.done"
 DELTA: Final = "transcript.text.delta"
@@ -81,7 +81,8 @@ def usage_of(value: dict[str, Any]) -> Usage:
         return told
     seconds = usage.get("seconds") if isinstance(usage, dict) else value.get("duration")
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds) and seconds > 0:
-        return Usage(prompt_tokens=min(MOST_TOKENS, seconds_tokens(seconds)))
+        tokens = min(MOST_TOKENS, seconds_tokens(seconds))
+        return Usage(tokens, details=Details(input_audio=tokens))
     return NOTHING
 
 

@@ -4,19 +4,67 @@ Rules (DESIGN section 5): larger numbers win, zeros and absences tell nothing, a
 beside the input where that is more: some providers count reasoning in the total alone (vercel/ai#12425).
 """
 
+from collections.abc import Iterable
+from decimal import ROUND_CEILING, Decimal
+from operator import add
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 MOST_TOKENS: Final = 2**53
 """A number beyond this is a broken provider; refusing it keeps every sum exact in Lua (doubles), too."""
+
+UNTOLD: Final = -1
+_MOST_USD: Final = 1000
+"""A request that costs more is a broken provider's."""
+
+
+class Details(Struct, frozen=True, gc=False):
+    """What few usages tell, and prices ask for, in tokens: parts of the input, of what is cached, and of the output.
+
+    written_1h: of what was written to a cache, what is to stay there for an hour.
+    told_micro_usd: what it has cost, as the provider says; UNTOLD where it says nothing.
+    """
+
+    input_audio: int = 0
+    input_image: int = 0
+    input_video: int = 0
+    cached_audio: int = 0
+    cached_image: int = 0
+    written_1h: int = 0
+    output_audio: int = 0
+    output_image: int = 0
+    output_video: int = 0
+    told_micro_usd: int = UNTOLD
+
+    def merged(self, other: "Details") -> "Details":
+        """What both tell together, field by field."""
+        if other is PLAIN:
+            return self
+        return _details_from(map(max, astuple(self), astuple(other)))
+
+    def plus(self, other: "Details") -> "Details":
+        """What both come to. The sum has cost what is told only where both tell it."""
+        *tokens, told = map(add, astuple(self), astuple(other))
+        both = UNTOLD not in (self.told_micro_usd, other.told_micro_usd)
+        return _details_from((*tokens, told if both else UNTOLD))
+
+
+def _details_from(told: Iterable[int]) -> Details:
+    """Details by their fields in order."""
+    return Details(**dict(zip(Details.__struct_fields__, told, strict=True)))
+
+
+PLAIN: Final = Details()
 
 
 class Usage(Struct, frozen=True, gc=False):
     """The provider's own count, in tokens; 0 for what it does not tell.
 
     cached_tokens and cache_write_tokens are part of the input, reasoning_tokens of the output. adds_cache: the provider
-    tells them beside its input, so its three figures are merged each by itself, and the input is their sum.
+    tells them beside its input, so its three figures are merged each by itself, and the input is their sum. details:
+    PLAIN, that very one, where nothing of them is told.
     """
 
     prompt_tokens: int = 0
@@ -26,6 +74,7 @@ class Usage(Struct, frozen=True, gc=False):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     adds_cache: bool = False
+    details: Details = PLAIN
 
     @property
     def uncached_tokens(self) -> int:
@@ -56,6 +105,19 @@ class Usage(Struct, frozen=True, gc=False):
             written,
             max(self.reasoning_tokens, other.reasoning_tokens),
             adds_cache,
+            other.details if self.details is PLAIN else self.details.merged(other.details),
+        )
+
+    def plus(self, other: "Usage") -> "Usage":
+        """What two answers have cost together; of each its output is what it comes to."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.output_tokens + other.output_tokens,
+            0,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            details=PLAIN if self.details is other.details is PLAIN else self.details.plus(other.details),
         )
 
 
@@ -69,8 +131,17 @@ def read_usage(value: Any) -> Usage:
     """
     if not isinstance(value, dict):
         return NOTHING
-    inputs = _object(value, "prompt_tokens_details") or _object(value, "input_tokens_details")
-    outputs = _object(value, "completion_tokens_details") or _object(value, "output_tokens_details")
+    # The last are those of realtime and of transcriptions.
+    inputs = (
+        _object(value, "prompt_tokens_details")
+        or _object(value, "input_tokens_details")
+        or _object(value, "input_token_details")
+    )
+    outputs = (
+        _object(value, "completion_tokens_details")
+        or _object(value, "output_tokens_details")
+        or _object(value, "output_token_details")
+    )
     return Usage(
         _tokens(value.get("prompt_tokens")) or _tokens(value.get("input_tokens")),
         _tokens(value.get("completion_tokens")) or _tokens(value.get("output_tokens")),
@@ -79,7 +150,51 @@ def read_usage(value: Any) -> Usage:
         _tokens(inputs.get("cached_tokens")) or _tokens(value.get("prompt_cache_hit_tokens")),
         _tokens(inputs.get("cache_write_tokens")),
         _tokens(outputs.get("reasoning_tokens")),
+        details=_details(inputs, outputs, value.get("cost")),
     )
+
+
+def _details(inputs: dict[str, Any], outputs: dict[str, Any], cost: Any) -> Details:
+    """Kinds of tokens as OpenAI's formats have them; of cached ones realtime alone tells the kinds."""
+    # Most answers have none, and this is on the way of each of them.
+    if cost is None and not (_has_kinds(inputs) or _has_kinds(outputs)):
+        return PLAIN
+    cached = _object(inputs, "cached_tokens_details")
+    return details_of(
+        input_audio=_tokens(inputs.get("audio_tokens")),
+        input_image=_tokens(inputs.get("image_tokens")),
+        input_video=_tokens(inputs.get("video_tokens")),
+        cached_audio=_tokens(cached.get("audio_tokens")),
+        cached_image=_tokens(cached.get("image_tokens")),
+        output_audio=_tokens(outputs.get("audio_tokens")),
+        output_image=_tokens(outputs.get("image_tokens")),
+        output_video=_tokens(outputs.get("video_tokens")),
+        told_micro_usd=micro_usd(cost),
+    )
+
+
+def _has_kinds(details: dict[str, Any]) -> bool:
+    get = details.get
+    return bool(get("audio_tokens") or get("image_tokens") or get("video_tokens"))
+
+
+def details_of(**told: int) -> Details:
+    """These details; PLAIN where nothing of them is told."""
+    found = Details(**told)
+    return PLAIN if found == PLAIN else found
+
+
+def micro_usd(cost: Any) -> int:
+    """A cost as OpenRouter has it in its usage, in dollars, or as Perplexity has it in an object; rounded up.
+
+    Whether the provider means dollars is for who knows the provider. UNTOLD for what is none.
+    """
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= _MOST_USD:
+        return UNTOLD
+    # As it was written: the shortest text that means this number.
+    return int((Decimal(repr(cost)) * 10**6).to_integral_value(ROUND_CEILING))
 
 
 def read_usage_beside_cache(value: Any) -> Usage:
@@ -97,7 +212,9 @@ def read_usage_beside_cache(value: Any) -> Usage:
     if not (plain or output or cached or written):
         return NOTHING
     reasoning = _tokens(_object(value, "output_tokens_details").get("thinking_tokens"))
-    return Usage(plain + cached + written, output, 0, cached, written, reasoning, True)
+    lasting = _tokens(_object(value, "cache_creation").get("ephemeral_1h_input_tokens"))
+    details = Details(written_1h=lasting) if lasting else PLAIN
+    return Usage(plain + cached + written, output, 0, cached, written, reasoning, True, details)
 
 
 def read_usage_metadata(value: Any) -> Usage:
@@ -111,7 +228,54 @@ def read_usage_metadata(value: Any) -> Usage:
     prompt, of_tools, candidates, thoughts, total, cached = (
         _tokens(value.get(name)) or _tokens(value.get(other)) for name, other in _METADATA
     )
-    return Usage(prompt + of_tools, candidates + thoughts, total, cached, 0, thoughts)
+    return Usage(prompt + of_tools, candidates + thoughts, total, cached, 0, thoughts, details=_modalities(value))
+
+
+def _modalities(value: dict[str, Any]) -> Details:
+    """Kinds of tokens as Gemini has them; what tools have brought is input."""
+    # Each event of a stream tells them, and as a rule all is text.
+    for name in _KINDS_NAMES:
+        if (told := value.get(name)) and not _is_text(told):
+            break
+    else:
+        return PLAIN
+    inputs = _of_kinds(value, "promptTokensDetails"), _of_kinds(value, "toolUsePromptTokensDetails")
+    cached, outputs = _of_kinds(value, "cacheTokensDetails"), _of_kinds(value, "candidatesTokensDetails")
+    return details_of(
+        input_audio=sum(each.get("AUDIO", 0) for each in inputs),
+        input_image=sum(each.get("IMAGE", 0) for each in inputs),
+        input_video=sum(each.get("VIDEO", 0) for each in inputs),
+        cached_audio=cached.get("AUDIO", 0),
+        cached_image=cached.get("IMAGE", 0),
+        output_audio=outputs.get("AUDIO", 0),
+        output_image=outputs.get("IMAGE", 0),
+        output_video=outputs.get("VIDEO", 0),
+    )
+
+
+_KINDS: Final = {
+    "promptTokensDetails": "prompt_tokens_details",
+    "toolUsePromptTokensDetails": "tool_use_prompt_tokens_details",
+    "cacheTokensDetails": "cache_tokens_details",
+    "candidatesTokensDetails": "candidates_tokens_details",
+}
+_KINDS_NAMES: Final = (*_KINDS, *_KINDS.values())
+
+
+def _is_text(told: Any) -> bool:
+    match told:
+        case [{"modality": "TEXT"}]:
+            return True
+    return False
+
+
+def _of_kinds(value: dict[str, Any], name: str) -> dict[str, int]:
+    told = value.get(name) or value.get(_KINDS[name])
+    return {
+        str(each.get("modality")): _tokens(each.get("tokenCount")) or _tokens(each.get("token_count"))
+        for each in (told if isinstance(told, list) else ())
+        if isinstance(each, dict)
+    }
 
 
 _METADATA: Final = (

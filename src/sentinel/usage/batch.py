@@ -33,11 +33,15 @@ Entries = Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MOST_ENTR
 
 # As bill() in ledger.lua writes them.
 _who = msgspec.json.Decoder(tuple[str, str, str, str]).decode
-_SUM = struct.Struct("<5d")
+_SUM, _DOUBLE = struct.Struct("<5d"), struct.Struct("<d")
+_NO_COST = _DOUBLE.pack(0)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One usage record as it lies in the outbox of a partition. id: of its request. at_ms: when it was spent."""
+    """One usage record as it lies in the outbox of a partition. id: of its request. at_ms: when it was spent.
+
+    cost_micro_usd: 0 = not known, or nothing; what an older version has written has none.
+    """
 
     partition: int
     entry: str
@@ -48,6 +52,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     spent: Cost
     period: int
     at_ms: int
+    cost_micro_usd: int = 0
 
     @classmethod
     def read(cls, partition: int, entry: bytes, fields: Mapping[bytes, bytes]) -> Record:
@@ -57,13 +62,20 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """
         id_, user, email, model = _who(fields[b"who"])
         requests, inputs, outputs, period, at = _SUM.unpack(fields[b"sum"])
-        if not (0 <= requests <= EXACT and 0 <= inputs <= EXACT and 0 <= outputs <= EXACT and -1 <= period <= EXACT):
+        (cost,) = _DOUBLE.unpack(fields.get(b"micro_usd", _NO_COST))
+        if not (
+            0 <= cost <= EXACT
+            and 0 <= requests <= EXACT
+            and 0 <= inputs <= EXACT
+            and 0 <= outputs <= EXACT
+            and -1 <= period <= EXACT
+        ):
             raise ValueError("an amount that nobody spends")
         at = at or int(entry.partition(b"-")[0])
         if not 0 <= at < _END_OF_TIME_MS:
             raise ValueError("a moment that no calendar has")
         spent, at_ms = Cost(int(requests), int(inputs), int(outputs)), int(at)
-        return cls(partition, entry.decode(), id_, user, email, model, spent, int(period), at_ms)
+        return cls(partition, entry.decode(), id_, user, email, model, spent, int(period), at_ms, int(cost))
 
 
 class Item(msgspec.Struct, omit_defaults=True):
@@ -84,11 +96,13 @@ class Item(msgspec.Struct, omit_defaults=True):
     before: ByDimension | None = None
     refusals: int = 0
     reason: str = ""
+    cost_micro_usd: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def add(self, record: Record) -> None:
         """Sum up one record more; the moment of an item is its earliest record's."""
         self.entries.append(record.entry)
         self.spent = self.spent.plus(record.spent)
+        self.cost_micro_usd += record.cost_micro_usd
         self.at_ms = min(self.at_ms, record.at_ms)
 
     @property
@@ -107,6 +121,7 @@ class Item(msgspec.Struct, omit_defaults=True):
             return False
         self.entries += other.entries
         self.spent = self.spent.plus(other.spent)
+        self.cost_micro_usd += other.cost_micro_usd
         self.at_ms = min(self.at_ms, other.at_ms)
         return True
 

@@ -46,7 +46,8 @@ class DeadLetters:
 
     async def bury(self, item: Item) -> int:
         """Move the records of a refused item to the dead letters, as one; returns how many there were."""
-        letter = Letter(Reservation("", item.user, item.email, item.model, 0, 0), item.at_ms, item.reason)
+        of = Reservation("", item.user, item.email, item.model, 0, 0)
+        letter = Letter(of, item.at_ms, item.reason, item.cost_micro_usd)
         try:
             return await self._ledger.acknowledge([Taken(item.user, item.entries, item.spent, item.period)], letter)
         except RedisRefused:

@@ -32,7 +32,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     id: at the provider; kind: its family of paths there, such as `responses`. input_tokens, output_tokens: reserved.
     started_ms: the moment of the verdict, by Redis' clock. is_held: the reservation is kept until the job ends.
     hides_output: the model bills more than it shows. missing_ms: since when the provider does not know it, 0 = it does.
-    below: the id of the object that it is below there, "" = none.
+    below: the id of the object that it is below there, "" = none. place: the provider's name, "" = the one for all.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     hides_output: bool = False
     missing_ms: int = 0
     below: str = ""
+    place: str = ""
 
     @property
     def reservation(self) -> Reservation:
@@ -118,9 +119,9 @@ class JobStore:
         """Keep the job's reservation for as long as a lease."""
         await self._ledger.extend(job.reservation, job.output_tokens, 0, -1, job.started_ms)
 
-    async def settle(self, job: Job, spent: Cost) -> bool:
+    async def settle(self, job: Job, spent: Cost, cost_micro_usd: int = 0) -> bool:
         """Bill a job that has ended; False if that was done before."""
-        return await self._ledger.settle_job(job.reservation, spent, job.started_ms, job.id)
+        return await self._ledger.settle_job(job.reservation, spent, job.started_ms, job.id, cost_micro_usd)
 
     async def counts(self) -> list[int]:
         """How many jobs of each partition are not settled yet."""

@@ -28,6 +28,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     reservation: Reservation
     spent: Cost
     started_ms: int
+    cost_micro_usd: int = 0
 
     @property
     def id(self) -> str:

@@ -63,6 +63,7 @@ class Settlement(msgspec.Struct, frozen=True):
     tried_ms: _Number = 0
     incarnation: str = msgspec.field(default="", name="life")
     """By its first name in the file: what an older version has written is read, too."""
+    cost_micro_usd: _Number = 0
 
     @classmethod
     def of(
@@ -73,6 +74,7 @@ class Settlement(msgspec.Struct, frozen=True):
         at_ms: int,
         tried_ms: int = 0,
         incarnation: str = "",
+        cost_micro_usd: int = 0,
     ) -> Settlement:
         """The settlement of this request."""
         return cls(
@@ -85,6 +87,7 @@ class Settlement(msgspec.Struct, frozen=True):
             at_ms,
             tried_ms,
             incarnation,
+            cost_micro_usd,
         )
 
     def reservation(self) -> Reservation:

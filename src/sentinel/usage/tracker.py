@@ -34,7 +34,14 @@ class SettlingLedger(Protocol):
     """The part of a ledger that settles."""
 
     async def settle(
-        self, reservation: Reservation, spent: Cost, started_ms: int, at_ms: int = 0, *, unsure: bool = False
+        self,
+        reservation: Reservation,
+        spent: Cost,
+        started_ms: int,
+        at_ms: int = 0,
+        *,
+        unsure: bool = False,
+        cost_micro_usd: int = 0,
     ) -> bool | None:
         """Replace the reservation by what was spent, durably; False if that was done before, None if nobody knows."""
 
@@ -91,23 +98,30 @@ class BatchingUsageTracker:
         """Settlements that wait for Redis."""
         return self._spool.depth
 
-    async def settle(self, reservation: Reservation, spent: Cost, started_ms: int, tried_ms: int = 0) -> None:
+    async def settle(
+        self, reservation: Reservation, spent: Cost, started_ms: int, tried_ms: int = 0, *, cost_micro_usd: int = 0
+    ) -> None:
         """Durable when it returns. If the caller is cancelled meanwhile, it goes on by itself.
 
-        tried_ms: when it was tried before and perhaps carried out, 0 = never.
+        tried_ms: when it was tried before and perhaps carried out, 0 = never. cost_micro_usd: 0 where it is not known.
         """
         try:
-            await self._ledger.settle(reservation, spent, started_ms)
-            self._recent.add(Settled(self._clock(), self._wall_ms(), reservation, spent, started_ms))
+            await self._ledger.settle(reservation, spent, started_ms, cost_micro_usd=cost_micro_usd)
+            self._recent.add(Settled(self._clock(), self._wall_ms(), reservation, spent, started_ms, cost_micro_usd))
         except (NotSent, RedisRefused):
-            await self._spool_it(Settlement.of(reservation, spent, started_ms, self._wall_ms(), tried_ms))
-        except RedisUnavailable:
-            now = self._wall_ms()
             await self._spool_it(
-                Settlement.of(reservation, spent, started_ms, now, tried_ms or now, self._incarnation(reservation.user))
+                Settlement.of(reservation, spent, started_ms, self._wall_ms(), tried_ms, "", cost_micro_usd)
+            )
+        except RedisUnavailable:
+            now, incarnation = self._wall_ms(), self._incarnation(reservation.user)
+            await self._spool_it(
+                Settlement.of(reservation, spent, started_ms, now, tried_ms or now, incarnation, cost_micro_usd)
             )
         except asyncio.CancelledError:
-            self._tasks.start(self.settle(reservation, spent, started_ms, tried_ms or self._wall_ms()), "settle")
+            again = self.settle(
+                reservation, spent, started_ms, tried_ms or self._wall_ms(), cost_micro_usd=cost_micro_usd
+            )
+            self._tasks.start(again, "settle")
             raise
 
     def _incarnation(self, user: str) -> str:
@@ -170,12 +184,15 @@ class BatchingUsageTracker:
     async def _settle_again(self, settled: Settled) -> bool | None:
         age_ms = self._age_ms(settled)
         reservation, spent, started_ms, at_ms = settled.reservation, settled.spent, settled.started_ms, settled.at_ms
+        cost = settled.cost_micro_usd
         try:
-            done = await self._ledger.settle(reservation, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS)
+            done = await self._ledger.settle(
+                reservation, spent, started_ms, at_ms, unsure=age_ms >= _SURE_MS, cost_micro_usd=cost
+            )
         except RedisRefused:
             # This account cannot be read, and others can. The spool tries it again and again.
             now, incarnation = self._wall_ms(), self._incarnation(reservation.user)
-            await self._spool_it(Settlement.of(reservation, spent, started_ms, now, at_ms, incarnation))
+            await self._spool_it(Settlement.of(reservation, spent, started_ms, now, at_ms, incarnation, cost))
             return False
         if done is None and any(spent):
             self._on_unsure()
@@ -212,7 +229,14 @@ class BatchingUsageTracker:
             long_ago = not 0 <= self._wall_ms() - line.tried_ms < _SURE_MS
             emptied = line.incarnation != "" and line.incarnation != self._incarnation(line.user)
             unsure = line.tried_ms > 0 and (long_ago or emptied)
-            done = await self._ledger.settle(line.reservation(), line.spent, line.started_ms, line.at_ms, unsure=unsure)
+            done = await self._ledger.settle(
+                line.reservation(),
+                line.spent,
+                line.started_ms,
+                line.at_ms,
+                unsure=unsure,
+                cost_micro_usd=line.cost_micro_usd,
+            )
             if done is None:
                 self._on_unsure()
                 raise Unsure

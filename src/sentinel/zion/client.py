@@ -235,6 +235,10 @@ class ZionClient:
         log.warning("zion fails", reason=reason)
 
 
+_MOST_COST_MICRO_USD = 10**12
+"""Of one item: a governance refuses more, and with it the tokens (governance/service/increments.py)."""
+
+
 def increment_of(item: UsageItem) -> Increment:
     """What Zion is told of this item: it books under the e-mail address."""
     requests, inputs, outputs = item.spent
@@ -245,6 +249,7 @@ def increment_of(item: UsageItem) -> Increment:
         ai_output_tokens=outputs,
         model=item.model,
         timestamp=rfc3339(item.at_ms),
+        cost_micro_usd=min(item.cost_micro_usd, _MOST_COST_MICRO_USD),
     )
 
 

@@ -63,7 +63,10 @@ class ItemResult(msgspec.Struct, rename="camel"):
 
 
 class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One item of usage (contract 1.4 v4): zero metrics and an unknown model are left out."""
+    """One item of usage (contract 1.4 v4): zero metrics and an unknown model are left out.
+
+    cost_micro_usd: an extension of the built-in governance, which Zion ignores; left out where it is not known.
+    """
 
     email: str
     ai_input_tokens: int = 0
@@ -71,6 +74,7 @@ class Increment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     ai_requests: int = 0
     model: str = ""
     timestamp: str = ""
+    cost_micro_usd: int = 0
 
 
 class _Envelope(msgspec.Struct):

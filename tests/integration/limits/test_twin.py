@@ -18,6 +18,7 @@ from sentinel.config import parse_rate_limits
 from sentinel.limits import ledger as twin
 from sentinel.limits.account import Account, Bill
 from sentinel.limits.policy import SLICES, Cost, Policy, Quota, Reservation, Window
+from sentinel.usage.batch import Record
 from tests.support.metering import patient_store
 from tests.support.streams import entries, read_one
 
@@ -92,8 +93,11 @@ class Both:
 
     async def settle(self, id_: str, spent: Cost, unsure: bool = False) -> None:
         ask = Reservation(id_, USER, "ana@corp.test", "m", 0, 0)
-        expected = twin.settle(self.account, self.redis.policy, ask, spent, self.now, unsure=unsure)
-        assert await self.redis.settle(ask, spent, START, unsure=unsure) is expected
+        cost = 7 * spent.input + spent.output
+        expected = twin.settle(
+            self.account, self.redis.policy, ask, spent, self.now, unsure=unsure, cost_micro_usd=cost
+        )
+        assert await self.redis.settle(ask, spent, START, unsure=unsure, cost_micro_usd=cost) is expected
 
     async def extend(self, id_: str, more: int, sent: int) -> None:
         ask = Reservation(id_, USER, "ana@corp.test", "m", 5, self.held.get(id_, 0))
@@ -126,6 +130,7 @@ class Both:
         bill = next(bill for bill in self.account.outbox if bill.id == record_of(fields)[0])
         self.account.outbox.remove(bill)
         assert record_of(fields) == (bill.id, bill.spent, bill.period)
+        assert Record.read(0, entry, fields).cost_micro_usd == bill.cost_micro_usd
         return entry.decode(), bill
 
     async def acknowledge(self, new: Any, limit: Any) -> None:
@@ -139,7 +144,7 @@ class Both:
             entry, bill = taken
             bill.at = self.now
             twin.bury(self.account, self.redis.policy, bill, self.now)
-            letter = Letter(self.asked(bill), bill.at, "refused")
+            letter = Letter(self.asked(bill), bill.at, "refused", bill.cost_micro_usd)
             assert await self.redis.acknowledge([Taken(USER, [entry], bill.spent, bill.period)], letter) == 1
             newest, _ = (await entries(self.redis.store, LETTERS))[-1]
             self.letters.append((newest.decode(), bill))

@@ -41,6 +41,24 @@ def refused(sent: bytes, kind: bytes = KIND) -> str | None:
     return raised.value.param
 
 
+@pytest.mark.parametrize("behind", [b"x", b"\r\nx", b"\r\n" + part("model", b"other") + b"--b--\r\n", b"-", b"\0"])
+@pytest.mark.parametrize("parts", [(), (part("model"),)])
+def test_what_is_behind_its_end_refuses_a_form(parts: tuple[bytes, ...], behind: bytes) -> None:
+    """Another reader may take it for more of the form; in whatever pieces it is read."""
+    for size in (0, 65_536 - len(body(part("prompt"), *parts))):
+        filler = (part("prompt", b"x" * size),) if size else ()
+        assert refused(body(*filler, *parts).removesuffix(b"\r\n") + behind) is None
+
+
+@pytest.mark.parametrize("ends", [b"", b"\r\n", b"\r\n\r\n"])
+def test_line_ends_behind_a_form_are_none_of_it(ends: bytes) -> None:
+    """Wherever the pieces in which it is read are cut."""
+    least = len(body(part("prompt", b"")))
+    for size in range(65_536 - 8, 65_536 + 8):
+        sent = body(part("prompt", b"x" * (size - least))).removesuffix(b"\r\n") + ends
+        assert len(read_form(sent, KIND, DECIDED).needed("prompt")) == size - least
+
+
 def test_fields_are_found_wherever_they_stand() -> None:
     """Before a file and behind it, in any order; a file's beginning and size are known."""
     sound = b"RIFF" + b"\r\n--x" * 20_000

@@ -8,7 +8,7 @@ from sentinel.endpoints.transcriptions import TRANSCRIPTIONS, TRANSLATIONS, Tran
 from sentinel.error import InvalidForm, InvalidType, MissingParameter
 from sentinel.proxy.redaction import NO_SECRET
 from sentinel.tokens.counter import TokenCounter
-from sentinel.tokens.usage import Usage
+from sentinel.tokens.usage import Details, Usage
 from tests.support.surface import form
 
 COUNTER = TokenCounter()
@@ -62,7 +62,7 @@ def test_answers_are_read_and_may_become_streams() -> None:
     """As its stream does it."""
     reading = TRANSLATIONS.read_answer(b'{"text":"one two","usage":{"type":"duration","seconds":2}}')
     assert reading is not None
-    assert reading.usage == Usage(20)
+    assert reading.usage == Usage(20, details=Details(input_audio=20))
     assert b"transcript.text.done" in TRANSLATIONS.as_stream(b'{"text":"one"}')
     assert TRANSLATIONS.refusal_as_stream(400, b"no").startswith(b'data: {"error"')
     request = read(("stream", "true"))

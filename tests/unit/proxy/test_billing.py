@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from sentinel.proxy.billing import SPENT_NOTHING, abandoned, at_limit, spent, streamed, unseen
-from sentinel.tokens.usage import NOTHING, Usage
+from sentinel.limits.policy import Cost
+from sentinel.prices.catalog import Catalog
+from sentinel.proxy.billing import SPENT_NOTHING, Spent, abandoned, at_limit, spent, streamed, unseen
+from sentinel.tokens.usage import NOTHING, Usage, read_usage
 
 TOLD = Usage(prompt_tokens=12, completion_tokens=40, cached_tokens=8, reasoning_tokens=30)
 
@@ -14,7 +18,7 @@ def test_a_whole_answer_costs_what_is_told() -> None:
     """Whatever we have counted; cached and reasoning tokens are parts of it."""
     found = spent(TOLD, 10, 99)
     assert (found.cost, found.source) == ((1, 12, 40), "provider")
-    assert (found.cached_tokens, found.reasoning_tokens) == (8, 30)
+    assert (found.usage.cached_tokens, found.usage.reasoning_tokens) == (8, 30)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,44 @@ def test_nobody_thinks_more_than_is_reserved() -> None:
     assert unseen(1.5, 1, 10_000) == 600
     assert unseen(1.5, 3, 10_000) == 1800
     assert unseen(1.5, 3, 1000) == 1000
+
+
+MONEY = Catalog.ours()
+NOW_MS = 1_796_000_000_000
+
+
+def told(cost: Any) -> Usage:
+    """Usage of an answer that says what it has cost."""
+    return read_usage({"prompt_tokens": 1000, "completion_tokens": 200, "cost": cost})
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "found", "micro_usd"),
+    [
+        ("openai", "gpt-4o", spent(Usage(1000, 200, cached_tokens=100), 1, 1), 4375),
+        ("openai", "gpt-4o", spent(NOTHING, 1000, 200), 4500),
+        ("openai", "gpt-4o", spent(told(0.5), 1, 1), 4500),
+        ("openai", "nobody-knows-it", spent(Usage(1000, 200), 1, 1), None),
+        ("openai", "gpt-4o", SPENT_NOTHING, None),
+        ("openai", "gpt-4o", Spent(Cost(1, 0, 0)), None),
+        ("openrouter", "openai/gpt-4o", spent(told(0.0001231), 1, 1), 124),
+        ("openrouter", "nobody-knows-it", spent(told(0), 1, 1), 0),
+        ("openrouter", "openai/gpt-4o", spent(told("0.5"), 1, 1), 4500),
+        ("openrouter", "openai/gpt-4o", spent(told(-1), 1, 1), 4500),
+        ("openrouter", "openai/gpt-4o", spent(told(1e9), 1, 1), 4500),
+        ("openrouter", "openai/gpt-4o", spent(told(True), 1, 1), 4500),
+        ("openrouter", "openai/gpt-4o", at_limit(told(0.5), 1, 100), 3500),
+        ("perplexity", "sonar", spent(told({"input_tokens_cost": 0.001, "total_cost": 0.006}), 1, 1), 6000),
+        ("perplexity", "sonar", spent(told({}), 1, 1), None),
+        ("nobody", "gpt-4o", spent(told(0.5), 1, 1), None),
+    ],
+)
+def test_what_that_is_in_money(provider: str, model: str, found: Spent, micro_usd: int | None) -> None:
+    """The provider's own figure, where it is known to mean dollars, else by the price; None where nobody knows."""
+    assert found.micro_usd(MONEY.of(provider), model, NOW_MS) == micro_usd
+
+
+def test_a_stream_that_is_ended_keeps_what_its_input_was() -> None:
+    """What was read from a cache and written to one; of the output only what was delivered is charged."""
+    found = at_limit(Usage(1000, 500, cached_tokens=400, cache_write_tokens=100, reasoning_tokens=80), 1, 30)
+    assert (found.cost, found.usage) == ((1, 1000, 30), Usage(1000, cached_tokens=400, cache_write_tokens=100))

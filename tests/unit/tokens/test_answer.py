@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.tokens.answer import read_answer, read_event
 from sentinel.tokens.loose import Kind, Reading, Text
-from sentinel.tokens.usage import Usage
+from sentinel.tokens.usage import PLAIN, Details, Usage
 
 USAGE = {"prompt_tokens": 21, "completion_tokens": 17}
 
@@ -304,3 +304,17 @@ def test_a_choice_that_says_more_is_looked_into(choice: dict[str, Any]) -> None:
     assert reading.usage.output_tokens == (20 if "usage" in choice else 17)
     assert reading.finished == [(0, "stop")] + [(1, choice["finish_reason"])] * bool(choice["finish_reason"])
     assert reading.failed == ("error" in (*choice, choice["finish_reason"]))
+
+
+def test_usage_in_an_event_tells_kinds_of_tokens() -> None:
+    """Sound, images, and what it has cost; where there is nothing of them, details are the PLAIN ones."""
+    told = (
+        b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5,"cost":0.25,'
+        b'"prompt_tokens_details":{"audio_tokens":3},"completion_tokens_details":{"image_tokens":4}}}'
+    )
+    reading = read_event(told)
+    assert reading is not None
+    assert reading.usage.details == Details(input_audio=3, output_image=4, told_micro_usd=250_000)
+    plain = read_event(b'{"choices":[],"usage":{"prompt_tokens":9,"prompt_tokens_details":{"audio_tokens":0}}}')
+    assert plain is not None
+    assert plain.usage.details is PLAIN

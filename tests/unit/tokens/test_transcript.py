@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sentinel.tokens.transcript import TranscriptTexts, read_transcript, usage_of
-from sentinel.tokens.usage import NOTHING, Usage
+from sentinel.tokens.usage import NOTHING, Details, Usage
 
 
 def said(body: bytes) -> str:
@@ -50,8 +50,8 @@ def test_an_empty_transcript_is_one() -> None:
     ("value", "usage"),
     [
         ({"usage": {"type": "tokens", "input_tokens": 4, "output_tokens": 5}}, Usage(4, 5)),
-        ({"usage": {"type": "duration", "seconds": 2.01}}, Usage(21)),
-        ({"duration": 3.0}, Usage(30)),
+        ({"usage": {"type": "duration", "seconds": 2.01}}, Usage(21, details=Details(21))),
+        ({"duration": 3.0}, Usage(30, details=Details(30))),
         ({"usage": {"seconds": 1e30}}, Usage(2**53)),
         ({"usage": {"seconds": -1}}, NOTHING),
         ({"usage": {"seconds": True}}, NOTHING),
@@ -62,7 +62,7 @@ def test_an_empty_transcript_is_one() -> None:
     ],
 )
 def test_usage_is_in_tokens_or_in_seconds(value: dict[str, object], usage: Usage) -> None:
-    """A second is ten tokens of input."""
+    """A second is ten tokens of input, and all of them are sound."""
     found = usage_of(value)
     assert found.prompt_tokens == min(usage.prompt_tokens, found.prompt_tokens) or usage == NOTHING
     assert (found == NOTHING) == (usage == NOTHING)

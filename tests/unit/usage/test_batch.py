@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import struct
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sentinel.limits.policy import Cost
 from sentinel.steps import at_once
@@ -24,6 +26,30 @@ def test_a_record_is_what_the_script_writes() -> None:
     assert read == Record(3, "1770000000123-4", "req_1", "ana", "ana@x.y", "gpt-4o", Cost(1, 12, 7), 2, 1770000000123)
     fields[b"sum"] = struct.pack("<5d", 1, 12, 7, 2, 42)
     assert Record.read(3, b"1770000000123-4", fields).at_ms == 42
+
+
+def test_a_record_may_tell_its_cost() -> None:
+    """One of an older version tells none; what it cannot be makes it no record."""
+    who = json.dumps(["req_1", "ana", "ana@x.y", "gpt-4o"]).encode()
+    fields = {b"who": who, b"sum": struct.pack("<5d", 1, 12, 7, 2, 0)}
+    assert Record.read(3, b"1-0", fields).cost_micro_usd == 0
+    assert Record.read(3, b"1-0", fields | {b"micro_usd": struct.pack("<d", 4375)}).cost_micro_usd == 4375
+    for cost in (struct.pack("<d", -1), struct.pack("<d", float("nan")), struct.pack("<d", 2.0**60), b"12"):
+        with pytest.raises((ValueError, struct.error)):
+            Record.read(3, b"1-0", fields | {b"micro_usd": cost})
+
+
+def test_costs_add_up() -> None:
+    """Over the records of an item, and over two items; a batch of an older version tells none."""
+    items = Items()
+    items.add([replace(record(), cost_micro_usd=4000), replace(record(), cost_micro_usd=375), record()])
+    [item] = items.items
+    assert item.cost_micro_usd == 4375
+    assert item.merge(replace(item))
+    assert item.cost_micro_usd == 8750
+    assert msgspec.json.decode(msgspec.json.encode(item), type=Item) == item
+    old = {key: value for key, value in msgspec.json.decode(msgspec.json.encode(item)).items() if "cost" not in key}
+    assert msgspec.json.decode(msgspec.json.encode(old), type=Item).cost_micro_usd == 0
 
 
 @pytest.mark.parametrize(

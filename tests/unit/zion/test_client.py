@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sentinel.error import InvalidApiKey
+from sentinel.governance.service.increments import MOST_AMOUNT
 from sentinel.limits.policy import Cost
 from sentinel.timestamp import rfc3339
 from sentinel.usage.batch import Item
@@ -27,6 +30,14 @@ def test_an_item_is_told_by_email_and_moment() -> None:
     """Zion books under the e-mail address, at the moment when the first of it was spent."""
     item = Item(3, "ana", "a@x", "m", 0, ["1-0"], Cost(1, 10, 5), 1_770_114_030_456)
     assert increment_of(item) == Increment("a@x", 10, 5, 1, "m", "2026-02-03T10:20:30.456Z")
+
+
+def test_an_item_is_told_with_its_cost() -> None:
+    """By an extension's name; left out where it is not known, and never more than a governance takes."""
+    item = Item(3, "ana", "a@x", "m", 0, ["1-0"], Cost(1, 10, 5), 5, cost_micro_usd=4375)
+    assert b'"costMicroUsd":4375' in msgspec.json.encode(increment_of(item))
+    assert increment_of(replace(item, cost_micro_usd=2**60)).cost_micro_usd == MOST_AMOUNT
+    assert b"cost" not in msgspec.json.encode(increment_of(replace(item, cost_micro_usd=0)))
 
 
 @given(st.integers(0, 4_102_444_800_000))

@@ -31,6 +31,7 @@ class Item(NamedTuple):
     model: str
     spent: Cost = Cost(1, 10, 5)
     at_ms: int = 1_770_114_030_456
+    cost_micro_usd: int = 0
 
 
 def answer(data: Any, **envelope: Any) -> bytes:

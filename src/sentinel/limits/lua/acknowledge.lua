@@ -2,7 +2,7 @@
 -- KEYS: lease index, outbox, dead letters, then account and leases for each item. ARGV: consumer group, now (0 = this
 -- Redis' clock), then for each item as doubles: quota period of its records, their sum, Zion's new values (-1 = not told),
 -- Zion's limits (-2 = not told), and its records' entries; then, if Zion has refused the one item for good, what the dead
--- letter that takes its place has: who, when, reason. Answer: records dropped, without those that somebody dropped before.
+-- letter that takes its place has: who, when, reason, micro-USD as a double. Answer: records dropped, without those that somebody dropped before.
 local EARLY_MS = 60000 -- So early, by our clock, Zion may begin a period.
 local T_SUM, T_NEW, T_LIMIT = 1, 4, 7
 local now, items, dropped = clock(tonumber(ARGV[2])), (#KEYS - 3) / 2, 0
@@ -12,7 +12,8 @@ local letter = 2 * items + 3
 local function bury(a, told)
   local period, at = told[1], tonumber(ARGV[letter + 1])
   local sum = pack('<ddddd', told[T_SUM + 1], told[T_SUM + 2], told[T_SUM + 3], period, at)
-  local entry = call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', ARGV[letter + 2])
+  local reason, micro_usd = ARGV[letter + 2], ARGV[letter + 3]
+  local entry = call('XADD', KEYS[3], '*', 'who', ARGV[letter], 'sum', sum, 'reason', reason, 'micro_usd', micro_usd)
   undoing('XDEL', KEYS[3], entry)
   local letters = letters_of(a)
   for d = 1, 3 do

@@ -368,15 +368,14 @@ end
 -- Whether usage of this quota period and moment is of the period in force. The letters of version 4 have none, -1.
 local function is_current(a, d, period, at) return period == a[N] or (period >= 0 and at >= a[ROLLED + d]) end
 
--- A dead letter as a triple and what else is in its `sum`; nil where it is not there.
+-- A dead letter as a triple and what else is in its `sum`, and both as they are stored; nil where it is not there.
 local function read_letter(key, entry)
   local found = call('XRANGE', key, entry, entry)[1]
   if not found then return nil end
-  local fields, letter = found[2], nil
-  for i = 1, #fields, 2 do
-    if fields[i] == 'sum' then letter = doubles(fields[i + 1], 1, 5) end
-    if letter then letter.sum = letter.sum or fields[i + 1] end
-  end
+  local fields, stored = found[2], {}
+  for i = 1, #fields, 2 do stored[fields[i]] = fields[i + 1] end
+  local letter = stored.sum and doubles(stored.sum, 1, 5)
+  if letter then letter.sum, letter.micro_usd = stored.sum, stored.micro_usd end
   return letter
 end
 
@@ -505,15 +504,23 @@ local function add(a, triple, sign, from, place)
   end
 end
 
--- Write the usage record, less what was billed before.
-local function bill(a, keys, who, total, billed, place, at)
+-- Write the usage record, less what was billed before. What it costs is told with it where it is known: a field of its
+-- own, which older versions do not look for. Where nothing is left to be billed it is told to nobody.
+local function bill(a, keys, who, total, billed, place, at, micro_usd)
   local r, i, o = total[1] - billed[place + 1], total[2] - billed[place + 2], total[3] - billed[place + 3]
   if r < 0 then r = 0 end
   if i < 0 then i = 0 end
   if o < 0 then o = 0 end
   if r + i + o == 0 then return end
   a[PEND + 1], a[PEND + 2], a[PEND + 3] = a[PEND + 1] + r, a[PEND + 2] + i, a[PEND + 3] + o
-  undoing('XDEL', keys[4], call('XADD', keys[4], '*', 'who', who, 'sum', pack('<ddddd', r, i, o, a[N], at)))
+  local sum = pack('<ddddd', r, i, o, a[N], at)
+  local entry
+  if micro_usd > 0 then
+    entry = call('XADD', keys[4], '*', 'who', who, 'sum', sum, 'micro_usd', pack('<d', micro_usd))
+  else
+    entry = call('XADD', keys[4], '*', 'who', who, 'sum', sum)
+  end
+  undoing('XDEL', keys[4], entry)
 end
 
 -- The earliest end of a lease moved: tell the partition's index, which the lease expirer reads.
@@ -542,7 +549,7 @@ local function expire_one(a, keys, id, packed, now)
   correct(a, l, more, spent, now)
   drop(keys, id, packed)
   if l[DELIVERED] < 0 then return nil end
-  bill(a, keys, who, spent, l, BILLED, 0)
+  bill(a, keys, who, spent, l, BILLED, 0, 0)
   local ends = now + REMEMBER_EXPIRED_MS
   call('HSET', keys[2], 'x:' .. id, pack(NOTE, ends, spent[1], spent[2], spent[3]))
   undoing('HDEL', keys[2], 'x:' .. id)

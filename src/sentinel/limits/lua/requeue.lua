@@ -7,7 +7,9 @@ if not letter then return nil end
 local a, _, packed = load(KEYS, now)
 forget_letter(a, letter)
 add(a, PEND, 1, letter, 0)
-local new = call('XADD', KEYS[4], '*', 'who', ARGV[3], 'sum', letter.sum)
+-- An older version has told no cost.
+local micro_usd = letter.micro_usd or pack('<d', 0)
+local new = call('XADD', KEYS[4], '*', 'who', ARGV[3], 'sum', letter.sum, 'micro_usd', micro_usd)
 undoing('XDEL', KEYS[4], new)
 save_before(a, KEYS, packed)
 call('XDEL', KEYS[5], entry)

@@ -1,10 +1,10 @@
 -- Units: see ledger.lua. Replace a reservation by the true cost and append the usage record, once per request id.
 -- KEYS: account, leases, lease index, outbox, settled ids; of a job also jobs, and when they are due. ARGV: id, who, and as
 -- doubles: now (0 = this Redis' clock), when it was spent (0 = now), requests, input, output, number of the set of settled
--- ids, 1 = unsure: it was tried so long ago that the set may have forgotten; of a job also its id.
+-- ids, 1 = unsure: it was tried so long ago that the set may have forgotten, micro-USD; of a job also its id.
 -- Answer: 1 settled now, 0 was settled before, 2 nobody knows, and nothing is done.
 local id, who = ARGV[1], ARGV[2]
-local now, at, requests, input, output, bucket, unsure = unpack_from('<ddddddd', ARGV[3])
+local now, at, requests, input, output, bucket, unsure, micro_usd = unpack_from('<dddddddd', ARGV[3])
 -- Settling takes a lease away, and the note of one that has ended: while either is there it was not carried out.
 if unsure == 1 and call('SISMEMBER', KEYS[5], id) == 0 then
   if call('HEXISTS', KEYS[2], id) + call('HEXISTS', KEYS[2], 'x:' .. id) == 0 then return 2 end
@@ -39,7 +39,7 @@ local spent = { 1, input, output }
 -- An admitted request stays in the window of requests even if it cost nothing in the end.
 correct(a, l, more, spent, now)
 spent[1] = requests
-bill(a, KEYS, who, spent, l, BILLED, at)
+bill(a, KEYS, who, spent, l, BILLED, at, micro_usd)
 -- One command less for a user of whom the set has heard within the minute.
 if a[BUCKET] ~= bucket or now - a[TOLD] > TELL_MS then
   call('PEXPIRE', KEYS[5], policy.remember + TELL_MS)

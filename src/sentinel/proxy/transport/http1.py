@@ -211,13 +211,15 @@ class Http1Client:
     async def _tick(self) -> None:
         """Find what has been silent for too long: one look at all connections instead of a timer for each read."""
         loop = asyncio.get_running_loop()
-        while True:
+        # Whoever connects next starts it again: a client that nobody uses any more is held by nothing.
+        while self._idle or self._busy or self._connecting:
             await pause(min(_TICK_SECONDS, self._idle_seconds / 4))
             now = loop.time()
             for connection in [c for c in self._busy if c.waits_since(now) > self._idle_seconds]:
                 connection.fail(IdleTimeout("nothing came for too long"))
             while self._idle and now - self._idle[0].moved_at > self._keep_seconds:
                 self._idle.popleft().abort()
+        self._ticking = False
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,278 @@
+"""A request in the words of its target: nothing but the renamed field changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel.endpoints.endpoint import UNCHANGED, Changes, Endpoint
+from sentinel.endpoints.form import read_form
+from sentinel.proxy.adaptation import adapted, form_with_model, with_maximum_as, with_model, within_habits
+
+
+@dataclass
+class Told:
+    """What a target is to be told in another way."""
+
+    model: str | None = None
+    max_tokens_field: str | None = None
+    renames_maximum: bool = False
+    stream_usage: bool = True
+
+
+def endpoint(format_name: str = "chat", *, in_path: bool = False) -> Endpoint[Any]:
+    class Format:
+        format = format_name
+        names_model_in_path = in_path
+
+    return cast("Endpoint[Any]", Format())
+
+
+JSON, FORM = b"application/json", b'multipart/form-data; boundary="b-1"'
+
+# ----------------------------------------------------------------------------------------------- the model in JSON
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a","x":1}', b'{"model":"b","x":1}'),
+        (b'{\n  "x" : 1.10 ,\t"model"\r\n:  "a" }\n', b'{\n  "x" : 1.10 ,\t"model"\r\n:  "b" }\n'),
+        (b'{"model":"a","m":[{"content":"a \\"model\\":\\"a\\" \\u00e9"}]}', None),
+        (
+            b'{"messages":[{"content":"\\"model\\":\\"a\\""}],"model":"a"}',
+            b'{"messages":[{"content":"\\"model\\":\\"a\\""}],"model":"b"}',
+        ),
+        (b'{"x":{"model":"a"},"model":"a"}', b'{"x":{"model":"a"},"model":"b"}'),
+        (b'{"mod\\u0065l":"a","x":{"model":"a"}}', b'{"model":"b","x":{"model":"a"}}'),
+        (b'{"model":"\\u0061"}', b'{"model":"b"}'),
+        (b'{"x":["model"],"model":"a"}', b'{"x":["model"],"model":"b"}'),
+        (b'{"x":{"model":"a"}}', b'{"x":{"model":"a"},"model":"b"}'),
+        (b'{"x":{"model":1},"y":2}', b'{"x":{"model":1},"y":2,"model":"b"}'),
+        (b'{"model":"other"}', b'{"model":"b"}'),
+        (b'{"model":"\xff"}', None),
+    ],
+)
+def test_the_name_of_the_model_alone_is_another(body: bytes, expected: bytes | None) -> None:
+    """Where it stands, if that is clear; nothing of that name further inside is."""
+    if expected is None:
+        try:
+            expected = json.dumps({**json.loads(body), "model": "b"}).encode()
+        except UnicodeDecodeError:
+            assert with_model(body, "a", "b") == b'{"model":"b"}'
+            return
+        assert json.loads(with_model(body, "a", "b")) == json.loads(expected)
+    else:
+        assert with_model(body, "a", "b") == expected
+
+
+def test_names_are_written_as_json_wants_them() -> None:
+    """Slashes, quotes, line ends and any letter; escapes of the client's are read."""
+    assert with_model(b'{"model":"a\\/b"}', "a/b", 'x"\n\u00e9') == '{"model":"x\\"\\n\u00e9"}'.encode()
+
+
+KEYS = st.sampled_from(["model", "max_tokens", "max_completion_tokens", "x", "\u00e9", '"', "model ", "\\"])
+TEXTS = st.sampled_from(["gpt", "model", '"model":"gpt"', '"max_tokens":', "\\", "\u00e9", "\U0001f600", "", "a\nb"])
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+MODELS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.just("gpt")
+
+
+@st.composite
+def written(draw: st.DrawFn, fields: dict[str, Any]) -> bytes:
+    """These fields as any client may write them."""
+    return draw(
+        st.sampled_from(
+            [
+                json.dumps(fields).encode(),
+                json.dumps(fields, ensure_ascii=False).encode("utf-8"),
+                json.dumps(fields, indent=3, separators=(" ,", "\t:\r\n ")).encode(),
+                json.dumps(fields, separators=(",", ":")).encode() + b" \n",
+            ]
+        )
+    )
+
+
+@given(st.data(), st.dictionaries(KEYS, TREES, max_size=4), MODELS, MODELS, st.booleans())
+def test_all_but_the_model_stays(
+    data: st.DataObject,
+    others: dict[str, Any],
+    before: str,
+    after: str,
+    is_first: bool,
+) -> None:
+    """Decoded, all is equal but for that field; its bytes are, too, where it stands alone."""
+    others.pop("model", None)
+    fields = {"model": before, **others} if is_first else {**others, "model": before}
+    body = data.draw(written(fields))
+    changed = with_model(body, before, after)
+    assert json.loads(changed) == {**fields, "model": after}
+    assert list(json.loads(changed)) == list(fields)
+    if body.count(b'"model"') == 1 and b"\\u00" not in body:
+        begin = body.index(b'"model"')
+        value = msgspec.json.encode(after)
+        rest = body[begin:].partition(b'"' + json.dumps(before).encode()[1:])[2] if before.isascii() else None
+        assert changed.startswith(body[:begin])
+        assert rest is None or changed.endswith(value + rest)
+
+
+# --------------------------------------------------------------------------------------------- the model in a form
+
+
+def form(*parts: tuple[bytes, bytes], boundary: bytes = b"b-1") -> bytes:
+    return (
+        b"".join(b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary, head, value) for head, value in parts)
+        + b"--%b--\r\n" % boundary
+    )
+
+
+def disposition(name: str) -> bytes:
+    return f'Content-Disposition: form-data; name="{name}"'.encode()
+
+
+MODEL = disposition("model")
+FILE = (
+    b'Content-Disposition: form-data; name="image"; filename="model"\r\nContent-Type: image/png',
+    b"\x89PNG\r\n\r\ngpt",
+)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        MODEL,
+        b"content-disposition:form-data; name=model",
+        b'Content-Type: text/plain; charset=utf-8\r\nContent-Disposition:  form-data; name="model" ',
+        b'CONTENT-DISPOSITION: form-data; x="a;name=y"; NAME="model"\r\nContent-Type: text/plain',
+    ],
+)
+@pytest.mark.parametrize("content_type", [FORM, b"Multipart/Form-Data;BOUNDARY=b-1; charset=utf-8"])
+def test_the_model_of_a_form_is_another(head: bytes, content_type: bytes) -> None:
+    """However its part is headed, and whatever is around it."""
+    text = (disposition("prompt"), b'x name="model"\r\n\r\ngpt\r\n--b-\r\n' + MODEL + b"\r\n\r\ngpt\r\n--b")
+    for parts in ([(head, b"%b")], [FILE, (head, b"%b"), text], [text, (head, b"%b"), FILE]):
+        template = form(*parts)
+        body, expected = (template.replace(b"%b", model) for model in (b"gpt", "\u00e9/longer".encode()))
+        assert read_form(body, content_type, ["model"]).text("model") == "gpt"
+        assert form_with_model(body, content_type, "gpt", "\u00e9/longer") == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form((disposition("prompt"), b"gpt"), FILE),
+        form((MODEL, b"another")),
+        form((disposition("models"), b"gpt"), (disposition("x-model"), b"gpt")),
+        form((b"Content-Disposition: form-data; name=x; filename=model", b"gpt")),
+        form((b"X-Content-Disposition: form-data; name=model", b"gpt")),
+        b"--b-1--\r\n",
+        b"",
+    ],
+)
+def test_a_form_without_that_model_stays(body: bytes) -> None:
+    """There is nothing to rename in it."""
+    assert form_with_model(body, FORM, "gpt", "other") == body
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"--b-1", b"--b-", b"--", MODEL, b"gpt", b"x", b"\r\n\r\n"]), max_size=12).map(
+        b"".join
+    ),
+    st.lists(st.sampled_from([b"\r\n", b"--b-", b"gpt", MODEL, b"\r\n\r\n"]), max_size=6).map(b"".join),
+)
+def test_nothing_else_of_a_form_is_another(text: bytes, more: bytes) -> None:
+    """Wherever a form can be read at all, with any text before and behind the model."""
+    body = form((disposition("prompt"), text), (MODEL, b"gpt"), (disposition("more"), more))
+    try:
+        before = read_form(body, FORM, ["model"])
+    except Exception:  # noqa: BLE001 - It is refused before it comes here.
+        return
+    after = read_form(form_with_model(body, FORM, "gpt", "other"), FORM, ["model"])
+    assert before.text("model") == "gpt"
+    assert after.texts == [(name, "other" if name == "model" else value) for name, value in before.texts]
+    assert after.files == before.files
+
+
+# ---------------------------------------------------------------------------------------------- the maximum of output
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{ "max_completion_tokens" :5, "x":1.10}', b'{ "max_tokens" :5, "x":1.10}'),
+        (b'{"max_completion_tokens":null}', b'{"max_tokens":null}'),
+        (b'{"max_tokens":5}', b'{"max_tokens":5}'),
+        (b'{"max_tokens":5,"max_completion_tokens":6}', b'{"max_tokens":5,"max_completion_tokens":6}'),
+        (b'{"x":{"max_completion_tokens":1}}', b'{"x":{"max_completion_tokens":1}}'),
+        (b'{"x":"max_completion_tokens","max_completion_tokens":1}', b'{"x":"max_completion_tokens","max_tokens":1}'),
+        (b'{"max_completion_token\\u0073":1, "y":2}', b'{"max_tokens":1,"y":2}'),
+        (b'{"x":"\\u00e9 \\"max_completion_tokens\\":"}', b'{"x":"\\u00e9 \\"max_completion_tokens\\":"}'),
+        (b'{"x":1}', b'{"x":1}'),
+    ],
+)
+def test_a_maximum_goes_by_the_name_that_the_target_knows(body: bytes, expected: bytes) -> None:
+    """The client's own, at the top level, where it has no such field itself."""
+    assert with_maximum_as(body, "max_tokens") == expected
+
+
+@given(st.data(), st.dictionaries(KEYS, TREES, max_size=5), st.sampled_from(["max_tokens", "max_completion_tokens"]))
+def test_all_but_the_maximum_stays(data: st.DataObject, fields: dict[str, Any], name: str) -> None:
+    """In its place and with its value."""
+    other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[name]
+    changed = with_maximum_as(data.draw(written(fields)), name)
+    renames = other in fields and name not in fields
+    expected = {name if renames and key == other else key: value for key, value in fields.items()}
+    assert list(json.loads(changed).items()) == list(expected.items())
+
+
+# ----------------------------------------------------------------------------------------------------------- all of it
+
+
+def test_a_body_is_adapted_as_a_whole() -> None:
+    """Another model, and another name for the maximum."""
+    body = b'{"model":"a","max_completion_tokens":5}'
+    habits = Told(model="b", max_tokens_field="max_tokens", renames_maximum=True)
+    assert adapted(body, JSON, "a", habits, endpoint()) == b'{"model":"b","max_tokens":5}'
+
+
+@pytest.mark.parametrize(
+    ("habits", "format_name", "in_path"),
+    [
+        (Told(), "chat", False),
+        (Told(model="a"), "chat", False),
+        (Told(model="b"), "gemini", True),
+        (Told(max_tokens_field="max_tokens"), "chat", False),
+        (Told(max_tokens_field="max_tokens", renames_maximum=True), "responses", False),
+        (Told(renames_maximum=True), "chat", False),
+    ],
+)
+def test_what_needs_nothing_stays_byte_for_byte(habits: Told, format_name: str, in_path: bool) -> None:
+    """The same object, even."""
+    body = b'{"model":"a","max_completion_tokens":5}'
+    assert adapted(body, JSON, "a", habits, endpoint(format_name, in_path=in_path)) is body
+
+
+def test_forms_are_adapted_as_forms() -> None:
+    """By their content type."""
+    assert adapted(form((MODEL, b"a")), FORM, "a", Told(model="b"), endpoint("images")) == form((MODEL, b"b"))
+
+
+def test_our_changes_are_in_the_words_of_the_target() -> None:
+    """No question for usage where it does not know that; the maximum by its name, in chats alone."""
+    asks = Changes(ask_usage=True, adds_usage=True)
+    bounds = Changes(output_max=5, adds_max=True, output_field="max_completion_tokens")
+    mistral = Told(max_tokens_field="max_tokens", stream_usage=False)
+    assert within_habits(asks, mistral, is_chat=True) is UNCHANGED
+    assert within_habits(asks, Told(), is_chat=True) == asks
+    assert within_habits(bounds, mistral, is_chat=True).output_field == "max_tokens"
+    assert within_habits(bounds, mistral, is_chat=False) == within_habits(bounds, Told(), is_chat=True) == bounds
+    assert within_habits(UNCHANGED, mistral, is_chat=True) is UNCHANGED
