@@ -26,7 +26,7 @@ from sentinel.governance.port import Fault, Governance
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.provider_config import ProviderSpec
-from sentinel.providers import egress_of
+from sentinel.providers import NO_KEY, egress_of
 from sentinel.proxy.doors import doors_of
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.token_command import TokenCommand
@@ -197,7 +197,7 @@ async def _providers(settings: Settings) -> list[Finding]:
 
 async def _of_file(spec: ProviderSpec, settings: Settings) -> Finding:
     """A provider of the file, with its first key."""
-    key = key_of(spec.keys[0]) if spec.keys else "none"
+    key = key_of(spec.keys[0]) if spec.keys else NO_KEY
     if spec.token_command:
         command = TokenCommand(spec.name, spec.token_command)
         await command.refresh()

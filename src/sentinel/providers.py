@@ -23,7 +23,7 @@ from sentinel.proxy.token_command import TokenCommand
 from sentinel.tasks import Tasks
 
 _WITH_SOCKETS = ("openai", "azure", "compatible")
-_NO_KEY = "none"
+NO_KEY = "none"
 """What servers of one's own are shown that want a key and look at none."""
 
 
@@ -83,6 +83,9 @@ class Providers:
             return False
         targets, served = self._made(config)
         self._config = config
+        wanted = {(spec.name, spec.token_command) for spec in config.providers}
+        for key in [key for key in self._commands if key not in wanted]:
+            self._commands.pop(key).stop()
         if self._commands:
             self._tasks.start(self._take(config, targets, served), "token commands")
         else:
@@ -105,9 +108,6 @@ class Providers:
     def _made(self, config: ProviderConfig | None) -> tuple[list[Target], list[Served]]:
         if config is None:
             return [self._only()], []
-        wanted = {(spec.name, spec.token_command) for spec in config.providers}
-        for key in [key for key in self._commands if key not in wanted]:
-            self._commands.pop(key).stop()
         targets = {spec.name: self._target(spec) for spec in config.providers}
         specs = {spec.name: spec for spec in config.providers}
         return list(targets.values()), [_served(model, targets, specs) for model in config.models]
@@ -147,7 +147,7 @@ class Providers:
 
         def read_keys() -> list[str]:
             told = [command.token] if command.token else []
-            return told or [key_of(source) for source in spec.keys] or [_NO_KEY]
+            return told or [key_of(source) for source in spec.keys] or [NO_KEY]
 
         may_change = bool(spec.token_command) or any(source.kind == "file" for source in spec.keys)
         pool = KeyPool(spec.name, make, read_keys, may_change=may_change)

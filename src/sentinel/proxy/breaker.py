@@ -28,11 +28,6 @@ class Breaker:
         self._probe_until = 0.0
         self.open_until = 0.0
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing keeps requests away."""
-        return not self.open_until
-
     def wait_seconds(self, now: float) -> float:
         """How long no request goes there; 0 where one may."""
         if not self.open_until:

@@ -18,7 +18,7 @@ from sentinel.proxy.breaker import (
 def opened(now: float = 100.0) -> Breaker:
     breaker = Breaker()
     for _ in range(FAILURES):
-        assert breaker.is_closed
+        assert not breaker.open_until
         assert breaker.enter(now) == 0
         breaker.failed(now)
     return breaker
@@ -28,7 +28,7 @@ def test_five_failures_in_a_row_open_it() -> None:
     """The fifth says so; nobody goes there for ten seconds."""
     breaker = Breaker()
     assert [breaker.failed(100.0) for _ in range(5)] == [False, False, False, False, True]
-    assert (breaker.is_closed, breaker.wait_seconds(100.0)) == (False, FIRST_SECONDS)
+    assert (breaker.open_until, breaker.wait_seconds(100.0)) == (110.0, FIRST_SECONDS)
 
 
 def test_a_success_between_them_does_not() -> None:
@@ -37,7 +37,7 @@ def test_a_success_between_them_does_not() -> None:
     for _ in range(10):
         assert [breaker.failed(100.0) for _ in range(4)] == [False] * 4
         breaker.succeeded()
-    assert breaker.is_closed
+    assert not breaker.open_until
     assert breaker.wait_seconds(100.0) == 0
 
 
@@ -48,7 +48,7 @@ def test_one_at_a_time_tries_it_again() -> None:
     probe = breaker.enter(110.0)
     assert breaker.wait_seconds(110.0) == PROBE_SECONDS
     breaker.succeeded(probe)
-    assert (breaker.is_closed, breaker.enter(110.0), breaker.wait_seconds(110.0)) == (True, 0, 0)
+    assert (breaker.open_until, breaker.enter(110.0), breaker.wait_seconds(110.0)) == (0, 0, 0)
 
 
 def test_only_the_last_probe_counts() -> None:
@@ -61,7 +61,7 @@ def test_only_the_last_probe_counts() -> None:
     breaker.succeeded(first)
     assert breaker.wait_seconds(141.0) == PROBE_SECONDS - 1
     breaker.succeeded(second)
-    assert breaker.is_closed
+    assert not breaker.open_until
 
 
 def test_what_was_on_its_way_is_no_probe() -> None:
@@ -162,7 +162,7 @@ def test_it_always_opens_again_and_never_for_too_long(steps: list[tuple[str, flo
             case "enter":
                 if breaker.wait_seconds(now) == 0:
                     probe = breaker.enter(now)
-                    assert bool(probe) != breaker.is_closed
+                    assert bool(probe) == bool(breaker.open_until)
             case "failed":
                 breaker.failed(now, probe=probe)
             case "retry":
@@ -177,4 +177,4 @@ def test_it_always_opens_again_and_never_for_too_long(steps: list[tuple[str, flo
     now += MOST_RETRY_AFTER_SECONDS + 1
     assert breaker.wait_seconds(now) == 0
     breaker.succeeded(breaker.enter(now))
-    assert breaker.is_closed
+    assert not breaker.open_until
