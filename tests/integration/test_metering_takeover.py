@@ -386,6 +386,54 @@ async def test_stopping_does_not_wait_for_ever(books: Books) -> None:
     assert books.booked() == books.owed
 
 
+async def test_who_stops_last_delivers_what_others_have_settled_meanwhile(books: Books) -> None:
+    """A stop of all: one settles in a partition where another has looked for the last time, and ends before that."""
+    books.timings = replace(books.timings, poll_seconds=0.0)
+    one, two = books.outbox("one"), books.outbox("two|1|1")
+
+    async def share() -> bool:
+        await one.flush()
+        await two.flush()
+        return len(two._ownership.owned) == 32
+
+    await until(share)
+    users = [await books.user(f"last{number}@corp.test") for number in range(8)]
+    hers = next(user for user in users if keys.partition_of(user.partition("@")[0]) in one._ownership.owned)
+    await books.spend(hers)
+    books.simulator.faults.set(delay_seconds=0.3, times=1)
+    stopping = asyncio.create_task(one.stop(10))
+    await until(lambda: _called(books))
+    for user in users:
+        await books.spend(user)
+    await two.stop(10)
+    assert not stopping.done()
+    await stopping
+    assert await books.waiting() == 0
+    assert books.booked() == books.owed
+
+
+async def test_who_stops_last_takes_what_the_other_has_just_left(books: Books) -> None:
+    """Its last look at partitions may be a second old, and the other has left since."""
+    books.timings = replace(books.timings, poll_seconds=60.0)
+    one, two = books.outbox("one"), books.outbox("two|1|1")
+    await one.flush()
+    await two.flush()
+    await one.stop(10)
+    await books.spend(ANA)
+    await two.stop(10)
+    assert await books.waiting() == 0
+    assert books.booked() == books.owed
+
+
+async def test_a_sign_of_life_does_not_follow_the_end(books: Books) -> None:
+    """Who has left is not among those who deliver again before its process has ended."""
+    outbox = books.outbox("one")
+    await outbox.flush()
+    await outbox.stop(10)
+    await outbox._ownership.heartbeat()
+    assert await books.store.command("ZCARD", keys.members()) == 0
+
+
 async def _beat(outbox: Outbox) -> None:
     while True:
         await outbox._ownership.heartbeat()

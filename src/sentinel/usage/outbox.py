@@ -140,20 +140,35 @@ class Outbox:
             await pause(HEARTBEAT_SECONDS)
 
     async def stop(self, seconds: float) -> None:
-        """Deliver what is there, for at most so long; what remains stays in Redis for whoever comes next."""
+        """Deliver what is there, for at most so long; what remains stays in Redis for whoever comes next.
+
+        Where all processes stop together, one may settle in partitions of another that has just looked there for the
+        last time. So whoever is the last to leave looks once more at what waits then.
+        """
         self._stopping.set()
         self._pacer.hurry()
         deadline = monotonic() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                while not await self._flush_safely() and self._may_still_succeed(deadline):
+            while True:
+                delivered = await self._deliver_the_last(deadline)
+                others = await self._ownership.release(idle=self._known and self._scheduler.empty)
+                if not delivered or others or not (await self.depth())[0]:
+                    return
+        except RedisUnavailable:
+            log.debug("the others will notice that we are gone")
+
+    async def _deliver_the_last(self, deadline: float) -> bool:
+        """Deliver until nothing of ours is left, or the governance seems to be away; whether nothing is left."""
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                while not await self._flush_safely():
+                    if not self._may_still_succeed(deadline):
+                        return False
                     await pause(max(0.1, self._scheduler.pause_until - monotonic()))
         except TimeoutError:
             log.warning("usage stays in the outbox")
-        try:
-            await self._ownership.release(idle=self._known and self._scheduler.empty)
-        except RedisUnavailable:
-            log.debug("the others will notice that we are gone")
+            return False
+        return True
 
     def _may_still_succeed(self, deadline: float) -> bool:
         answers = self._scheduler.pause_until < deadline and self._scheduler.failures < _LAST_TRIES

@@ -43,6 +43,7 @@ class PartitionOwnership:
         self._script = Script.of(resources.files(__package__).joinpath("partition_ownership.lua").read_text())
         self._certain_until = 0.0
         self._members: list[str] = []
+        self._left = False
         self.name = name or f"{place()}|{os.getpid()}|{secrets.token_hex(3)}"
         self.owned: frozenset[int] = frozenset()
 
@@ -58,6 +59,8 @@ class PartitionOwnership:
 
     async def heartbeat(self) -> bool:
         """Say that we live; whether what we deliver is still what it was. Raises RedisUnavailable."""
+        if self._left:
+            return True
         before = self.owned
         await self._call(_KEEP)
         return self.owned == before
@@ -68,7 +71,7 @@ class PartitionOwnership:
         Returns whether there is more, or less, to work on than we know of. Raises RedisUnavailable.
         """
         want = _GIVE if idle else _TAKE
-        before = self.owned
+        before, self._left = self.owned, False
         taken = await self._call(want)
         if self._gone():
             taken = await self._call(want) or taken
@@ -95,15 +98,20 @@ class PartitionOwnership:
     def _gone(self) -> list[str]:
         return [name for name in self._members if is_gone(name, self.name)]
 
-    async def release(self, *, idle: bool) -> None:
-        """Deliver no more. idle: nothing of ours is on its way, so whoever comes may start at once.
+    async def release(self, *, idle: bool) -> bool:
+        """Deliver no more, until the next `claim`; whether any other process still delivers.
 
-        Otherwise what we had is a dead process's now. Raises RedisUnavailable.
+        idle: nothing of ours is on its way, so whoever comes may start at once. Otherwise what we had is a dead
+        process's now. Raises RedisUnavailable.
         """
+        self._left = True
         if idle and self.owned and self.certain:
             await self._store.command("HDEL", keys.owners(), *sorted(self.owned))
         await self._store.command("ZREM", keys.members(), self.name)
         self.owned, self._certain_until = frozenset(), 0.0
+        others = await self._store.command("ZRANGE", keys.members(), 0, -1)
+        self._members = [name.decode(errors="replace") for name in others]
+        return len(self._gone()) < len(self._members)
 
 
 def place() -> str:
