@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
 
 from sentinel.clock import monotonic, now_ms
@@ -50,15 +51,20 @@ async def forward(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     return answer
 
 
-async def _send(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
+def _send(exchange: ExchangeState) -> Awaitable[ProviderAnswer | ProviderStream]:
     """Send the request to its target, or to its targets in turns."""
+    plain = exchange.deps.registry.plain
+    if plain is None:
+        return _send_in_turns(exchange)
+    exchange.goes_to(plain)
+    return _send_to(exchange, plain)
+
+
+async def _send_in_turns(exchange: ExchangeState) -> ProviderAnswer | ProviderStream:
     registry, references = exchange.deps.registry, exchange.references
     place = await exchange.deps.ownership.place(references, registry.home) if references and registry.is_many else ""
     endpoint = exchange.endpoint
     targets = registry.targets(endpoint.format, exchange.request.model, place, may_translate=endpoint.translates)
-    if targets[0].route is None:
-        exchange.goes_to(targets[0])
-        return await _send_to(exchange, targets[0])
     return await attempts.answer_of(exchange, targets, _send_to)
 
 

@@ -146,7 +146,7 @@ class Registry:
         self.is_many = len(self.providers) > 1 or bool(self._home)
         self._translating: dict[tuple[str, int], Target | None] = {}
         self.only = self.providers[0] if len(self.providers) == 1 else None
-        self._is_plain = self.only is not None and self.only.route is None
+        self.plain = self.only if self.only is not None and self.only.route is None else None
 
     @property
     def home(self) -> str:
@@ -165,7 +165,7 @@ class Registry:
         the request names, and no other has. may_translate: where none speaks the format, those that speak one that it
         can be translated into. Raises ModelNotFound.
         """
-        if self._is_plain:
+        if self.plain is not None:
             return self.providers
         if place:
             return (self._at(place, model),)
@@ -183,7 +183,7 @@ class Registry:
 
     def with_sockets(self, format_name: str, model: str, place: str = "") -> Target:
         """The first of them that has WebSockets; one without where none has. As in `targets`. Raises ModelNotFound."""
-        if model or place or self._is_plain:
+        if model or place or self.plain is not None:
             targets = self.targets(format_name, model, place)
         else:
             speaking = [target for target in self.providers if target.speaks(format_name)]
