@@ -6,6 +6,7 @@ Covers `governance/service/admin_api.py`, `governance/service/admin_errors.py`, 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -34,9 +35,14 @@ def house(database_url: str) -> Iterator[Governance]:
 @pytest.fixture
 def peopled(house: Governance) -> Governance:
     """With Ana, who has a plan."""
+    add_ana(house)
+    return house
+
+
+def add_ana(house: Governance) -> None:
+    """And her plan."""
     assert house.admin("PUT", "/plans/team", {"requests": 10, "models": ["gpt-4o*"]}).status == 201
     assert house.admin("POST", "/users", {"email": "Ana@corp.test", "plan": "team", "team": "search"}).status == 201
-    return house
 
 
 def data(answer: Answer, status: int = 200) -> Any:
@@ -259,6 +265,22 @@ class TestProxiesAreTold:
             before = noticed(peopled)
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def refusing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Governance]:
+    """One for all: what is refused changes nothing, as is seen at the end."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "sqlite":
+            url = sqlite_url(tmp_path_factory.mktemp("refusing"))
+        else:
+            url = stack.enter_context(request.getfixturevalue("postgres").database())
+        house = stack.enter_context(governance(url, governance_admin_key=ADMIN_KEY))
+        add_ana(house)
+        there = ("/plans", "/users", "/users/ana@corp.test/keys", "/usage")
+        before = [house.admin("GET", target).json for target in there]
+        yield house
+        assert [house.admin("GET", target).json for target in there] == before
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("method", "target", "body", "field"),
@@ -306,48 +328,49 @@ class TestWhatIsRefused:
         ],
     )
     def test_and_the_field_named(
-        self, peopled: Governance, method: str, target: str, body: object, field: str | None
+        self, refusing: Governance, method: str, target: str, body: object, field: str | None
     ) -> None:
         """400, one shape for whatever cannot be."""
-        assert error(peopled.admin(method, target, body)) == (400, "VALIDATION_ERROR", field)
+        assert error(refusing.admin(method, target, body)) == (400, "VALIDATION_ERROR", field)
 
     @pytest.mark.parametrize("raw", [b"{", b"\xff", b"[" * 50_000, b"1" * 6_000, b'{"requests":NaN}', b"nul"])
-    def test_what_is_no_json(self, house: Governance, raw: bytes) -> None:
+    def test_what_is_no_json(self, refusing: Governance, raw: bytes) -> None:
         """400."""
-        assert error(house.admin("PUT", "/plans/x", raw=raw))[:2] == (400, "VALIDATION_ERROR")
+        assert error(refusing.admin("PUT", "/plans/x", raw=raw))[:2] == (400, "VALIDATION_ERROR")
 
-    def test_what_is_not_sent_as_json(self, house: Governance) -> None:
+    def test_what_is_not_sent_as_json(self, refusing: Governance) -> None:
         """As a browser's form could be, from any page."""
-        answer = house.admin("PUT", "/plans/x", raw=b"{}", content_type="text/plain")
+        answer = refusing.admin("PUT", "/plans/x", raw=b"{}", content_type="text/plain")
         assert error(answer) == (400, "VALIDATION_ERROR", None)
 
-    def test_what_is_too_large(self, house: Governance) -> None:
+    def test_what_is_too_large(self, refusing: Governance) -> None:
         """413."""
-        assert error(house.admin("PUT", "/plans/x", raw=b" " * 1_100_000)) == (413, "PAYLOAD_TOO_LARGE", None)
+        assert error(refusing.admin("PUT", "/plans/x", raw=b" " * 1_100_000)) == (413, "PAYLOAD_TOO_LARGE", None)
 
     @pytest.mark.parametrize(
         "target", ["/plans/%00", "/plans/%ff", "/users/%00", "/keys", "/users/", "/docs", "/redoc"]
     )
-    def test_paths_of_nothing(self, house: Governance, target: str) -> None:
+    def test_paths_of_nothing(self, refusing: Governance, target: str) -> None:
         """404."""
-        assert error(house.admin("GET", target)) == (404, "NOT_FOUND", None)
+        assert error(refusing.admin("GET", target)) == (404, "NOT_FOUND", None)
 
-    def test_other_methods(self, house: Governance) -> None:
+    def test_other_methods(self, refusing: Governance) -> None:
         """405, with all that there are."""
         for target, allowed in (("/plans/x", "DELETE, GET, PUT"), ("/users/x", "GET, PATCH"), ("/keys/x", "DELETE")):
-            answer = house.admin("POST", target, {})
+            answer = refusing.admin("POST", target, {})
             assert error(answer) == (405, "METHOD_NOT_ALLOWED", None)
             assert answer.headers["allow"] == allowed
 
-    def test_a_database_that_is_away(self, house: Governance) -> None:
-        """503, and when to come again; not a word about it."""
-        with house.service.database.writing() as connection:
-            connection.exec_driver_sql("DROP TABLE reports")
-            connection.exec_driver_sql("DROP TABLE keys")
-        answer = house.admin("DELETE", "/keys/x")
-        assert error(answer) == (503, "SERVICE_UNAVAILABLE", None)
-        assert answer.headers["retry-after"] == "2"
-        assert b"keys" not in answer.body
+
+def test_a_database_that_is_away(house: Governance) -> None:
+    """503, and when to come again; not a word about it."""
+    with house.service.database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE reports")
+        connection.exec_driver_sql("DROP TABLE keys")
+    answer = house.admin("DELETE", "/keys/x")
+    assert error(answer) == (503, "SERVICE_UNAVAILABLE", None)
+    assert answer.headers["retry-after"] == "2"
+    assert b"keys" not in answer.body
 
 
 class TestTheKey:
