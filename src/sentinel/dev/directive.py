@@ -9,6 +9,15 @@ from typing import Literal
 _TRUE = frozenset({"", "1", "true", "yes"})
 
 
+class Ordered(Exception):
+    """A directive orders an error: this status, and this Retry-After."""
+
+    def __init__(self, status: int, retry_after: str | None) -> None:
+        super().__init__(f"an error is ordered: {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
 class BadDirective(ValueError):
     """The directive has a word that does not exist, or a value that does not fit; the message names it."""
 
@@ -52,6 +61,11 @@ class Directive:
     no_stream: bool = False
     reasoning: int = 0
     cached: int = 0
+
+    def check_status(self) -> None:
+        """Raises Ordered where an error is what is wanted."""
+        if self.status is not None:
+            raise Ordered(self.status, self.retry_after)
 
     def seconds(self, chunks: int) -> float:
         """How long an answer of so many chunks takes."""

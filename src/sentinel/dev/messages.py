@@ -59,6 +59,11 @@ _LEAST_BUDGET = 1024
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
+def is_its(path: str) -> bool:
+    """Whether this is a path of Anthropic's, wherever those begin."""
+    return path.endswith((PATH, COUNT_PATH))
+
+
 def error_body(status: int, message: str) -> bytes:
     """An error in Anthropic's shape."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
