@@ -110,7 +110,7 @@ def job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier:
     if path == RESPONSES:
         response = ResponseEnvelope(f"resp_{secrets.token_hex(24)}", model, created, body, reasoning)
         replies, goes_on = _replies(as_in_a_chat(body), directive, encoding, left), bool(body.get("background"))
-        return Job(response, replies, directive, bill, headers, goes_on=goes_on)
+        return Job(response, replies, directive, bill, headers, goes_on=goes_on, asked=body)
     chat = path == CHAT
     envelope = Envelope(
         id=f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(14)}",
@@ -121,7 +121,7 @@ def job(exchange: Exchange, body: dict[str, Any], directive: Directive, earlier:
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         reasoning=reasoning,
     )
-    return Job(envelope, _replies(body, directive, encoding, left), directive, bill, headers)
+    return Job(envelope, _replies(body, directive, encoding, left), directive, bill, headers, asked=body)
 
 
 def _prompt_tokens(encoding: Encoding, path: str, body: dict[str, Any], earlier: list[dict[str, Any]]) -> int:

@@ -29,10 +29,11 @@ class Directive:
     tokens: length of the reply, exact; one that is longer than `max_tokens` is cut there, as OpenAI does.
     first_delay, delay: seconds before the first chunk and between chunks; an answer in one piece takes the sum.
     break_after: cut the connection after that many chunks; an answer in one piece is cut in the middle.
+    error_after: end a stream with the vendor's own error after that many chunks.
     hang_after: say nothing more after that many chunks; an answer in one piece never comes.
     split: write every event in two parts, parted inside its line or inside a character of several bytes.
     status, retry_after: answer with this error. no_usage: leave usage out. no_done: leave `[DONE]` out.
-    reasoning: tokens that are thought before the reply, and billed; they are seen in messages alone.
+    reasoning: tokens that are thought before the reply, and billed; OpenAI does not show them.
     tool: call the first tool. refusal: refuse. text_emoji: use words of several bytes.
     bad_line: a malformed data line in the middle. big_event: pad one event to about that many bytes.
     usage_prompt, usage_completion: claim these numbers instead of the true ones.
@@ -44,6 +45,7 @@ class Directive:
     delay: float = 0.0
     first_delay: float = 0.0
     break_after: int | None = None
+    error_after: int | None = None
     hang_after: int | None = None
     split: Literal["line", "utf8"] | None = None
     no_usage: bool = False

@@ -167,6 +167,9 @@ class _Form:
         ended = _sse("message_delta", delta={"stop_reason": _stop_reason(replies), "stop_sequence": None}, **told)
         return [ended] if directive.no_done else [ended, _sse("message_stop")]
 
+    def failure(self) -> bytes:
+        return b"event: error\ndata: %b\n\n" % status_body(529)
+
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         ended = {"stop_reason": None, "stop_sequence": None}
         return {"id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": content, **ended}

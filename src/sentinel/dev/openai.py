@@ -126,7 +126,7 @@ class OpenAISimulator:
         directive = chat.directive_of(body, exchange.path)
         directive.check_status()
         earlier = self._earlier(body, kept or {}) if exchange.path == RESPONSES else []
-        job = self.vendor.said(chat.job(exchange, body, directive, earlier), body)
+        job = self.vendor.said(chat.job(exchange, body, directive, earlier))
         whole = self._keep(job, body)
         keeps = kept if body.get("store") is False else self._responses
         if isinstance(job.form, ResponseEnvelope) and keeps is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sentinel.dev import chat, embeddings, gemini, media, messages
+from sentinel.dev import chat, gemini, media, messages
 from sentinel.dev.faults import retry_headers
 from sentinel.dev.validation import Refused, trouble_of
 
@@ -20,7 +20,7 @@ LISTING = "/v1/models"
 GPT = (
     *("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini"),
     *("gpt-4-turbo", "gpt-4", "gpt-3.5-turbo", "gpt-3.5-turbo-instruct", "davinci-002"),
-    *embeddings.DIMENSIONS,
+    *("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"),
     *media.MODELS,
 )
 CLAUDE = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
@@ -60,8 +60,8 @@ class Vendor:
         """A model in the list."""
         return {"id": name, "object": "model", "created": 1_715_367_049, "owned_by": "system"}
 
-    def said(self, job: Job, body: dict[str, Any]) -> Job:  # noqa: ARG002  For those who override it.
-        """An answer to a chat, a completion or a response, as this vendor says it. body: of its request."""
+    def said(self, job: Job) -> Job:
+        """An answer to a chat, a completion or a response, as this vendor says it."""
         return job
 
     def error_body(self, path: str, refused: Refused) -> bytes:
