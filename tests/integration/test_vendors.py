@@ -82,7 +82,7 @@ def configuration(provider: Provider, openai: str) -> str:
     )
     return f"""
 [providers.first]
-{provider.vendor.kind}
+{provider.vendor.lines}
 url = "{provider.url}"
 api_key = "env:FIRST_KEY"
 idle_timeout_seconds = 2

@@ -34,7 +34,7 @@ DEMO_TOKEN = "sk-sentinel-demo"  # noqa: S105  Opens nothing but simulators; `se
 
 @dataclass(frozen=True)
 class Provider:
-    """A running provider. `url` is what goes into a file of providers, with `kind`."""
+    """A running provider. `url` is what goes into a file of providers."""
 
     simulator: OpenAISimulator
     server: Server
@@ -106,13 +106,18 @@ def start_provider(vendor: Vendor, host: str = "127.0.0.1", port: int = 0) -> Pr
 
 
 def start_simulators(
-    host: str = "127.0.0.1", zion_port: int = 0, openai_port: int = 0, *, demo_token: str = DEMO_TOKEN
+    host: str = "127.0.0.1",
+    zion_port: int = 0,
+    openai_port: int = 0,
+    *,
+    demo_token: str = DEMO_TOKEN,
+    vendor: Vendor | None = None,
 ) -> Simulators:
     """Start Zion and OpenAI with the demo user and a token of theirs that never expires. A port of 0 picks a free one.
 
-    Raises what `Server.start` raises; nothing is left running then.
+    vendor: of another provider than OpenAI. Raises what `Server.start` raises; nothing is left running then.
     """
-    zion, openai = ZionSimulator(), OpenAISimulator()
+    zion, openai = ZionSimulator(), OpenAISimulator(vendor=vendor)
     user = zion.add_user(DEMO_EMAIL, name="Demo User", external_id=DEMO_EXTERNAL_ID, limits=DEMO_LIMITS)
     zion.add_token(user, demo_token)
     zion_server = Server(zion.app, host, zion_port).start()

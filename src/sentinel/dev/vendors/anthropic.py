@@ -31,7 +31,7 @@ class Anthropic(Vendor):
     """Source of what the door for OpenAI's clients does: platform.claude.com/docs/en/api/openai-sdk."""
 
     name = "anthropic"
-    kind = 'type = "anthropic"'
+    lines = 'type = "anthropic"'
     base = ""
     model = CLAUDE[-1]
     models = frozenset(CLAUDE)

@@ -45,7 +45,7 @@ class Azure(Vendor):
     """
 
     name = "azure"
-    kind = 'type = "azure"'
+    lines = 'type = "azure"'
     base = ""
 
     def __init__(self, deployments: Mapping[str, str] | None = None) -> None:

@@ -43,7 +43,7 @@ class Gemini(Vendor):
     """Its own paths, and OpenAI's below /v1beta/openai."""
 
     name = "gemini"
-    kind = 'type = "gemini"'
+    lines = 'type = "gemini"'
     base = ""
     model = "gemini-2.5-flash"
     models = frozenset(gemini.MODELS)

@@ -39,7 +39,7 @@ class OpenRouter(Vendor):
     """credits: the most output tokens that are still paid for, None for any."""
 
     name = "openrouter"
-    kind = 'type = "compatible"\npreset = "openrouter"'
+    lines = 'type = "compatible"\npreset = "openrouter"'
     base = "/api/v1"
     model = "openai/gpt-4o-mini"
     models = frozenset(("openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-haiku-5-5", "google/gemini-2.5-flash"))

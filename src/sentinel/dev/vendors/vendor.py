@@ -23,18 +23,20 @@ GPT = (
     *("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"),
     *media.MODELS,
 )
+_FORMATS = '["chat", "completions", "embeddings", "responses", "messages", "gemini", "other"]'
+"""The simulator speaks more than OpenAI does: who tries it has no other provider."""
 CLAUDE = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
 
 
 class Vendor:
     """The habits of one vendor.
 
-    name: as `sentinel dev --provider` has it. kind: what it is in a file of providers. base: what the base URL of its
-    clients ends in. model: one to try; models: all that there are.
+    name: as `sentinel dev --provider` has it. lines: what a file of providers says of it beside its url and its key.
+    base: what the base URL of its clients ends in. model: one to try; models: all that there are.
     """
 
     name: ClassVar[str] = "openai"
-    kind: ClassVar[str] = 'type = "openai"'
+    lines: ClassVar[str] = f'type = "openai"\nformats = {_FORMATS}'
     base: ClassVar[str] = "/v1"
     model: ClassVar[str] = "gpt-4o-mini"
     models: frozenset[str] = frozenset((*GPT, *CLAUDE, *gemini.MODELS))

@@ -43,7 +43,7 @@ class Vllm(Vendor):
     """
 
     name = "vllm"
-    kind = 'type = "compatible"\npreset = "vllm"'
+    lines = 'type = "compatible"\npreset = "vllm"'
     model = "openai/gpt-oss-120b"
     models = frozenset((model,))
 
