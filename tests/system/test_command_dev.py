@@ -22,7 +22,10 @@ from typing import Any
 
 import pytest
 
+from sentinel.config import ConfigError, load
+from sentinel.dev import governance
 from sentinel.dev.ports import free_port
+from sentinel.governance_settings import GovernanceSettings
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -239,6 +242,16 @@ def test_a_second_ctrl_c_ends_all_of_it_at_once(tmp_path: Path) -> None:
             assert running.process.wait(5) == 130
         assert "Traceback" not in running.output
         assert not [pid for pid in job if Path(f"/proc/{pid}").exists()]
+
+
+def test_two_that_start_at_once_have_a_governance_each() -> None:
+    """Of two that want the same port the second one gets another, before either serves."""
+    settings = load(GovernanceSettings, governance_port=free_port())
+    first, second = (governance.bind(settings, must_have=False) for _ in range(2))
+    with first.listener, second.listener:
+        assert first.url != second.url
+    with pytest.raises(ConfigError, match="GOVERNANCE_PORT"), governance.bind(settings, must_have=True).listener:
+        governance.bind(settings, must_have=True)
 
 
 def test_a_port_in_use_is_told_clearly(tmp_path: Path) -> None:
