@@ -21,7 +21,7 @@ from sentinel.dev.ports import free_port
 from sentinel.dev.simulators import VENDORS, Provider, start_provider
 from tests.support.client import Answer
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import GENERATE, post
+from tests.support.surface import GENERATE, RESPONSES, post
 from tests.support.vendors import KEY
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -243,11 +243,16 @@ def test_deployments_with_a_version(world: World, tmp_path: Path) -> None:
     """The same resource, asked as its older API wants it."""
     file = tmp_path / "sentinel.toml"
     text = configuration(world.provider, world.stack.simulators.openai_url)
-    file.write_text(text.replace("idle_timeout_seconds = 2", 'api_version = "2024-10-21"', 1))
+    dated = 'api_version = "2024-10-21"\nformats = ["chat", "responses"]'
+    file.write_text(text.replace("idle_timeout_seconds = 2", dated, 1))
     sentinel = world.stack.sentinel({**world.environment, "SENTINEL_CONFIG": str(file)}, SENTINEL_PORT=str(free_port()))
     _, token = world.stack.user()
     answer = post(sentinel, token, {"model": "alone", "stream": True, **said("[[tokens=3]]")})
     assert answer.finish_reasons == ["stop"]
     call = world.provider.simulator.calls[-1]
     assert (call.path, call.query) == ("/openai/deployments/gpt-4o-mini/chat/completions", "api-version=2024-10-21")
+    asked = {"model": "alone", "input": "[[tokens=3]]"}
+    assert post(sentinel, token, asked, RESPONSES).json["usage"]["output_tokens"] == 3
+    call = world.provider.simulator.calls[-1]
+    assert (call.path, call.query) == ("/openai/responses", "api-version=2024-10-21")
     sentinel.stop()
