@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     dev.add_argument("--logs", action="store_true", help="log to this terminal instead of DIR/sentinel.log")
     dev.add_argument("--simulators", action="store_true", help="only the simulators, reachable from outside")
+    dev.add_argument(
+        "--provider",
+        action="append",
+        default=[],
+        metavar="VENDOR",
+        help="whose habits the simulated provider has: openai, azure, anthropic, gemini, vllm or openrouter; given "
+        "twice, those of the second one, too",
+    )
     dev.set_defaults(run=_dev)
     doctor = commands.add_parser("doctor", help="check settings, Redis, Zion and the provider, and say what to do")
     doctor.add_argument("--dead-letters", action="store_true", help="list the usage that Zion refused")
@@ -133,7 +141,9 @@ def _warn(settings: Settings) -> None:
 def _dev(options: argparse.Namespace) -> int:
     from sentinel.dev import command  # noqa: PLC0415 (needs the extra `dev`)
 
-    return command.simulate() if options.simulators else command.run(options.data, logs_here=options.logs)
+    if options.simulators:
+        return command.simulate(options.provider)
+    return command.run(options.data, logs_here=options.logs, providers=options.provider)
 
 
 def _governance(options: argparse.Namespace) -> int:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic import Anthropic
+from anthropic import Anthropic as AnthropicSdk
 from openai import OpenAI
 
 from sentinel.dev.ports import free_port
+from sentinel.dev.simulators import Provider, start_provider
+from sentinel.dev.vendors.anthropic import Anthropic
 from tests.support.scripted import Script, ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import MESSAGES, RESPONSES, post, send
+from tests.support.surface import RESPONSES, post, send
 from tests.support.waiting import wait_until
 
 ANSWER = {
@@ -38,30 +40,6 @@ ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content
 
 
 GEMINI: dict[str, Any] = {"contents": [{"parts": [{"text": "hi"}]}]}
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "claude-x",
-    "content": [{"type": "text", "text": "hi"}],
-    "stop_reason": "end_turn",
-    "stop_sequence": None,
-    "usage": {"input_tokens": 11, "output_tokens": 3},
-}
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
-
-
-MESSAGE_EVENTS = [
-    _event("message_start", message={**MESSAGE, "content": [], "stop_reason": None}),
-    _event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-    _event("content_block_delta", index=0, delta={"type": "text_delta", "text": "hello"}),
-    _event("content_block_stop", index=0),
-    _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 3}),
-    _event("message_stop"),
-]
 
 
 class House:
@@ -349,74 +327,6 @@ stream_usage = false
         assert answer.status == 200
         assert house.first.posts()[0].body == {**ASK, "stream": True}
 
-    def test_anthropic(self, house: House, token: str) -> None:
-        """Messages with its key and version, and chat through its door for OpenAI's clients."""
-        text = """
-[providers.claude]
-type = "anthropic"
-url = "{first}"
-api_key = "env:FIRST_KEY"
-"""
-        sentinel = house.sentinel(text.replace("{first}", house.first.url.removesuffix("/v1")))
-        house.first.says(
-            b'{"type":"message","role":"assistant","content":[{"type":"text","text":"hi"}],'
-            b'"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
-        )
-        ask = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
-        sentinel.request("POST", MESSAGES, json.dumps(ask).encode(), {"Authorization": f"Bearer {token}"})
-        post(sentinel, token, {**ASK, "model": "claude-x"})
-        messages, chat = house.first.posts()
-        assert (messages.path, messages.headers["x-api-key"]) == ("/v1/messages", "first-key-0123456789")
-        assert messages.headers["anthropic-version"] == "2023-06-01"
-        assert "authorization" not in messages.headers
-        assert (chat.path, chat.headers["authorization"]) == ("/v1/chat/completions", "Bearer first-key-0123456789")
-
-    @pytest.mark.parametrize("version", ["", 'api_version = "2024-10-21"'])
-    def test_azure(self, house: House, token: str, version: str) -> None:
-        """Its v1 API, or deployments; its key in its header."""
-        text = f"""
-[providers.azure]
-type = "azure"
-url = "{{first}}"
-api_key = "env:FIRST_KEY"
-{version}
-[models."*"]
-targets = [{{{{ provider = "azure", model = "prod-1" }}}}]
-"""
-        sentinel = house.sentinel(text.replace("{first}", house.first.url.removesuffix("/v1")))
-        assert post(sentinel, token, ASK).status == 200
-        (call,) = house.first.posts()
-        assert (call.headers["api-key"], "authorization" in call.headers) == ("first-key-0123456789", False)
-        assert call.body["model"] == "prod-1"
-        if version:
-            assert (call.path, call.query) == (
-                "/openai/deployments/prod-1/chat/completions", "api-version=2024-10-21"
-            )  # fmt: skip
-        else:
-            assert call.path == "/openai/v1/chat/completions"
-
-    def test_gemini(self, house: House, token: str) -> None:
-        """Its own paths with another name of the model, and chat through its door for OpenAI's clients."""
-        text = """
-[providers.google]
-type = "gemini"
-url = "{first}"
-api_key = "env:FIRST_KEY"
-[models."fast"]
-targets = [{{ provider = "google", model = "gemini-2.5-flash" }}]
-"""
-        sentinel = house.sentinel(text.replace("{first}", house.first.url.removesuffix("/v1")))
-        house.first.says(
-            b'{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],'
-            b'"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1}}'
-        )
-        post(sentinel, token, {"contents": [{"parts": [{"text": "hi"}]}]}, "/v1beta/models/fast:generateContent")
-        post(sentinel, token, {**ASK, "model": "fast"})
-        native, chat = house.first.posts()
-        assert native.path == "/v1beta/models/gemini-2.5-flash:generateContent"
-        assert native.headers["x-goog-api-key"] == "first-key-0123456789"
-        assert (chat.path, chat.body["model"]) == ("/v1beta/openai/chat/completions", "gemini-2.5-flash")
-
 
 class TestKeys:
     def test_a_pool_in_turns(self, house: House, token: str) -> None:
@@ -551,79 +461,88 @@ def test_processes_tell_one_another_whom_they_leave_alone(house: House, token: s
 
 
 class TestTranslation:
-    CLAUDE = """
+    TEXT = """
 [providers.claude]
 type = "anthropic"
-url = "{first}"
+url = "{claude}"
 api_key = "env:FIRST_KEY"
 formats = ["messages"]
-"""
-    GPT = """
+
 [providers.gpt]
 type = "openai"
-url = "{first}"
-api_key = "env:FIRST_KEY"
+url = "{gpt}"
+api_key = "env:SECOND_KEY"
+
+[models."claude-*"]
+targets = [{ provider = "claude" }]
+[models."gpt-*"]
+targets = [{ provider = "gpt" }]
 """
 
-    def test_a_claude_model_through_chat(self, house: House) -> None:
+    @pytest.fixture
+    def claude(self) -> Iterator[Provider]:
+        with start_provider(Anthropic()) as provider:
+            yield provider
+
+    @pytest.fixture
+    def sentinel(self, stack: Stack, claude: Provider, tmp_path: Path) -> SentinelProcess:
+        file = tmp_path / "sentinel.toml"
+        gpt = stack.simulators.openai_url
+        file.write_text(self.TEXT.replace("{claude}", claude.url).replace("{gpt}", gpt))
+        key = stack.simulators.openai_key
+        return stack.sentinel(SENTINEL_CONFIG=str(file), FIRST_KEY=claude.simulator.api_key, SECOND_KEY=key)
+
+    def test_a_claude_model_through_chat(self, stack: Stack, claude: Provider, sentinel: SentinelProcess) -> None:
         """As OpenAI's SDK asks, whole and streamed; billed what the provider says."""
-        sentinel = house.sentinel(self.CLAUDE.replace("{first}", house.first.url.removesuffix("/v1")))
-        _, token = house.stack.user("claude@corp.test")
-        house.first.says(json.dumps(MESSAGE).encode())
+        _, token = stack.user("claude@corp.test")
+        ask: dict[str, Any] = claude_chat("[[tokens=3]]")
         with OpenAI(base_url=f"{sentinel.url}/v1", api_key=token, max_retries=0) as client:
-            raw = client.chat.completions.with_raw_response.create(**ASK)
+            raw = client.chat.completions.with_raw_response.create(**ask)
             answer = raw.parse()
             assert raw.headers["x-sentinel-translated"] == "chat->messages"
-            assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("hi", "stop")
-            assert answer.usage is not None
-            assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 3)
-            house.first.streams(*MESSAGE_EVENTS)
-            chunks = list(client.chat.completions.create(**ASK, stream=True))
-            assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "hello"
-        (call, _) = house.first.posts()
-        assert (call.path, call.headers["x-api-key"]) == ("/v1/messages", "first-key-0123456789")
-        assert call.body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
-        wait_until(lambda: used(house.stack, "claude@corp.test")["ai_requests"] == 2, "usage")
-        assert used(house.stack, "claude@corp.test") == {
-            "ai_requests": 2, "ai_input_tokens": 22, "ai_output_tokens": 6
+            assert answer.choices[0].finish_reason == "stop"
+            chunks = list(client.chat.completions.create(**ask, stream=True))
+            text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+            assert text == answer.choices[0].message.content
+        whole, streamed = claude.simulator.billed
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == whole.prompt_tokens == streamed.prompt_tokens
+        assert answer.usage.completion_tokens == whole.completion_tokens == streamed.completion_tokens == 3
+        assert stack.booked(2, "claude@corp.test") == {
+            "ai_requests": 2, "ai_input_tokens": 2 * whole.prompt_tokens, "ai_output_tokens": 6
         }  # fmt: skip
 
-    def test_a_gpt_model_through_messages(self, house: House, token: str) -> None:
+    def test_a_gpt_model_through_messages(self, sentinel: SentinelProcess, token: str) -> None:
         """As Anthropic's SDK asks, whole and streamed."""
-        sentinel = house.sentinel(self.GPT)
-        house.first.says(OK)
-        with Anthropic(base_url=sentinel.url, api_key=token, max_retries=0) as client:
-            ask: dict[str, Any] = {**ASK, "max_tokens": 50}
+        with AnthropicSdk(base_url=sentinel.url, api_key=token, max_retries=0) as client:
+            ask: dict[str, Any] = {**claude_chat("[[tokens=3]]"), "model": "gpt-4o-mini", "max_tokens": 50}
             answer = client.messages.create(**ask)
-            assert (answer.content[0].to_dict()["text"], answer.stop_reason) == ("hi", "end_turn")
-            end: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
-            end["choices"] = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
-            house.first.streams(*words(3), b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(end).encode())
+            assert (len(answer.content[0].to_dict()["text"].split()), answer.stop_reason) == (3, "end_turn")
             with client.messages.stream(**ask) as stream:
-                assert stream.get_final_text() == " word" * 3
-        assert [call.path for call in house.first.posts()] == ["/v1/chat/completions"] * 2
+                assert stream.get_final_text() == answer.content[0].to_dict()["text"]
 
-    def test_what_cannot_be_translated_is_refused(self, house: House, token: str) -> None:
+    def test_what_cannot_be_translated_is_refused(
+        self, claude: Provider, sentinel: SentinelProcess, token: str
+    ) -> None:
         """With the name of the field, in the client's own format; nobody is asked, nothing is spent."""
-        sentinel = house.sentinel(self.CLAUDE.replace("{first}", house.first.url.removesuffix("/v1")))
-        answer = post(sentinel, token, {**ASK, "seed": 7})
+        answer = post(sentinel, token, {**claude_chat("hi"), "seed": 7})
         assert answer.is_error(400, "unsupported_parameter", param="seed")
-        assert house.first.posts() == []
+        assert [call for call in claude.simulator.calls if call.method == "POST"] == []
 
-    def test_a_limit_ends_a_translated_stream_in_the_clients_format(self, house: House) -> None:
+    def test_a_limit_ends_a_translated_stream_in_the_clients_format(
+        self, stack: Stack, sentinel: SentinelProcess
+    ) -> None:
         """`length`, and what was delivered is charged."""
-        sentinel = house.sentinel(self.CLAUDE.replace("{first}", house.first.url.removesuffix("/v1")))
-        _, token = house.stack.user("little@corp.test", limits={"ai_output_tokens": 4})
-        many = [each for _ in range(20) for each in MESSAGE_EVENTS[2:3]]
-        house.first.streams(*MESSAGE_EVENTS[:2], *many, *MESSAGE_EVENTS[3:])
-        answer = post(sentinel, token, {**ASK, "stream": True})
+        _, token = stack.user("little@corp.test", limits={"ai_output_tokens": 4})
+        answer = post(sentinel, token, {**claude_chat("[[tokens=20 ignores_max]]"), "stream": True})
         assert answer.finish_reasons == ["length"]
         assert answer.events[-1] == "[DONE]"
 
-    def test_a_refusal_of_the_provider_is_in_the_clients_format(self, house: House, token: str) -> None:
+    def test_a_refusal_of_the_provider_is_in_the_clients_format(self, sentinel: SentinelProcess, token: str) -> None:
         """As OpenAI's clients read one."""
-        sentinel = house.sentinel(self.CLAUDE.replace("{first}", house.first.url.removesuffix("/v1")))
-        told = b'{"type":"error","error":{"type":"invalid_request_error","message":"too odd"}}'
-        house.first.says(told, status=400)
-        answer = post(sentinel, token, ASK)
-        assert (answer.status, answer.json["error"]["message"]) == (400, "too odd")
+        answer = post(sentinel, token, claude_chat("[[status=400]]"))
+        assert (answer.status, "told to refuse" in answer.error["message"]) == (400, True)
+
+
+def claude_chat(text: str) -> dict[str, Any]:
+    return {"model": "claude-haiku-5-5", "messages": [{"role": "user", "content": text}]}

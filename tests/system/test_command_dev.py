@@ -22,7 +22,10 @@ from typing import Any
 
 import pytest
 
+from sentinel.config import ConfigError, load
+from sentinel.dev import governance
 from sentinel.dev.ports import free_port
+from sentinel.governance_settings import GovernanceSettings
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -145,6 +148,54 @@ def test_one_command_gives_all_there_is_to_try(tmp_path: Path) -> None:
     assert (tmp_path / "dev" / ".sentinel" / "store").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("vendors", "model"),
+    [
+        (["azure"], "gpt-4o-mini"),
+        (["anthropic"], "claude-haiku-5-5"),
+        (["gemini"], "gemini-2.5-flash"),
+        (["vllm"], "openai/gpt-oss-120b"),
+        (["openrouter", "azure"], "openai/gpt-4o-mini"),
+    ],
+    ids=str,
+)
+def test_another_vendor_to_try(tmp_path: Path, vendors: list[str], model: str) -> None:
+    """Its models stand in the commands, which work as they are printed, and it fails over to the second one."""
+    arguments = [word for vendor in vendors for word in ("--provider", vendor)]
+    with dev(tmp_path / "dev", *arguments) as running:
+        export, curl, streamed, python, fail, asked, mend = snippets(running.output)
+        other = "a second one" if len(vendors) == 1 else vendors[1]
+        assert f"(simulated {vendors[0]}), and {other} where that fails" in running.output
+        lines = running.output.replace(sys.executable, "python3").splitlines()
+        assert [line for line in lines if len(line) > 100] == []
+        assert f'"{model}"' in curl
+        for request in (curl, streamed, python):
+            assert "simulated" in paste(request, tmp_path, export)
+        paste(fail, tmp_path)
+        assert "x-sentinel-provider: second" in paste(asked, tmp_path, export)
+        paste(mend, tmp_path)
+        assert running.interrupt() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "told"),
+    [
+        (["azur"], {}, "nobody simulates 'azur'; there are openai, azure, anthropic, gemini, vllm, openrouter"),
+        (["azure"] * 3, {}, "there is room for 2 of them, and 3 are named"),
+        (["azure"], {"OPENAI_API_KEY": "sk-real-key"}, "OPENAI_API_KEY is: leave one of them"),
+        (["azure", "--simulators", "vllm"], {}, "there is room for 1 of them, and 2 are named"),
+    ],
+    ids=["unknown", "too many", "in vain", "simulators alone"],
+)
+def test_a_vendor_that_cannot_be(tmp_path: Path, arguments: list[str], settings: dict[str, str], told: str) -> None:
+    """One line, status 2."""
+    words = [word for each in arguments for word in ([each] if each.startswith("--") else ["--provider", each])]
+    given: dict[str, Any] = settings
+    with dev(tmp_path / "dev", *words, wait=False, **given) as running:
+        assert running.process.wait(20) == 2
+        assert told in running.output
+
+
 def test_logs_come_to_the_terminal_where_they_are_asked_for(tmp_path: Path) -> None:
     """With --logs there are lines on stdout, and no file."""
     with dev(tmp_path / "dev", "--logs") as running:
@@ -191,6 +242,16 @@ def test_a_second_ctrl_c_ends_all_of_it_at_once(tmp_path: Path) -> None:
             assert running.process.wait(5) == 130
         assert "Traceback" not in running.output
         assert not [pid for pid in job if Path(f"/proc/{pid}").exists()]
+
+
+def test_two_that_start_at_once_have_a_governance_each() -> None:
+    """Of two that want the same port the second one gets another, before either serves."""
+    settings = load(GovernanceSettings, governance_port=free_port())
+    first, second = (governance.bind(settings, must_have=False) for _ in range(2))
+    with first.listener, second.listener:
+        assert first.url != second.url
+    with pytest.raises(ConfigError, match="GOVERNANCE_PORT"), governance.bind(settings, must_have=True).listener:
+        governance.bind(settings, must_have=True)
 
 
 def test_a_port_in_use_is_told_clearly(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from sentinel import error, provider_config
 from sentinel.cache import keys
+from sentinel.cli import main
 from sentinel.config import Settings
+from sentinel.dev.simulators import VENDORS
 from sentinel.governance.service.arguments import OPERATION, add_commands
 from sentinel.governance_settings import GovernanceSettings
 from sentinel.observability.metrics import Metrics
@@ -134,6 +136,16 @@ def test_the_page_on_providers_has_every_type_and_preset(heading: str, presets: 
 def test_the_examples_of_the_page_on_providers_can_be_read(example: str) -> None:
     """They can be copied as they are."""
     assert provider_config.read_config(example).models
+
+
+def test_the_page_on_providers_has_every_simulated_vendor(capsys: pytest.CaptureFixture[str]) -> None:
+    """And so has the help of `sentinel dev`."""
+    with pytest.raises(SystemExit):
+        main(["dev", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert set(rows_of("## Try it without an account")) == set(VENDORS)
+    for name in VENDORS:
+        assert re.search(rf"\b{name}\b", told)
 
 
 def test_the_guarantees_name_tests_that_there_are() -> None:

@@ -9,8 +9,9 @@ exchange    one HTTP request and its answer; knows when the client has left, can
 faults      what tests switch at run time: delay, status, garbage, silence, a cut connection
 control     the routes below /_sim, for tests that live in another process
 zion        speaks Zion's API; `accounts` keeps its users, `increments` checks what is reported, `jwt` issues tokens
-openai      speaks OpenAI's API; `directive` reads what a prompt orders, `reply` decides what is said and counts it,
-            `validation` refuses what OpenAI refuses, `bodies` writes OpenAI's JSON and events
+openai      speaks OpenAI's API; `chat` reads a request, whose prompt has orders (`directive`), `reply` decides what is
+            said and counts it, `validation` refuses what OpenAI refuses, `bodies` writes OpenAI's JSON and events
+vendors     in which habits it does: those of OpenAI, or of another vendor
 store       a real Valkey server that can be killed, paused and restarted with its data
 simulators  both simulators with a demo user, ready to use
 command     `sentinel dev`; `folder` keeps its data, token and log for one process at a time, `greeting` is what it says

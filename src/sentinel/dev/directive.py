@@ -9,6 +9,15 @@ from typing import Literal
 _TRUE = frozenset({"", "1", "true", "yes"})
 
 
+class Ordered(Exception):
+    """A directive orders an error: this status, and this Retry-After."""
+
+    def __init__(self, status: int, retry_after: str | None) -> None:
+        super().__init__(f"an error is ordered: {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
 class BadDirective(ValueError):
     """The directive has a word that does not exist, or a value that does not fit; the message names it."""
 
@@ -20,10 +29,11 @@ class Directive:
     tokens: length of the reply, exact; one that is longer than `max_tokens` is cut there, as OpenAI does.
     first_delay, delay: seconds before the first chunk and between chunks; an answer in one piece takes the sum.
     break_after: cut the connection after that many chunks; an answer in one piece is cut in the middle.
+    error_after: end a stream with the vendor's own error after that many chunks.
     hang_after: say nothing more after that many chunks; an answer in one piece never comes.
     split: write every event in two parts, parted inside its line or inside a character of several bytes.
     status, retry_after: answer with this error. no_usage: leave usage out. no_done: leave `[DONE]` out.
-    reasoning: tokens that are thought before the reply, and billed; they are seen in messages alone.
+    reasoning: tokens that are thought before the reply, and billed; OpenAI does not show them.
     tool: call the first tool. refusal: refuse. text_emoji: use words of several bytes.
     bad_line: a malformed data line in the middle. big_event: pad one event to about that many bytes.
     usage_prompt, usage_completion: claim these numbers instead of the true ones.
@@ -35,6 +45,7 @@ class Directive:
     delay: float = 0.0
     first_delay: float = 0.0
     break_after: int | None = None
+    error_after: int | None = None
     hang_after: int | None = None
     split: Literal["line", "utf8"] | None = None
     no_usage: bool = False
@@ -52,6 +63,11 @@ class Directive:
     no_stream: bool = False
     reasoning: int = 0
     cached: int = 0
+
+    def check_status(self) -> None:
+        """Raises Ordered where an error is what is wanted."""
+        if self.status is not None:
+            raise Ordered(self.status, self.retry_after)
 
     def seconds(self, chunks: int) -> float:
         """How long an answer of so many chunks takes."""

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from sentinel.dev.exchange import Exchange
 
+    Trouble = Callable[[int, str | None], tuple[bytes, list[tuple[str, str]]]]
+    """The service's own body and headers for a status and a Retry-After."""
+
 _POLL_SECONDS = 0.01  # How soon a hanging request notices that the fault was cleared.
 
 
@@ -85,10 +88,10 @@ class Fault:
     apply_then_delay_seconds: float = 0.0
 
 
-async def misbehave(exchange: Exchange, fault: Fault, faults: Faults, error_body: Callable[[int], bytes]) -> bool:
+async def misbehave(exchange: Exchange, fault: Fault, faults: Faults, trouble: Trouble) -> bool:
     """Let `fault` happen. True if the request is over: answered, cut, or its client gone.
 
-    faults: where `fault` came from; a hanging request watches it. error_body: the service's own body for a status.
+    faults: where `fault` came from; a hanging request watches it. trouble: how the service says that it fails.
     """
     if fault.delay_seconds and not await exchange.pause(fault.delay_seconds):
         return True
@@ -102,9 +105,14 @@ async def misbehave(exchange: Exchange, fault: Fault, faults: Faults, error_body
     if fault.status is None and fault.body is None:
         return False
     status = fault.status or 200
-    headers = [("retry-after", fault.retry_after)] if fault.retry_after is not None else []
-    await exchange.answer(status, error_body(status) if fault.body is None else fault.body, headers)
+    body, headers = trouble(status, fault.retry_after)
+    await exchange.answer(status, body if fault.body is None else fault.body, headers)
     return True
+
+
+def retry_headers(retry_after: str | None) -> list[tuple[str, str]]:
+    """The Retry-After header, where there is one."""
+    return [] if retry_after is None else [("retry-after", retry_after)]
 
 
 async def misbehave_after(exchange: Exchange, fault: Fault | None) -> bool:

@@ -7,26 +7,28 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentinel.dev.simulators import Provider
 
 _PROVIDERS = """\
 # Written by `sentinel dev` whenever it starts: two simulated providers; the second serves where the first one fails.
 # docs/providers.md tells what else such a file may say; yours is named by SENTINEL_CONFIG.
 
 [providers.first]
-type = "openai"
-url = "{first}"
+{first.vendor.lines}
+url = "{first.url}"
 api_key = "file:{key}"
-formats = ["chat", "completions", "embeddings", "responses", "messages", "gemini", "other"]
 
 [providers.second]
-type = "openai"
-url = "{second}"
+{second.vendor.lines}
+url = "{second.url}"
 api_key = "file:{key}"
-formats = ["chat", "completions", "embeddings", "responses", "messages", "gemini", "other"]
 
 [models."*"]
 targets = [{{ provider = "first" }}]
-fallback = [{{ provider = "second" }}]
+fallback = [{{ provider = "second"{model} }}]
 """
 
 
@@ -80,11 +82,14 @@ class DataFolder:
             file.write(f"{token}\n")
         return token
 
-    def name_providers(self, key: str, first: str, second: str) -> str:
+    def name_providers(self, first: Provider, second: Provider) -> str:
         """Write down two providers with the same key, and return the path of the file that has them."""
         key_file, path = self.path / "simulator-key", self.path / "providers.toml"
-        key_file.write_text(f"{key}\n")
-        path.write_text(_PROVIDERS.format(key=key_file.absolute(), first=first, second=second))
+        key_file.write_text(f"{first.simulator.api_key}\n")
+        # Another vendor has other names for its models.
+        is_same = first.vendor.name == second.vendor.name
+        model = "" if is_same else f', model = "{second.vendor.model}"'
+        path.write_text(_PROVIDERS.format(key=key_file.absolute(), first=first, second=second, model=model))
         return str(path)
 
     def open_log(self) -> int:

@@ -15,14 +15,14 @@ import msgspec
 
 from sentinel.dev import embeddings
 from sentinel.dev.bodies import BAD_LINE, Event
-from sentinel.dev.gemini_checks import texts, wrong
+from sentinel.dev.gemini_checks import exhausted, no_key, texts, wrong
 from sentinel.dev.generation import Billed, Job
 from sentinel.dev.reply import Encoding, Piece, Reply, answer_in_json, call_tool, encoding_of, say, think
 from sentinel.dev.schema import Unfit
 from sentinel.dev.validation import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sentinel.dev.directive import Directive
     from sentinel.dev.exchange import Exchange
@@ -42,6 +42,7 @@ _STATUSES = {
 }
 _FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
 _DIMENSIONS = 768
+_RETRY_SECONDS = "37"
 
 
 def is_its(path: str) -> bool:
@@ -49,14 +50,22 @@ def is_its(path: str) -> bool:
     return path.startswith("/v1beta/") or _PATH.fullmatch(path) is not None
 
 
-def error_body(status: int, message: str) -> bytes:
+def error_body(status: int, message: str, details: Sequence[dict[str, Any]] = ()) -> bytes:
     """An error in Google's shape."""
     word = _STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
-    return msgspec.json.encode({"error": {"code": status, "message": message, "status": word}})
+    told = {"details": details} if details else {}
+    return msgspec.json.encode({"error": {"code": status, "message": message, "status": word, **told}})
 
 
-def status_body(status: int) -> bytes:
-    """The error that Google sends with a status of its own making."""
+def status_body(status: int, retry_after: str | None = None) -> bytes:
+    """The error that Google sends with a status of its own making. retry_after: seconds."""
+    if status == 429:
+        seconds = retry_after or _RETRY_SECONDS
+        # Source: googleapis/python-genai#1875.
+        message = (
+            f"You exceeded your current quota, please check your plan and billing details. Please retry in {seconds}s."
+        )
+        return error_body(status, message, exhausted(seconds))
     message = "The model is overloaded." if status == 503 else "The simulator was told to refuse this request."
     return error_body(status, message)
 
@@ -78,7 +87,7 @@ def asked(exchange: Exchange, key: str, models: frozenset[str]) -> tuple[str, st
     if "authorization" in exchange.headers:
         raise Refused(400, "Multiple authentication credentials received. Please pass only one.")
     if given != key:
-        raise Refused(400, "API key not valid. Please pass a valid API key.")
+        raise no_key()
     found = _PATH.fullmatch(exchange.path)
     if exchange.method != "POST" or found is None or found[2] not in _METHODS:
         raise Refused(404, "")
@@ -192,6 +201,10 @@ class _Form:
         candidates = [_candidate(index, [{"text": ""}], reply) for index, reply in enumerate(self.said)]
         is_first = not any(reply.pieces for reply in replies)
         return [self._event(candidates, usage_object, is_first=is_first), *end]
+
+    def failure(self) -> bytes:
+        error = status_body(503)
+        return b",\r\n%b\n]\n" % error if self.as_array else b"data: %b\r\n\r\n" % error
 
     def _pieces(self) -> Iterator[tuple[int, Reply, str, int]]:
         """What each event has: candidate, reply, text, tokens. Candidates take turns; a call comes whole."""

@@ -30,6 +30,51 @@ _DATA = frozenset(
     )
 )
 _SNAKE = re.compile(r"_([a-z])")
+_TYPE = "type.googleapis.com/google.rpc."
+
+
+class Detailed(Refused):
+    """A refusal with details, as Google has them."""
+
+    def __init__(self, message: str, *details: dict[str, Any]) -> None:
+        super().__init__(400, message)
+        self.details = list(details)
+
+
+def no_key() -> Detailed:
+    """The refusal of a key. Source: continuedev/continue#8516."""
+    message = "API key not valid. Please pass a valid API key."
+    metadata = {"service": "generativelanguage.googleapis.com"}
+    reason = {
+        "@type": f"{_TYPE}ErrorInfo",
+        "reason": "API_KEY_INVALID",
+        "domain": "googleapis.com",
+        "metadata": metadata,
+    }
+    return Detailed(message, reason, {"@type": f"{_TYPE}LocalizedMessage", "locale": "en-US", "message": message})
+
+
+def unknown(name: str) -> Detailed:
+    """The refusal of a field. Source: liliMozi/openhanako#394."""
+    message = f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
+    return Detailed(message, {"@type": f"{_TYPE}BadRequest", "fieldViolations": [{"description": message}]})
+
+
+def exhausted(seconds: str) -> list[dict[str, Any]]:
+    """The details of a limit. Source: googleapis/python-genai#2044."""
+    metric = "generativelanguage.googleapis.com/generate_content_free_tier_requests"
+    quota = {"quotaMetric": metric, "quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}
+    links = [
+        {
+            "description": "Learn more about Gemini API quotas",
+            "url": "https://ai.google.dev/gemini-api/docs/rate-limits",
+        }
+    ]
+    return [
+        {"@type": f"{_TYPE}Help", "links": links},
+        {"@type": f"{_TYPE}QuotaFailure", "violations": [{**quota, "quotaDimensions": {"location": "global"}}]},
+        {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{seconds}s"},
+    ]
 
 
 def read(raw: bytes, method: str) -> tuple[dict[str, Any], Directive]:
@@ -44,9 +89,9 @@ def read(raw: bytes, method: str) -> tuple[dict[str, Any], Directive]:
         return _embedded(body), _directive([body["content"]])
     if method == "countTokens":
         body = body.get("generateContentRequest") or body
-    unknown = sorted(body.keys() - _FIELDS)
-    if unknown:
-        raise wrong(f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.')
+    strange = sorted(body.keys() - _FIELDS)
+    if strange:
+        raise unknown(strange[0])
     _check(body)
     return body, _directive(body["contents"])
 

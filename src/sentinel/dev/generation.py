@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sentinel.dev.bodies import cut_in_two
@@ -24,7 +24,7 @@ class Billed:
 
     request_id: the x-request-id that the caller sent, "" if none. completion_tokens: what was generated and written so
     far; after a "complete" answer what its usage says. state: "cancelled" when the client left before the end, "broken"
-    when a directive cut the connection. requests: how many it is billed as, more than one of a batch.
+    when a directive had it fail midway. requests: how many it is billed as, more than one of a batch.
     """
 
     request_id: str
@@ -56,12 +56,15 @@ class Form(Protocol):
     def ending(self, replies: list[Reply], usage_object: dict[str, Any] | None, directive: Directive) -> list[bytes]:
         """The events that end a finished stream. usage_object: None leaves it out."""
 
+    def failure(self) -> bytes:
+        """What ends a stream that fails on its way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One accepted request, decided in full before its first byte goes out. headers: makes those of the answer.
 
-    content_type: of a stream. goes_on: whoever leaves, as what is done in the background.
+    content_type: of a stream. goes_on: whoever leaves, as what is done in the background. asked: the request's body.
     """
 
     form: Form
@@ -71,6 +74,7 @@ class Job:
     headers: Callable[[], list[tuple[str, str]]]
     content_type: str = "text/event-stream; charset=utf-8"
     goes_on: bool = False
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def usage(self) -> dict[str, Any]:
         """The usage of the finished answer, from which the bill is made."""
@@ -148,6 +152,11 @@ async def _stream_reply(exchange: Exchange, job: Job) -> bool:
         job.bill.state = "broken"
         await exchange.cut()
         return False
+    if directive.error_after == chunks:
+        job.bill.state = "broken"
+        await _write(exchange, job.form.failure(), directive)
+        await exchange.end()
+        return False
     if directive.hang_after == chunks:
         await exchange.pause(None)
         return False
@@ -155,7 +164,7 @@ async def _stream_reply(exchange: Exchange, job: Job) -> bool:
 
 
 def _stops(directive: Directive, chunks: int) -> bool:
-    return chunks in {directive.break_after, directive.hang_after}
+    return chunks in {directive.break_after, directive.error_after, directive.hang_after}
 
 
 async def _write(exchange: Exchange, data: bytes, directive: Directive) -> None:

@@ -48,6 +48,8 @@ def bind(settings: GovernanceSettings, *, must_have: bool) -> Address:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
+            # Before it listens another process may bind it, too (socket(7), SO_REUSEADDR), and take it away.
+            listener.listen()
         except OSError as error:
             listener.close()
             if must_have:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from sentinel.config import Settings
 from sentinel.dev.folder import DataFolder
+from sentinel.dev.simulators import Provider
+from sentinel.dev.vendors.vendor import Vendor
 
 _READY = """
 Sentinel is ready at {url}
@@ -27,13 +29,13 @@ export SENTINEL_TOKEN={token}
 
 curl -s {url}/v1/chat/completions \\
   -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
-  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
 
 A streamed one:
 
 curl -sN {url}/v1/chat/completions \\
   -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
-  -d '{{"model": "gpt-4o-mini", "stream": true,
+  -d '{{"model": "{model}", "stream": true,
        "messages": [{{"role": "user", "content": "Say hello"}}]}}'
 
 The same with OpenAI's SDK{how}:
@@ -44,9 +46,9 @@ from openai import OpenAI
 
 client = OpenAI(base_url="{url}/v1", api_key=os.environ["SENTINEL_TOKEN"])
 for chunk in client.chat.completions.create(
-    model="gpt-4o-mini", stream=True, messages=[{{"role": "user", "content": "Say hello"}}]
+    model="{model}", stream=True, messages=[{{"role": "user", "content": "Say hello"}}]
 ):
-    print(chunk.choices[0].delta.content or "", end="", flush=True)
+    print(*(choice.delta.content or "" for choice in chunk.choices), sep="", end="", flush=True)
 print()
 PYTHON
 
@@ -64,7 +66,7 @@ Let the first provider fail, see who answers, and let it be well again:
 curl -s {first}/_sim/faults -d '{{"status": 503}}'
 curl -si {url}/v1/chat/completions \\
   -H "Authorization: Bearer $SENTINEL_TOKEN" -H 'Content-Type: application/json' \\
-  -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello"}}]}}'
 curl -s {first}/_sim/faults -d '{{}}'
 
 """
@@ -90,14 +92,14 @@ def greeting(
     folder: DataFolder,
     stand_ins: frozenset[str],
     demo: Demo | None,
-    simulated: tuple[str, str] | None,
+    simulated: tuple[Provider, Provider] | None,
     *,
     logs: str,
 ) -> str:
     """The whole text.
 
     stand_ins: the settings that are not given; demo: None where a Zion has the users; simulated: the first provider and
-    the second one, where both are simulators.
+    the second one, where these are simulators.
     """
     url = url_of(settings)
     notes = {
@@ -113,13 +115,17 @@ def greeting(
     )
     provider = f"those of {settings.sentinel_config}" if settings.sentinel_config else settings.openai_api_url
     if simulated is not None:
-        provider = f"{simulated[0]} (simulator), and a second one where that fails"
+        first, second = (each.vendor.name for each in simulated)
+        what = "simulator" if first == Vendor.name else f"simulated {first}"
+        other = second if second != first else "a second one"
+        provider = f"{simulated[0].url} ({what}), and {other} where that fails"
     text = _READY.format(url=url, store=store, governance=governance, provider=provider, logs=logs)
     if demo is None:
         return text
-    failover = "" if simulated is None else _FAILOVER.format(url=url, first=simulated[0].removesuffix("/v1"))
+    model = Vendor.model if simulated is None else simulated[0].vendor.model
+    failover = "" if simulated is None else _FAILOVER.format(url=url, first=simulated[0].server.url, model=model)
     is_here = importlib.util.find_spec("openai") is not None
     python, how = (shlex.quote(sys.executable), "") if is_here else ("python3", " (pip install openai)")
     return text + _TRY.format(
-        url=url, token=demo.token, python=python, how=how, sentinel=demo.sentinel, failover=failover
+        url=url, token=demo.token, python=python, how=how, sentinel=demo.sentinel, failover=failover, model=model
     )

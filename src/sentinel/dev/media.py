@@ -15,7 +15,7 @@ from sentinel.dev import audio, beside, images
 from sentinel.dev.directive import BadDirective, Directive, find_directive
 from sentinel.dev.generation import Billed
 from sentinel.dev.plan import Asked, Plan
-from sentinel.dev.validation import Refused, decode_body, missing, status_body
+from sentinel.dev.validation import Refused, decode_body, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ _DEFAULT_MODELS = {"/v1/moderations": "omni-moderation-latest", "/v1/images/vari
 
 
 async def serve(exchange: Exchange, models: frozenset[str], bills: Callable[[Billed], None], headers: Headers) -> None:
-    """Answer a request to one of these paths. Raises Refused."""
+    """Answer a request to one of these paths. Raises Refused, Ordered."""
     asked = _asked(exchange)
     model = asked.fields.get("model") or _DEFAULT_MODELS.get(exchange.path)
     if model is None:
@@ -52,10 +52,7 @@ async def serve(exchange: Exchange, models: frozenset[str], bills: Callable[[Bil
         message = f"The model `{model}` does not exist or you do not have access to it."
         raise Refused(404, message, param="model", code="model_not_found")
     asked.fields["model"] = model
-    if asked.directive.status is not None:
-        retry_after = [] if asked.directive.retry_after is None else [("retry-after", asked.directive.retry_after)]
-        await exchange.answer(asked.directive.status, status_body(asked.directive.status), [*headers(), *retry_after])
-        return
+    asked.directive.check_status()
     plan = PLANS[exchange.path](asked)
     request_id = exchange.headers.get("x-request-id", "")
     bill = Billed(request_id, model, plan.prompt_tokens, 0, "running", stream=plan.streams, path=exchange.path)

@@ -59,6 +59,11 @@ _LEAST_BUDGET = 1024
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
+def is_its(path: str) -> bool:
+    """Whether this is a path of Anthropic's, wherever those begin."""
+    return path.endswith((PATH, COUNT_PATH))
+
+
 def error_body(status: int, message: str) -> bytes:
     """An error in Anthropic's shape."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
@@ -161,6 +166,9 @@ class _Form:
         told = {} if usage_object is None else {"usage": usage_object}
         ended = _sse("message_delta", delta={"stop_reason": _stop_reason(replies), "stop_sequence": None}, **told)
         return [ended] if directive.no_done else [ended, _sse("message_stop")]
+
+    def failure(self) -> bytes:
+        return b"event: error\ndata: %b\n\n" % status_body(529)
 
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         ended = {"stop_reason": None, "stop_sequence": None}

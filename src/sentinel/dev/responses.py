@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sentinel.dev.bodies import BAD_LINE, Event
+from sentinel.dev.validation import trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,11 @@ class ResponseEnvelope:
         response = self._ended(replies[0], usage_object)
         number = sum(1 for event in self.events(replies, directive) if event.data is not BAD_LINE)
         return [self._event(f"response.{response['status']}", iter((number,)), response=response).data]
+
+    def failure(self) -> bytes:
+        """What ends a stream that fails on its way, with a number above all others."""
+        error = {"code": "server_error", "message": str(trouble_of(500))}
+        return self._event("response.failed", iter((1_000_000,)), response=self.response("failed", error=error)).data
 
     def response(self, status: str, **more: Any) -> dict[str, Any]:
         """The response as it is at this moment."""

@@ -1,4 +1,4 @@
-"""Both simulators, listening, with one user to play with: what `sentinel dev` and the tests start from."""
+"""Simulators, listening: Zion with one user to play with, and providers, each in the habits of a vendor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Self
 from sentinel.dev.accounts import SimUser
 from sentinel.dev.openai import OpenAISimulator
 from sentinel.dev.server import Server
+from sentinel.dev.vendors.anthropic import Anthropic
+from sentinel.dev.vendors.azure import Azure
+from sentinel.dev.vendors.gemini import Gemini
+from sentinel.dev.vendors.openrouter import OpenRouter
+from sentinel.dev.vendors.vendor import Vendor
+from sentinel.dev.vendors.vllm import Vllm
 from sentinel.dev.zion import ZionSimulator
+
+VENDORS: dict[str, type[Vendor]] = {
+    vendor.name: vendor for vendor in (Vendor, Azure, Anthropic, Gemini, Vllm, OpenRouter)
+}
+"""By the name that `sentinel dev --provider` takes."""
 
 DEMO_EMAIL = "demo@example.com"
 DEMO_EXTERNAL_ID = "demo"
@@ -19,6 +30,30 @@ DEMO_LIMITS: dict[str, int | None] = {
 }
 
 DEMO_TOKEN = "sk-sentinel-demo"  # noqa: S105  Opens nothing but simulators; `sentinel dev` has a secret one.
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A running provider. `url` is what goes into a file of providers."""
+
+    simulator: OpenAISimulator
+    server: Server
+
+    @property
+    def vendor(self) -> Vendor:
+        """Whose habits it has."""
+        return self.simulator.vendor
+
+    @property
+    def url(self) -> str:
+        """Its address, as the vendor's own SDK takes it."""
+        return f"{self.server.url}{self.vendor.base}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
 
 
 @dataclass(frozen=True)
@@ -64,14 +99,25 @@ class Simulators:
         self.stop()
 
 
+def start_provider(vendor: Vendor, host: str = "127.0.0.1", port: int = 0) -> Provider:
+    """Start a provider. A port of 0 picks a free one. Raises what `Server.start` raises."""
+    simulator = OpenAISimulator(vendor=vendor)
+    return Provider(simulator, Server(simulator.app, host, port).start())
+
+
 def start_simulators(
-    host: str = "127.0.0.1", zion_port: int = 0, openai_port: int = 0, *, demo_token: str = DEMO_TOKEN
+    host: str = "127.0.0.1",
+    zion_port: int = 0,
+    openai_port: int = 0,
+    *,
+    demo_token: str = DEMO_TOKEN,
+    vendor: Vendor | None = None,
 ) -> Simulators:
     """Start Zion and OpenAI with the demo user and a token of theirs that never expires. A port of 0 picks a free one.
 
-    Raises what `Server.start` raises; nothing is left running then.
+    vendor: of another provider than OpenAI. Raises what `Server.start` raises; nothing is left running then.
     """
-    zion, openai = ZionSimulator(), OpenAISimulator()
+    zion, openai = ZionSimulator(), OpenAISimulator(vendor=vendor)
     user = zion.add_user(DEMO_EMAIL, name="Demo User", external_id=DEMO_EXTERNAL_ID, limits=DEMO_LIMITS)
     zion.add_token(user, demo_token)
     zion_server = Server(zion.app, host, zion_port).start()

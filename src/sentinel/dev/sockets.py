@@ -15,10 +15,11 @@ import msgspec
 
 from sentinel.dev import realtime
 from sentinel.dev.clock import unix_seconds
+from sentinel.dev.directive import Ordered
 from sentinel.dev.exchange import Call
 from sentinel.dev.responses import ResponseEnvelope, messages_of
 from sentinel.dev.server import CONNECTION
-from sentinel.dev.validation import Refused, error_body, status_body
+from sentinel.dev.validation import Refused, error_body, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,7 +161,7 @@ async def serve(simulator: Simulator, scope: Scope, receive: Receive, send: Send
             client.cut()
             return
         if fault.status is not None:
-            await client.refuse(fault.status, fault.body or status_body(fault.status))
+            await client.refuse(fault.status, fault.body or trouble_of(fault.status).body)
             return
     session = simulator.secrets.session_of(client.headers.get("authorization", ""))
     try:
@@ -205,6 +206,8 @@ async def _responses(simulator: Simulator, client: SocketClient) -> None:
             await simulator.complete(answer, kept)
         except Refused as refused:
             await answer.answer(refused.status, refused.body)
+        except Ordered as ordered:
+            await answer.answer(ordered.status, trouble_of(ordered.status).body)
 
 
 async def _prewarm(client: SocketClient, body: dict[str, Any], kept: dict[str, list[dict[str, Any]]]) -> None:

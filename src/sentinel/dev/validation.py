@@ -19,12 +19,26 @@ JSON_FORMS = ("json_object", "json_schema")
 
 
 class Refused(Exception):
-    """An answer that is an error: OpenAI's four fields and the status. The message is OpenAI's, too."""
+    """An answer that is an error: OpenAI's four fields and the status. The message is OpenAI's, too.
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    body: in OpenAI's shape.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(message, param=param, code=code)
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.body = error_body(message, kind=kind, param=param, code=code)
 
 
 def error_body(
@@ -34,25 +48,23 @@ def error_body(
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def status_body(status: int) -> bytes:
+def trouble_of(status: int) -> Refused:
     """The error that OpenAI sends with a status of its own making, such as 429 or 503."""
     match status:
         case 429:
             message = "Rate limit reached for requests in organization org-sim: Limit 500, Used 500, Requested 1."
-            return error_body(message, kind="requests", code="rate_limit_exceeded")
+            return Refused(status, message, kind="requests", code="rate_limit_exceeded")
         case 401:
             message = "Incorrect API key provided: sk-sim-****-key. Find yours at https://platform.openai.com/account."
-            return error_body(message, code="invalid_api_key")
+            return Refused(status, message, code="invalid_api_key")
         case 403:
-            return error_body(
-                "Country, region, or territory not supported", code="unsupported_country_region_territory"
-            )
+            message = "Country, region, or territory not supported"
+            return Refused(status, message, code="unsupported_country_region_territory")
         case _ if status >= 500:
-            return error_body(
-                "The server had an error while processing your request. Sorry about that!", kind="server_error"
-            )
+            message = "The server had an error while processing your request. Sorry about that!"
+            return Refused(status, message, kind="server_error")
         case _:
-            return error_body("The simulator was told to refuse this request.")
+            return Refused(status, "The simulator was told to refuse this request.")
 
 
 def decode_body(raw: bytes) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from sentinel.dev.clock import now, unix_seconds
 from sentinel.dev.control import PREFIX as CONTROL_PREFIX
 from sentinel.dev.control import control, set_faults, set_options
 from sentinel.dev.exchange import Call, Exchange
-from sentinel.dev.faults import Faults, misbehave, misbehave_after
+from sentinel.dev.faults import Faults, misbehave, misbehave_after, retry_headers
 from sentinel.dev.increments import MAX_INCREMENTS, BadIncrement, Increment, read_batch, read_increment
 from sentinel.dev.jwt import InvalidToken, issue_token, read_token
 from sentinel.dev.tiers import TIERS_CONFIG
@@ -420,6 +420,6 @@ def _envelope_error(status: int, message: str) -> bytes:
     return msgspec.json.encode({"success": False, "error": {"code": code, "message": message}})
 
 
-def _internal_error(status: int) -> bytes:
+def _internal_error(status: int, retry_after: str | None) -> tuple[bytes, list[tuple[str, str]]]:
     # Mentions what a client of Sentinel must never see, so that a leak shows in a test.
-    return _envelope_error(status, "simulated failure at zion-db-7.internal")
+    return _envelope_error(status, "simulated failure at zion-db-7.internal"), retry_headers(retry_after)

@@ -16,6 +16,13 @@ VERSIONED_PATHS = (b"/v1beta/", b"/v1/")
 BEARER, X_API_KEY, API_KEY, GOOGLE = "authorization: Bearer ", "x-api-key: ", "api-key: ", "x-goog-api-key: "
 
 _ANTHROPIC_PATHS = (b"/messages", b"/files", b"/models", b"/skills", b"/organizations")
+_OF_DEPLOYMENTS = frozenset(
+    (
+        *(b"/chat/completions", b"/completions", b"/embeddings", b"/images/generations", b"/images/edits"),
+        *(b"/audio/transcriptions", b"/audio/translations", b"/audio/speech"),
+    )
+)
+"""What Azure has below a deployment; all else names one in its body. Source: openai-python, src/openai/lib/azure.py."""
 _ENDS = ("/v1beta/openai", "/openai/v1", "/v1beta", "/v1")
 
 ProviderType = Literal["openai", "azure", "anthropic", "gemini", "compatible"]
@@ -26,7 +33,7 @@ class Door:
     """url: what its paths are appended to. key: the header that has the key, up to it. begins: of its paths.
 
     version: a header that a request must have, should its client have sent none. api_version: of Azure's deployments,
-    which have the model in their path.
+    most of which have the model in their path.
     """
 
     url: str
@@ -42,7 +49,8 @@ class Door:
         path, _, query = path.partition(b"?")
         more = b"&" + query if query else b""
         # What is about no model is about no deployment.
-        deployment = b"/deployments/" + quote(model, safe="").encode() if model else b""
+        is_below = bool(model) and path in _OF_DEPLOYMENTS
+        deployment = b"/deployments/" + quote(model, safe="").encode() if is_below else b""
         return b"%b%b?api-version=%b%b" % (deployment, path, self.api_version.encode(), more)
 
     def lines(self, header_lines: bytes) -> bytes:

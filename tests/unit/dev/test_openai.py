@@ -1,6 +1,6 @@
 """OpenAI's API, over real sockets: seen by the official SDK, and byte by byte.
 
-About: `dev/clock.py`, `dev/control.py`.
+About: `dev/chat.py`, `dev/clock.py`, `dev/control.py`, `dev/vendors/vendor.py`.
 """
 
 from __future__ import annotations

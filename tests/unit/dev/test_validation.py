@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sentinel.dev.validation import Refused, check_chat, check_common, check_completion, decode_body, status_body
+from sentinel.dev.validation import Refused, check_chat, check_common, check_completion, decode_body, trouble_of
 
 MODELS = frozenset({"gpt-4o"})
 GOOD = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
@@ -101,4 +101,4 @@ def test_prompts(prompt: Any) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
 def test_every_status_has_a_body(status: int) -> None:
     """Each error is in OpenAI's shape."""
-    assert set(msgspec.json.decode(status_body(status))["error"]) == {"message", "type", "param", "code"}
+    assert set(msgspec.json.decode(trouble_of(status).body)["error"]) == {"message", "type", "param", "code"}

@@ -45,6 +45,8 @@ def test_azures_deployments_have_the_model_in_their_path() -> None:
     path = b"/deployments/gpt%2F4o%20%C3%A9/chat/completions?api-version=2024-10-21"
     assert door.path(b"/chat/completions", "gpt/4o \u00e9") == path
     assert door.path(b"/images/edits?a=b", "m") == b"/deployments/m/images/edits?api-version=2024-10-21&a=b"
+    assert door.path(b"/responses", "m") == b"/responses?api-version=2024-10-21"
+    assert door.path(b"/chat/completions", "") == b"/chat/completions?api-version=2024-10-21"
 
 
 def test_anthropic_is_told_a_version() -> None:
