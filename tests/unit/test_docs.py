@@ -31,6 +31,7 @@ from sentinel.routes import openapi
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest
 from sentinel.tokens import media_request, request
+from sentinel.vocabulary_packages import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -167,6 +168,13 @@ def test_each_route_of_the_readme_has_a_proof() -> None:
     for row in README.split("| route | |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]:
         paths = re.findall(r"`(?:GET|POST|HEAD)? ?(/[\w/{}.]+)", row.split(" | ")[0])
         assert known.intersection(paths), row
+
+
+def test_the_page_on_tokens_has_every_vocabulary() -> None:
+    """With the package that it is in."""
+    rows = [line for line in (ROOT / "docs/tokens.md").read_text().splitlines() if line.startswith("| `")]
+    for name, shipped in PACKAGES.items():
+        assert any(row.startswith(f"| `{name}` |") and f"`{shipped.distribution}`" in row for row in rows), name
 
 
 def test_the_metrics_page_lists_every_metric() -> None:

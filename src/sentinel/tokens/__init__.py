@@ -10,6 +10,7 @@ Words
 Files, from the bottom up
   models.py     model name -> table row (longest match); the only place that knows how names are compared
   encoding.py   model name -> encoding, and whether its counts are exact or an estimate
+  vocabulary.py  other families' vocabularies, from packages that ship them; how they cut, what their chats add
   bpe.py        the one door to toktok; text in, number out, never raises
   request.py    what we decode of a client's body
   usage.py      the usage that a provider reports, put together from its pieces
@@ -27,11 +28,11 @@ Files, from the bottom up
 Rules
   - A special-token string in a client's text (`<|endoftext|>`) is ordinary text, as for OpenAI's API.
   - Texts are exact. Tools are exact on every published measurement. Images follow OpenAI's published formulas.
-    Files, remote images, audio, and all that other models than OpenAI's read are estimates; the provider's `usage`
-    replaces every count when it comes.
+    Files, remote images, audio, and all that other models than OpenAI's read are estimates, but for texts in a
+    vocabulary that is in use; the provider's `usage` replaces every count when it comes.
   - Nothing here raises on hostile text, sizes or schemas; only decoding raises (msgspec.DecodeError).
     A caller must also expect RecursionError from msgspec itself, on a body nested some thousand deep.
 
 Absent on purpose: threads and event loops (the caller counts a body that `is_large` in a thread; counting
-releases the GIL), caches of client text, and downloads: the vocabularies lie inside the toktok wheel.
+releases the GIL), caches of client text, and downloads: the vocabularies lie inside wheels.
 """

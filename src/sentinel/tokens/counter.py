@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sentinel.tokens.audio import audio_tokens
-from sentinel.tokens.bpe import Count, count_for
+from sentinel.tokens.bpe import Count, count_for, count_in
 from sentinel.tokens.delivered import DeliveredText
+from sentinel.tokens.encoding import encoding_of
 from sentinel.tokens.gemini import counted_tokens, embedded_tokens, generate_tokens
 from sentinel.tokens.gemini_request import CountBody, EmbedBody, GenerateBody
 from sentinel.tokens.images import url_tokens
@@ -13,6 +14,7 @@ from sentinel.tokens.loose import Text
 from sentinel.tokens.messages import message_tokens
 from sentinel.tokens.request import ChatRequest, Message, Part, Prompt, Turns
 from sentinel.tokens.tools import call_tokens, definition_tokens, response_format_tokens
+from sentinel.tokens.vocabulary import FAMILIES
 
 # A body above this should be counted in a thread. The worst text (a run of dashes) takes 0.45 us a byte, so 6,000
 # bytes and all else that is done in the same step stay well below 5 ms; ordinary text of this length takes 0.04 ms.
@@ -57,9 +59,11 @@ class TokenCounter:
         """Return the input tokens of a chat request: messages, tools, response format, images.
 
         Source: `num_tokens_from_messages` of OpenAI's cookbook for texts; tools.py and images.py name theirs.
+        In the vocabulary of another family it is that family's frames around messages (vocabulary.py).
         """
-        count = count_for(model)
-        tokens = _REPLY_FRAME
+        encoding = encoding_of(model)
+        count = count_in(encoding)
+        tokens = _REPLY_FRAME if encoding not in FAMILIES else _other_frames(request.messages, encoding)
         for message in request.messages:
             tokens += _message_tokens(message, count, model)
         if request.tools or request.functions:
@@ -98,6 +102,12 @@ class TokenCounter:
         delivered = DeliveredText(model)
         delivered.feed(texts)
         return delivered.count()
+
+
+def _other_frames(messages: Sequence[Message], family: str) -> int:
+    """Return a family's frame of a reply, and what its frames of messages are more than OpenAI's, or less."""
+    frames = FAMILIES[family].frames
+    return frames.reply + sum(frames.around(message.role) - _MESSAGE_FRAME - 1 for message in messages)
 
 
 def _item_tokens(item: str | int | list[int], count: Count) -> int:

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct, field
 
 from sentinel.tokens.audio import sound_seconds
 from sentinel.tokens.bpe import Count, count_for
-from sentinel.tokens.encoding import is_exact
+from sentinel.tokens.encoding import has_vocabulary
 from sentinel.tokens.gemini_request import Content, CountBody, EmbedBody, GenerateBody, listed, text_of
 from sentinel.tokens.image_size import Size, decoded, inline_size
 from sentinel.tokens.models import longest_match
@@ -116,7 +116,7 @@ class _Sum:
 
     def __init__(self, model: str) -> None:
         self._count: Count = count_for(model)
-        self._raised_by = _AS_IT_IS if is_exact(model) else _RAISED_BY
+        self._raised_by = _AS_IT_IS if has_vocabulary(model) else _RAISED_BY
         self._by_resolution = longest_match(_BY_RESOLUTION, model, None)
         self._text_tokens = 0
         self._fixed = _REQUEST_FRAME

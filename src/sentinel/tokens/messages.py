@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from sentinel.tokens.bpe import Count, count_for
-from sentinel.tokens.encoding import is_exact
+from sentinel.tokens.encoding import has_vocabulary
 from sentinel.tokens.image_size import Size, inline_size
 from sentinel.tokens.request import Block, Source, Turns
 from sentinel.tokens.tools import json_text
@@ -51,7 +51,7 @@ def message_tokens(request: Turns, model: str) -> int:
 
     Text is exact where the model's vocabulary is OpenAI's, as with gateways that serve their models in this format.
     """
-    count, factor = count_for(model), _AS_IT_IS if is_exact(model) else _RAISED_BY
+    count, factor = count_for(model), _AS_IT_IS if has_vocabulary(model) else _RAISED_BY
     text, fixed = _Sum(count), _REPLY_FRAME
     if request.system is not None:
         fixed += text.content(request.system)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sentinel.endpoints.count_tokens import COUNT_TOKENS
-from sentinel.tokens.bpe import count_for
+from sentinel.tokens.bpe import count_for, load
+from sentinel.tokens.encoding import use
 from sentinel.tokens.messages import message_tokens
 
 CLAUDE = "claude-sonnet-5-5"
@@ -38,6 +39,15 @@ def test_text_is_raised_where_the_vocabulary_is_not_known() -> None:
     assert tokens(WORDS, "gpt-4o") == exact + 7
     assert tokens(WORDS) == pytest.approx(1.25 * exact + 7, abs=1)
     assert tokens([{"type": "text", "text": WORDS}]) == tokens(WORDS)
+
+
+def test_text_is_as_it_is_in_a_vocabulary_of_its_own() -> None:
+    """A gateway may serve these models in this format, too."""
+    load({"qwen"})
+    try:
+        assert tokens(WORDS, "qwen3-8b") == count_for("qwen3-8b")(WORDS) + 7
+    finally:
+        use(())
 
 
 @pytest.mark.parametrize(
