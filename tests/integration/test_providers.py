@@ -21,7 +21,7 @@ from openai import OpenAI
 from sentinel.dev.ports import free_port
 from tests.support.scripted import Script, ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import MESSAGES, RESPONSES, post, send
+from tests.support.surface import COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES, post, send
 from tests.support.waiting import wait_until
 
 ANSWER = {
@@ -77,9 +77,9 @@ class House:
         path.write_text(text.format(first=self.first.url, second=self.second.url))
         return path
 
-    def sentinel(self, text: str) -> SentinelProcess:
+    def sentinel(self, text: str, **settings: str) -> SentinelProcess:
         keys = {"FIRST_KEY": "first-key-0123456789", "SECOND_KEY": "second-key-0123456789"}
-        return self.stack.sentinel({"SENTINEL_CONFIG": str(self.file(text)), **keys})
+        return self.stack.sentinel({"SENTINEL_CONFIG": str(self.file(text)), **keys, **settings})
 
 
 TWO = """
@@ -602,6 +602,47 @@ api_key = "env:FIRST_KEY"
             with client.messages.stream(**ask) as stream:
                 assert stream.get_final_text() == " word" * 3
         assert [call.path for call in house.first.posts()] == ["/v1/chat/completions"] * 2
+
+    @pytest.mark.parametrize(
+        ("path", "ask", "answer"),
+        [
+            (COUNT_TOKENS, ASK, {"input_tokens": 8}),
+            (INPUT_TOKENS, {"model": "gpt-4o", "input": "hi"}, {"object": "response.input_tokens", "input_tokens": 8}),
+        ],
+    )
+    def test_a_count_of_what_would_be_translated(
+        self, house: House, path: str, ask: dict[str, Any], answer: dict[str, Any]
+    ) -> None:
+        """Is our own, for nobody has such a path; the log says what it is, and a window is all it takes."""
+        sentinel = house.sentinel(f'{self.GPT}formats = ["chat"]', RATE_LIMITS="ai_requests=3/60s")
+        name = "counts" + path.rpartition("/")[2].replace("_", "")
+        _, token = house.stack.user(f"{name}@corp.test")
+        counted = post(sentinel, token, ask, path)
+        assert (counted.status, counted.json) == (200, answer)
+        assert counted.headers["x-sentinel-translated"].endswith("->chat")
+        assert post(sentinel, token, {**ask, "model": "claude-x"}, path).status == 200
+        assert house.first.posts() == []
+        lines = sentinel.ended(2, user=name)
+        assert [(line["tokens_from"], line["input_tokens"], line["provider"]) for line in lines] == [
+            ("count", 0, None), ("estimate", 0, None)
+        ]  # fmt: skip
+        assert post(sentinel, "nobody", ask, path).status == 401
+        assert [post(sentinel, token, ask, path).status for _ in range(2)] == [200, 429]
+        assert used(house.stack, f"{name}@corp.test")["ai_requests"] == 0
+
+    def test_a_count_that_a_provider_has_no_path_for_under_its_own_name_of_the_model(
+        self, house: House, token: str
+    ) -> None:
+        """What it says of that name is about the model, and stands."""
+        sentinel = house.sentinel(f"""{self.GPT}
+[models."mine"]
+targets = [{{{{ provider = "gpt", model = "gpt-4o-2024" }}}}]
+""")
+        ask = {"model": "mine", "input": "hi"}
+        house.first.says(b'{"error":{"message":"The model gpt-4o-2024 does not exist"}}', status=404)
+        assert post(sentinel, token, ask, INPUT_TOKENS).status == 404
+        house.first.says(b'{"error":{"message":"Invalid URL"}}', status=404)
+        assert post(sentinel, token, ask, INPUT_TOKENS).status == 200
 
     def test_what_cannot_be_translated_is_refused(self, house: House, token: str) -> None:
         """With the name of the field, in the client's own format; nobody is asked, nothing is spent."""

@@ -21,12 +21,12 @@ from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.middleware.tier_router import Choice, TierRouter
 from sentinel.prices.catalog import UNPRICED, Prices
-from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.billing import COUNTED, SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
-from sentinel.proxy.provider import ProviderRequest, ProviderStream
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream
 from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
@@ -148,6 +148,12 @@ class ExchangeState:
             self.prices = target.prices
             if target.route is not None:
                 target.route.in_flight += 1
+
+    def own_answer(self, header_lines: bytes = b"") -> ProviderAnswer:
+        """Our own answer to what is free; the log says whether it is a count or an estimate. header_lines: with it."""
+        self.spent = COUNTED
+        body = self.endpoint.own_answer(self.context.counted_input)
+        return ProviderAnswer(200, b"content-type: application/json\r\n" + header_lines, None, body)
 
     async def note_created(self, told: bytes) -> None:
         """Note what an answer has created. told: a whole one, or the last event of a stream."""
