@@ -5,7 +5,8 @@ A key that comes from a file is read anew when it changes; requests that have be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -64,28 +65,28 @@ class KeyPool:
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """As AiProvider's."""
-        keyed = self._next()
+        keyed = await self._next()
         answer = await keyed.provider.post(request, on_blank, room)
         self._note(keyed, answer.status)
         return answer
 
     async def stream(self, request: ProviderRequest, room: Room) -> ProviderStream:
         """As AiProvider's."""
-        keyed = self._next()
+        keyed = await self._next()
         stream = await keyed.provider.stream(request, room)
         self._note(keyed, stream.status)
         return stream
 
     async def pass_on(self, request: ProviderRequest, room: Room) -> PassedStream:
         """As AiProvider's."""
-        keyed = self._next()
+        keyed = await self._next()
         stream = await keyed.provider.pass_on(request, room)
         self._note(keyed, stream.status)
         return stream
 
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         """As AiProvider's."""
-        keyed = self._next()
+        keyed = await self._next()
         answer = await keyed.provider.get(path, request_id)
         self._note(keyed, answer.status)
         return answer
@@ -100,11 +101,11 @@ class KeyPool:
         now = self._clock()
         return len(self._keyed) > 1 and any(each.rests_until <= now for each in self._keyed)
 
-    def _next(self) -> _Keyed:
+    async def _next(self) -> _Keyed:
         now = self._clock()
         if self._may_change and now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self.look()
+            await self.look()
         for step in range(len(self._keyed)):
             keyed = self._keyed[(self._turn + step) % len(self._keyed)]
             if keyed.rests_until <= now:
@@ -120,19 +121,27 @@ class KeyPool:
         elif status == 429:
             keyed.rests_until = self._clock() + LIMITED_SECONDS
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """See whether there are other keys now."""
         self._gone = [each for each in self._gone if each.connections]
+        before = {each.key: each for each in self._keyed}
         try:
-            # Two places may have the same key, while one of them is about to be changed.
-            keys = list(dict.fromkeys(self._read_keys()))
-        except ValueError as error:
+            now = await asyncio.to_thread(self._look, before)
+        except (OSError, ValueError) as error:
             log.warning("keys stay as they were", provider=self.name, reason=str(error))
             return
         known = {each.key: each for each in self._keyed}
-        if list(known) == keys:
+        if list(known) == list(now):
             return
-        self._gone += [each.provider for key, each in known.items() if key not in keys]
-        self._keyed = [known.get(key) or _Keyed(key, self._make(key)) for key in keys]
+        self._gone += [each.provider for key, each in known.items() if key not in now]
+        # Somebody else may have looked meanwhile.
+        self._keyed = [known.get(key, each) for key, each in now.items()]
         self._turn = 0
-        log.info("keys have changed", provider=self.name, keys=len(keys))
+        log.info("keys have changed", provider=self.name, keys=len(now))
+
+    def _look(self, known: Mapping[str, _Keyed]) -> dict[str, _Keyed]:
+        """The keys that there are now. Beside the event loop: what shows a new one is made in 10 to 100 ms.
+
+        Two places may have the same key, while one of them is about to be changed.
+        """
+        return {key: known.get(key) or _Keyed(key, self._make(key)) for key in dict.fromkeys(self._read_keys())}
