@@ -417,6 +417,44 @@ targets = [{{ provider = "google", model = "gemini-2.5-flash" }}]
         assert native.headers["x-goog-api-key"] == "first-key-0123456789"
         assert (chat.path, chat.body["model"]) == ("/v1beta/openai/chat/completions", "gemini-2.5-flash")
 
+    NAMES = """
+[providers.first]
+type = "{type}"
+url = "{first}"
+api_key = "env:FIRST_KEY"
+
+[models."mine"]
+targets = [{{ provider = "first", model = "theirs" }}]
+"""
+
+    @pytest.mark.parametrize(
+        ("type_", "path", "body"),
+        [
+            (
+                "gemini",
+                "/v1beta/models/mine:batchEmbedContents",
+                b'{"requests": [{"model":"models/mine", "content":{"parts":[{"text":"models/mine"}]}}]}',
+            ),
+            (
+                "gemini",
+                "/v1beta/models/mine:countTokens",
+                b'{"generateContentRequest": {"model":"models/mine", "contents":[{"parts":[{"text":"hi"}]}]}}',
+            ),
+            ("openai", "/v1/realtime/client_secrets", b'{"session": {"type":"realtime","model":"mine"}}'),
+        ],
+    )
+    def test_another_name_of_a_model_inside_of_a_body(
+        self, house: House, token: str, type_: str, path: str, body: bytes
+    ) -> None:
+        """Is the provider's there, too; no other byte changes."""
+        text = self.NAMES.replace("{type}", type_)
+        url = house.first.url if type_ == "openai" else house.first.url.removesuffix("/v1")
+        sentinel = house.sentinel(text.replace("{first}", url))
+        post(sentinel, token, body, path)
+        (call,) = house.first.posts()
+        assert call.path.endswith(path.replace("mine", "theirs"))
+        assert call.raw == body.replace(b'"models/mine", ', b'"models/theirs", ').replace(b'"mine"', b'"theirs"')
+
 
 class TestKeys:
     def test_a_pool_in_turns(self, house: House, token: str) -> None:

@@ -99,8 +99,8 @@ class Endpoint(ABC, Generic[R]):
     comment: what a silent stream's client is sent. is_array: a stream is not events on the wire, but one JSON array.
     takes_forms: bodies may be forms. marks_streams: a stream says so by its content type, and all else is none.
     passes_bytes: an answer that is no stream is passed on as it comes, whatever its bytes are. names_model_in_path: the
-    model stands in the path, not in the body. translates: where no target speaks it, it may be translated, and
-    what is free be answered by ourselves.
+    model stands in the path, not always in the body. models: the keys that lead to it in a body, one inside another,
+    also through lists. translates: where no target speaks it, it may be translated, and what is free be answered by us.
     """
 
     format: ClassVar[str]
@@ -119,11 +119,16 @@ class Endpoint(ABC, Generic[R]):
     marks_streams: ClassVar[bool] = False
     passes_bytes: ClassVar[bool] = False
     names_model_in_path: ClassVar[bool] = False
+    models: ClassVar[tuple[tuple[str, ...], ...]] = (("model",),)
     translates: ClassVar[bool] = False
 
     def path_of(self, model: str) -> bytes:  # noqa: ARG002
         """The path at a provider that calls the model so."""
         return self.path
+
+    def renamed(self, name: str, before: str, after: str) -> str:
+        """What a body has as its model, where a provider calls it `after` and the client `before`."""
+        return after if name == before else name
 
     @abstractmethod
     def read(self, body: bytes) -> R:
