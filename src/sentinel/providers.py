@@ -184,11 +184,11 @@ class Providers:
         if spec.token_command:
             made.renewed[spec.name, spec.token_command] = _Renewed(command, pool)
         made.connected.append(pool)
-        sockets = None
+        has_many, first, sockets = len(spec.keys) > 1, read_keys()[0], None
         # A socket has the key that it was made with.
         if spec.type in _WITH_SOCKETS and spec.speaks("other") and not spec.token_command:
             base = doors_of(spec.type, spec.url)[-1].url
-            sockets = self._sockets(base, read_keys()[0], spec.connect_timeout_seconds, egress)
+            sockets = self._sockets(base, first, spec.connect_timeout_seconds, egress)
             made.connected.append(sockets)
         return Target(
             spec.name,
@@ -197,6 +197,8 @@ class Providers:
             formats=frozenset(spec.formats),
             route=_route(spec, TargetSpec(spec.name)),
             prices=Catalog.ours().at(spec.url),
+            pool=pool if has_many else None,
+            socket_key=pool.named(first) if has_many else "",
         )
 
     def _sockets(self, url: str, key: str, connect_seconds: float, egress: Egress) -> OpenAISockets:

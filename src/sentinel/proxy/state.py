@@ -27,7 +27,7 @@ from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream
-from sentinel.proxy.registry import Registry, Target
+from sentinel.proxy.registry import Registry, Target, place_of
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
@@ -129,8 +129,10 @@ class ExchangeState:
 
     @property
     def place(self) -> str:
-        """The provider that has what its answer creates, "" where there is but one."""
-        return "" if self.target is None or not self.deps.registry.is_many else self.target.name
+        """Where that is which its answer creates, "" where there is but one place."""
+        if self.target is None or not self.deps.registry.is_many:
+            return ""
+        return place_of(self.target, "" if self.upstream is None else self.upstream.key)
 
     @property
     def priced_model(self) -> str:
