@@ -97,7 +97,7 @@ class App:
         self._lines = lines
         self._build = partial(build, settings, lines, installation, multiprocess=multiprocess)
         self._routes: Routes | None = None
-        self._reload: Callable[[], bool] = lambda: False
+        self._reload: Callable[[], Awaitable[bool]] | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve a request, or the lifespan. No coroutine itself: each is resumed at each step of all within it."""
@@ -127,13 +127,13 @@ class App:
         self._lines.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read SENTINEL_CONFIG anew (SIGHUP); a faulty one changes nothing, and the log says so."""
-        if self.settings.sentinel_config is None:
+        if self.settings.sentinel_config is None or self._reload is None:
             log.info("nothing to reload: settings are read at the start", signal="SIGHUP", pid=os.getpid())
             return
         try:
-            changed = self._reload()
+            changed = await self._reload()
         except ConfigError as error:
             log.warning("providers stay as they were", mistakes=error.mistakes, pid=os.getpid())
         except (OSError, ValueError) as error:
@@ -158,7 +158,7 @@ class Services:
     for_connections: Mapping[str, Any]
     life_cycle: LifeCycle
     consumer: str
-    reload: Callable[[], bool]
+    reload: Callable[[], Awaitable[bool]]
 
     async def start(self) -> None:
         """Everything that must be there before the first request. Raises what a service raises, with all closed."""

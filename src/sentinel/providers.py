@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakSet
 
@@ -22,6 +22,8 @@ from sentinel.proxy.registry import Registry, Route, Served, Target
 from sentinel.proxy.token_command import TokenCommand
 from sentinel.tasks import Tasks
 
+_RELOAD_SECONDS = 30.0
+"""A file on a network that hangs is given up."""
 _WITH_SOCKETS = ("openai", "azure", "compatible")
 NO_KEY = "none"
 """What servers of one's own are shown that want a key and look at none."""
@@ -41,6 +43,16 @@ class _Renewed:
             self.task.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one file makes, which serves nobody yet. renewed: by provider and command."""
+
+    targets: list[Target] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
+    connected: list[OpenAIProvider | KeyPool | OpenAISockets] = field(default_factory=list)
+    renewed: dict[tuple[str, Sequence[str]], _Renewed] = field(default_factory=dict)
+
+
 class Providers:
     """All providers of a process. requests, answers: what bounds their connections, and what they hold of messages.
 
@@ -56,8 +68,9 @@ class Providers:
         self._connected: WeakSet[OpenAIProvider | KeyPool | OpenAISockets] = WeakSet()
         self._commands: dict[tuple[str, Sequence[str]], _Renewed] = {}
         self._tasks = Tasks()
-        targets, served = self._made(self._config)
-        self.registry = Registry(*targets, served=served)
+        made = self._made(self._config)
+        self._adopt(made)
+        self.registry = Registry(*made.targets, served=made.served)
 
     @property
     def connections(self) -> int:
@@ -70,33 +83,45 @@ class Providers:
         await asyncio.gather(*(each.command.refresh() for each in new))
         for each in new:
             each.task = self._tasks.keep(each.command.run, f"token of {each.pool.name}")
-        for each in self._commands.values():
-            each.pool.look()
+        await asyncio.gather(*(each.pool.look() for each in self._commands.values()))
 
-    def reload(self) -> bool:
-        """Read the file anew; whether anything has changed. Raises ConfigError, and all stays as it was.
+    async def reload(self) -> bool:
+        """Read the file anew; whether anything has changed. Not to be called while it runs.
 
-        What has begun goes on with what was; connections that rest end by themselves.
+        What has begun goes on with what was; connections that rest end by themselves. Raises ConfigError, OSError,
+        ValueError: then all stays as it was.
         """
-        config = load_providers(self._settings)
-        if config == self._config or config is None:
+        async with asyncio.timeout(_RELOAD_SECONDS):
+            config, made = await asyncio.to_thread(self._read_anew)
+        if made is None:
             return False
-        targets, served = self._made(config)
         self._config = config
-        wanted = {(spec.name, spec.token_command) for spec in config.providers}
-        for key in [key for key in self._commands if key not in wanted]:
+        for key in [key for key in self._commands if key not in made.renewed]:
             self._commands.pop(key).stop()
+        self._adopt(made)
         if self._commands:
-            self._tasks.start(self._take(config, targets, served), "token commands")
+            self._tasks.start(self._take(made), "token commands")
         else:
-            self.registry.take(targets, served)
+            self.registry.take(made.targets, made.served)
         return True
 
-    async def _take(self, config: ProviderConfig, targets: Sequence[Target], served: Sequence[Served]) -> None:
+    def _read_anew(self) -> tuple[ProviderConfig | None, _Made | None]:
+        """The file, and what it makes, if it has changed. Beside the event loop: each context of TLS takes 50 ms."""
+        config = load_providers(self._settings)
+        return config, None if config == self._config or config is None else self._made(config)
+
+    async def _take(self, made: _Made) -> None:
         """Have them serve once they have their tokens, unless the file has changed again meanwhile."""
+        config = self._config
         await self.start()
         if self._config is config:
-            self.registry.take(targets, served)
+            self.registry.take(made.targets, made.served)
+
+    def _adopt(self, made: _Made) -> None:
+        """Know what is made: its connections, and the tokens that it needs."""
+        self._connected.update(made.connected)
+        for key, renewed in made.renewed.items():
+            self._commands.setdefault(key, renewed).pool = renewed.pool
 
     async def close(self) -> None:
         """Close all connections."""
@@ -105,14 +130,19 @@ class Providers:
             if not isinstance(each, OpenAISockets):
                 await each.close()
 
-    def _made(self, config: ProviderConfig | None) -> tuple[list[Target], list[Served]]:
+    def _made(self, config: ProviderConfig | None) -> _Made:
+        """What this file makes. Changes nothing here."""
+        made = _Made()
         if config is None:
-            return [self._only()], []
-        targets = {spec.name: self._target(spec) for spec in config.providers}
+            made.targets.append(self._only(made))
+            return made
+        targets = {spec.name: self._target(spec, made) for spec in config.providers}
         specs = {spec.name: spec for spec in config.providers}
-        return list(targets.values()), [_served(model, targets, specs) for model in config.models]
+        made.targets.extend(targets.values())
+        made.served.extend(_served(model, targets, specs) for model in config.models)
+        return made
 
-    def _only(self) -> Target:
+    def _only(self, made: _Made) -> Target:
         """The one of the environment, for every model."""
         settings = self._settings
         assert settings.openai_api_key is not None
@@ -127,10 +157,10 @@ class Providers:
             has_room=self._requests.makes_room_for_provider,
         )
         sockets = self._sockets(url, key, settings.upstream_connect_timeout_seconds, settings.provider_egress)
-        self._connected.add(provider)
+        made.connected.extend((provider, sockets))
         return Target("openai", provider, sockets=sockets, prices=Catalog.ours().at(url))
 
-    def _target(self, spec: ProviderSpec) -> Target:
+    def _target(self, spec: ProviderSpec, made: _Made) -> Target:
         egress = egress_of(spec, self._settings)
         make = partial(
             OpenAIProvider,
@@ -151,16 +181,15 @@ class Providers:
 
         may_change = bool(spec.token_command) or any(source.kind == "file" for source in spec.keys)
         pool = KeyPool(spec.name, make, read_keys, may_change=may_change)
-        if renewed is not None:
-            renewed.pool = pool
-        elif spec.token_command:
-            self._commands[spec.name, spec.token_command] = _Renewed(command, pool)
-        self._connected.add(pool)
-        sockets = None
+        if spec.token_command:
+            made.renewed[spec.name, spec.token_command] = _Renewed(command, pool)
+        made.connected.append(pool)
+        has_many, first, sockets = len(spec.keys) > 1, read_keys()[0], None
         # A socket has the key that it was made with.
         if spec.type in _WITH_SOCKETS and spec.speaks("other") and not spec.token_command:
             base = doors_of(spec.type, spec.url)[-1].url
-            sockets = self._sockets(base, read_keys()[0], spec.connect_timeout_seconds, egress)
+            sockets = self._sockets(base, first, spec.connect_timeout_seconds, egress)
+            made.connected.append(sockets)
         return Target(
             spec.name,
             pool,
@@ -168,10 +197,12 @@ class Providers:
             formats=frozenset(spec.formats),
             route=_route(spec, TargetSpec(spec.name)),
             prices=Catalog.ours().at(spec.url),
+            pool=pool if has_many else None,
+            socket_key=pool.named(first) if has_many else "",
         )
 
     def _sockets(self, url: str, key: str, connect_seconds: float, egress: Egress) -> OpenAISockets:
-        sockets = OpenAISockets(
+        return OpenAISockets(
             url,
             key,
             connect_timeout_seconds=connect_seconds,
@@ -180,8 +211,6 @@ class Providers:
             egress=egress,
             has_room=self._requests.makes_room_for_provider,
         )
-        self._connected.add(sockets)
-        return sockets
 
 
 def egress_of(spec: ProviderSpec, settings: Settings) -> Egress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -50,3 +51,11 @@ def zion_url(simulator: ZionSimulator) -> Iterator[str]:
     """Where it listens."""
     with other_zion(simulator.app) as url:
         yield url
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """It comes seldom where Sentinel is served, and here it would look through what other tests have left."""
+    gc.disable()
+    yield
+    gc.enable()

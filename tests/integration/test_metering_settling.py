@@ -355,6 +355,36 @@ async def test_jobs_and_owners_that_redis_has_lost(books: Books, tmp_path: Path,
     assert await notes.there() == (1, ["ana", None])
 
 
+@pytest.mark.parametrize(("seconds", "leaves"), [(0, False), (60, False), (0, True)])
+async def test_an_owner_whose_record_met_a_cut_connection(
+    books: Books, tmp_path: Path, time_machine: Clock, seconds: float, *, leaves: bool
+) -> None:
+    """Redis has never taken it, and is told once it is back, however long it was away; also for who has left."""
+    process = Process(books, tmp_path, time_machine)
+    notes, client = Notes(process), books.store.client
+    await client.client_pause(30_000, all=False)
+    recording = asyncio.ensure_future(notes.owners.record("ana", ["file-1"], None))
+
+    async def is_held_up() -> bool:
+        return bool((await client.info("clients"))["blocked_clients"])
+
+    await until(is_held_up)
+    if leaves:
+        recording.cancel()
+    await cut_off(books)
+    with pytest.raises(asyncio.CancelledError if leaves else RedisUnavailable):
+        await recording
+    await client.client_unpause()
+    time_machine.ahead += seconds
+    process.tracker.watch(books.store)
+    assert await notes.owners.owners(["file-1"]) == [None]
+    await process.tracker.note_again()
+    assert await notes.owners.owners(["file-1"]) == ["ana"]
+    await client.delete(keys.owner(b"file-1"))
+    await process.tracker.note_again()
+    assert await notes.owners.owners(["file-1"]) == [None]
+
+
 async def test_a_job_that_was_settled_is_not_settled_again(books: Books, tmp_path: Path, time_machine: Clock) -> None:
     """Noted again for all that, it costs nothing more."""
     process = Process(books, tmp_path, time_machine)

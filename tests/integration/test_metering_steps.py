@@ -1,17 +1,12 @@
 """However much is delivered at once, no turn of the event loop takes long: a request would have to wait for its end.
 
 About: `steps.py`, and who does things in steps.
-
-What is measured is CPU time of the loop's thread; of several rounds the best counts, for a busy machine has slow ones.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import selectors
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -21,6 +16,7 @@ from sentinel.usage import partition_ownership
 from sentinel.usage.batch import MOST_ITEMS
 from sentinel.usage.reconciliation import Reconciler
 from tests.support.metering import QUICK, Books, open_books
+from tests.support.turns import TimedSelector
 from tests.support.waiting import until
 
 MOST_SECONDS = 0.0009
@@ -32,25 +28,6 @@ NOBODY = 99_999_999
 USERS = [f"user{number}@corp.test" for number in range(MOST_ITEMS)]
 RECORDS = 4000
 Work = Callable[[], Awaitable[object]]
-
-
-class TimedSelector(selectors.DefaultSelector):
-    """A loop's selector. longest: CPU seconds of the loop's longest turn since `begin`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget the turns so far, and what was done in this one."""
-        self.longest, self._since = 0.0, time.thread_time()
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for what is ready; whatever was done since it was last asked was a turn."""
-        self.longest = max(self.longest, time.thread_time() - self._since)
-        ready = super().select(timeout)
-        self._since = time.thread_time()
-        return ready
 
 
 async def spend(books: Books, users: Iterable[str]) -> None:
@@ -101,14 +78,6 @@ async def depth(books: Books) -> Work:
     """How much waits, for the metrics."""
     await spend(books, USERS)
     return books.outbox().depth
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """It comes seldom where Sentinel is served, and here it would look through what other tests have left."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -23,7 +23,7 @@ from sentinel.dev.simulators import Provider, start_provider
 from sentinel.dev.vendors.anthropic import Anthropic
 from tests.support.scripted import Script, ScriptedProvider, words
 from tests.support.stack import SentinelProcess, Stack
-from tests.support.surface import RESPONSES, post, send
+from tests.support.surface import COUNT_TOKENS, INPUT_TOKENS, RESPONSES, post, send
 from tests.support.waiting import wait_until
 
 ANSWER = {
@@ -55,9 +55,9 @@ class House:
         path.write_text(text.format(first=self.first.url, second=self.second.url))
         return path
 
-    def sentinel(self, text: str) -> SentinelProcess:
+    def sentinel(self, text: str, **settings: str) -> SentinelProcess:
         keys = {"FIRST_KEY": "first-key-0123456789", "SECOND_KEY": "second-key-0123456789"}
-        return self.stack.sentinel({"SENTINEL_CONFIG": str(self.file(text)), **keys})
+        return self.stack.sentinel({"SENTINEL_CONFIG": str(self.file(text)), **keys, **settings})
 
 
 TWO = """
@@ -327,6 +327,44 @@ stream_usage = false
         assert answer.status == 200
         assert house.first.posts()[0].body == {**ASK, "stream": True}
 
+    NAMES = """
+[providers.first]
+type = "{type}"
+url = "{first}"
+api_key = "env:FIRST_KEY"
+
+[models."mine"]
+targets = [{{ provider = "first", model = "theirs" }}]
+"""
+
+    @pytest.mark.parametrize(
+        ("type_", "path", "body"),
+        [
+            (
+                "gemini",
+                "/v1beta/models/mine:batchEmbedContents",
+                b'{"requests": [{"model":"models/mine", "content":{"parts":[{"text":"models/mine"}]}}]}',
+            ),
+            (
+                "gemini",
+                "/v1beta/models/mine:countTokens",
+                b'{"generateContentRequest": {"model":"models/mine", "contents":[{"parts":[{"text":"hi"}]}]}}',
+            ),
+            ("openai", "/v1/realtime/client_secrets", b'{"session": {"type":"realtime","model":"mine"}}'),
+        ],
+    )
+    def test_another_name_of_a_model_inside_of_a_body(
+        self, house: House, token: str, type_: str, path: str, body: bytes
+    ) -> None:
+        """Is the provider's there, too; no other byte changes."""
+        text = self.NAMES.replace("{type}", type_)
+        url = house.first.url if type_ == "openai" else house.first.url.removesuffix("/v1")
+        sentinel = house.sentinel(text.replace("{first}", url))
+        post(sentinel, token, body, path)
+        (call,) = house.first.posts()
+        assert call.path.endswith(path.replace("mine", "theirs"))
+        assert call.raw == body.replace(b'"models/mine", ', b'"models/theirs", ').replace(b'"mine"', b'"theirs"')
+
 
 class TestKeys:
     def test_a_pool_in_turns(self, house: House, token: str) -> None:
@@ -479,6 +517,13 @@ targets = [{ provider = "claude" }]
 targets = [{ provider = "gpt" }]
 """
 
+    GPT = """
+[providers.gpt]
+type = "openai"
+url = "{first}"
+api_key = "env:FIRST_KEY"
+"""
+
     @pytest.fixture
     def claude(self) -> Iterator[Provider]:
         with start_provider(Anthropic()) as provider:
@@ -520,6 +565,47 @@ targets = [{ provider = "gpt" }]
             assert (len(answer.content[0].to_dict()["text"].split()), answer.stop_reason) == (3, "end_turn")
             with client.messages.stream(**ask) as stream:
                 assert stream.get_final_text() == answer.content[0].to_dict()["text"]
+
+    @pytest.mark.parametrize(
+        ("path", "ask", "answer"),
+        [
+            (COUNT_TOKENS, ASK, {"input_tokens": 8}),
+            (INPUT_TOKENS, {"model": "gpt-4o", "input": "hi"}, {"object": "response.input_tokens", "input_tokens": 8}),
+        ],
+    )
+    def test_a_count_of_what_would_be_translated(
+        self, house: House, path: str, ask: dict[str, Any], answer: dict[str, Any]
+    ) -> None:
+        """Is our own, for nobody has such a path; the log says what it is, and a window is all it takes."""
+        sentinel = house.sentinel(f'{self.GPT}formats = ["chat"]', RATE_LIMITS="ai_requests=3/60s")
+        name = "counts" + path.rpartition("/")[2].replace("_", "")
+        _, token = house.stack.user(f"{name}@corp.test")
+        counted = post(sentinel, token, ask, path)
+        assert (counted.status, counted.json) == (200, answer)
+        assert counted.headers["x-sentinel-translated"].endswith("->chat")
+        assert post(sentinel, token, {**ask, "model": "claude-x"}, path).status == 200
+        assert house.first.posts() == []
+        lines = sentinel.ended(2, user=name)
+        assert [(line["tokens_from"], line["input_tokens"], line["provider"]) for line in lines] == [
+            ("count", 0, None), ("estimate", 0, None)
+        ]  # fmt: skip
+        assert post(sentinel, "nobody", ask, path).status == 401
+        assert [post(sentinel, token, ask, path).status for _ in range(2)] == [200, 429]
+        assert used(house.stack, f"{name}@corp.test")["ai_requests"] == 0
+
+    def test_a_count_that_a_provider_has_no_path_for_under_its_own_name_of_the_model(
+        self, house: House, token: str
+    ) -> None:
+        """What it says of that name is about the model, and stands."""
+        sentinel = house.sentinel(f"""{self.GPT}
+[models."mine"]
+targets = [{{{{ provider = "gpt", model = "gpt-4o-2024" }}}}]
+""")
+        ask = {"model": "mine", "input": "hi"}
+        house.first.says(b'{"error":{"message":"The model gpt-4o-2024 does not exist"}}', status=404)
+        assert post(sentinel, token, ask, INPUT_TOKENS).status == 404
+        house.first.says(b'{"error":{"message":"Invalid URL"}}', status=404)
+        assert post(sentinel, token, ask, INPUT_TOKENS).status == 200
 
     def test_what_cannot_be_translated_is_refused(
         self, claude: Provider, sentinel: SentinelProcess, token: str

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from sentinel.cache import keys
 from sentinel.cache.redis import Store
+from sentinel.error import RedisRefused, RedisUnavailable
 from sentinel.steps import in_portions
 
 _MOST_ID_BYTES = 256
@@ -19,14 +21,21 @@ _AT_ONCE = 64
 """Questions of one turn of the event loop: a page of a list may have thousands."""
 
 
-class OwnerRecords:
-    """The records in Redis. noted: told of what Redis must not forget, as BatchingUsageTracker.noted is."""
+class Note(Protocol):
+    """As BatchingUsageTracker.noted."""
 
-    def __init__(
-        self,
-        store: Store,
-        noted: Callable[[str, str, Callable[[], Awaitable[bool]]], None] = lambda _id, _user, _again: None,
-    ) -> None:
+    def __call__(self, id_: str, user: str, again: Callable[[], Awaitable[bool]], /, *, missed: bool = False) -> None:
+        """Redis must not forget it."""
+
+
+def _not_noted(*_: object, missed: bool = False) -> None:
+    """Nobody notes it again."""
+
+
+class OwnerRecords:
+    """The records in Redis. noted: told of what Redis must not forget."""
+
+    def __init__(self, store: Store, noted: Note = _not_noted) -> None:
         self._store = store
         self._noted = noted
 
@@ -59,16 +68,27 @@ class OwnerRecords:
     async def record(self, user: str, ids: Sequence[str], seconds: int | None, place: str = "") -> None:
         """These are the user's for so long, None: for ever; not what is another's. place: their provider's name.
 
-        Raises RedisUnavailable.
+        Raises RedisUnavailable: then they are once it is back.
         """
         names = _names(ids)
         for some in in_portions(names, _AT_ONCE):
             await asyncio.gather(*(self._record(user, name, seconds, place) for name in some))
 
     async def _record(self, user: str, name: bytes, seconds: int | None, place: str) -> None:
-        value = _value(user, place)
-        if await self._write(value, name, seconds):
-            self._noted(f"owner {name!r}", user, lambda: self._write(value, name, seconds))
+        value, id_ = _value(user, place), f"owner {name!r}"
+
+        def write() -> Awaitable[bool]:
+            return self._write(value, name, seconds)
+
+        try:
+            if await write():
+                self._noted(id_, user, write)
+        except RedisRefused:
+            raise
+        except (RedisUnavailable, asyncio.CancelledError):
+            # Nobody would ever do it again.
+            self._noted(id_, user, write, missed=True)
+            raise
 
     async def _write(self, value: bytes, name: bytes, seconds: int | None) -> bool:
         ends = () if seconds is None else ("EX", seconds)

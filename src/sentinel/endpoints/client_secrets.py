@@ -57,6 +57,7 @@ class ClientSecretsEndpoint(WholeEndpoint[SecretRequest]):
     path = b"/realtime/client_secrets"
     ids = IDS
     creates = True
+    models = (("session", "model"), ("model",))
     only_transcribes = False
 
     def read(self, body: bytes) -> SecretRequest:

@@ -15,11 +15,12 @@ _decoder = msgspec.json.Decoder(CountRequest)
 
 
 class CountTokensEndpoint(AnthropicEndpoint[CountRequest], WholeEndpoint[CountRequest]):
-    """A request in, the number of its input tokens out: the provider's, or our estimate where it has no such path."""
+    """A request in, the number of its input tokens out: the provider's, or our estimate where none has such a path."""
 
     route = "/v1/messages/count_tokens"
     path = b"/messages/count_tokens"
     is_free = True
+    translates = True
 
     def read(self, body: bytes) -> CountRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
@@ -41,11 +42,9 @@ class CountTokensEndpoint(AnthropicEndpoint[CountRequest], WholeEndpoint[CountRe
         """Never asked: it costs nothing, whatever it says."""
         raise NotImplementedError
 
-    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:
-        """Our estimate, where the provider has no such path (404, 405). A 404 that names the model is about that."""
-        if status == 405 or (status == 404 and model.encode() not in body):
-            return msgspec.json.encode({"input_tokens": counted_input})
-        return None
+    def own_answer(self, counted_input: int) -> bytes:
+        """Our estimate."""
+        return msgspec.json.encode({"input_tokens": counted_input})
 
 
 COUNT_TOKENS = CountTokensEndpoint()

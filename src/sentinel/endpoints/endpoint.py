@@ -99,7 +99,8 @@ class Endpoint(ABC, Generic[R]):
     comment: what a silent stream's client is sent. is_array: a stream is not events on the wire, but one JSON array.
     takes_forms: bodies may be forms. marks_streams: a stream says so by its content type, and all else is none.
     passes_bytes: an answer that is no stream is passed on as it comes, whatever its bytes are. names_model_in_path: the
-    model stands in the path, not in the body. translates: where no target speaks it, it may be translated.
+    model stands in the path, not always in the body. models: the keys that lead to it in a body, one inside another,
+    also through lists. translates: where no target speaks it, it may be translated, and what is free be answered by us.
     """
 
     format: ClassVar[str]
@@ -118,11 +119,16 @@ class Endpoint(ABC, Generic[R]):
     marks_streams: ClassVar[bool] = False
     passes_bytes: ClassVar[bool] = False
     names_model_in_path: ClassVar[bool] = False
+    models: ClassVar[tuple[tuple[str, ...], ...]] = (("model",),)
     translates: ClassVar[bool] = False
 
     def path_of(self, model: str) -> bytes:  # noqa: ARG002
         """The path at a provider that calls the model so."""
         return self.path
+
+    def renamed(self, name: str, before: str, after: str) -> str:
+        """What a body has as its model, where a provider calls it `after` and the client `before`."""
+        return after if name == before else name
 
     @abstractmethod
     def read(self, body: bytes) -> R:
@@ -219,9 +225,9 @@ class Endpoint(ABC, Generic[R]):
         """The keys that a whole answer has for a client."""
         return ()
 
-    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:  # noqa: ARG002
-        """Our own answer to what is free, where the provider has refused it so; None where its refusal stands."""
-        return None
+    def own_answer(self, counted_input: int) -> bytes:
+        """Our own answer to what is free. Asked where `is_free`, if no provider has such a path."""
+        raise NotImplementedError
 
     def id_lines(self, request_id: bytes) -> bytes:
         """The headers that have the request's id, as they go over the wire."""

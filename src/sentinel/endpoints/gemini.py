@@ -147,6 +147,9 @@ class GeminiEndpoint(Endpoint[R]):
     method: ClassVar[str]
     ids = GeminiReferences()
     names_model_in_path = True
+    models = (
+        ("model",), ("requests", "model"), ("generateContentRequest", "model"), ("generate_content_request", "model")
+    )  # fmt: skip
     comment: ClassVar[bytes] = b"\n"
     """Google's SDKs take a comment for data, and mind no blank line."""
 
@@ -167,6 +170,10 @@ class GeminiEndpoint(Endpoint[R]):
         tuned = model.startswith(_TUNED)
         name = quote(model.removeprefix(_TUNED) if tuned else model, safe="", errors="replace")
         return f"/{self._version}/{_TUNED if tuned else _MODELS}{name}:{self.method}".encode()
+
+    def renamed(self, name: str, before: str, after: str) -> str:  # noqa: ARG002 (a body names none but that of the path)
+        """The resource of the provider's model, where a body names one."""
+        return after if after.startswith(_TUNED) or not name.startswith(_MODELS) else f"{_MODELS}{after}"
 
     def check(self, body: GenerateBody | CountBody | EmbedBody, param: str = "model") -> None:
         """Raises what is wrong with the path, the query, or the model that a body names beside that of the path."""

@@ -58,8 +58,6 @@ class ContentCountEndpoint(GeminiEndpoint[ContentCountRequest], WholeEndpoint[Co
         """Never asked: it costs nothing, whatever it says."""
         raise NotImplementedError
 
-    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:
-        """Our estimate, where the provider has no such path (404, 405). A 404 that names the model is about that."""
-        if status == 405 or (status == 404 and model.encode() not in body):
-            return msgspec.json.encode({"totalTokens": counted_input})
-        return None
+    def own_answer(self, counted_input: int) -> bytes:
+        """Our estimate."""
+        return msgspec.json.encode({"totalTokens": counted_input})

@@ -13,13 +13,14 @@ from sentinel.tokens.responses_input import read_body
 
 
 class InputTokensEndpoint(WholeEndpoint[ResponsesRequest]):
-    """A request in, the number of its input tokens out: the provider's, or our count where it has no such path."""
+    """A request in, the number of its input tokens out: the provider's, or our count where none has such a path."""
 
     format = "responses"
     ids = ResponsesEndpoint.ids
     route = "/v1/responses/input_tokens"
     path = b"/responses/input_tokens"
     is_free = True
+    translates = True
 
     def read(self, body: bytes) -> ResponsesRequest:
         """The request in a body. Raises InvalidJson, InvalidType, MissingParameter."""
@@ -42,11 +43,9 @@ class InputTokensEndpoint(WholeEndpoint[ResponsesRequest]):
         """Never asked: it costs nothing, whatever it says."""
         raise NotImplementedError
 
-    def own_answer(self, status: int, body: bytes, model: str, counted_input: int) -> bytes | None:
-        """Our count, where the provider has no such path (404, 405). A 404 that names the model is about that."""
-        if status == 405 or (status == 404 and model.encode() not in body):
-            return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": counted_input})
-        return None
+    def own_answer(self, counted_input: int) -> bytes:
+        """Our count."""
+        return msgspec.json.encode({"object": "response.input_tokens", "input_tokens": counted_input})
 
 
 INPUT_TOKENS = InputTokensEndpoint()

@@ -7,7 +7,7 @@ its own bytes, for only the top level is taken apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +26,11 @@ from sentinel.error import AppError, InvalidJson, InvalidType, MissingParameter
 T = TypeVar("T")
 
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(msgspec.Raw)
+_BEGIN = re.compile(rb"[ \t\r\n]*([\[{]?)")
+_BEFORE_VALUE = re.compile(rb'[{, \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_BEFORE_ITEM = re.compile(rb"[\[, \t\r\n]*")
 _PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 _WHITE_SPACE = b" \t\r\n"
@@ -123,6 +127,51 @@ def value(body: bytes, name: str) -> msgspec.Raw:
 def replaced(body: bytes, values: dict[str, Any]) -> bytes:
     """The body with these values instead of its own; all others keep their bytes."""
     return msgspec.json.encode({**_top_level.decode(body), **values})
+
+
+Span = tuple[int, int]
+"""Where a value begins in a body, and where it ends."""
+
+
+def spans(body: bytes, path: Sequence[str]) -> Iterator[Span]:
+    """Where the values stand to which these keys lead, one inside of the other; a list on the way stands for its items.
+
+    No object on the way may have equal keys. Raises msgspec.DecodeError for what is no JSON.
+    """
+    begin = _BEGIN.match(body)
+    kind = b"" if begin is None else begin[1]
+    if not path:
+        yield 0, len(body)
+    elif kind == b"{":
+        for key, start, end in _fields_of(body):
+            if key == path[0]:
+                yield from _within(body, start, end, path[1:])
+    elif kind == b"[":
+        for start, end in _items_of(body):
+            yield from _within(body, start, end, path)
+
+
+def _within(body: bytes, start: int, end: int, path: Sequence[str]) -> Iterator[Span]:
+    for first, last in spans(body[start:end], path):
+        yield start + first, start + last
+
+
+def _fields_of(body: bytes) -> Iterator[tuple[str, int, int]]:
+    end = 0
+    for key, raw in _top_level.decode(body).items():
+        if (before := _BEFORE_VALUE.match(body, end)) is None:
+            return
+        start, end = before.end(), before.end() + len(memoryview(raw))
+        yield key, start, end
+
+
+def _items_of(body: bytes) -> Iterator[Span]:
+    end = 0
+    for raw in _items.decode(body):
+        before = _BEFORE_ITEM.match(body, end)
+        start = end if before is None else before.end()
+        end = start + len(memoryview(raw))
+        yield start, end
 
 
 def _with_more(body: bytes, changes: Changes) -> bytes:

@@ -92,12 +92,12 @@ class Ownership:
         """An answer has created these, which are there for so long at most; it has not left yet in whole.
 
         place: the provider that has them, empty where there is but one.
-        While Redis is away they stay nobody's: not found by anybody, also not by who created them.
+        While Redis is away they are nobody's: not found by anybody, also not by who created them, until it is back.
         """
         try:
             await self._records.record(user, ids, seconds, place)
         except RedisUnavailable:
-            log.warning("objects stay without an owner, for redis is away", user_id=log_name(user), objects=len(ids))
+            log.warning("objects are without an owner until redis is back", user_id=log_name(user), objects=len(ids))
 
     async def owner(self, id_: str) -> str | None:
         """Whose it is, for an operator. Raises RedisUnavailable."""

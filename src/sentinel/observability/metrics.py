@@ -191,7 +191,7 @@ class Metrics:
         if context.malformed_events:
             endpoint = (context.route or "").split("/")[2]
             self.parse_errors.labels(endpoint, context.model_label).inc(context.malformed_events)
-        if context.tokens_from != "none":
+        if context.tokens_from != "none" and (context.input_tokens or context.output_tokens):
             series.charged(context)
 
     def job_billed(self, model_label: str, cost: Cost, cost_micro_usd: int | None) -> None:

@@ -1,7 +1,7 @@
 """A request in the words of its target: another name of the model, another field for the maximum. Decides.
 
-All other bytes stay the client's: what is renamed is replaced where it stands, if that is clear; else the top level is
-taken apart, and every value keeps its own bytes.
+All other bytes stay the client's: the model is replaced where it stands, and so is the name of the maximum, if that is
+clear; else the top level is taken apart, and every value keeps its own bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from sentinel.endpoints.form import boundary_of, is_form
 
 CHAT = "chat"
 _MAXIMA = ("max_tokens", "max_completion_tokens")
-_MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 _DISPOSITION = re.compile(rb"^content-disposition[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -43,22 +42,19 @@ class Habits(Protocol):
         """Whether it knows `stream_options`."""
 
 
-def with_model(body: bytes, before: str, after: str) -> bytes:
-    """A JSON body that names this model instead."""
-    found = _MODEL.search(body)
-    # Where the body itself has none, what is found is another's, further inside.
-    is_clear = body.count(b'"model"') == 1 and body.find(b"\\u00") < 0 and "model" in json_body.fields(body)
-    if found is not None and is_clear and _is(found[1], before):
-        start, end = found.span(1)
-        return b"%b%b%b" % (body[:start], msgspec.json.encode(after), body[end:])
-    return json_body.replaced(body, {"model": after})
-
-
-def _is(value: bytes, text: str) -> bool:
-    try:
-        return bool(msgspec.json.decode(value) == text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+def with_model(body: bytes, before: str, after: str, endpoint: Endpoint[Any]) -> bytes:
+    """A JSON body that names this model instead, also where it has named none."""
+    found = (span for path in endpoint.models for span in json_body.spans(body, path))
+    places = sorted(span for span in found if body[slice(*span)] != b"null")
+    if not places:
+        return body if endpoint.names_model_in_path else json_body.replaced(body, {"model": after})
+    pieces, end = list[bytes](), 0
+    for start, stop in places:
+        name = msgspec.json.decode(body[start:stop])
+        value = endpoint.renamed(name, before, after)
+        pieces += body[end:start], body[start:stop] if value == name else msgspec.json.encode(value)
+        end = stop
+    return b"".join([*pieces, body[end:]])
 
 
 def form_with_model(body: bytes, content_type: bytes, before: str, after: str) -> bytes:
@@ -119,8 +115,8 @@ def adapted(body: bytes, content_type: bytes, model: str, habits: Habits, endpoi
     """A body as the target wants it. model: as the client names it."""
     if endpoint.format == CHAT:
         body = with_habits(body, habits)
-    if habits.model is None or habits.model == model or endpoint.names_model_in_path:
+    if habits.model is None or habits.model == model:
         return body
     if is_form(content_type):
         return form_with_model(body, content_type, model, habits.model)
-    return with_model(body, model, habits.model)
+    return with_model(body, model, habits.model, endpoint)

@@ -17,7 +17,6 @@ from sentinel.error import UpstreamError, UpstreamTimeout
 from sentinel.observability.logs import log_name
 from sentinel.proxy import outcome
 from sentinel.proxy.breaker import Breaker
-from sentinel.proxy.key_pool import KeyPool
 from sentinel.proxy.logging import Attempt
 from sentinel.proxy.provider import ProviderAnswer, ProviderStream
 from sentinel.proxy.registry import MOST_ATTEMPTS, Route, Target, all_away
@@ -72,9 +71,8 @@ async def answer_of(exchange: ExchangeState, targets: Sequence[Target], send: Se
 
 def _has_another_key(target: Target, last: Answer | Failure) -> bool:
     """Whether it was the key that was refused or limited, and the same target has one that may do."""
-    provider = target.provider
     about_the_key = not isinstance(last, Failure) and last.status in (401, 403, 429)
-    return about_the_key and isinstance(provider, KeyPool) and provider.has_another()
+    return about_the_key and target.pool is not None and target.pool.has_another()
 
 
 def _what(exchange: ExchangeState, route: Route) -> str:

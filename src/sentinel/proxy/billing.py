@@ -52,6 +52,8 @@ class Spent(Struct, frozen=True, gc=False):
 
 
 SPENT_NOTHING = Spent()
+COUNTED = Spent(source="count")
+"""By us for a client that asked for nothing else, which is free."""
 
 
 def spent(usage: Usage, counted_input: int, counted_output: int, *, final: bool = True) -> Spent:

@@ -17,7 +17,7 @@ from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStr
 from sentinel.proxy.registry import Route, Target
 from sentinel.proxy.relay import is_array, is_event_stream, is_whole
 from sentinel.proxy.state import ExchangeState
-from sentinel.proxy.translated import TranslatedStream, translated_answer
+from sentinel.proxy.translated import TranslatedStream, told_of, translated_answer
 from sentinel.proxy.translation.pair import Translation
 from sentinel.tokens.counter import is_large
 
@@ -65,6 +65,9 @@ async def _send_in_turns(exchange: ExchangeState) -> ProviderAnswer | ProviderSt
     place = await exchange.deps.ownership.place(references, registry.home) if references and registry.is_many else ""
     endpoint = exchange.endpoint
     targets = registry.targets(endpoint.format, exchange.request.model, place, may_translate=endpoint.translates)
+    if targets[0].translator is not None and endpoint.is_free:
+        # It has no such path: what counts there is what is counted here.
+        return exchange.own_answer(told_of(targets[0].translator))
     return await attempts.answer_of(exchange, targets, _send_to)
 
 

@@ -157,11 +157,16 @@ class FrameProvider:
 
     A socket that was given up in the middle of an answer is closed, which ends what goes on at the provider, and the
     next message goes over a new one: only what the provider has kept of earlier answers can be gone on from there.
-    idle_seconds: between two messages of an answer.
+    idle_seconds: between two messages of an answer. key: the name of ours.
     """
 
     def __init__(
-        self, socket: Socket, open_: Callable[[], Awaitable[Socket]], redactor: Redactor, idle_seconds: float
+        self,
+        socket: Socket,
+        open_: Callable[[], Awaitable[Socket]],
+        redactor: Redactor,
+        idle_seconds: float,
+        key: str = "",
     ) -> None:
         self.socket: Socket | None = socket
         self.is_busy = False
@@ -169,6 +174,7 @@ class FrameProvider:
         self._open = open_
         self._redactor = redactor
         self._idle_seconds = idle_seconds
+        self._key = key
 
     async def post(self, request: ProviderRequest, on_blank: OnBlank, room: Room) -> ProviderAnswer:
         """Never asked: every answer is a stream."""
@@ -195,7 +201,8 @@ class FrameProvider:
             except SocketRefused as refused:
                 return FrameStream(self, refused.answer)
         assert isinstance(request.body, bytes)
-        request.sent = self.is_busy = True
+        request.sent, request.key = True, self._key
+        self.is_busy = True
         await self.socket.deliver(Message(request.body))
         stream = FrameStream(self, None)
         try:

@@ -111,7 +111,8 @@ class RequestContext(msgspec.Struct):
     `upstream_error`, `broken`, `client_gone`, `limit` (ended at a limit), `shutdown` or `error`.
     provider: where it was sent last, by its name. attempts: at each target of several, with what came of it.
     tokens_from: `provider`, `count`, `estimate` (a count with another vocabulary than the model's), or `none` where
-    nothing was spent. cost_micro_usd: None where there is no price, or nothing that has one.
+    nothing was spent; of a free count it is `none` where that is the provider's. cost_micro_usd: None where there is no
+    price, or nothing that has one.
     """
 
     id: str

@@ -21,6 +21,7 @@ from sentinel.endpoints.endpoint import Endpoint
 from sentinel.endpoints.families import ObjectPath
 from sentinel.endpoints.named_models import models_in_pairs
 from sentinel.endpoints.objects import in_query, query_without_credentials
+from sentinel.endpoints.references import Reference
 from sentinel.error import AppError, UpstreamError
 from sentinel.limits.policy import Cost, Reservation
 from sentinel.middleware import auth
@@ -56,10 +57,11 @@ FORMAT = "other"
 class Passthrough(Exchange):
     """One such request. speaks: the endpoint whose errors and headers a client of this path expects.
 
-    about: what the path is about; path: as it is sent on, after `/v1`. context.method is the request's.
+    about: what the path is about; path: as it is sent on, after `/v1`. context.method is the request's. in_query: the
+    provider's objects that the query names.
     """
 
-    __slots__ = ("about", "path")
+    __slots__ = ("about", "in_query", "path")
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Passthrough(Exchange):
         super().__init__(deps, speaks, client, context)
         self.about = about
         self.path = path
+        self.in_query: tuple[Reference, ...] = ()
 
     async def run(self) -> None:
         """Take the request through its phases. Never raises."""
@@ -87,7 +90,9 @@ class Passthrough(Exchange):
             is_below_own = await check(self.about.ids)
             if query := client.query:
                 is_long = len(query) > _LONG_QUERY_BYTES
-                await check(await deps.beside(in_query, query, self.about) if is_long else in_query(query, self.about))
+                named = await deps.beside(in_query, query, self.about) if is_long else in_query(query, self.about)
+                self.in_query = named
+                await check(named)
                 if creates and models.is_needed:
                     models.so_far(await deps.beside(models_in_pairs, query))
             body = await passed_body.read(self, check, models)
@@ -165,9 +170,14 @@ class Passthrough(Exchange):
         return stream
 
     async def _target(self, body: TakenBody) -> Target:
-        """The provider that has what the request names; else the model's, or the one for all."""
+        """The provider that has what the request names; else the model's, or the one for all.
+
+        All pages of a list are of whom its first one is of.
+        """
         registry = self.deps.registry
-        references = [*self.about.ids, *body.asked.references] if registry.is_many else []
+        if self.target is not None and self.place:
+            return registry.targets(FORMAT, self.context.model, self.place)[0]
+        references = [*self.about.ids, *body.asked.references, *self.in_query] if registry.is_many else []
         place = await self.deps.ownership.place(references, registry.home) if references else ""
         return registry.targets(FORMAT, self.context.model, place)[0]
 

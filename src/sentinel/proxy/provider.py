@@ -33,7 +33,8 @@ class ProviderRequest(msgspec.Struct):
     A path that begins with a version is Gemini's own (doors.py).
 
     header_lines: headers as they go over the wire. body: one that is streamed is sent once, over a fresh connection.
-    sent: the provider may know of it from now on, and bill it. model: as the provider names it.
+    sent: the provider may know of it from now on, and bill it. model: as the provider names it. key: which of several
+    keys it was sent with, by its name (key_pool.py).
     """
 
     path: bytes
@@ -42,6 +43,7 @@ class ProviderRequest(msgspec.Struct):
     method: bytes = b"POST"
     sent: bool = False
     model: str = ""
+    key: str = ""
 
 
 class ProviderAnswer(msgspec.Struct, frozen=True):
@@ -125,6 +127,16 @@ class AiProvider(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+class ProviderPool(AiProvider, Protocol):
+    """One with several keys, used in turns."""
+
+    def of(self, key: str) -> AiProvider:
+        """The same for what names an object that was made with the key of this name; empty where nobody knows it."""
+
+    def has_another(self) -> bool:
+        """Whether a key is at hand that does not rest, beside the one that was used last."""
 
 
 class Message(NamedTuple):

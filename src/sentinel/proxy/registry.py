@@ -18,11 +18,13 @@ from sentinel.prices.catalog import UNPRICED, Prices
 from sentinel.provider_config import FORMATS, ModelSpec
 from sentinel.proxy.additions import Additions
 from sentinel.proxy.breaker import Breaker
-from sentinel.proxy.provider import AiProvider, SocketProvider
+from sentinel.proxy.provider import AiProvider, ProviderPool, SocketProvider
 from sentinel.proxy.translate import Translator
 
 OTHER = "other"
 """What a provider must speak that gets what has no format of its own, and what has no model."""
+_KEY = "#"
+"""In a place, between a provider's name, which has no such character, and that of one of its keys."""
 MOST_ATTEMPTS = 3
 _MOST_BREAKERS = 1_000
 """Of one route, which may be that of a prefix: a client may make up any name."""
@@ -90,6 +92,7 @@ class Target:
 
     formats: that it speaks, None = all. route: of a model there; None where there is nothing to choose between. prices:
     of its models. translator: between the client's format and one that it speaks, where it does not speak that.
+    pool: the provider, where it has several keys; socket_key: the name of the one that sockets have then.
     """
 
     name: str
@@ -100,6 +103,8 @@ class Target:
     route: Route | None = None
     prices: Prices = UNPRICED
     translator: Translator | None = None
+    pool: ProviderPool | None = None
+    socket_key: str = ""
 
     def speaks(self, format_name: str) -> bool:
         """Whether it speaks this format."""
@@ -143,14 +148,18 @@ class Registry:
         self._exact = {each.spec.pattern: each for each in self.served if each.spec.is_exact}
         prefixes = [each for each in self.served if not each.spec.is_exact]
         self._prefixes = sorted(prefixes, key=lambda each: -len(each.spec.pattern))
-        self.is_many = len(self.providers) > 1 or bool(self._home)
+        has_pool = any(each.pool is not None for each in self.providers)
+        self.is_many = len(self.providers) > 1 or has_pool or bool(self._home)
         self._translating: dict[tuple[str, int], Target | None] = {}
         self.only = self.providers[0] if len(self.providers) == 1 else None
         self.plain = self.only if self.only is not None and self.only.route is None else None
 
     @property
     def home(self) -> str:
-        """The provider of whatever names none, and of records that are older than the others are."""
+        """The provider of whatever names none, and of records that are older than the others are.
+
+        is_many: there are several places where an object may be: providers, or keys of one.
+        """
         if self._home:
             return self._home
         first = next((each for each in self.providers if each.speaks(OTHER)), self.providers[0])
@@ -161,9 +170,9 @@ class Registry:
     ) -> Sequence[Target]:
         """The targets of this model that speak this format, in the order in which they are tried; at least one.
 
-        model: empty for what has none: then it is the first provider that takes such. place: the provider that has what
-        the request names, and no other has. may_translate: where none speaks the format, those that speak one that it
-        can be translated into. Raises ModelNotFound.
+        model: empty for what has none: then it is the first provider that takes such. place: where that is which the
+        request names, and no other has it (`place_of`). may_translate: where none speaks the format, those that speak
+        one that it can be translated into. Raises ModelNotFound.
         """
         if self.plain is not None:
             return self.providers
@@ -218,12 +227,13 @@ class Registry:
     def _at(self, place: str, model: str) -> Target:
         found = self.entry_of(model) if model else None
         targets = () if found is None else (*found.targets, *found.fallback)
-        target = next((each for each in (*targets, *self.providers) if each.name == place), None)
+        name, _, key = place.partition(_KEY)
+        target = next((each for each in (*targets, *self.providers) if each.name == name), None)
         if target is None:
             raise ModelNotFound("The provider of what the request names is there no more.")
         if model and found is None and self.only is None:
             raise ModelNotFound(f"The model '{model[:96]}' does not exist.", param="model")
-        return target
+        return target if target.pool is None else replace(target, provider=target.pool.of(key))
 
     def _without_entry(self, format_name: str, model: str, *, may_translate: bool) -> Target:
         """The only provider there is; for what has no model the first that takes such. Raises ModelNotFound."""
@@ -292,6 +302,11 @@ def _with_translator(format_name: str, target: Target) -> Target | None:
     translators = (Translator.of(format_name, each) for each in FORMATS if each in spoken)
     translator = next((each for each in translators if each is not None), None)
     return None if translator is None else replace(target, translator=translator)
+
+
+def place_of(target: Target, key: str) -> str:
+    """Where something is that was made there. key: the name of one of several, empty where there is but one."""
+    return f"{target.name}{_KEY}{key}" if key else target.name
 
 
 def all_away(waits: Iterable[float]) -> ServiceUnavailable:

@@ -99,7 +99,9 @@ class ResponsesSession:
         """Serve the client until one of the two sides leaves. Settled is whatever was begun, also when cancelled."""
         assert self._target.sockets is not None
         redactor: Redactor = self._target.sockets.redactor
-        provider = FrameProvider(upstream, self._open, redactor, self._deps.socket_idle_seconds)
+        provider = FrameProvider(
+            upstream, self._open, redactor, self._deps.socket_idle_seconds, self._target.socket_key
+        )
         target = Target(self._target.name, provider, self._target.additions, prices=self._target.prices)
         self._deps = replace(self._deps, registry=Registry(target, home=self._home))
         socket.on_news = upstream.on_news = self._news.set

@@ -21,13 +21,13 @@ from sentinel.middleware.ownership import Ownership
 from sentinel.middleware.rate_limiter import Ledger
 from sentinel.middleware.tier_router import Choice, TierRouter
 from sentinel.prices.catalog import UNPRICED, Prices
-from sentinel.proxy.billing import SPENT_NOTHING
+from sentinel.proxy.billing import COUNTED, SPENT_NOTHING
 from sentinel.proxy.client import ClientSide
 from sentinel.proxy.job_follower import JobFollower
 from sentinel.proxy.keepalive import StreamKeepAlive, Watched
 from sentinel.proxy.logging import RequestContext
-from sentinel.proxy.provider import ProviderRequest, ProviderStream
-from sentinel.proxy.registry import Registry, Target
+from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream
+from sentinel.proxy.registry import Registry, Target, place_of
 from sentinel.proxy.relay import LARGE_EVENT_BYTES, Drains, Relay
 from sentinel.tasks import Tasks
 from sentinel.tokens.counter import TokenCounter
@@ -129,8 +129,10 @@ class ExchangeState:
 
     @property
     def place(self) -> str:
-        """The provider that has what its answer creates, "" where there is but one."""
-        return "" if self.target is None or not self.deps.registry.is_many else self.target.name
+        """Where that is which its answer creates, "" where there is but one place."""
+        if self.target is None or not self.deps.registry.is_many:
+            return ""
+        return place_of(self.target, "" if self.upstream is None else self.upstream.key)
 
     @property
     def priced_model(self) -> str:
@@ -148,6 +150,12 @@ class ExchangeState:
             self.prices = target.prices
             if target.route is not None:
                 target.route.in_flight += 1
+
+    def own_answer(self, header_lines: bytes = b"") -> ProviderAnswer:
+        """Our own answer to what is free; the log says whether it is a count or an estimate. header_lines: with it."""
+        self.spent = COUNTED
+        body = self.endpoint.own_answer(self.context.counted_input)
+        return ProviderAnswer(200, b"content-type: application/json\r\n" + header_lines, None, body)
 
     async def note_created(self, told: bytes) -> None:
         """Note what an answer has created. told: a whole one, or the last event of a stream."""

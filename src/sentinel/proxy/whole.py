@@ -88,14 +88,18 @@ def _refused(exchange: ExchangeState, answer: ProviderAnswer) -> Complete:
 
 def _free(exchange: ExchangeState, answer: ProviderAnswer) -> ProviderAnswer | None:
     """The answer to what costs nothing, the provider's or our own; None for what the provider has refused."""
-    context = exchange.context
     if answer.status != 200:
-        own = exchange.endpoint.own_answer(answer.status, answer.body, context.model, context.counted_input)
-        if own is None:
+        if not _is_no_path(exchange, answer):
             return None
-        answer = ProviderAnswer(200, b"content-type: application/json\r\n", answer.id, own)
-    context.outcome = "ok"
+        answer = exchange.own_answer()
+    exchange.context.outcome = "ok"
     return answer
+
+
+def _is_no_path(exchange: ExchangeState, answer: ProviderAnswer) -> bool:
+    """Whether the provider has no such path (404, 405). A 404 that names the model is about that."""
+    name = exchange.priced_model.encode()
+    return answer.status == 405 or (answer.status == 404 and name not in answer.body)
 
 
 async def _take_up(exchange: ExchangeState, output: int) -> None:

@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         if self._reload:
             self._reload = False
             app: Any = self.config.loaded_app
-            app.reload()
+            await app.reload()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

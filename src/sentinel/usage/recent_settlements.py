@@ -42,7 +42,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 class Noted(msgspec.Struct, frozen=True):
-    """Something else that Redis has taken. id: unlike any other's. again: notes it once more, True if it was lost."""
+    """Something else that Redis has taken, or was to. id: unlike any other's. again: notes it, True if it was lost."""
 
     at: float
     at_ms: int
@@ -105,10 +105,17 @@ class RecentSettlements(Generic[T]):
         """
         if self._seen is not None and connections != self._seen:
             since = self._seen_at - REMEMBER_SECONDS
-            self._at_risk |= {settled.id: settled for settled in self._recent if settled.at >= since}
-            for surplus in list(self._at_risk)[: max(0, len(self._at_risk) - MOST_REMEMBERED)]:
-                del self._at_risk[surplus]
+            self._put_at_risk(settled for settled in self._recent if settled.at >= since)
         self._seen, self._seen_at = connections, now
+
+    def missed(self, settled: T) -> None:
+        """Redis was away when it was to take this: it is at risk from now on, however long that lasts."""
+        self._put_at_risk((settled,))
+
+    def _put_at_risk(self, settled: Iterable[T]) -> None:
+        self._at_risk |= {one.id: one for one in settled}
+        for surplus in list(self._at_risk)[: max(0, len(self._at_risk) - MOST_REMEMBERED)]:
+            del self._at_risk[surplus]
 
     def settled_again(self, settled: Iterable[T]) -> None:
         """These are at risk no longer."""

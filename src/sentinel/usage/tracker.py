@@ -133,9 +133,16 @@ class BatchingUsageTracker:
         for recent in (self._recent, self._notes):
             recent.watch((store.whole, store.connects), self._clock())
 
-    def noted(self, id_: str, user: str, again: Callable[[], Awaitable[bool]]) -> None:
-        """Redis has taken something else of a user's, too, that must not be forgotten. id_, again: as in Noted."""
-        self._notes.add(Noted(self._clock(), self._wall_ms(), id_, user, again))
+    def noted(self, id_: str, user: str, again: Callable[[], Awaitable[bool]], *, missed: bool = False) -> None:
+        """Redis has taken something else of a user's, too, that must not be forgotten. id_, again: as in Noted.
+
+        missed: it was away, and may not have taken it: it is told once it is back.
+        """
+        note = Noted(self._clock(), self._wall_ms(), id_, user, again)
+        if missed:
+            self._notes.missed(note)
+        else:
+            self._notes.add(note)
 
     async def note_again(self) -> None:
         """Note once more what is at risk. What Redis was away for so long since may have ended meanwhile."""
@@ -144,7 +151,7 @@ class BatchingUsageTracker:
             lost += sum(await asyncio.gather(*map(self._note_again, some)))
             self._notes.settled_again(some)
         if lost:
-            log.warning("redis had lost jobs, or whose objects are", count=lost)
+            log.warning("redis did not have jobs, or whose objects are", count=lost)
 
     async def _note_again(self, note: Noted) -> bool:
         if self._age_ms(note) >= _SURE_MS:

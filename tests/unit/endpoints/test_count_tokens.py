@@ -37,24 +37,14 @@ def test_it_is_sent_on_as_it_came_and_has_no_output() -> None:
     assert COUNT_TOKENS.changed(BODY, request, UNCHANGED) is BODY
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "is_ours"),
-    [
-        (404, b'{"detail":"Not Found"}', True),
-        (405, b"", True),
-        (404, b'{"type":"error","error":{"type":"not_found_error","message":"model: claude-0"}}', False),
-        (400, b"", False),
-        (500, b"", False),
-    ],
-)
-def test_where_the_provider_has_no_such_path_the_count_is_ours(status: int, body: bytes, is_ours: bool) -> None:
-    """A model that it does not know is another matter."""
-    own = COUNT_TOKENS.own_answer(status, body, "claude-0", 12)
-    assert (None if own is None else json.loads(own)) == ({"input_tokens": 12} if is_ours else None)
+def test_our_own_answer() -> None:
+    """As Anthropic's."""
+    assert json.loads(COUNT_TOKENS.own_answer(12)) == {"input_tokens": 12}
 
 
 def test_what_has_a_cost_is_never_answered_by_us() -> None:
     """A refusal of a message stands, and the cost of a count is not asked for."""
-    assert MESSAGES.own_answer(404, b"", "m", 12) is None
+    with pytest.raises(NotImplementedError):
+        MESSAGES.own_answer(12)
     with pytest.raises(NotImplementedError):
         COUNT_TOKENS.read_answer(b"{}")

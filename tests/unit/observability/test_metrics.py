@@ -52,12 +52,13 @@ def test_each_end_counts_once(fields: dict[str, object], status: str) -> None:
 
 
 def test_tokens_are_added_by_kind() -> None:
-    """Prompt and completion, and how far our count was off."""
+    """Prompt and completion, and how far our count was off; a count that a client asked for charges nothing."""
     metrics = Metrics()
     for context in (
         ended(tokens_from="provider", input_tokens=110, output_tokens=7, counted_input=100),
         ended(tokens_from="count", input_tokens=5, output_tokens=3, counted_input=5),
         ended(tokens_from="none", input_tokens=99, output_tokens=99),
+        ended(tokens_from="count", counted_input=5),
     ):
         metrics.exchange_ended(context, monotonic())
     assert value(metrics, "sentinel_tokens_processed_total", type="prompt", model="gpt-4o") == 115

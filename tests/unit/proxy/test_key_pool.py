@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.proxy.key_pool import LIMITED_SECONDS, LOOK_SECONDS, REFUSED_SECONDS, KeyPool
 from sentinel.proxy.openai import OpenAIProvider
-from sentinel.proxy.provider import ProviderAnswer
+from sentinel.proxy.provider import PassedStream, ProviderAnswer, ProviderRequest, Room, StreamedBody
 
 
 class Provider:
@@ -21,6 +21,9 @@ class Provider:
         self.closed = False
         self._statuses = statuses
 
+    async def pass_on(self, request: ProviderRequest, room: Room) -> PassedStream:
+        return cast("PassedStream", await self.get("", ""))
+
     async def get(self, path: str, request_id: str) -> ProviderAnswer:
         return cast("ProviderAnswer", Said(self.key, self._statuses.get(self.key, 200)))
 
@@ -31,6 +34,9 @@ class Provider:
 class Said:
     def __init__(self, key: str, status: int) -> None:
         self.key, self.status = key, status
+
+    def close(self) -> None:
+        self.key = "closed"
 
 
 class Pool:
@@ -51,6 +57,12 @@ class Pool:
         if self.keys is None:
             raise ValueError("the file cannot be read")
         return self.keys
+
+    def of(self, key: str, body: bytes | StreamedBody = b"") -> tuple[str, str]:
+        """Whose answer a request gets that names what this key has made, and the name of that key."""
+        request = ProviderRequest(b"/files", b"", body)
+        answer: Any = asyncio.run(self.pool.of(self.pool.named(key)).pass_on(request, cast("Room", None)))
+        return answer.key, request.key
 
     def used(self, count: int) -> str:
         """The keys of so many requests, one after the other."""
@@ -129,3 +141,39 @@ def test_what_cannot_change_is_not_looked_at() -> None:
     pool.keys = ["b"]
     pool.now += 10 * LOOK_SECONDS
     assert pool.used(1) == "a"
+
+
+def test_what_a_key_has_made_is_asked_for_with_it() -> None:
+    """And takes nobody's turn."""
+    pool = Pool("a", "b", "c")
+    assert [pool.of("b") for _ in range(3)] == [("b", pool.pool.named("b"))] * 3
+    assert pool.used(3) == "abc"
+
+
+def test_what_a_key_has_made_that_rests() -> None:
+    """Another one is asked, and it once more where that does not find it; what can be sent once is sent with it."""
+    pool = Pool("a", "b", "c")
+    pool.statuses.update(b=429)
+    assert pool.used(3) == "abc"
+    assert pool.of("b")[0] == "a"
+    pool.statuses.update(c=404)
+    assert pool.of("b")[0] == "b"
+    assert pool.of("b", cast("StreamedBody", object()))[0] == "b"
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_what_a_key_has_made_that_is_there_no_more(status: int) -> None:
+    """All are asked, until one finds it; else the last one has said so."""
+    pool = Pool("a", "b", "c")
+    pool.statuses.update(a=status, b=status)
+    assert pool.of("gone") == ("c", pool.pool.named("c"))
+    pool.statuses.update(c=status)
+    assert pool.of("gone")[0] in "abc"
+    assert pool.of("gone", cast("StreamedBody", object()))[0] in "abc"
+
+
+def test_names_of_keys() -> None:
+    """The same whatever the order, others for others, and of no key can anything be seen in them."""
+    one, other = Pool("sk-a", "sk-b"), Pool("sk-b", "sk-a")
+    assert one.pool.named("sk-a") == other.pool.named("sk-a") != one.pool.named("sk-b")
+    assert len(one.pool.named("sk-a")) == len(one.pool.named("sk-" + "x" * 200)) == 8

@@ -12,8 +12,8 @@ import pytest
 
 from sentinel.error import ModelNotFound
 from sentinel.provider_config import ModelSpec
-from sentinel.proxy.provider import AiProvider, SocketProvider
-from sentinel.proxy.registry import Registry, Route, Served, Target, all_away
+from sentinel.proxy.provider import AiProvider, ProviderPool, SocketProvider
+from sentinel.proxy.registry import Registry, Route, Served, Target, all_away, place_of
 
 NOBODY = cast("AiProvider", None)
 """Nothing is sent here."""
@@ -183,3 +183,27 @@ def test_who_finds_all_away_comes_again_when_the_first_is_back() -> None:
     """In a second at least."""
     assert all_away([30.0, 4.5]).retry_after_seconds == 4.5
     assert all_away([0.1]).retry_after_seconds == 1.0
+
+
+class Pooled:
+    """A provider with several keys, which says whose it would be."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def of(self, key: str) -> AiProvider:
+        self.asked.append(key)
+        return NOBODY
+
+
+def test_a_place_may_be_one_of_several_keys() -> None:
+    """Of one provider as well; a place without one is older, and one of a provider without several says nothing."""
+    pool = Pooled()
+    keyed, plain = replace(target("a"), pool=cast("ProviderPool", pool)), target("b")
+    assert place_of(keyed, "k1") == "a#k1"
+    assert Registry(keyed).is_many
+    assert not Registry(plain).is_many
+    registry = Registry(keyed, plain)
+    for place, name in (("a#k1", "a"), ("a", "a"), ("b#k2", "b"), ("b", "b")):
+        assert [each.name for each in registry.targets("chat", "", place)] == [name]
+    assert pool.asked == ["k1", ""]

@@ -44,6 +44,15 @@ def test_a_connection_that_was_made_anew_between_two_looks_shows() -> None:
     assert ids(recent) == ["req_1"]
 
 
+def test_what_redis_was_not_there_for_is_at_risk_at_once() -> None:
+    """However long ago it was when a connection stands again."""
+    recent = RecentSettlements[Settled]()
+    recent.watch((False, 1), 10.0)
+    recent.missed(settled(1, 10.1))
+    recent.watch((True, 2), 600.0)
+    assert ids(recent) == ["req_1"]
+
+
 def test_what_redis_has_lost_for_good_is_not_settled_again() -> None:
     recent = RecentSettlements[Settled]()
     recent.watch((True, 1), 10.0)
