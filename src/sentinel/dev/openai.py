@@ -59,6 +59,7 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 MODELS = "/v1/models"
 
+_OF_ANTHROPIC = (messages.PATH, messages.COUNT_PATH)
 _MAXIMA = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 DEFAULT_MODELS = (
@@ -104,7 +105,7 @@ class OpenAISimulator:
             return
         self.calls.append(exchange.record())
         fault = self.faults.take(exchange.path)
-        is_messages = exchange.path in {messages.PATH, messages.COUNT_PATH}
+        is_messages = exchange.path in _OF_ANTHROPIC
         is_gemini = gemini.is_its(exchange.path)
         error_body = messages.status_body if is_messages else gemini.status_body if is_gemini else status_body
         if fault is not None and await misbehave(exchange, fault, self.faults, error_body):
@@ -125,7 +126,7 @@ class OpenAISimulator:
         path, method = exchange.path, exchange.method
         known = (
             "POST"
-            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, messages.PATH, messages.COUNT_PATH, *media.PLANS}
+            if path in {CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, *_OF_ANTHROPIC, *media.PLANS}
             or path in realtime.SECRET_PATHS
             else "GET"
             if path == MODELS or path.startswith(f"{MODELS}/")
@@ -155,6 +156,9 @@ class OpenAISimulator:
             await self.complete(exchange)
 
     def _demand_api_key(self, exchange: Exchange) -> None:
+        # Anthropic is shown it in a header of its own; who speaks its format beside OpenAI's takes it as a bearer's.
+        if exchange.path in _OF_ANTHROPIC and exchange.headers.get("x-api-key") == self.api_key:
+            return
         self.demand_api_key(exchange.headers)
 
     def demand_api_key(self, headers: dict[str, str]) -> None:
