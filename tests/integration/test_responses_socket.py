@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ TOOL: Any = {
     "name": "shell",
     "parameters": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
 }
+CHAT_ALONE = """
+[providers.chat]
+type = "openai"
+url = "{url}"
+api_key = "env:OPENAI_API_KEY"
+formats = ["chat"]
+"""
 
 
 def billed(stack: Stack) -> Billed:
@@ -348,6 +356,18 @@ class TestHandshake:
         """One that does not speak WebSockets is 426, so that clients go on over HTTP."""
         stack.simulators.openai.faults.set(status=theirs)
         assert (await status_of(sentinel, token))[0] == ours
+
+    async def test_where_no_provider_speaks_responses_is_told_by_its_status(
+        self, stack: Stack, token: str, tmp_path: Path
+    ) -> None:
+        """426 as well: over HTTP they are translated."""
+        file = tmp_path / "sentinel.toml"
+        file.write_text(CHAT_ALONE.format(url=stack.simulators.openai_url))
+        sentinel = stack.sentinel(SENTINEL_CONFIG=str(file))
+        status, error = await status_of(sentinel, token)
+        assert (status, error["code"]) == (426, "upgrade_required")
+        answer = send(sentinel, "POST", PATH, token, {"model": "gpt-4o-mini", "input": "hi"})
+        assert (answer.status, answer.headers["x-sentinel-translated"]) == (200, "responses->chat")
 
     async def test_leaves_one_line_in_the_log(self, stack: Stack) -> None:
         """And each response one of its own."""

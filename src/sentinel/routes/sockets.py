@@ -22,7 +22,15 @@ from websockets.utils import accept_key
 from sentinel.clock import monotonic
 from sentinel.endpoints.references import Reference
 from sentinel.endpoints.response_create import RESPONSE_CREATE
-from sentinel.error import AccessDenied, InvalidApiKey, InvalidJson, UnknownUrl, UpgradeRequired, UpstreamError
+from sentinel.error import (
+    AccessDenied,
+    InvalidApiKey,
+    InvalidJson,
+    ModelNotFound,
+    UnknownUrl,
+    UpgradeRequired,
+    UpstreamError,
+)
 from sentinel.governance.port import AuthenticatedUser
 from sentinel.memory_budget import Claim
 from sentinel.middleware import auth, model_check
@@ -93,7 +101,11 @@ async def responses(request: Request) -> Response:
     headers, state, context, connection = _asked(request)
     context.user = await auth.identify(headers, state.deps.cache, context.client)
     accepted = _handshake(request, headers, connection)
-    target = state.deps.registry.with_sockets(RESPONSE_CREATE.format, "")
+    try:
+        target = state.deps.registry.with_sockets(RESPONSE_CREATE.format, "")
+    except ModelNotFound as nobody:
+        # A request over HTTP names its model, and may be translated.
+        raise _upgrade_required(request, "no model provider speaks them") from nobody
     context.provider = target.name
     asked = SocketRequest(RESPONSE_CREATE.path, [*_passing(headers), (b"x-request-id", context.id.encode())])
     try:

@@ -165,6 +165,13 @@ def test_a_version_is_required(openai_sim: OpenAISimulator, openai_server: Serve
     assert answer.error["message"].startswith("anthropic-version")
 
 
+def test_the_key_in_anthropics_header(openai_sim: OpenAISimulator, openai_server: Server) -> None:
+    """Is taken as a bearer's is; a wrong one is not."""
+    for key, status in ((openai_sim.api_key, 200), ("wrong", 401)):
+        sent = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+        assert ask("POST", openai_server.url + PATH, body(), sent).status == status
+
+
 def test_a_broken_stream(openai_sim: OpenAISimulator, openai_server: Server) -> None:
     """Usage, its last event, and events that are none, as ordered."""
     events = send(openai_sim, openai_server, body("[[no_usage no_done bad_line tokens=4]]", stream=True)).body

@@ -46,7 +46,10 @@ class Vendor:
 
         Raises Refused: without our key, where nothing is, and for what this vendor refuses and OpenAI does not.
         """
-        if not gemini.is_its(exchange.path):  # Its paths want the key in a header of their own.
+        if gemini.is_its(exchange.path):  # Its paths want the key in a header of their own.
+            return
+        # Anthropic, too, is shown it in a header of its own; who speaks its format beside OpenAI's takes a bearer's.
+        if not (messages.is_its(exchange.path) and exchange.headers.get("x-api-key") == key):
             demand_bearer(exchange.headers, key)
 
     def listed(self, path: str) -> dict[str, Any]:

@@ -49,6 +49,10 @@ _PICTURES: Final = {
 _OF_BUDGETS: Final = "gemini-2.5"
 _BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
 """Tokens, as Google's own door for chat has them for models before Gemini 3."""
+_WITHOUT_SIGNATURES: Final = ("gemini-1", "gemini-2")
+"""Models from Gemini 3 on refuse calls without one; whose name has no number is such a model, too."""
+_NO_SIGNATURE: Final = "skip_thought_signature_validator"
+"""What Google takes in place of one, for calls of which nobody has it."""
 _LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
 
 
@@ -59,7 +63,6 @@ class _Request(ChatRequest, kw_only=True):
     seed: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    parallel_tool_calls: Literal[True] | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None
     response_format: TextFormat | ObjectFormat | SchemaFormat | None = None
@@ -82,18 +85,22 @@ class ChatToGemini(Translation):
         self.body = msgspec.json.encode(_translated(request))
         self._created = now_seconds
         self._wants_usage = request.wants_usage
+        # Google cannot be told, so it is obeyed here: generation would have ended behind the first call.
+        self._one_call = request.parallel_tool_calls is False
 
     def answer(self, status: int, body: bytes) -> bytes:
         """A whole answer, or an error, in chat's format. Raises UpstreamError for what cannot be read."""
-        return chat_of_gemini.answer(status, body, self._created)
+        return chat_of_gemini.answer(status, body, self._created, one_call=self._one_call)
 
     def stream(self, counted_input: int = 0) -> StreamTranslator:  # noqa: ARG002
         """The translator of the answer's stream."""
-        return chat_of_gemini.ChatOfGemini(self._created, wants_usage=self._wants_usage)
+        return chat_of_gemini.ChatOfGemini(self._created, wants_usage=self._wants_usage, one_call=self._one_call)
 
 
 def _translated(request: _Request) -> dict[str, Any]:
     system, contents = _contents(request.messages)
+    if not model_of(request.model).startswith(_WITHOUT_SIGNATURES):
+        _sign(contents)
     out: dict[str, Any] = {
         "systemInstruction": {"parts": system} if system else None,
         "tools": [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}] if request.tools else None,
@@ -121,6 +128,14 @@ def _contents(messages: list[Message]) -> tuple[list[Any], list[dict[str, Any]]]
         elif parts:
             contents.append({"role": role, "parts": parts})
     return system, contents
+
+
+def _sign(contents: list[dict[str, Any]]) -> None:
+    """Say of calls that their signature is lost, for some clients of chat keep none; of each turn the first has it."""
+    for content in contents:
+        calls = [part for part in content["parts"] if "functionCall" in part]
+        if calls and not any("thoughtSignature" in call for call in calls):
+            calls[0]["thoughtSignature"] = _NO_SIGNATURE
 
 
 def _parts_of(message: Message, path: str, names: dict[str, str]) -> tuple[str, list[dict[str, Any]]]:
