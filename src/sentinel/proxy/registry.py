@@ -19,6 +19,7 @@ from sentinel.provider_config import FORMATS, ModelSpec
 from sentinel.proxy.additions import Additions
 from sentinel.proxy.breaker import Breaker
 from sentinel.proxy.provider import AiProvider, SocketProvider
+from sentinel.proxy.trace import NOWHERE, Place
 from sentinel.proxy.translate import Translator
 
 OTHER = "other"
@@ -89,7 +90,8 @@ class Target:
     """A provider, by its name, and what it was found to refuse of our additions. sockets: the same over WebSockets.
 
     formats: that it speaks, None = all. route: of a model there; None where there is nothing to choose between. prices:
-    of its models. translator: between the client's format and one that it speaks, where it does not speak that.
+    of its models. translator: between the client's format and one that it speaks, where it does not speak that. place:
+    what traces say of it.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Target:
     route: Route | None = None
     prices: Prices = UNPRICED
     translator: Translator | None = None
+    place: Place = NOWHERE
 
     def speaks(self, format_name: str) -> bool:
         """Whether it speaks this format."""
