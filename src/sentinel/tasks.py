@@ -110,11 +110,10 @@ def patient_threads(most: int, name: str) -> ThreadPoolExecutor:
     Beside a megabyte of dashes, which take half a second to count, p99 of small requests is 7 ms so, 15 ms if these
     threads are only nice, and 31 ms if they are like the loop's own.
     """
-    return ThreadPoolExecutor(most, name, initializer=stand_back)
+    return ThreadPoolExecutor(most, name, initializer=_stand_back)
 
 
-def stand_back() -> None:
-    """Have the thread that calls this give way to others."""
+def _stand_back() -> None:
     # Of this thread alone; elsewhere than on Linux it would be the whole process. A sandbox may refuse to let a thread
     # change its priority at all: then it counts with the one it has, for an error here is the end of all these threads.
     if sys.platform == "linux":

@@ -24,7 +24,20 @@ OLD_NAMES = "gen_ai/dup"
 _PROPAGATED = ("tracecontext", "baggage", "none")
 
 _URL = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE)
+_FAMILY = re.compile(r"OTEL_(SDK|SERVICE|TRACES|BSP|EXPORTER_OTLP)_\w+")
+_KNOWN = re.compile(
+    r"OTEL_(SDK_DISABLED|SERVICE_NAME|TRACES_(EXPORTER|SAMPLER(_ARG)?)"
+    r"|BSP_(SCHEDULE_DELAY|EXPORT_TIMEOUT|MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE)"
+    r"|EXPORTER_OTLP_((TRACES|METRICS|LOGS|PROFILES)_)?"
+    r"(ENDPOINT|PROTOCOL|HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE|CLIENT_CERTIFICATE|CLIENT_KEY|INSECURE)"
+    r"|EXPORTER_OTLP_METRICS_(TEMPORALITY_PREFERENCE|DEFAULT_HISTOGRAM_AGGREGATION))"
+)
+"""All that there is of these families: another name is a mistyped one."""
 _OF_TRACES = re.compile(r"OTEL_(TRACES_SAMPLER|BSP_|EXPORTER_OTLP_TRACES_)\w*")
+_WITHOUT_EFFECT = {
+    "OTEL_BSP_EXPORT_TIMEOUT": "OTEL_EXPORTER_OTLP_TIMEOUT bounds an export",
+    "OTEL_CONFIG_FILE": "traces are set up by variables alone",
+}
 _LIMITS = re.compile(r"OTEL_((SPAN|EVENT|LINK)_)?(ATTRIBUTE|EVENT|LINK)_(COUNT|VALUE_LENGTH)_LIMIT")
 
 
@@ -60,18 +73,21 @@ def mistakes(given: Mapping[str, str]) -> list[str]:
 
 def warnings(given: Mapping[str, str]) -> list[str]:
     """What has no effect: a sentence for each."""
+    strange = sorted(name for name in given if _FAMILY.fullmatch(name) and not _KNOWN.fullmatch(name))
+    told = [f"{name} is no variable of OpenTelemetry's, and has no effect" for name in strange]
     if asked_by(given) is None:
         is_off = DISABLED in given or EXPORTER in given
-        vain = [] if is_off else sorted(name for name in given if _OF_TRACES.fullmatch(name))
-        return [f"{name} has no effect: {ENDPOINT} switches traces on, and is not set" for name in vain]
-    told = [
+        vain = [] if is_off else sorted(name for name in given if _OF_TRACES.fullmatch(name) and name not in strange)
+        return told + [f"{name} has no effect: {ENDPOINT} switches traces on, and is not set" for name in vain]
+    told += [f"{name} has no effect: {why}" for name, why in _WITHOUT_EFFECT.items() if name in given]
+    told += [
         f"{name} has no effect: spans have few attributes, and short ones"
         for name in sorted(given)
         if _LIMITS.fullmatch(name)
     ]
     words = [word.strip() for word in given.get(_PROPAGATORS, "").split(",")]
-    if strange := [word for word in words if word and word not in _PROPAGATED]:
-        told.append(f"{', '.join(strange)} in {_PROPAGATORS} has no effect: Sentinel knows W3C trace context alone")
+    if others := [word for word in words if word and word not in _PROPAGATED]:
+        told.append(f"{', '.join(others)} in {_PROPAGATORS} has no effect: Sentinel knows W3C trace context alone")
     return told
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry import environment_variables as api
+from opentelemetry.sdk import environment_variables as sdk
 
 from sentinel.tracing_settings import asked_by, has_old_names, mistakes, warnings
 
@@ -61,6 +63,24 @@ def test_what_is_wrong(given: dict[str, str], told: list[str]) -> None:
         ),
         ({"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_EXPORTER": "none"}, []),
         (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPIONT": "http://c",
+                "OTEL_TRACES_SAMPLR": "x",
+                "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "1",
+            },
+            [
+                "OTEL_EXPORTER_OTLP_ENDPIONT is no variable of OpenTelemetry's, and has no effect",
+                "OTEL_TRACES_SAMPLR is no variable of OpenTelemetry's, and has no effect",
+            ],
+        ),
+        (
+            {**ON, "OTEL_BSP_EXPORT_TIMEOUT": "5", "OTEL_CONFIG_FILE": "otel.yaml"},
+            [
+                "OTEL_BSP_EXPORT_TIMEOUT has no effect: OTEL_EXPORTER_OTLP_TIMEOUT bounds an export",
+                "OTEL_CONFIG_FILE has no effect: traces are set up by variables alone",
+            ],
+        ),
+        (
             {**ON, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "5"},
             ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT has no effect: spans have few attributes, and short ones"],
         ),
@@ -74,6 +94,13 @@ def test_what_is_wrong(given: dict[str, str], told: list[str]) -> None:
 def test_what_has_no_effect(given: dict[str, str], told: list[str]) -> None:
     """It is said, for it may have been meant to have one."""
     assert warnings(given) == told
+
+
+def test_what_the_sdk_knows_is_known() -> None:
+    """No variable of its own is told as a mistyped one."""
+    names = {name for module in (sdk, api) for name in vars(module) if name.startswith("OTEL_")}
+    assert len(names) > 50
+    assert not [told for told in warnings(dict.fromkeys(names, "otlp")) if "is no variable" in told]
 
 
 def test_old_names() -> None:

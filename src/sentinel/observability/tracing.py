@@ -1,9 +1,9 @@
 """Traces: the observer that hands the spans of each request that has ended to OpenTelemetry's SDK.
 
-The only file that knows the SDK, which the extra `otel` brings: whoever imports this must do so where traces are wanted
-(tracing_settings.py). The SDK's own sampler, queue and exporter are used, so that its variables mean what they mean
-everywhere. A request costs the event loop two spans as plain values; a thread encodes and sends them, and stands back
-for the loop. Where the queue is full, spans are dropped and counted: a collector that is away holds up nobody.
+This and its encoder (otlp.py) alone know the SDK, which the extra `otel` brings: whoever imports this must do so where
+traces are wanted (tracing_settings.py). The SDK's own sampler, queue and exporter are used, so that its variables mean
+what they mean everywhere. A request costs the event loop two spans as plain values; a thread encodes and sends them.
+Where the queue is full, spans are dropped and counted: a collector that is away holds up nobody.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from time import sleep
 
 import structlog
 from opentelemetry.context import Context
@@ -35,10 +37,11 @@ from opentelemetry.trace import (
 from sentinel import __version__
 from sentinel.clock import monotonic, now_ns
 from sentinel.config import ConfigError
+from sentinel.observability.otlp import Encoder
 from sentinel.observability.spans import FinishedSpan, spans_of
 from sentinel.proxy.logging import Level, RequestContext
 from sentinel.proxy.trace import RANDOM, SAMPLED, Parent, Trace, new_span_id, new_trace_id, parent_of
-from sentinel.tasks import pause, stand_back
+from sentinel.tasks import pause
 from sentinel.tracing_settings import HEADERS, has_old_names
 
 log = structlog.get_logger()
@@ -46,6 +49,8 @@ log = structlog.get_logger()
 FLUSH_SECONDS = 3.0
 """How long the last spans may take to reach their collector at shutdown."""
 _LOOK_SECONDS = 0.02
+_REST_SECONDS = 0.0005
+"""In which the event loop has the interpreter for itself."""
 _QUIET_SECONDS = 60.0
 """After a line about spans that were not exported none follows for so long."""
 _MOST_REASON = 300
@@ -53,6 +58,7 @@ _SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _CERTIFICATES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _UNNAMED = "unknown_service"
 _ROOT = Context()
+_rest = partial(sleep, _REST_SECONDS)
 _UNSET, _FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 
@@ -119,29 +125,31 @@ class _Complaints(logging.Handler):
             log.warning("traces are not exported", reason=record.getMessage()[:_MOST_REASON])
 
 
-class _CountingExporter(SpanExporter):
-    """Counts what becomes of spans, in the one thread that exports. taken: out of the queue."""
+class _Exporter(OTLPSpanExporter):
+    """The SDK's, with an encoder of ours. Counts what becomes of spans, in its one thread. taken: out of the queue."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self._encoder = encoder
         self._is_open = True
         self.taken = self.exported = self.failed = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        if not self.taken:
-            stand_back()
         self.taken += len(spans)
-        result = self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.exported += len(spans)
-        else:
-            self.failed += len(spans)
-        return result
+        is_exported = False
+        try:
+            is_exported = self._client.export(self._encoder.encoded(spans, _rest)).success
+        finally:
+            if is_exported:
+                self.exported += len(spans)
+            else:
+                self.failed += len(spans)
+        return SpanExportResult.SUCCESS if is_exported else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         if self._is_open:
             self._is_open = False
-            self._exporter.shutdown()
+            super().shutdown()  # type: ignore[no-untyped-call]
 
 
 class _Batches(BatchSpanProcessor):
@@ -160,7 +168,8 @@ class Tracing:
         provider = TracerProvider(resource=_resource(instance), shutdown_on_exit=False)
         self._sampler, self._resource = provider.sampler, provider.resource
         self._scope = InstrumentationScope("sentinel", __version__, _SCHEMA_URL)
-        self._exporter = _CountingExporter(OTLPSpanExporter())
+        example = self._readable(FinishedSpan("", 1, 0, True, 0.0, 0.0, None, {}), Trace(1, 1, 0, 0), 0.0, 0)
+        self._exporter = _Exporter(Encoder(example))
         self._batches = _Batches(self._exporter)
         self._queued = self._dropped = 0
 
@@ -191,25 +200,17 @@ class Tracing:
         trace = context.trace
         if trace is None or not trace.is_sampled or level == "debug":
             return
-        flags, wall_ns = TraceFlags(trace.flags), now_ns()
-        state = TraceState.from_header([trace.state]) if trace.state else None
+        wall_ns = now_ns()
         for span in spans_of(context, trace, now, old_names=self._old_names):
             if self._queued - self._exporter.taken >= self._batches.most:
                 self._dropped += 1
                 continue
             self._queued += 1
-            self._batches.on_end(self._readable(span, trace, flags, state, now, wall_ns))
+            self._batches.on_end(self._readable(span, trace, now, wall_ns))
 
-    def _readable(
-        self,
-        span: FinishedSpan,
-        trace: Trace,
-        flags: TraceFlags,
-        state: TraceState | None,
-        now: float,
-        wall_ns: int,
-    ) -> ReadableSpan:
-        parent = None
+    def _readable(self, span: FinishedSpan, trace: Trace, now: float, wall_ns: int) -> ReadableSpan:
+        flags, parent = TraceFlags(trace.flags), None
+        state = TraceState.from_header([trace.state]) if trace.state else None
         if span.parent_id:
             parent = SpanContext(trace.trace_id, span.parent_id, span.is_ours and trace.is_remote, flags)
         return ReadableSpan(
