@@ -116,8 +116,8 @@ clients: $(INSTALLED) $(CLIENTS) ## Run tests with real clients from PyPI and np
 lock: ## Write requirements/*.txt anew from pyproject.toml
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv (pip install uv), or UV=path/to/uv' >&2; exit 1; }
 	@$(COMPILE) --group build -o requirements/build.txt $(ARGS)
-	@$(COMPILE) pyproject.toml --extra governance -o requirements/run.txt $(ARGS)
-	@$(COMPILE) pyproject.toml --extra dev --extra governance --extra vocabularies --group test -c requirements/run.txt \
+	@$(COMPILE) pyproject.toml --extra governance --extra otel -o requirements/run.txt $(ARGS)
+	@$(COMPILE) pyproject.toml --extra dev --extra governance --extra otel --extra vocabularies --group test -c requirements/run.txt \
 	    -c requirements/build.txt -o requirements/dev.txt $(ARGS)
 	@$(COMPILE) --no-deps requirements/families.in -c requirements/dev.txt -o requirements/families.txt $(ARGS)
 	@for set in $(CLIENT_SETS); do $(COMPILE) requirements/clients/$$set.in -o requirements/clients/$$set.txt $(ARGS); done

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sentinel import __version__
+from sentinel import __version__, tracing_settings
 from sentinel.cache import keys
 from sentinel.cache.breaker_news import BreakerNews
 from sentinel.cache.client_secrets import ClientSecretRecords
@@ -27,7 +27,7 @@ from sentinel.cache.redis import Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
 from sentinel.cache.subscription import SubscriptionCache
 from sentinel.clock import monotonic
-from sentinel.config import ConfigError, Settings, load_settings
+from sentinel.config import ConfigError, Settings, load_settings, told_opentelemetry
 from sentinel.error import ForeignStore
 from sentinel.lifecycle import LifeCycle, Service
 from sentinel.limits.output_estimator import OutputEstimator
@@ -40,7 +40,7 @@ from sentinel.middleware.tier_router import TierRouter
 from sentinel.observability import logs
 from sentinel.observability.gauges import Gauges, Sources
 from sentinel.observability.metrics import Metrics
-from sentinel.observability.observer import Observers
+from sentinel.observability.observer import Observer, Observers
 from sentinel.observability.request_log import RequestLog
 from sentinel.providers import Providers
 from sentinel.proxy.catalog import ModelCatalog
@@ -63,6 +63,9 @@ from sentinel.usage.reconciliation import Reconciler
 from sentinel.usage.spool import Spool
 from sentinel.usage.tracker import BatchingUsageTracker
 from sentinel.zion.client import ZionClient
+
+if TYPE_CHECKING:
+    from sentinel.observability.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -198,7 +201,6 @@ def build(
     registry = providers.registry
     requests.to_providers = lambda: providers.connections
     catalog = ModelCatalog(registry, catalog_tasks)
-    observers = Observers([metrics, RequestLog(lines, settings.effective_log_level)], catalog.label)
 
     ledger = RedisLedger(store, _policy(settings))
     store_health = StoreHealth(ledger)
@@ -218,6 +220,9 @@ def build(
         calls_per_second=settings.zion_calls_per_second,
         on_unreadable=unreadable,
     )
+    tracing = open_tracing(outbox.name)
+    watching: list[Observer] = [metrics, RequestLog(lines, settings.effective_log_level), *filter(None, [tracing])]
+    observers = Observers(watching, catalog.label)
     reconciler = Reconciler(ledger)
     counter = TokenCounter()
     job_store, contexts = JobStore(ledger, unreadable, tracker.noted), ContextRecords(store)
@@ -234,8 +239,10 @@ def build(
     keepalive = StreamKeepAlive(settings.stream_keepalive_seconds, exchange_tasks)
     news = BreakerNews(store, exchange_tasks, registry.heard)
     registry.on_opened = news.tell
+    spans = dict if tracing is None else tracing.counts
     gauges = Gauges(
-        metrics, Sources(job_store, leases, lines, outbox, reconciler, requests, store, store_health, tracker, registry)
+        metrics,
+        Sources(job_store, leases, lines, outbox, reconciler, requests, store, store_health, tracker, registry, spans),
     )
 
     async def start_store() -> None:
@@ -250,6 +257,7 @@ def build(
 
     life_cycle = LifeCycle(
         [
+            *([] if tracing is None else [Service("traces", close=tracing.close)]),
             # A vocabulary takes some tenths of a second to unpack; no request shall wait for that.
             Service(
                 "vocabulary", start=lambda: asyncio.to_thread(bpe.load, settings.vocabularies), close=close_threads
@@ -331,8 +339,35 @@ def build(
         "memory": requests,
         "error_renderer": renderer_of,
     }
-    state = AppState(settings, deps, catalog, metrics, probe, observers.request_ended)
+    begin = None if tracing is None else tracing.begin
+    state = AppState(settings, deps, catalog, metrics, probe, observers.request_ended, begin)
     return Services(state, for_connections, life_cycle, outbox.name, providers.reload)
+
+
+def open_tracing(instance: str) -> Tracing | None:
+    """Traces, where the environment asks for them; None else. instance: the name of this process.
+
+    Raises ConfigError.
+    """
+    given = told_opentelemetry()
+    asked_by = tracing_settings.asked_by(given)
+    if asked_by is None:
+        return None
+    try:
+        from sentinel.observability import tracing  # noqa: PLC0415 (needs the extra `otel`, and takes 0.2 s)
+    except ModuleNotFoundError as error:
+        if (error.name or "sentinel").startswith("sentinel"):
+            raise
+        missing = f"{asked_by} asks for traces, and {error.name} is not installed"
+        raise ConfigError([f"{missing}: install Sentinel with its extra `otel` (requirements/run.txt)"]) from None
+    return tracing.open_tracing(given, instance)
+
+
+def check_tracing() -> None:
+    """Raises ConfigError where traces are asked for, and cannot be had as they are."""
+    tracing = open_tracing("check")
+    if tracing is not None:
+        tracing.cut()
 
 
 def _cache(

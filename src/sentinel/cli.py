@@ -119,10 +119,10 @@ def _serve(_: argparse.Namespace) -> int:
 def _check_outside(settings: Settings) -> None:
     """Find out now what config.py cannot know.
 
-    That is whether the disk takes usage, the HTTP library our certificates, and whether Redis or that folder is
-    somebody else's.
+    That is whether the disk takes usage, the HTTP library our certificates, OpenTelemetry its variables, and whether
+    Redis or that folder is somebody else's.
     """
-    from sentinel.app import check_ownership  # noqa: PLC0415 (see above)
+    from sentinel.app import check_ownership, check_tracing  # noqa: PLC0415 (see above)
     from sentinel.cache.installation import Installation  # noqa: PLC0415 (see above)
     from sentinel.usage.spool_files import writable  # noqa: PLC0415 (see above)
     from sentinel.zion.client import http_client  # noqa: PLC0415 (see above)
@@ -130,6 +130,7 @@ def _check_outside(settings: Settings) -> None:
     if reason := writable(settings.spool_dir):
         raise ConfigError([f"SPOOL_DIR: {reason}"])
     http_client(settings.zion_egress)
+    check_tracing()
     check_ownership(settings, Installation(settings.zion_api_url))
 
 
@@ -162,9 +163,11 @@ def _governance(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from sentinel import doctor  # noqa: PLC0415 (see above)
+    from sentinel.app import check_tracing  # noqa: PLC0415 (see above)
     from sentinel.observability import logs  # noqa: PLC0415 (see above)
 
     settings = load_settings()
+    check_tracing()
     logs.configure("error", fd=2)
     return asyncio.run(doctor.dead_letters(settings) if options.dead_letters else doctor.check(settings))
 

@@ -13,6 +13,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def now_ns() -> int:
+    """Wall clock, nanoseconds since the Unix epoch."""
+    return time.time_ns()
+
+
 def utc_now() -> str:
     """The wall clock as RFC 3339 text with milliseconds."""
     return rfc3339(now_ms())

@@ -19,6 +19,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import DotEnvSettingsSource, NoDecode
 
+from sentinel import tracing_settings
 from sentinel.egress import Egress, TlsFiles, authorities_mistake, bypasses_proxy, client_mistake, parse_proxy
 from sentinel.governance_settings import GovernanceSettings
 from sentinel.provider_config import ConfigMistakes, KeySource, ProviderConfig, read_config
@@ -301,10 +302,25 @@ def load_settings(**overrides: Any) -> Settings:
         settings = load(Settings, **overrides)
     except ConfigError as error:
         raise ConfigError([*_missing_provider(overrides), *error.mistakes]) from None
-    if missing := _missing_provider(overrides):
-        raise ConfigError(missing)
+    if mistakes := [*_missing_provider(overrides), *tracing_settings.mistakes(_for_opentelemetry())]:
+        raise ConfigError(mistakes)
     load_providers(settings)
     return settings
+
+
+def _for_opentelemetry() -> dict[str, str]:
+    """The variables that OpenTelemetry has; an empty one is none. Raises ConfigError."""
+    given = {**_in_env_file(), **_in_environment()}
+    return {name: value for name, value in given.items() if name.startswith(tracing_settings.PREFIX) and value}
+
+
+def told_opentelemetry() -> dict[str, str]:
+    """The same, and now the SDK knows them, too, which reads the environment alone. Raises ConfigError."""
+    given = _for_opentelemetry()
+    for name in [name for name in os.environ if name.upper().startswith(tracing_settings.PREFIX)]:
+        del os.environ[name]
+    os.environ.update(given)
+    return given
 
 
 def _missing_provider(overrides: Mapping[str, Any]) -> list[str]:
@@ -415,7 +431,7 @@ def settings_warnings(settings: Settings) -> list[str]:
         names = [f"{prefix}_{part}_file" for part in ("ca", "client_cert", "client_key")]
         in_vain = [name.upper() for name in names if getattr(settings, name)]
         told += [f"{name} has no effect: {url_name.upper()} is not https://" for name in in_vain]
-    return told
+    return [*told, *tracing_settings.warnings(_for_opentelemetry())]
 
 
 def _known() -> frozenset[str]:

@@ -120,3 +120,18 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 """By `preset`, of type `compatible`."""
+
+_SYSTEMS = {
+    "azure": "azure.ai.openai",
+    "gemini": "gcp.gemini",
+    "compatible": "openai",
+    "mistral": "mistral_ai",
+    "bedrock": "aws.bedrock",
+    "vertex": "gcp.vertex_ai",
+}
+
+
+def system_of(type_: str, preset: str | None) -> str:
+    """What OpenTelemetry's conventions for GenAI call a provider; one that has no name there is what it speaks."""
+    name = preset or type_
+    return _SYSTEMS.get(name, name)

@@ -14,12 +14,14 @@ from sentinel.memory_budget import MemoryBudget
 from sentinel.prices.catalog import Catalog, OwnPrice
 from sentinel.prices.rates import Price
 from sentinel.provider_config import ModelSpec, ProviderConfig, ProviderSpec, TargetSpec
+from sentinel.provider_presets import system_of
 from sentinel.proxy.doors import doors_of
 from sentinel.proxy.key_pool import KeyPool
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.openai_socket import OpenAISockets
 from sentinel.proxy.registry import Registry, Route, Served, Target
 from sentinel.proxy.token_command import TokenCommand
+from sentinel.proxy.trace import Place
 from sentinel.tasks import Tasks
 
 _RELOAD_SECONDS = 30.0
@@ -158,7 +160,8 @@ class Providers:
         )
         sockets = self._sockets(url, key, settings.upstream_connect_timeout_seconds, settings.provider_egress)
         made.connected.extend((provider, sockets))
-        return Target("openai", provider, sockets=sockets, prices=Catalog.ours().at(url))
+        prices, place = Catalog.ours().at(url), Place.of("openai", url)
+        return Target("openai", provider, sockets=sockets, prices=prices, place=place)
 
     def _target(self, spec: ProviderSpec, made: _Made) -> Target:
         egress = egress_of(spec, self._settings)
@@ -199,6 +202,7 @@ class Providers:
             prices=Catalog.ours().at(spec.url),
             pool=pool if has_many else None,
             socket_key=pool.named(first) if has_many else "",
+            place=Place.of(system_of(spec.type, spec.preset), spec.url),
         )
 
     def _sockets(self, url: str, key: str, connect_seconds: float, egress: Egress) -> OpenAISockets:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from sentinel.config import (
     parse_rate_limits,
     settings_given,
     settings_warnings,
+    told_opentelemetry,
 )
 from sentinel.egress import DIRECT, ForwardProxy
 from sentinel.provider_config import KeySource
@@ -347,6 +350,44 @@ def test_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
     assert settings_warnings(settings) == [
         "OPENAI_BASE_URL in .env is not a setting of Sentinel and has no effect",
         "ZION_CLIENT_CERT_FILE has no effect: ZION_API_URL is not https://",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- traces
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Path]:
+    """Variables of OpenTelemetry's in the environment, and none but these; and a place for more."""
+    before = dict(os.environ)
+    for name in [name for name in before if name.upper().startswith("OTEL_")]:
+        del os.environ[name]
+    os.environ.update({"OTEL_SERVICE_NAME": "edge", "otel_bsp_schedule_delay": "5", "OTEL_TRACES_SAMPLER": ""})
+    yield tmp_path / ".env"
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_what_opentelemetry_is_told(told: Path) -> None:
+    """What `.env` says counts as the environment does, which wins; an empty variable is none."""
+    told.write_text("OTEL_SERVICE_NAME=file\nOTEL_TRACES_EXPORTER=otlp\nLOG_LEVEL=info\n")
+    given = {"OTEL_SERVICE_NAME": "edge", "OTEL_BSP_SCHEDULE_DELAY": "5", "OTEL_TRACES_EXPORTER": "otlp"}
+    assert told_opentelemetry() == given
+    assert {name: value for name, value in os.environ.items() if name.upper().startswith("OTEL_")} == given
+
+
+def test_mistakes_of_traces_are_settings_mistakes(told: Path) -> None:
+    """In the same list, and in the same places."""
+    told.write_text("OTEL_EXPORTER_OTLP_ENDPOINT=collector\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**{name: value for name, value in REQUIRED.items() if name != "openai_api_key"})
+    assert [mistake.split()[0] for mistake in caught.value.mistakes] == [
+        "OPENAI_API_KEY",
+        "OTEL_EXPORTER_OTLP_ENDPOINT:",
+    ]
+    told.write_text("")
+    assert settings_warnings(load_settings(**REQUIRED)) == [
+        "OTEL_BSP_SCHEDULE_DELAY has no effect: OTEL_EXPORTER_OTLP_ENDPOINT switches traces on, and is not set"
     ]
 
 

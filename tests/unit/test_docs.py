@@ -26,7 +26,7 @@ from sentinel.governance.service.arguments import OPERATION, add_commands
 from sentinel.governance_settings import GovernanceSettings
 from sentinel.observability.metrics import Metrics
 from sentinel.provider_presets import PRESETS, TYPES, Preset
-from sentinel.proxy.logging import RequestContext, RequestLine
+from sentinel.proxy.logging import RequestContext, TracedLine
 from sentinel.routes import openapi
 from sentinel.routes.state import AppState
 from sentinel.routes.table import rest
@@ -191,7 +191,7 @@ def test_the_metrics_page_lists_every_metric() -> None:
 def test_the_log_page_lists_every_field_in_its_order() -> None:
     """The fields of the line that a request leaves, and no others."""
     rows = re.findall(r"^\| (`.+?`) \| ", (ROOT / "docs/logging.md").read_text(), re.MULTILINE)
-    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(RequestLine.__struct_fields__)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(TracedLine.__struct_fields__)
 
 
 def test_the_log_page_lists_every_outcome() -> None:

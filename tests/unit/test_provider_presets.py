@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from sentinel.provider_config import FORMATS, MaxTokensField, ProviderType, read_config
-from sentinel.provider_presets import PRESETS, TYPES, Preset
+from sentinel.provider_presets import PRESETS, TYPES, Preset, system_of
 
 ALL = {**TYPES, **PRESETS}
 
@@ -44,3 +44,19 @@ def test_mistral_is_told_in_its_own_words() -> None:
     """It refuses what OpenAI takes."""
     mistral = PRESETS["mistral"]
     assert (mistral.stream_usage, mistral.max_tokens_field, mistral.knows_both) == (False, "max_tokens", False)
+
+
+def test_each_has_its_name_in_traces() -> None:
+    """That of the conventions for GenAI where they have one, else its own; what has neither is what it speaks."""
+    types = {name: system_of(name, None) for name in TYPES}
+    assert types == {
+        "openai": "openai",
+        "azure": "azure.ai.openai",
+        "anthropic": "anthropic",
+        "gemini": "gcp.gemini",
+        "compatible": "openai",
+    }
+    assert [system_of("compatible", name) for name in ("mistral", "bedrock", "vertex", "groq", "vllm")] == [
+        "mistral_ai", "aws.bedrock", "gcp.vertex_ai", "groq", "vllm",
+    ]  # fmt: skip
+    assert all(system_of("compatible", name) for name in PRESETS)

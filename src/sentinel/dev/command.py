@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from sentinel.app import App, check_ownership
+from sentinel.app import App, check_ownership, check_tracing
 from sentinel.cache.installation import Installation
 from sentinel.config import ConfigError, Settings, load, load_settings, settings_given, settings_warnings
 from sentinel.dev.folder import DataFolder, InUse
@@ -140,6 +140,7 @@ class _Dev:
             self._start_governance(*governance, settings)
         for warning in settings_warnings(settings):
             print(f"Warning: {warning}.", file=sys.stderr)
+        check_tracing()
         installation = self._installation(settings)
         if installation is not None:
             check_ownership(settings, installation)

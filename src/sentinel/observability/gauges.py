@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 
 import structlog
@@ -31,7 +31,7 @@ class Sources:
     """What gauges read.
 
     jobs: those that are followed; leases: the reservations that are open; requests: the memory of all that is not
-    answered.
+    answered. spans: how many there were, by what became of them.
     """
 
     jobs: JobStore
@@ -44,6 +44,7 @@ class Sources:
     store_health: StoreHealth
     tracker: BatchingUsageTracker
     registry: Registry
+    spans: Callable[[], Mapping[str, int]] = dict
 
 
 def _open_targets(registry: Registry) -> dict[str, int]:
@@ -91,6 +92,8 @@ class Gauges:
         metrics.odd_receipts.inc(self._growth("odd", delivered.odd))
         metrics.lines_dropped.inc(self._growth("dropped", sources.lines.dropped))
         metrics.reconciled.inc(self._growth("reconciled", sources.reconciler.corrected))
+        for result, count in sources.spans().items():
+            metrics.spans.labels(result).inc(self._growth(f"spans {result}", count))
 
     async def read_outbox(self) -> None:
         """Read how much usage waits in Redis, and since when. Raises RedisUnavailable."""

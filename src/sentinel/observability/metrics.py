@@ -119,6 +119,7 @@ class Metrics:
         self.reconciled = Counter(
             "sentinel_usage_reconciled", "Accounts that counted usage of which there is no record", registry=registry
         )
+        self.spans = Counter("sentinel_spans", "Spans of traces by what became of them", ["result"], registry=registry)
         self.outbox_depth = self._gauge("sentinel_outbox_depth", "Usage records that wait for Zion")
         self.outbox_age = self._gauge("sentinel_outbox_age_seconds", "Age of the oldest usage record that waits")
         self.jobs = self._gauge("sentinel_jobs", "Background responses and batches that are followed")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
 from sentinel.clock import monotonic
-from sentinel.error import UpstreamError, UpstreamTimeout
+from sentinel.error import AppError, UpstreamError, UpstreamTimeout
 from sentinel.observability.logs import log_name
 from sentinel.proxy import outcome
 from sentinel.proxy.breaker import Breaker
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 Answer = ProviderAnswer | ProviderStream
 Failure = UpstreamError | UpstreamTimeout
 Send = Callable[[ExchangeState, Target], Awaitable[Answer]]
+A = TypeVar("A", bound=Answer)
 
 _FULL_SECONDS = 1.0
 """After which there may be room at a target that has as many requests as it may."""
@@ -67,6 +69,22 @@ async def answer_of(exchange: ExchangeState, targets: Sequence[Target], send: Se
     if isinstance(last, Failure):
         raise last
     return last
+
+
+async def traced(exchange: ExchangeState, target: Target, send: Callable[[], Awaitable[A]]) -> A:
+    """The answer to one request to this target, noted in the trace where there is one. Raises what `send` does."""
+    trace = exchange.context.trace
+    if trace is None:
+        return await send()
+    is_translated, model = target.translator is not None, exchange.priced_model
+    sent = trace.goes_to(target.place, target.name, model, monotonic(), is_translated=is_translated)
+    try:
+        answer = await send()
+    except BaseException as error:
+        sent.failed(error.code if isinstance(error, AppError) else None, monotonic())
+        raise
+    sent.answered(answer.status, _retry_after_seconds(answer) if answer.status >= 400 else None, monotonic())
+    return answer
 
 
 def _has_another_key(target: Target, last: Answer | Failure) -> bool:

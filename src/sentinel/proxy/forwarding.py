@@ -82,7 +82,10 @@ async def _send_to(exchange: ExchangeState, target: Target) -> ProviderAnswer | 
     # Once: what failed attempts took is none of our own time.
     exchange.context.forwarded = exchange.context.forwarded or monotonic()
     while True:
-        answer = await _send_once(exchange, target, changes)
+        if exchange.context.trace is None:
+            answer = await _send_once(exchange, target, changes)
+        else:
+            answer = await attempts.traced(exchange, target, partial(_send_once, exchange, target, changes))
         if not exchange.is_refused:
             if changes.left_out:
                 target.additions.taken(request.model, changes)
@@ -112,6 +115,8 @@ async def _send_once(exchange: ExchangeState, target: Target, changes: Changes) 
     elif client.query:
         path += passing.query_to_provider(client.query, endpoint.query)
     header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
+    if context.trace is not None:
+        header_lines += context.trace.header_lines()
     upstream = exchange.upstream = ProviderRequest(path, header_lines, body, model=name)
     room = room_of(exchange)
     exchange.is_refused = False

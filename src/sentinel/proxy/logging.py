@@ -18,6 +18,7 @@ from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Cost, Verdict
 from sentinel.observability.logs import log_name
 from sentinel.proxy.outcome import Outcome
+from sentinel.proxy.trace import Trace
 
 # Ids must differ between all processes; nobody has to be unable to guess them, and the system's source takes 4 us.
 _bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311
@@ -75,7 +76,7 @@ def _printable(text: str) -> str:
 
 
 @lru_cache(maxsize=_MOST_WORDS)
-def _name(text: str) -> str:
+def log_word(text: str) -> str:
     """A name that comes again and again, such as a model's, as the log has it."""
     return _printable(text[:_MOST_NAME])
 
@@ -112,7 +113,7 @@ class RequestContext(msgspec.Struct):
     provider: where it was sent last, by its name. attempts: at each target of several, with what came of it.
     tokens_from: `provider`, `count`, `estimate` (a count with another vocabulary than the model's), or `none` where
     nothing was spent; of a free count it is `none` where that is the provider's. cost_micro_usd: None where there is no
-    price, or nothing that has one.
+    price, or nothing that has one. trace: None without tracing.
     """
 
     id: str
@@ -148,6 +149,7 @@ class RequestContext(msgspec.Struct):
     malformed_events: int = 0
     provider: str = ""
     attempts: list[Attempt] = msgspec.field(default_factory=list)
+    trace: Trace | None = None
 
     def overhead_seconds(self, now: float) -> float:
         """Time that we took ourselves: all but what the provider took, and the client for its body."""
@@ -184,7 +186,7 @@ class RequestContext(msgspec.Struct):
         agent, upstream_id = self.agent, self.upstream_request_id
         if upstream_id is not None and not (len(upstream_id) <= _MOST_NAME and upstream_id.isprintable()):
             upstream_id = _printable(upstream_id[:_MOST_NAME])
-        return RequestLine(
+        line = RequestLine(
             self.id,
             upstream_id or None,
             log_name(self.user.id) if self.user else None,
@@ -193,12 +195,12 @@ class RequestContext(msgspec.Struct):
             self.method,
             self.route,
             None if self.path is None else log_path(self.path, self.secrets),
-            _name(self.model),
+            log_word(self.model),
             self.streamed,
             self.status,
             self.outcome,
             self.error_code,
-            _name(self.finish_reason) if self.finish_reason else None,
+            log_word(self.finish_reason) if self.finish_reason else None,
             self.input_tokens,
             self.output_tokens,
             self.cached_tokens,
@@ -215,6 +217,8 @@ class RequestContext(msgspec.Struct):
             "request",
             level,
         )
+        trace = self.trace
+        return line if trace is None else TracedLine(*(*msgspec.structs.astuple(line), trace.id, trace.span))
 
 
 class RequestLine(msgspec.Struct, frozen=True, gc=False):
@@ -249,3 +253,10 @@ class RequestLine(msgspec.Struct, frozen=True, gc=False):
     timestamp: str
     event: str
     level: str
+
+
+class TracedLine(RequestLine, frozen=True, gc=False):
+    """The same with tracing. trace_id, span_id: of the request's own span."""
+
+    trace_id: str
+    span_id: str

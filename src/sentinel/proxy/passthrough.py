@@ -29,6 +29,7 @@ from sentinel.middleware.model_check import ModelCheck
 from sentinel.proxy import headers as passing
 from sentinel.proxy import outcome, passed_body
 from sentinel.proxy.admission import reserve
+from sentinel.proxy.attempts import traced
 from sentinel.proxy.batch_lines import check_lines
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.client import ClientGone, ClientSide
@@ -156,13 +157,18 @@ class Passthrough(Exchange):
         return answer
 
     async def _send(self, query: bytes, body: TakenBody) -> PassedStream:
+        target = await self._target(body)
+        self.goes_to(target)
+        return await traced(self, target, partial(self._send_to, target, query, body))
+
+    async def _send_to(self, target: Target, query: bytes, body: TakenBody) -> PassedStream:
         client, context = self.client, self.context
         headers = {name: value for name, value in client.headers.items() if name != b"content-type"}
         if body.type is not None:
             headers[b"content-type"] = body.type
-        target = await self._target(body)
-        self.goes_to(target)
         header_lines = passing.passed_to_provider(headers, context.id.encode(), self.reservation.user)
+        if context.trace is not None:
+            header_lines += context.trace.header_lines()
         path = self.path + b"?" + query if query else self.path
         method = (context.method or "GET").encode()
         self.upstream = ProviderRequest(path, header_lines, body.body, method)

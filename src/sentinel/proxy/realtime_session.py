@@ -258,6 +258,8 @@ class RealtimeSession:
             new_request_id(), template.route, monotonic(), template.client, template.agent, template.method
         )
         context.model = said.model
+        if template.trace is not None:
+            context.trace = template.trace.below()
         bound = realtime.bound_of(wanted, said.client_max)
         return RealtimeResponse(self._deps, self._user, context, bound, said.input_with(added_tokens), event_id)
 

@@ -19,6 +19,7 @@ from sentinel.provider_config import FORMATS, ModelSpec
 from sentinel.proxy.additions import Additions
 from sentinel.proxy.breaker import Breaker
 from sentinel.proxy.provider import AiProvider, ProviderPool, SocketProvider
+from sentinel.proxy.trace import NOWHERE, Place
 from sentinel.proxy.translate import Translator
 
 OTHER = "other"
@@ -93,6 +94,7 @@ class Target:
     formats: that it speaks, None = all. route: of a model there; None where there is nothing to choose between. prices:
     of its models. translator: between the client's format and one that it speaks, where it does not speak that.
     pool: the provider, where it has several keys; socket_key: the name of the one that sockets have then.
+    place: what traces say of it.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Target:
     translator: Translator | None = None
     pool: ProviderPool | None = None
     socket_key: str = ""
+    place: Place = NOWHERE
 
     def speaks(self, format_name: str) -> bool:
         """Whether it speaks this format."""

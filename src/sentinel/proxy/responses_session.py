@@ -102,7 +102,8 @@ class ResponsesSession:
         provider = FrameProvider(
             upstream, self._open, redactor, self._deps.socket_idle_seconds, self._target.socket_key
         )
-        target = Target(self._target.name, provider, self._target.additions, prices=self._target.prices)
+        before = self._target
+        target = Target(before.name, provider, before.additions, prices=before.prices, place=before.place)
         self._deps = replace(self._deps, registry=Registry(target, home=self._home))
         socket.on_news = upstream.on_news = self._news.set
         try:
@@ -159,6 +160,8 @@ class ResponsesSession:
         context = RequestContext(
             new_request_id(), template.route, monotonic(), template.client, template.agent, template.method
         )
+        if template.trace is not None:
+            context.trace = template.trace.below()
         client = self._client = FrameClient(socket, self._headers, body, self._claim)
         self._task = client.task = self._deps.tasks.start(self._exchange(client, context), "response")
 

@@ -24,6 +24,7 @@ from sentinel.endpoints.references import Reference
 from sentinel.endpoints.response_create import RESPONSE_CREATE
 from sentinel.error import (
     AccessDenied,
+    AppError,
     InvalidApiKey,
     InvalidJson,
     ModelNotFound,
@@ -109,14 +110,14 @@ async def responses(request: Request) -> Response:
     context.provider = target.name
     asked = SocketRequest(RESPONSE_CREATE.path, [*_passing(headers), (b"x-request-id", context.id.encode())])
     try:
-        upstream = await _open(target, asked)
+        upstream = await _open(target, asked, context)
     except SocketRefused as refused:
         if refused.answer.status < 300 or refused.answer.status in _NOT_SPOKEN:
             raise _upgrade_required(request, "the model provider does not speak them") from refused
         return _refusal(refused.answer)
 
     def session(claim: Claim) -> ResponsesSession:
-        return ResponsesSession(state.deps, target, headers, context, claim, lambda: _open(target, asked))
+        return ResponsesSession(state.deps, target, headers, context, claim, lambda: _open(target, asked, context))
 
     return await _serve(request, accepted, session, upstream)
 
@@ -156,7 +157,7 @@ async def realtime(request: Request) -> Response:
                            ("model", target.route.model)]).encode()  # fmt: skip
     path = b"/realtime" + query_to_provider(asked, _QUERY)
     try:
-        upstream = await _open(target, SocketRequest(path, passing, secret))
+        upstream = await _open(target, SocketRequest(path, passing, secret), context)
     except SocketRefused as refused:
         if secret is not None and refused.answer.status == 401:
             raise InvalidApiKey("Incorrect API key provided: this client secret has ended.") from refused
@@ -252,11 +253,25 @@ def _passing(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     return [(name, headers[name]) for name in _PASSING if name in headers]
 
 
-async def _open(target: Target, asked: SocketRequest) -> Socket:
+async def _open(target: Target, asked: SocketRequest, context: RequestContext) -> Socket:
     """A socket to the provider. Raises SocketRefused, UpstreamError, UpstreamTimeout, ServiceUnavailable."""
     if target.sockets is None:
         raise SocketRefused(ProviderAnswer(426, b"", None, b""))
-    return await target.sockets.open(asked)
+    trace = context.trace
+    if trace is None:
+        return await target.sockets.open(asked)
+    sent = trace.goes_to(target.place, target.name, "", monotonic(), is_translated=False)
+    headers = [*asked.headers, *pairs_of(trace.header_lines())]
+    try:
+        socket = await target.sockets.open(SocketRequest(asked.path, headers, asked.key))
+    except SocketRefused as refused:
+        sent.answered(refused.answer.status, None, monotonic())
+        raise
+    except BaseException as error:
+        sent.failed(error.code if isinstance(error, AppError) else None, monotonic())
+        raise
+    sent.answered(101, None, monotonic())
+    return socket
 
 
 def _refusal(answer: ProviderAnswer) -> Response:

@@ -252,6 +252,7 @@ class Routes:
 
     def __init__(self, state: AppState) -> None:
         self._on_end = state.on_end
+        self._begin_trace = state.begin_trace
         self._deps = state.deps
         app = rest(state)
         self._rest: Callable[[Scope, Receive, Send], Awaitable[None]] = app
@@ -286,10 +287,18 @@ class Routes:
         passed = passthrough.passed_path(scope["method"], scope["path"], is_route=is_route)
         if passed is not None:
             return self._pass_on(*passed, scope, receive, send, headers)
-        context = scope["context"] = _context(None if endpoint is None else endpoint.route, address, headers)
+        route = None if endpoint is None else endpoint.route
+        context = scope["context"] = self._context(route, address, headers)
         if connection is not None:
             connection.context = context
         return self._beside(context, headers, scope, receive, send)
+
+    def _context(self, route: str | None, address: str | None, headers: Mapping[bytes, bytes]) -> RequestContext:
+        agent = headers.get(b"user-agent", b"")
+        if self._begin_trace is None:
+            return RequestContext(new_request_id(), route, monotonic(), address, agent)
+        trace = self._begin_trace(route, headers)
+        return RequestContext(new_request_id(), route, monotonic(), address, agent, trace=trace)
 
     def _exchange(
         self,
@@ -301,7 +310,7 @@ class Routes:
         query: bytes,
         address: str | None,
     ) -> Awaitable[None]:
-        context = _context(endpoint.route, address, headers)
+        context = self._context(endpoint.route, address, headers)
         if connection is not None:
             connection.context = context
         header_lines = self._cors.header_lines(headers) + endpoint.id_lines(context.id.encode())
@@ -315,7 +324,7 @@ class Routes:
         """Serve a request that is passed through."""
         connection: ClientRequest | None = scope.get("extensions", {}).get("sentinel.connection")
         speaks, address = passthrough.spoken_at(scope["path"], ENDPOINTS), scope.get("client")
-        context = _context(passthrough.PATH, address[0] if address else None, headers)
+        context = self._context(passthrough.PATH, address[0] if address else None, headers)
         context.method, context.path = scope["method"], scope["path"]
         context.secrets = (*secrets_of(headers), *self._secrets)
         if connection is not None:
@@ -350,10 +359,6 @@ class Routes:
             context.outcome = "shutdown"
         finally:
             self._on_end(context, "debug" if context.route in _QUIET else "info")
-
-
-def _context(route: str | None, address: str | None, headers: Mapping[bytes, bytes]) -> RequestContext:
-    return RequestContext(new_request_id(), route, monotonic(), address, headers.get(b"user-agent", b""))
 
 
 async def _empty(headers: list[Header], send: Send) -> None:
