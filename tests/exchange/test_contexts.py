@@ -66,10 +66,10 @@ async def test_what_a_response_brings(stage: Stage) -> None:
 async def test_it_teaches_nothing_about_counts(stage: Stage) -> None:
     """A model's ratio is of inputs that were counted, not of what came with an earlier response."""
     await stage.deps.ownership.record(USER.id, ["resp_0"])
-    await run(stage, model="claude-9", previous_response_id="resp_0")
-    assert stage.deps.input_ratio.corrected("claude-9", 100) == 100
-    await run(stage, model="claude-9")
-    assert stage.deps.input_ratio.corrected("claude-9", 100) != 100
+    await run(stage, model="open-model-9", previous_response_id="resp_0")
+    assert stage.deps.input_ratio.corrected("open-model-9", 100) == 100
+    await run(stage, model="open-model-9")
+    assert stage.deps.input_ratio.corrected("open-model-9", 100) != 100
 
 
 async def test_what_one_in_the_background_brings(stage: Stage) -> None:

@@ -266,7 +266,7 @@ WHOLES = {
     "gemini embeddings": _in_one_piece(
         EmbedContentEndpoint("v1beta", "models/gemini-embedding-2"),
         {"content": {"parts": [{"text": PROMPT}]}},
-        10,
+        9,
         (11, 0),
         embedding={"values": [0.5]},
         usageMetadata={"promptTokenCount": 11},

@@ -6,8 +6,9 @@ let go.
 
 A safe point lies after a letter or digit and before a space, a line end, or one of _AFTER. OpenAI's pre-tokenizers
 (the regular expressions of cl100k_base and o200k_base) always cut there: no alternative of theirs goes on from a letter
-or digit to such a character, none looks back, and only white space looks ahead. Hence
-count(a) + count(b) == count(a + b); tests/unit/tokens/test_delivered.py tries to break this with tiktoken.
+or digit to such a character, none looks back, and only white space looks ahead; nor does one of the other families
+(vocabulary.py). Hence count(a) + count(b) == count(a + b); tests/unit/tokens/test_delivered.py tries to break this with
+tiktoken, test_vocabulary.py with theirs.
 """
 
 from collections.abc import Iterable

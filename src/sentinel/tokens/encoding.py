@@ -71,11 +71,6 @@ def is_exact(model: str) -> bool:
     return _is_exact(model[:MAX_NAME_CHARS])
 
 
-def has_vocabulary(model: str) -> bool:
-    """Say whether the tokens of a text are counted in the vocabulary of `model`, and not in another one."""
-    return is_exact(model) or encoding_of(model) in _in_use
-
-
 def use(vocabularies: Iterable[str]) -> None:
     """From now on count models of other families in these vocabularies (vocabulary.py), and all others in OpenAI's."""
     _in_use.clear()

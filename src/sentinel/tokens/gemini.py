@@ -1,8 +1,7 @@
-"""The input tokens of a request in Gemini's format: an estimate from above, since its vocabulary is not published.
+"""The input tokens of a request in Gemini's format: an estimate, since no package has its vocabulary.
 
-Text is counted in OpenAI's vocabulary and raised as it is for Claude's models; the provider's own figures correct that
-(input_ratio.py), and its usage replaces it in the books. Whatever a part carries is counted: a field that is not named
-here counts as the JSON that it is.
+Text is counted in OpenAI's vocabulary; the provider's own figures correct that (input_ratio.py), and its usage replaces
+it in the books. Whatever a part carries is counted: a field that is not named here counts as the JSON that it is.
 Source of the numbers unless said otherwise: Google's guides "Understand and count tokens", "Media resolution", "Image
 understanding", "Audio understanding", "Video understanding" and "Document understanding".
 """
@@ -16,14 +15,10 @@ from msgspec import Raw, Struct, field
 
 from sentinel.tokens.audio import sound_seconds
 from sentinel.tokens.bpe import Count, count_for
-from sentinel.tokens.encoding import has_vocabulary
 from sentinel.tokens.gemini_request import Content, CountBody, EmbedBody, GenerateBody, listed, text_of
 from sentinel.tokens.image_size import Size, decoded, inline_size
 from sentinel.tokens.models import longest_match
 from sentinel.tokens.tools import json_text
-
-_RAISED_BY: Final = 1.25
-_AS_IT_IS: Final = 1.0
 
 _REQUEST_FRAME: Final = 3
 _TURN_FRAME: Final = 4
@@ -112,29 +107,23 @@ def embedded_tokens(bodies: Iterable[EmbedBody], model: str) -> int:
 
 
 class _Sum:
-    """Adds up what is counted; text apart, for it is raised in the end."""
+    """Adds up what is counted."""
 
     def __init__(self, model: str) -> None:
         self._count: Count = count_for(model)
-        self._raised_by = _AS_IT_IS if has_vocabulary(model) else _RAISED_BY
         self._by_resolution = longest_match(_BY_RESOLUTION, model, None)
-        self._text_tokens = 0
-        self._fixed = _REQUEST_FRAME
         self._depth = 0
-
-    @property
-    def tokens(self) -> int:
-        return self._fixed + ceil(self._text_tokens * self._raised_by)
+        self.tokens = _REQUEST_FRAME
 
     def contents(self, contents: Iterable[Content]) -> None:
         for content in contents:
-            self._fixed += _TURN_FRAME
+            self.tokens += _TURN_FRAME
             for part in content.listed:
                 self.part(part)
 
     def text(self, text: str) -> None:
         if text:
-            self._text_tokens += self._count(text)
+            self.tokens += self._count(text)
 
     def json(self, raw: Raw | None) -> None:
         """JSON as it is, but for white space."""
@@ -154,7 +143,7 @@ class _Sum:
                 case "functionResponse":
                     self._response(raw)
                 case "thoughtSignature":
-                    self._fixed += len(raw) // _BASE64_PER_SIGNATURE_TOKEN
+                    self.tokens += len(raw) // _BASE64_PER_SIGNATURE_TOKEN
                 case "thought":
                     pass
                 case _:
@@ -192,20 +181,20 @@ class _Sum:
         data = blob.data or ""
         match blob.kind:
             case "image":
-                self._fixed += self._image(_size_of(data), has_resolution=has_resolution)
+                self.tokens += self._image(_size_of(data), has_resolution=has_resolution)
             case "audio":
-                self._fixed += ceil(sound_seconds(data, _SOUND_BYTES_PER_SECOND) * _SOUND_TOKENS_PER_SECOND)
+                self.tokens += ceil(sound_seconds(data, _SOUND_BYTES_PER_SECOND) * _SOUND_TOKENS_PER_SECOND)
             case "video":
-                self._fixed += ceil(len(data) * 3 / 4 / _VIDEO_BYTES_PER_SECOND * _VIDEO_TOKENS_PER_SECOND)
+                self.tokens += ceil(len(data) * 3 / 4 / _VIDEO_BYTES_PER_SECOND * _VIDEO_TOKENS_PER_SECOND)
             case "text":
                 self.text(decoded(data).decode("utf-8", "replace"))
             case _:
-                self._fixed += max(_LEAST_DOCUMENT_TOKENS, len(data) // _BASE64_PER_DOCUMENT_TOKEN)
+                self.tokens += max(_LEAST_DOCUMENT_TOKENS, len(data) // _BASE64_PER_DOCUMENT_TOKEN)
 
     def _remote(self, raw: Raw, *, has_resolution: bool) -> None:
         blob = _read_blob(raw)
         is_image = blob is not None and blob.kind == "image"
-        self._fixed += self._image(None, has_resolution=has_resolution) if is_image else _REMOTE_TOKENS
+        self.tokens += self._image(None, has_resolution=has_resolution) if is_image else _REMOTE_TOKENS
 
     def _image(self, size: Size | None, *, has_resolution: bool) -> int:
         if self._by_resolution is not None:

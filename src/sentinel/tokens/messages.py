@@ -1,7 +1,7 @@
-"""The input tokens of a request in Anthropic's messages format: an estimate from above, since no formula is published.
+"""The input tokens of a request in Anthropic's messages format: an estimate, since no formula is published.
 
-Claude's vocabulary is not published either. Text is counted in OpenAI's and raised by what comparisons of the two have
-found at most; the provider's own figures correct it (input_ratio.py), and its `usage` replaces it in the books.
+Claude's vocabulary is not published either. Text is counted in OpenAI's; what comparisons of the two have found, and
+then the provider's own figures, correct it (input_ratio.py), and its `usage` replaces it in the books.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,9 @@ from typing import Final
 import msgspec
 
 from sentinel.tokens.bpe import Count, count_for
-from sentinel.tokens.encoding import has_vocabulary
 from sentinel.tokens.image_size import Size, inline_size
 from sentinel.tokens.request import Block, Source, Turns
 from sentinel.tokens.tools import json_text
-
-_RAISED_BY: Final = 1.25
-"""Claude's vocabulary makes 16% (English prose) to 30% (code) more tokens of a text than OpenAI's."""
-_AS_IT_IS: Final = 1.0
 
 _REPLY_FRAME: Final = 3
 _TURN_FRAME: Final = 4
@@ -51,8 +46,7 @@ def message_tokens(request: Turns, model: str) -> int:
 
     Text is exact where the model's vocabulary is OpenAI's, as with gateways that serve their models in this format.
     """
-    count, factor = count_for(model), _AS_IT_IS if has_vocabulary(model) else _RAISED_BY
-    text, fixed = _Sum(count), _REPLY_FRAME
+    text, fixed = _Sum(count_for(model)), _REPLY_FRAME
     if request.system is not None:
         fixed += text.content(request.system)
     for turn in request.messages:
@@ -63,7 +57,7 @@ def message_tokens(request: Turns, model: str) -> int:
         text.json(tool)
     text.json(request.output_config)
     text.json(request.output_format)
-    return fixed + (_TOOLS_FRAME if request.tools else 0) + ceil(text.tokens * factor)
+    return fixed + (_TOOLS_FRAME if request.tools else 0) + text.tokens
 
 
 class _Sum:

@@ -19,7 +19,7 @@ def test_it_reads_what_a_message_has_but_for_the_output() -> None:
     """A maximum is not needed, and there is no stream; then it is forgotten."""
     request = COUNT_TOKENS.read(BODY)
     assert (request.stream, COUNT_TOKENS.is_free, COUNT_TOKENS.format) == (None, True, "messages")
-    assert COUNT_TOKENS.count(request, TokenCounter()) == 9
+    assert COUNT_TOKENS.count(request, TokenCounter()) == 8
     COUNT_TOKENS.forget_prompt(request)
     assert request.messages == []
     with pytest.raises(MissingParameter):
