@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 COMMAND = str(Path(sys.executable).parent / "sentinel")
 ALIASES = ("when-limited", "when-failing", "when-refused", "when-silent", "when-cut", "when-garbled")
-"""Each is served by the vendor, else by OpenAI. Each has a breaker of its own, and so has `alone`."""
+"""Each is served by the vendor, else by OpenAI. Each has a breaker of its own, and so have those that are `alone`."""
 KEY_HEADERS = {"azure": {"api-key": KEY}}
 """How a vendor is shown our key for a chat, where that is not Bearer."""
 OWN_FORMATS = [
@@ -94,6 +94,8 @@ api_key = "env:SECOND_KEY"
 [models."*"]
 targets = [{{ provider = "first" }}]
 [models."alone"]
+targets = [{first}]
+[models."refused-alone"]
 targets = [{first}]
 {aliases}
 """
@@ -201,12 +203,14 @@ def test_another_one_serves_where_it_fails(world: World, alias: str, fault: dict
     assert world.stack.booked(1, email)["ai_output_tokens"] == 3
 
 
-@pytest.mark.parametrize("world", [name for name in VENDORS if name != "gemini"], indirect=True)
-def test_another_one_serves_where_our_key_is_refused(world: World) -> None:
-    """As it refuses one."""
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_one_serves_where_our_key_is_refused(world: World, stream: bool) -> None:
+    """Whatever the status that it refuses one with; where nobody else serves, that is no affair of the client's."""
     world.provider.simulator.api_key = "sk-another-key"
-    answer = world.ask(model="when-refused")
+    answer = world.ask(model="when-refused", stream=stream)
     assert (answer.status, answer.headers["x-sentinel-provider"]) == (200, "second")
+    alone = world.ask(model="refused-alone", stream=stream)
+    assert alone.is_error(502, "upstream_error", "server_error")
 
 
 def test_its_limit_is_the_clients_where_nobody_else_serves(world: World, sdk: OpenAI) -> None:
@@ -236,6 +240,10 @@ def test_doctor_asks_it(world: World) -> None:
     """It is content, and knows a key that is not taken."""
     (line,) = world.lines()
     assert line.startswith("ok"), line
+    if world.name != "openrouter":  # Its list is there for everybody.
+        world.provider.simulator.api_key = "sk-another-key"
+        (line,) = world.lines()
+        assert "does not take our key" in line
 
 
 @pytest.mark.parametrize("world", ["azure"], indirect=True)

@@ -12,6 +12,8 @@ import yaml
 
 from sentinel.config import PROGRAMS, Settings, load_settings, settings_given, settings_warnings
 from sentinel.dev.command import STORE_PACKAGE
+from sentinel.dev.openai import OpenAISimulator
+from sentinel.dev.zion import ZionSimulator
 from sentinel.governance_settings import GovernanceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +109,13 @@ def test_compose_dev_service_needs_no_env_file() -> None:
     service = compose()["services"]["sentinel-dev"]
     assert "env_file" not in service
     assert set(service["environment"]) >= REQUIRED
+
+
+def test_compose_dev_service_has_the_simulators_keys() -> None:
+    """Which take no others."""
+    environment = compose()["services"]["sentinel-dev"]["environment"]
+    keys = environment["OPENAI_API_KEY"], environment["ZION_API_KEY"]
+    assert keys == (OpenAISimulator().api_key, ZionSimulator().api_key)
 
 
 def test_compose_services_depend_on_services_that_exist() -> None:

@@ -32,6 +32,8 @@ ProviderType = Literal["openai", "azure", "anthropic", "gemini", "compatible"]
 class Door:
     """url: what its paths are appended to. key: the header that has the key, up to it. begins: of its paths.
 
+    is_googles: a key that is refused is told by 400.
+
     version: a header that a request must have, should its client have sent none. api_version: of Azure's deployments,
     most of which have the model in their path.
     """
@@ -41,6 +43,7 @@ class Door:
     begins: tuple[bytes, ...] = ()
     version: bytes = b""
     api_version: str = ""
+    is_googles: bool = False
 
     def path(self, path: bytes, model: str) -> bytes:
         """A path as this door has it. model: as the provider names it."""
@@ -73,7 +76,8 @@ def doors_of(
         version = b"anthropic-version: 2023-06-01\r\n"
         return Door(base, X_API_KEY, _ANTHROPIC_PATHS, version), Door(base)
     if kind == "gemini":
-        return Door(root_of(url), GOOGLE, VERSIONED_PATHS), Door(f"{root_of(url)}/v1beta/openai")
+        own = Door(root_of(url), GOOGLE, VERSIONED_PATHS, is_googles=True)
+        return own, Door(f"{root_of(url)}/v1beta/openai", is_googles=True)
     if kind == "azure":
         root = root_of(url)
         header = BEARER if by_token else API_KEY
@@ -81,6 +85,14 @@ def doors_of(
             return (Door(f"{root}/openai", header, api_version=api_version),)
         return (Door(f"{root}/openai/v1", header),)
     return Door(root_of(url), GOOGLE, VERSIONED_PATHS), Door(url)
+
+
+def refuses_key(body: bytes) -> bool:
+    """Whether this body of a 400 of Google's is about our key. Source: continuedev/continue#8516.
+
+    What a client has sent may stand in it as a text, in which quotes are escaped.
+    """
+    return b'"API_KEY_INVALID"' in body
 
 
 def root_of(url: str) -> str:

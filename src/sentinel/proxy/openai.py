@@ -16,7 +16,7 @@ from sentinel.egress import DIRECT, Egress
 from sentinel.error import AppError, ServiceUnavailable, UpstreamError, UpstreamNotReached, UpstreamTimeout
 from sentinel.proxy import content_coding
 from sentinel.proxy.chunk import TakeChunk
-from sentinel.proxy.doors import Door, doors_of
+from sentinel.proxy.doors import Door, doors_of, refuses_key
 from sentinel.proxy.headers import lines_of, of_our_own, pairs_of, passed_to_client, to_client
 from sentinel.proxy.provider import (
     OnBlank,
@@ -150,8 +150,12 @@ class OpenAIProvider:
         path, header_lines = door.path(path, request.model), door.lines(request.header_lines)
         try:
             if isinstance(body, bytes):
-                return await client.send(request.method, path, header_lines, body, request)
-            return await client.upload(request.method, path, header_lines, body, request)
+                answer = await client.send(request.method, path, header_lines, body, request)
+            else:
+                answer = await client.upload(request.method, path, header_lines, body, request)
+            if door.is_googles and answer.status == 400:
+                await _judge(answer)
+            return answer
         except HttpError as error:
             raise _ours(error) from error
 
@@ -265,6 +269,14 @@ class _DecodedStream:
             if size > MOST_ANSWER_BYTES:
                 raise UpstreamError("The model provider gave a broken answer.")
         return ProviderAnswer(self.status, self.header_lines, self.id, self.redactor.plain(b"".join(pieces)))
+
+
+async def _judge(answer: Http1Answer) -> None:
+    """Say 401 of a key that is refused, as others do. The body stays to be read. Raises HttpError."""
+    body = await answer.read_all(MOST_ANSWER_BYTES)
+    answer.came(body)
+    if refuses_key(body):
+        answer.status = 401
 
 
 def _head(answer: Http1Answer, redactor: Redactor) -> tuple[bytes, bytes | None]:

@@ -101,3 +101,11 @@ def test_the_request_as_a_chat() -> None:
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "response_format": {"type": "json_schema", "json_schema": form},
     }
+
+
+def test_one_that_fails_on_its_way() -> None:
+    """Says so in its last event, with a number above those before."""
+    event = read(envelope().failure())
+    assert (event["type"], event["response"]["status"]) == ("response.failed", "failed")
+    assert event["response"]["error"]["code"] == "server_error"
+    assert event["sequence_number"] > 1000

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from sentinel.proxy.doors import API_KEY, BEARER, GOOGLE, X_API_KEY, Door, ProviderType, doors_of, root_of
+from sentinel.proxy.doors import (
+    API_KEY,
+    BEARER,
+    GOOGLE,
+    X_API_KEY,
+    Door,
+    ProviderType,
+    doors_of,
+    refuses_key,
+    root_of,
+)
 
 
 def chosen(doors: tuple[Door, ...], path: bytes) -> Door:
@@ -47,6 +59,14 @@ def test_azures_deployments_have_the_model_in_their_path() -> None:
     assert door.path(b"/images/edits?a=b", "m") == b"/deployments/m/images/edits?api-version=2024-10-21&a=b"
     assert door.path(b"/responses", "m") == b"/responses?api-version=2024-10-21"
     assert door.path(b"/chat/completions", "") == b"/chat/completions?api-version=2024-10-21"
+
+
+def test_google_tells_of_a_refused_key_in_its_body() -> None:
+    """What a client has sent is there as a text at most; only its own doors are judged by that."""
+    assert refuses_key(b'{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}')
+    assert not refuses_key(json.dumps({"error": {"message": 'no field "API_KEY_INVALID"'}}).encode())
+    assert [door.is_googles for door in doors_of("gemini", "https://g")] == [True, True]
+    assert not any(door.is_googles for kind in ("openai", "azure", "anthropic") for door in doors_of(kind, "https://h"))
 
 
 def test_anthropic_is_told_a_version() -> None:
