@@ -33,7 +33,7 @@ from sentinel.proxy.provider import ProviderAnswer, Socket, SocketRefused, Socke
 from sentinel.proxy.realtime_response import FORMAT
 from sentinel.proxy.realtime_session import RealtimeSession, look_for_rest
 from sentinel.proxy.registry import Target
-from sentinel.proxy.responses_session import ResponsesSession
+from sentinel.proxy.responses_session import NOT_SPOKEN, ResponsesSession
 from sentinel.proxy.state import Dependencies
 from sentinel.proxy.transport.websocket import WebSocket, server_side
 from sentinel.routes.state import AppState
@@ -43,8 +43,6 @@ REALTIME = "/v1/realtime"
 CALLS = "/v1/realtime/calls"
 
 _PASSING = (b"user-agent", b"openai-beta")
-_NOT_SPOKEN = (200, 400, 404, 405, 426, 501)
-"""How a provider answers a handshake that has responses, and no WebSockets."""
 _KEY_BYTES = 16
 _KEY, _BETA, _SECRET = "openai-insecure-api-key.", "openai-beta.realtime-v1", b"ek_"
 _QUERY = frozenset((b"model", b"call_id", b"intent"))
@@ -99,12 +97,12 @@ async def responses(request: Request) -> Response:
     try:
         upstream = await _open(target, asked)
     except SocketRefused as refused:
-        if refused.answer.status < 300 or refused.answer.status in _NOT_SPOKEN:
+        if refused.answer.status < 300 or refused.answer.status in NOT_SPOKEN:
             raise _upgrade_required(request, "the model provider does not speak them") from refused
         return _refusal(refused.answer)
 
     def session(claim: Claim) -> ResponsesSession:
-        return ResponsesSession(state.deps, target, headers, context, claim, lambda: _open(target, asked))
+        return ResponsesSession(state.deps, target, headers, context, claim, lambda to: _open(to, asked))
 
     return await _serve(request, accepted, session, upstream)
 
