@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.stack import SentinelProcess, Stack
+from tests.support.surface import post
 from tests.support.talks import talk
 
 FILE = """
@@ -102,3 +103,40 @@ class TestResponses:
             assert (refused["status"], error["code"], error["param"]) == (404, "model_not_found", "model")
             assert (await one.ask())[-1]["type"] == "response.completed"
         assert stack.booked(1, f"{name}@corp.test")["ai_requests"] == 1
+
+
+class TestRealtime:
+    VOICE = "/v1/realtime?model=voice"
+
+    async def said(self, one: Any, **session: Any) -> dict[str, Any]:
+        """How the session is, and a response of it."""
+        await one.say(type="session.update", session={"type": "realtime", "output_modalities": ["text"], **session})
+        told = (await one.hear_until("session.updated", "error"))[-1]
+        await one.say(type="response.create")
+        assert (await one.hear_until("response.done", "error"))[-1]["type"] == "response.done"
+        return dict(told)
+
+    async def test_a_model_by_its_name_there(self, stack: Stack, many: SentinelProcess) -> None:
+        """In the address and in the session; books have the client's, and it is priced as the file says."""
+        _, token = stack.user("voice@corp.test")
+        async with talk(many, token, self.VOICE) as one:
+            told = await self.said(one, model="voice")
+        assert told["session"]["model"] == "gpt-realtime"
+        assert stack.simulators.openai.calls[-1].query == "model=gpt-realtime"
+        assert stack.booked(1, "voice@corp.test")["ai_requests"] == 1
+        ((model, cost),) = [(line["model"], line["cost_usd"]) for line in lines(many, "voice", 2)]
+        assert model == "voice"
+        assert cost > 0
+
+    async def test_a_client_secret_opens_where_it_was_made(self, stack: Stack, many: SentinelProcess) -> None:
+        """Nobody else knows it; what is said with it is of the model that it was made for."""
+        _, token = stack.user("secret-voice@corp.test")
+        body = {"session": {"type": "realtime", "model": "voice"}}
+        made = post(many, token, body, "/v1/realtime/client_secrets")
+        assert made.status == 200
+        async with talk(many, made.json["value"], "/v1/realtime") as one:
+            await self.said(one)
+        stack.booked(2, "secret-voice@corp.test")
+        found = [(line["model"], line["provider"]) for line in many.ended(3, user="secret-voice")]
+        assert found[0] == ("voice", "second")
+        assert sorted(found[1:]) == [("", "second"), ("voice", None)]

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from websockets.utils import accept_key
 
+from sentinel.cache.client_secrets import SecretOwner
 from sentinel.clock import monotonic
 from sentinel.endpoints.references import Reference
 from sentinel.endpoints.response_create import RESPONSE_CREATE
@@ -118,7 +119,7 @@ async def realtime(request: Request) -> Response:
     if "realtime" in _subprotocols(headers):
         accepted += b"sec-websocket-protocol: realtime\r\n"
     query = request.query_params
-    place = ""
+    place = user.place if isinstance(user, SecretOwner) else ""
     if (call := query.get("call_id")) is not None:
         references = [Reference(call, "calls", "call_id")]
         await deps.ownership.check(user.id, references)
@@ -129,8 +130,9 @@ async def realtime(request: Request) -> Response:
         # Of the others the model is named elsewhere, or they only transcribe.
         named[""] = "model"
     model_check.check(user, named)
+    named_model = model or (user.model if isinstance(user, SecretOwner) else "")
     await look_for_rest(deps, user)
-    target = deps.registry.with_sockets(FORMAT, model, place)
+    target = deps.registry.with_sockets(FORMAT, named_model, place)
     context.provider = target.name
     passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
     if _BETA in _subprotocols(headers) and b"openai-beta" not in headers:
@@ -147,8 +149,6 @@ async def realtime(request: Request) -> Response:
         if secret is not None and refused.answer.status == 401:
             raise InvalidApiKey("Incorrect API key provided: this client secret has ended.") from refused
         return _refusal(refused.answer)
-    assert target.sockets is not None
-    redactor = target.sockets.redactor
 
     async def identify() -> AuthenticatedUser | None:
         # A secret opens sessions for a while; one that it has opened lasts longer.
@@ -156,7 +156,7 @@ async def realtime(request: Request) -> Response:
 
     def session(_: Claim) -> RealtimeSession:
         judges_told = not model and secret is None
-        return RealtimeSession(deps, user, context, model, redactor, identify, judges_told=judges_told)
+        return RealtimeSession(deps, user, context, named_model, target, identify, judges_told=judges_told)
 
     return await _serve(request, accepted, session, upstream)
 
