@@ -166,6 +166,18 @@ def lowered(message: bytes, most: int) -> bytes:
     return json_body.replaced(message, {"response": {**asked, **told}})
 
 
+def renamed(message: bytes, before: str, after: str) -> bytes:
+    """A client's event whose session names this model, by its other name; all other bytes stay."""
+    try:
+        places = list(json_body.spans(message, ("session", "model")))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return message
+    for start, end in places:
+        if parse(message[start:end]) == before:
+            return b"%b%b%b" % (message[:start], msgspec.json.encode(after), message[end:])
+    return message
+
+
 def _own_max(of: dict[str, Any]) -> Any:
     """What a response or a session has as its maximum."""
     return of.get(_MAXIMA[0], of.get(_MAXIMA[1]))

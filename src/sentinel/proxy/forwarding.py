@@ -68,6 +68,9 @@ async def _send_in_turns(exchange: ExchangeState) -> ProviderAnswer | ProviderSt
     if targets[0].translator is not None and endpoint.is_free:
         # It has no such path: what counts there is what is counted here.
         return exchange.own_answer(told_of(targets[0].translator))
+    if targets[0].route is None:
+        exchange.goes_to(targets[0])
+        return await _send_to(exchange, targets[0])
     return await attempts.answer_of(exchange, targets, _send_to)
 
 

@@ -162,13 +162,13 @@ class FrameProvider:
 
     def __init__(
         self,
-        socket: Socket,
+        socket: Socket | None,
         open_: Callable[[], Awaitable[Socket]],
         redactor: Redactor,
         idle_seconds: float,
         key: str = "",
     ) -> None:
-        self.socket: Socket | None = socket
+        self.socket = socket
         self.is_busy = False
         self._at_once = 0
         self._open = open_

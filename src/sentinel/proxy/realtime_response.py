@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.endpoint import OutputBound
@@ -14,6 +14,7 @@ from sentinel.governance.port import AuthenticatedUser
 from sentinel.limits.policy import Verdict
 from sentinel.middleware import rate_limiter
 from sentinel.middleware.lease_keeper import HeldLease
+from sentinel.prices.catalog import Prices
 from sentinel.proxy import billing, reservation
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.logging import RequestContext
@@ -26,11 +27,18 @@ FORMAT = "realtime"
 """What a target must speak."""
 
 
+class ModelPrices(NamedTuple):
+    """Where it stands what a model costs, and by which name."""
+
+    prices: Prices
+    model: str
+
+
 class RealtimeResponse:
     """One response. event_id: of the client's event that asks for it, None where it told none.
 
-    input_tokens: at most so many it is given. context: its line in the log. is_settled: it is over. told: how the
-    provider has told that it begins, None before that. spent: what it was billed.
+    input_tokens: at most so many it is given. priced: what its tokens cost. context: its line in the log. is_settled:
+    it is over. told: how the provider has told that it begins, None before that. spent: what it was billed.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class RealtimeResponse:
         context: RequestContext,
         bound: OutputBound,
         input_tokens: int,
+        priced: ModelPrices,
         event_id: str | None = None,
     ) -> None:
         self.event_id = event_id
@@ -47,6 +56,7 @@ class RealtimeResponse:
         self._deps = deps
         self._bound = bound
         self._input_tokens = input_tokens
+        self._priced = priced
         self._reservation = reservation.of(context.id, user, context.model, input_tokens, bound, deps.estimator)
         self._verdict: Verdict | None = None
         self._lease: HeldLease | None = None
@@ -166,8 +176,8 @@ class RealtimeResponse:
         now = monotonic()
         context.outcome = outcome
         context.provider_seconds = now - context.forwarded
-        prices, usage = deps.registry.prices(FORMAT, context.model), spent.usage
-        cost_micro_usd = spent.micro_usd(prices, context.model, verdict.now_ms)
+        usage = spent.usage
+        cost_micro_usd = spent.micro_usd(self._priced.prices, self._priced.model, verdict.now_ms)
         context.has_spent(spent.cost, spent.source, usage.cached_tokens, usage.reasoning_tokens, cost_micro_usd)
         try:
             await deps.tracker.settle(self._reservation, spent.cost, verdict.now_ms, cost_micro_usd=cost_micro_usd or 0)

@@ -36,8 +36,8 @@ from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.logging import RequestContext, new_request_id
 from sentinel.proxy.outcome import Outcome
 from sentinel.proxy.provider import Message, Socket
-from sentinel.proxy.realtime_response import FORMAT, RealtimeResponse
-from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.realtime_response import FORMAT, ModelPrices, RealtimeResponse
+from sentinel.proxy.registry import Target
 from sentinel.proxy.reservation import least
 from sentinel.proxy.state import Dependencies
 from sentinel.tasks import pause
@@ -71,9 +71,9 @@ class _Ended(Exception):
 class RealtimeSession:
     """One session of one user. template: what each response's line in the log has of the handshake.
 
-    model: as the client has named it, "" where it has not. judges_told: then nobody has, so that what is told by the
-    provider must be of the caller's plan. redactor: takes the provider's key out of its events. identify: says who the
-    caller is by now, None where they are who they were: raises as auth.identify does.
+    model: as the client has named it, "" where it has not; target: whose socket it is, which may have another name for
+    it. judges_told: nobody has named it, so that what is told by the provider must be of the caller's plan. identify:
+    says who the caller is by now, None where they are who they were: raises as auth.identify does.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RealtimeSession:
         user: AuthenticatedUser,
         template: RequestContext,
         model: str,
-        redactor: Redactor,
+        target: Target,
         identify: Callable[[], Awaitable[AuthenticatedUser | None]],
         *,
         judges_told: bool,
@@ -93,7 +93,11 @@ class RealtimeSession:
         self._judges_told = judges_told
         self._identify = identify
         self._template = template
-        self._redactor = redactor
+        assert target.sockets is not None
+        self._redactor = target.sockets.redactor
+        self._target = target
+        self._named = model
+        self._there = (None if target.route is None else target.route.model) or model
         self._said = Conversation(model)
         self._asked: deque[RealtimeResponse] = deque()
         self._open: dict[str, RealtimeResponse] = {}
@@ -203,6 +207,9 @@ class RealtimeSession:
                 session = await self._read(realtime.object_of, event.session, message.data)
                 self._said.note_asked(session)
                 self._model = named if isinstance(named := session.get("model"), str) else self._model
+                if self._there != self._named:
+                    as_there = partial(realtime.renamed, before=self._named, after=self._there)
+                    asked = await self._read(as_there, message.data, message.data)
             tokens = await self._read(self._said.item_tokens, event, message.data)
             self._said.note_said(event, tokens)
             await upstream.deliver(Message(asked, message.is_text))
@@ -261,7 +268,14 @@ class RealtimeSession:
         if template.trace is not None:
             context.trace = template.trace.below()
         bound = realtime.bound_of(wanted, said.client_max)
-        return RealtimeResponse(self._deps, self._user, context, bound, said.input_with(added_tokens), event_id)
+        given = said.input_with(added_tokens)
+        return RealtimeResponse(self._deps, self._user, context, bound, given, self._priced(said.model), event_id)
+
+    def _priced(self, model: str) -> ModelPrices:
+        """What a model costs: that of the session where it is served, others as the file says."""
+        if model == self._named and model:
+            return ModelPrices(self._target.prices, self._there)
+        return ModelPrices(self._deps.registry.prices(FORMAT, model), model)
 
     # -------------------------------------------------------------------------------------------------- to the client
 
@@ -291,6 +305,9 @@ class RealtimeSession:
         elif kind in ("session.created", "session.updated", "transcription_session.updated"):
             told = await self._read(realtime.object_of, event.session, message)
             session = await self._read(self._said.read_session, told, message)
+            if self._named and session.model == self._there:
+                # Books have the client's name of it.
+                session = session._replace(model=self._named)
             self._judge_told(session.model)
             self._said.note_session(session, is_update=kind != "session.created")
         elif kind == "input_audio_buffer.committed":

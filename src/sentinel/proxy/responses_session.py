@@ -3,26 +3,29 @@
 The provider's socket is opened before the client's is accepted, with our key. Between two exchanges what comes of the
 provider passes on, as far as it is no part of an answer, and so does how it closes. Only one response may be in flight,
 as at OpenAI: a second one is refused, and the first goes on.
+
+Where there are several providers, each message goes to one that serves its model: to that of the open socket if that
+does, else that socket is closed, and one to the other provider opened. What is not stored cannot be gone on from then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.response_create import RESPONSE_CREATE, ResponseCreate, error_message, kind_of
-from sentinel.error import ResponseInProgress
+from sentinel.error import ModelNotFound, ResponseInProgress
 from sentinel.memory_budget import Claim
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.exchange import Exchange
 from sentinel.proxy.frames import FrameClient, FrameProvider
 from sentinel.proxy.logging import RequestContext, new_request_id
-from sentinel.proxy.provider import Socket
-from sentinel.proxy.redaction import Redactor
+from sentinel.proxy.provider import Socket, SocketRefused
 from sentinel.proxy.registry import Registry, Target
 from sentinel.proxy.state import Dependencies
 from sentinel.tokens.usage import NOTHING
@@ -30,8 +33,43 @@ from sentinel.tokens.usage import NOTHING
 log = structlog.get_logger()
 
 GOING_AWAY = 1001
+NOT_SPOKEN = (200, 400, 404, 405, 426, 501)
+"""How a provider answers a handshake that has responses, and no WebSockets."""
 _ANSWER = "response."
 """How the types of all events of an answer begin."""
+
+
+def _not_served(model: str) -> ModelNotFound:
+    name = f"The model '{model[:96]}'" if model else "The model"
+    return ModelNotFound(f"{name} is not served over WebSockets. Use POST /v1/responses.", param="model")
+
+
+class _OverSockets(Registry):
+    """The registry of one client's socket. opened: the target that it is at; over: a target, over a socket."""
+
+    def __init__(self, of: Registry, opened: Callable[[], Target], over: Callable[[Target], Target]) -> None:
+        super().__init__(*of.providers, served=of.served, home=of.home if of.is_many else "")
+        self.on_opened = of.on_opened
+        # Also where nothing is to be chosen, it is not the target itself, but that over the socket.
+        self.plain = None
+        self._opened = opened
+        self._over = over
+
+    def targets(
+        self,
+        format_name: str,
+        model: str,
+        place: str = "",
+        *,
+        may_translate: bool = False,  # noqa: ARG002
+    ) -> Sequence[Target]:
+        """As Registry's, never translated: that which is open, else the first with WebSockets. Raises ModelNotFound."""
+        opened = self._opened()
+        found = super().targets(format_name, model, place) if model or place else [opened]
+        having = [each for each in found if each.sockets is not None]
+        if not having:
+            raise _not_served(model)
+        return (self._over(next((each for each in having if each.name == opened.name), having[0])),)
 
 
 class FrameExchange(Exchange):
@@ -66,7 +104,7 @@ class FrameExchange(Exchange):
 class ResponsesSession:
     """One client's socket. headers: of its handshake; claim: counts what is held of its messages.
 
-    open_: opens another socket to the provider. template: what each request's line in the log has of the handshake.
+    open_: opens another socket to a provider. template: what each request's line in the log has of the handshake.
     """
 
     def __init__(
@@ -76,10 +114,9 @@ class ResponsesSession:
         headers: Mapping[bytes, bytes],
         template: RequestContext,
         claim: Claim,
-        open_: Callable[[], Awaitable[Socket]],
+        open_: Callable[[Target], Awaitable[Socket]],
     ) -> None:
-        self._deps = deps
-        self._home = deps.registry.home if deps.registry.is_many else ""
+        self._deps = replace(deps, registry=_OverSockets(deps.registry, lambda: self._target, self._over))
         self._target = target
         self._headers = headers
         self._template = template
@@ -97,19 +134,12 @@ class ResponsesSession:
 
     async def run(self, socket: Socket, upstream: Socket) -> None:
         """Serve the client until one of the two sides leaves. Settled is whatever was begun, also when cancelled."""
-        assert self._target.sockets is not None
-        redactor: Redactor = self._target.sockets.redactor
-        provider = FrameProvider(
-            upstream, self._open, redactor, self._deps.socket_idle_seconds, self._target.socket_key
-        )
-        before = self._target
-        target = Target(before.name, provider, before.additions, prices=before.prices, place=before.place)
-        self._deps = replace(self._deps, registry=Registry(target, home=self._home))
+        self._provider = self._at(self._target, upstream)
         socket.on_news = upstream.on_news = self._news.set
         try:
             while not socket.ended:
                 self._news.clear()
-                if self._is_idle() and self._is_over(socket, provider, redactor):
+                if self._is_idle() and self._is_over(socket, self._provider):
                     break
                 await self._take(socket)
                 await self._news.wait()
@@ -118,17 +148,41 @@ class ResponsesSession:
                 self._task.cancel()
             raise
         finally:
-            await self._finish(socket, provider)
+            await self._finish(socket)
+
+    def _at(self, target: Target, socket: Socket | None) -> FrameProvider:
+        """The provider of what is said over a socket to this target; None: it is opened when something is said."""
+        assert target.sockets is not None
+        idle_seconds = self._deps.socket_idle_seconds
+        return FrameProvider(
+            socket, partial(self._opened, target), target.sockets.redactor, idle_seconds, target.socket_key
+        )
+
+    async def _opened(self, target: Target) -> Socket:
+        """Another socket. Raises SocketRefused, ModelNotFound where the provider has none, UpstreamError, ..."""
+        try:
+            return await self._open(target)
+        except SocketRefused as refused:
+            if refused.answer.status in NOT_SPOKEN:
+                raise _not_served("") from refused
+            raise
+
+    def _over(self, target: Target) -> Target:
+        """The same over the socket that is open, or over one to it in that one's place."""
+        if target.name != self._target.name:
+            self._provider.given_up()
+            self._provider, self._target = self._at(target, None), target
+        return replace(target, provider=self._provider)
 
     def _is_idle(self) -> bool:
         return self._task is None or self._task.done()
 
-    def _is_over(self, socket: Socket, provider: FrameProvider, redactor: Redactor) -> bool:
+    def _is_over(self, socket: Socket, provider: FrameProvider) -> bool:
         """Between two exchanges: pass on what the provider says by itself. Whether the client's socket was closed."""
         if self._is_stopping:
             socket.close(GOING_AWAY, "The server is shutting down.")
             return True
-        upstream = provider.socket
+        upstream, redactor = provider.socket, provider.redactor
         if upstream is None:
             return False
         upstream.on_news = self._news.set
@@ -173,11 +227,11 @@ class ResponsesSession:
             client.task = None
             self._news.set()
 
-    async def _finish(self, socket: Socket, provider: FrameProvider) -> None:
+    async def _finish(self, socket: Socket) -> None:
         """End what is in flight, and close both sides."""
         if socket.ended and self._client is not None:
             self._client.leave()
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
-        await provider.close()
+        await self._provider.close()
         socket.close(GOING_AWAY, "The server is shutting down.")

@@ -164,4 +164,4 @@ class ExchangeState:
         user, secrets = self.context.user, self.deps.secrets
         if user is not None and secrets is not None:
             for secret in self.endpoint.secrets(told):
-                await secrets.record(user, secret)
+                await secrets.record(user, secret, self.place, self.request.model)

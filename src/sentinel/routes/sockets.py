@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from websockets.utils import accept_key
 
+from sentinel.cache.client_secrets import SecretOwner
 from sentinel.clock import monotonic
 from sentinel.endpoints.references import Reference
 from sentinel.endpoints.response_create import RESPONSE_CREATE
@@ -42,7 +43,7 @@ from sentinel.proxy.provider import ProviderAnswer, Socket, SocketRefused, Socke
 from sentinel.proxy.realtime_response import FORMAT
 from sentinel.proxy.realtime_session import RealtimeSession, look_for_rest
 from sentinel.proxy.registry import Target
-from sentinel.proxy.responses_session import ResponsesSession
+from sentinel.proxy.responses_session import NOT_SPOKEN, ResponsesSession
 from sentinel.proxy.state import Dependencies
 from sentinel.proxy.transport.websocket import WebSocket, server_side
 from sentinel.routes.state import AppState
@@ -52,8 +53,6 @@ REALTIME = "/v1/realtime"
 CALLS = "/v1/realtime/calls"
 
 _PASSING = (b"user-agent", b"openai-beta")
-_NOT_SPOKEN = (200, 400, 404, 405, 426, 501)
-"""How a provider answers a handshake that has responses, and no WebSockets."""
 _KEY_BYTES = 16
 _KEY, _BETA, _SECRET = "openai-insecure-api-key.", "openai-beta.realtime-v1", b"ek_"
 _QUERY = frozenset((b"model", b"call_id", b"intent"))
@@ -112,12 +111,12 @@ async def responses(request: Request) -> Response:
     try:
         upstream = await _open(target, asked, context)
     except SocketRefused as refused:
-        if refused.answer.status < 300 or refused.answer.status in _NOT_SPOKEN:
+        if refused.answer.status < 300 or refused.answer.status in NOT_SPOKEN:
             raise _upgrade_required(request, "the model provider does not speak them") from refused
         return _refusal(refused.answer)
 
     def session(claim: Claim) -> ResponsesSession:
-        return ResponsesSession(state.deps, target, headers, context, claim, lambda: _open(target, asked, context))
+        return ResponsesSession(state.deps, target, headers, context, claim, lambda to: _open(to, asked, context))
 
     return await _serve(request, accepted, session, upstream)
 
@@ -133,7 +132,7 @@ async def realtime(request: Request) -> Response:
     if "realtime" in _subprotocols(headers):
         accepted += b"sec-websocket-protocol: realtime\r\n"
     query = request.query_params
-    place = ""
+    place = user.place if isinstance(user, SecretOwner) else ""
     if (call := query.get("call_id")) is not None:
         references = [Reference(call, "calls", "call_id")]
         await deps.ownership.check(user.id, references)
@@ -144,8 +143,9 @@ async def realtime(request: Request) -> Response:
         # Of the others the model is named elsewhere, or they only transcribe.
         named[""] = "model"
     model_check.check(user, named)
+    named_model = model or (user.model if isinstance(user, SecretOwner) else "")
     await look_for_rest(deps, user)
-    target = deps.registry.with_sockets(FORMAT, model, place)
+    target = deps.registry.with_sockets(FORMAT, named_model, place)
     context.provider = target.name
     passing = [*_passing(headers), (b"x-request-id", context.id.encode())]
     if _BETA in _subprotocols(headers) and b"openai-beta" not in headers:
@@ -162,8 +162,6 @@ async def realtime(request: Request) -> Response:
         if secret is not None and refused.answer.status == 401:
             raise InvalidApiKey("Incorrect API key provided: this client secret has ended.") from refused
         return _refusal(refused.answer)
-    assert target.sockets is not None
-    redactor = target.sockets.redactor
 
     async def identify() -> AuthenticatedUser | None:
         # A secret opens sessions for a while; one that it has opened lasts longer.
@@ -171,7 +169,7 @@ async def realtime(request: Request) -> Response:
 
     def session(_: Claim) -> RealtimeSession:
         judges_told = not model and secret is None
-        return RealtimeSession(deps, user, context, model, redactor, identify, judges_told=judges_told)
+        return RealtimeSession(deps, user, context, named_model, target, identify, judges_told=judges_told)
 
     return await _serve(request, accepted, session, upstream)
 

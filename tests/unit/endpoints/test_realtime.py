@@ -299,3 +299,23 @@ class TestWhatWasDelivered:
         assert realtime.is_piece(told(type="response.output_text.delta", response_id="r", delta=""))
         assert not realtime.is_piece(told(type="conversation.item.input_audio_transcription.delta", delta="x"))
         assert not realtime.is_piece(told(type="response.output_item.done", response_id="r"))
+
+
+@pytest.mark.parametrize(
+    ("event", "changed"),
+    [
+        (
+            b'{"type":"session.update", "session":{ "model" : "mine","instructions":"mine"}}',
+            b'{"type":"session.update", "session":{ "model" : "theirs","instructions":"mine"}}',
+        ),
+        (b'{"session":{"model":"other"}}', b'{"session":{"model":"other"}}'),
+        (b'{"session":{"model":7}}', b'{"session":{"model":7}}'),
+        (b'{"session":{"audio":{"model":"mine"}}}', b'{"session":{"audio":{"model":"mine"}}}'),
+        (b'{"session":[]}', b'{"session":[]}'),
+        (b"no JSON", b"no JSON"),
+        (b"\xff", b"\xff"),
+    ],
+)
+def test_a_session_that_names_its_model(event: bytes, changed: bytes) -> None:
+    """By the provider's name; nothing else changes, nor what cannot be read."""
+    assert realtime.renamed(event, "mine", "theirs") == changed
