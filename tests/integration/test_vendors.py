@@ -77,8 +77,10 @@ def said(text: str) -> dict[str, Any]:
 def configuration(provider: Provider, openai: str) -> str:
     """The file that SENTINEL_CONFIG names."""
     first = f'{{ provider = "first", model = "{provider.vendor.model}" }}'
+    hasty = first.replace("first", "hasty")
     aliases = "".join(
-        f'\n[models."{alias}"]\ntargets = [{first}]\nfallback = [{{ provider = "second", model = "gpt-4o-mini" }}]'
+        f'\n[models."{alias}"]\ntargets = [{hasty if alias == "when-silent" else first}]\n'
+        'fallback = [{ provider = "second", model = "gpt-4o-mini" }]'
         for alias in ALIASES
     )
     return f"""
@@ -86,7 +88,11 @@ def configuration(provider: Provider, openai: str) -> str:
 {provider.vendor.lines}
 url = "{provider.url}"
 api_key = "env:FIRST_KEY"
-idle_timeout_seconds = 2
+[providers.hasty]
+{provider.vendor.lines}
+url = "{provider.url}"
+api_key = "env:FIRST_KEY"
+idle_timeout_seconds = 1
 [providers.second]
 type = "openai"
 url = "{openai}"
@@ -252,7 +258,7 @@ def test_deployments_with_a_version(world: World, tmp_path: Path) -> None:
     file = tmp_path / "sentinel.toml"
     text = configuration(world.provider, world.stack.simulators.openai_url)
     dated = 'api_version = "2024-10-21"\nformats = ["chat", "responses"]'
-    file.write_text(text.replace("idle_timeout_seconds = 2", dated, 1))
+    file.write_text(text.replace("[providers.hasty]", f"{dated}\n[providers.hasty]"))
     sentinel = world.stack.sentinel({**world.environment, "SENTINEL_CONFIG": str(file)}, SENTINEL_PORT=str(free_port()))
     _, token = world.stack.user()
     answer = post(sentinel, token, {"model": "alone", "stream": True, **said("[[tokens=3]]")})
