@@ -6,6 +6,7 @@ Source: OpenAI's API reference, "The response object", "Responses: streaming eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,11 @@ _FIELDS: Final = {"output_text": "text", "refusal": "refusal", "reasoning_text":
 """Types of parts, and the field that has what is said in them."""
 
 
-def answer(status: int, body: bytes, envelope: dict[str, Any]) -> bytes:
+Named = Mapping[str, Mapping[str, str]]
+"""The fields of a call that name its function, by what it is called in chat, where they are not `name` alone."""
+
+
+def answer(status: int, body: bytes, envelope: dict[str, Any], named: Named) -> bytes:
     """A whole answer; an error as it is, for both formats have the same.
 
     Raises UpstreamError for what cannot be read.
@@ -34,7 +39,7 @@ def answer(status: int, body: bytes, envelope: dict[str, Any]) -> bytes:
     if choice is None or not isinstance(choice.get("message"), dict):
         raise UpstreamError("The model provider sent an answer that cannot be read.")
     message = said(choice["message"])
-    written = _Items(completion.get("id"))
+    written = _Items(completion.get("id"), named)
     written.add(message)
     reason = string(choice.get("finish_reason"))
     written.close(_status_of(reason))
@@ -77,8 +82,9 @@ class _Items:
     items: all of them, as they are once they are closed.
     """
 
-    def __init__(self, id_: Any) -> None:
+    def __init__(self, id_: Any, named: Named) -> None:
         self.items: list[dict[str, Any]] = []
+        self._named = named
         self._id = str(id_ or "")
         self._open: set[int] = set()
         self._texts: dict[int, list[str]] = {}
@@ -122,7 +128,8 @@ class _Items:
         if is_new:
             events += self._close_told("completed")
             id_ = call_id(piece, self._id, number)
-            events += self._add({"type": "function_call", "call_id": id_, "name": piece.name, "arguments": ""})
+            name = self._named.get(piece.name, {"name": piece.name})
+            events += self._add({"type": "function_call", "call_id": id_, **name, "arguments": ""})
             self._outputs.append(len(self.items) - 1)
         index = self._outputs[number]
         if piece.arguments:
@@ -182,12 +189,13 @@ class _Items:
 class ResponsesOfChat(StreamTranslator):
     """One stream."""
 
-    def __init__(self, envelope: dict[str, Any]) -> None:
+    def __init__(self, envelope: dict[str, Any], named: Named) -> None:
         super().__init__()
         self._envelope = envelope
+        self._named = named
         self._sequence = 0
         self._first: dict[str, Any] | None = None
-        self._items = _Items("")
+        self._items = _Items("", named)
         self._usage: Usage = NOTHING
         self._reason: str | None = None
 
@@ -209,7 +217,7 @@ class ResponsesOfChat(StreamTranslator):
         if self._first is not None:
             return []
         self._first = {"id": event.get("id"), "model": event.get("model")}
-        self._items = _Items(event.get("id"))
+        self._items = _Items(event.get("id"), self._named)
         response = _begun(self._envelope, self._first)
         return [_event("created", response=response), _event("in_progress", response=response)]
 

@@ -6,10 +6,10 @@ Source: OpenAI's API reference, "Create a model response"; what Codex sends.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from sentinel.proxy.translation.chat_request import Nothing
 from sentinel.proxy.translation.strict import read_part, unsupported
@@ -75,18 +75,20 @@ class CallItem(_Item, kw_only=True):
     name: str
     arguments: str
     type: Literal["function_call"]
-    namespace: None = None
+    namespace: str | None = None
     caller: None = None
     parsed_arguments: Raw = Raw()
     also_async: Literal[False] | None = msgspec.field(default=None, name="async")
 
 
 class OutputItem(_Item, kw_only=True):
+    """Its function's name and namespace are hints: the call with this id has them."""
+
     call_id: str
     output: str | list[InputText | InputImage]
     type: Literal["function_call_output"]
     name: str | None = None
-    namespace: None = None
+    namespace: str | None = None
     caller: None = None
 
 
@@ -110,6 +112,12 @@ class FunctionTool(_Typed, tag="function"):
     defer_loading: Literal[False] | None = None
     allowed_callers: list[Literal["direct"]] | None = None
     output_schema: None = None
+
+
+class NamespaceTool(_Typed, tag="namespace"):
+    name: str
+    tools: Annotated[list[FunctionTool], Meta(min_length=1)]
+    description: str = ""
 
 
 class NamedChoice(_Typed, tag="function"):
@@ -163,7 +171,7 @@ class ResponsesRequest(_Strict, kw_only=True):
     top_p: float | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[FunctionTool] | None = None
+    tools: list[FunctionTool | NamespaceTool] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None

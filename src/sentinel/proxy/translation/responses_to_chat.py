@@ -5,6 +5,8 @@ Source: OpenAI's API reference, both; its guide "Migrate to the Responses API".
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +22,7 @@ from sentinel.proxy.translation.responses_request import (
     Item,
     MessageItem,
     NamedChoice,
+    NamespaceTool,
     ObjectFormat,
     OutputItem,
     OutputText,
@@ -28,10 +31,13 @@ from sentinel.proxy.translation.responses_request import (
     SchemaFormat,
     items_of,
 )
-from sentinel.proxy.translation.strict import given, read
+from sentinel.proxy.translation.strict import given, read, unsupported
 
 _ROLES: Final = {"developer": "system"}
 """Providers of chat need not know OpenAI's newer word."""
+
+_MOST_OF_A_NAME: Final = 64
+"""Characters of a function's name that OpenAI takes."""
 
 _SAME: Final = (
     "model", "temperature", "top_p", "stream", "parallel_tool_calls", "service_tier", "prompt_cache_key",
@@ -60,14 +66,15 @@ class ResponsesToChat(Translation):
         request = read(_decoder, body)
         self.body = msgspec.json.encode(_translated(request))
         self._envelope = _envelope(request, _fields.decode(body), now_seconds)
+        self._named = _named(request.tools or [])
 
     def answer(self, status: int, body: bytes) -> bytes:
         """A whole answer as a response; an error as it is. Raises UpstreamError for what cannot be read."""
-        return responses_of_chat.answer(status, body, self._envelope)
+        return responses_of_chat.answer(status, body, self._envelope, self._named)
 
     def stream(self, counted_input: int = 0) -> StreamTranslator:  # noqa: ARG002
         """The translator of the answer's stream."""
-        return responses_of_chat.ResponsesOfChat(self._envelope)
+        return responses_of_chat.ResponsesOfChat(self._envelope, self._named)
 
 
 def _translated(request: ResponsesRequest) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def _translated(request: ResponsesRequest) -> dict[str, Any]:
         "messages": [*instructions, *_messages(items_of(request))],
         "max_completion_tokens": request.max_output_tokens,
         "stream_options": {"include_usage": True} if request.stream else None,
-        "tools": [_tool(tool) for tool in request.tools] if request.tools else None,
+        "tools": [each for tool in request.tools for each in _tools(tool)] if request.tools else None,
         "tool_choice": _tool_choice(request),
         "response_format": None if text is None else _response_format(text.format),
         "verbosity": None if text is None else text.verbosity,
@@ -127,7 +134,7 @@ def _messages(items: list[Item]) -> list[dict[str, Any]]:
 def _add_call(out: list[dict[str, Any]], item: CallItem) -> None:
     if not out or out[-1]["role"] != "assistant":
         out.append({"role": "assistant", "content": None})
-    function = {"name": item.name, "arguments": item.arguments}
+    function = {"name": _called(item.name, item.namespace), "arguments": item.arguments}
     out[-1].setdefault("tool_calls", []).append({"id": item.call_id, "type": "function", "function": function})
 
 
@@ -172,20 +179,56 @@ def _images_of(item: OutputItem) -> list[dict[str, Any]]:
     return [{"type": "text", "text": f"Images in the result of {item.call_id}:"}, *images] if images else []
 
 
+def _called(name: str, namespace: str | None) -> str:
+    """What a function is called in chat, which has no namespaces; the same in each request."""
+    whole = name if namespace is None else f"{namespace}__{name}"
+    if namespace is None or len(whole) <= _MOST_OF_A_NAME:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{whole[: _MOST_OF_A_NAME - 9]}_{digest}"
+
+
+def _named(tools: Iterable[FunctionTool | NamespaceTool]) -> dict[str, dict[str, str]]:
+    """The fields with which a response names the functions of namespaces, by what these are called in chat."""
+    called = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
+    named: dict[str, dict[str, str]] = {}
+    for position, space in enumerate(tools):
+        for index, tool in enumerate(space.tools if isinstance(space, NamespaceTool) else ()):
+            name = _called(tool.name, space.name)
+            if name in called or name in named:
+                raise unsupported(f"tools[{position}].tools[{index}].name")
+            named[name] = {"name": tool.name, "namespace": space.name}
+    return named
+
+
 def _function(tool: FunctionTool) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters if given(tool.parameters) else None}
     return function if tool.description is None else {**function, "description": tool.description}
 
 
-def _told_tool(tool: FunctionTool) -> dict[str, Any]:
+def _told_tool(tool: FunctionTool | NamespaceTool) -> dict[str, Any]:
     """A tool as a response says it again."""
+    if isinstance(tool, NamespaceTool):
+        functions = [_told_tool(each) for each in tool.tools]
+        return {"type": "namespace", "name": tool.name, "description": tool.description, "tools": functions}
     return {"type": "function", "description": None, **_function(tool), "strict": bool(tool.strict)}
 
 
-def _tool(tool: FunctionTool) -> dict[str, Any]:
-    strict = {} if tool.strict is None else {"strict": tool.strict}
-    function = {name: value for name, value in _function(tool).items() if value is not None}
-    return {"type": "function", "function": {**function, **strict}}
+def _tools(tool: FunctionTool | NamespaceTool) -> list[dict[str, Any]]:
+    """A function, or those of a namespace, each with what is said of all of them before what is said of it."""
+    if isinstance(tool, FunctionTool):
+        return [_tool(_function(tool), tool.strict)]
+    out = []
+    for each in tool.tools:
+        told = "\n\n".join(filter(None, (tool.description, each.description)))
+        fields = {"name": _called(each.name, tool.name), "description": told or None}
+        out.append(_tool({**_function(each), **fields}, each.strict))
+    return out
+
+
+def _tool(fields: dict[str, Any], strict: bool | None) -> dict[str, Any]:
+    function = {name: value for name, value in {**fields, "strict": strict}.items() if value is not None}
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(request: ResponsesRequest) -> str | dict[str, Any] | None:

@@ -109,7 +109,7 @@ WHOLE: list[tuple[Any, dict[str, Any]]] = [
         },
     ),
     (lambda body: messages_of_chat.answer(200, body, shows_thinking=True), COMPLETION),
-    (lambda body: responses_of_chat.answer(200, body, {}), COMPLETION),
+    (lambda body: responses_of_chat.answer(200, body, {}, {}), COMPLETION),
     (
         lambda body: chat_of_gemini.answer(200, body, 1),
         {

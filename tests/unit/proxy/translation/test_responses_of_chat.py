@@ -80,6 +80,21 @@ def test_a_whole_answer() -> None:
     assert not response.background
 
 
+def test_a_call_of_a_function_in_a_namespace() -> None:
+    """It is told with its own name and its namespace's, whole and as a stream; that of another function as it is."""
+    function = {"type": "function", "name": "f"}
+    space = {"type": "namespace", "name": "n", "description": "all", "tools": [function]}
+    named = {**CALL, "function": {"name": "n__f", "arguments": "{}"}}
+    fields: dict[str, Any] = {"tools": [function, space]}
+    whole = translated(completion({"tool_calls": [CALL, named]}), **fields)
+    deltas = [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate((CALL, {**named, "id": "c2"}))]
+    streamed = response_of(told(translation(**fields).stream(), stream_of(*deltas)))
+    for response in (whole, streamed):
+        calls = [item for item in response.output if item.type == "function_call"]
+        assert [(call.name, call.namespace) for call in calls] == [("f", None), ("f", "n")]
+        assert [tool.type for tool in response.tools] == ["function", "namespace"]
+
+
 @pytest.mark.parametrize(
     ("reason", "status", "why"),
     [

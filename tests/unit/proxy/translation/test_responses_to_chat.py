@@ -133,6 +133,7 @@ def test_images_of_the_last_result() -> None:
 
 
 TOOL = {"type": "function", "name": "f", "parameters": SCHEMA, "strict": True, "description": "d"}
+SPACE = {"type": "namespace", "name": "n", "description": "all", "tools": [TOOL, {"type": "function", "name": "g"}]}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,19 @@ TOOL = {"type": "function", "name": "f", "parameters": SCHEMA, "strict": True, "
         (
             {"tools": [{"type": "function", "name": "f", "parameters": None}]},
             {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        ),
+        (
+            {"tools": [SPACE, TOOL]},
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "n__f", "description": "all\n\nd", "parameters": SCHEMA, "strict": True},
+                    },
+                    {"type": "function", "function": {"name": "n__g", "description": "all"}},
+                    {"type": "function", "function": {name: TOOL[name] for name in TOOL if name != "type"}},
+                ]
+            },
         ),
         ({"tool_choice": "required"}, {"tool_choice": "required"}),
         (
@@ -223,7 +237,11 @@ def test_what_asks_for_nothing_is_left_out(fields: dict[str, Any]) -> None:
         ),
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "critic", "content": "x"}]}, "input[0].role"),
-        ({"input": [{**CALL, "namespace": "n"}]}, "input[0].namespace"),
+        ({"tools": [{**SPACE, "tools": [{"type": "custom", "name": "x"}]}]}, "tools[0].tools[0].type"),
+        ({"tools": [TOOL, {**SPACE, "unheard_of": 1}]}, "tools[1].unheard_of"),
+        ({"tools": [SPACE, {**TOOL, "name": "n__g"}]}, "tools[0].tools[1].name"),
+        ({"tools": [SPACE, SPACE]}, "tools[1].tools[0].name"),
+        ({"tools": [{**SPACE, "tools": []}]}, "tools[0].tools"),
         ({"input": [5]}, "input[0]"),
     ],
 )
@@ -234,12 +252,28 @@ def test_what_is_refused(fields: dict[str, Any], param: str) -> None:
     assert error.value.param == param
 
 
+def test_a_call_of_a_function_in_a_namespace() -> None:
+    """It is called as the function is, whose tool may be there no more; too long a name is a shorter one of its own."""
+    output = {"type": "function_call_output", "call_id": "c1", "output": "r", "name": "f", "namespace": "n"}
+    out = translated(input=[{**CALL, "namespace": "n"}, output])
+    assert [call["function"]["name"] for call in out["messages"][0]["tool_calls"]] == ["n__f"]
+    calls = [{**CALL, "name": name * 33, "namespace": "n" * 31} for name in "fgf"]
+    first, second, third = translated(input=calls)["messages"][0]["tool_calls"]
+    assert first == third != second
+    assert len(first["function"]["name"]) == 64
+    tools = translated(tools=[{**SPACE, "name": "n" * 31, "tools": [{**TOOL, "name": "f" * 33}]}])["tools"]
+    assert tools[0]["function"]["name"] == first["function"]["name"]
+
+
 def test_what_codex_sends() -> None:
     """All of it passes, once its web search is disabled."""
     out = translated(
         instructions="You are Codex.",
         input=[{"type": "message", "role": "user", "content": [TEXT], "end_turn": None}],
-        tools=[{"type": "function", "name": "shell", "description": "d", "strict": False, "parameters": SCHEMA}],
+        tools=[
+            {"type": "function", "name": "shell", "description": "d", "strict": False, "parameters": SCHEMA},
+            {"type": "namespace", "name": "multi_agent_v1", "description": "all", "tools": [TOOL]},
+        ],
         tool_choice="auto",
         parallel_tool_calls=True,
         reasoning={"effort": "medium", "summary": "auto"},
@@ -301,7 +335,7 @@ item = st.one_of(
             "name": word,
             "arguments": st.sampled_from(["", '{"a":"@"}']),
         },
-        optional=ids,
+        optional={**ids, "namespace": word},
     ),
     st.fixed_dictionaries(
         {"type": st.just("function_call_output"), "call_id": word, "output": word | st.lists(text | image, max_size=3)}
@@ -312,6 +346,14 @@ item = st.one_of(
     ),
     st.just({"type": "item_reference", "id": "@"}),
 )
+function = st.fixed_dictionaries(
+    {"type": st.just("function"), "name": word},
+    optional={"description": word, "parameters": st.just({"title": "@"}), "strict": st.booleans()},
+)
+namespace = st.fixed_dictionaries(
+    {"type": st.just("namespace"), "name": word, "tools": st.lists(function, min_size=1, max_size=2)},
+    optional={"description": word},
+)
 request = st.fixed_dictionaries(
     {"model": word, "input": word | st.lists(item, max_size=5)},
     optional={
@@ -319,13 +361,7 @@ request = st.fixed_dictionaries(
         "max_output_tokens": st.just(4321),
         "temperature": st.just(1.125),
         "stream": st.booleans(),
-        "tools": st.lists(
-            st.fixed_dictionaries(
-                {"type": st.just("function"), "name": word},
-                optional={"description": word, "parameters": st.just({"title": "@"}), "strict": st.booleans()},
-            ),
-            max_size=2,
-        ),
+        "tools": st.lists(function | namespace, max_size=2),
         "tool_choice": st.sampled_from(["auto", {"type": "function", "name": "@"}]),
         "text": st.fixed_dictionaries(
             {},
