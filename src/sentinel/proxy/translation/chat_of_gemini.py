@@ -37,8 +37,8 @@ class _New(Struct, frozen=True, gc=False):
     reason: str
 
 
-def answer(status: int, body: bytes, created: int) -> bytes:
-    """A whole answer, or an error. Raises UpstreamError for what cannot be read."""
+def answer(status: int, body: bytes, created: int, *, one_call: bool = False) -> bytes:
+    """A whole answer, or an error. one_call: no choice has more. Raises UpstreamError for what cannot be read."""
     generated = parse(body)
     if status >= 400 or (isinstance(generated, dict) and generated.get("error")):
         return chat_events.refusal(status, body)
@@ -47,16 +47,17 @@ def answer(status: int, body: bytes, created: int) -> bytes:
         raise UpstreamError("The model provider sent an answer that cannot be read.")
     id_ = _id_of(generated)
     envelope = {"id": id_, "created": created, "model": str(generated.get("modelVersion") or "")}
-    choices = [_choice(new, id_) for new in sorted(candidates, key=lambda new: new.index)]
+    choices = [_choice(new, id_, one_call=one_call) for new in sorted(candidates, key=lambda new: new.index)]
     return chat_events.completion(envelope, choices, read_usage_metadata(generated.get("usageMetadata")))
 
 
-def _choice(new: _New, answer_id: str) -> tuple[dict[str, Any], str]:
+def _choice(new: _New, answer_id: str, *, one_call: bool) -> tuple[dict[str, Any], str]:
+    calls = new.calls[:1] if one_call else new.calls
     said: dict[str, Any] = {"content": new.text if new.text or not new.calls else None}
     if new.reasoning:
         said["reasoning_content"] = new.reasoning
     if new.calls:
-        said["tool_calls"] = [_call(part, answer_id, new.index, number) for number, part in enumerate(new.calls)]
+        said["tool_calls"] = [_call(part, answer_id, new.index, number) for number, part in enumerate(calls)]
     return said, _reason(new.reason, has_calls=bool(new.calls))
 
 
@@ -113,10 +114,11 @@ def _call(part: dict[str, Any], answer_id: str, choice: int, number: int) -> dic
 
 
 class ChatOfGemini(StreamTranslator):
-    """One stream."""
+    """One stream. one_call: no choice is to have more."""
 
-    def __init__(self, created: int, *, wants_usage: bool) -> None:
+    def __init__(self, created: int, *, wants_usage: bool, one_call: bool = False) -> None:
         super().__init__()
+        self._one_call = one_call
         self._out = ChatEvents(created, wants_usage=wants_usage)
         self._usage: Usage = NOTHING
         self._id: str | None = None
@@ -139,6 +141,8 @@ class ChatOfGemini(StreamTranslator):
         if new.text:
             out.append(self._out.delta({"content": new.text}, index=index))
         for number, part in enumerate(new.calls, before):
+            if self._one_call and number > 0:
+                break
             call = _call(part, self._id or "", index, number)
             out.append(self._out.delta({"tool_calls": [{"index": number, **call}]}, index=index))
         self._calls[index] += len(new.calls)

@@ -59,7 +59,6 @@ class _Request(ChatRequest, kw_only=True):
     seed: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    parallel_tool_calls: Literal[True] | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None
     response_format: TextFormat | ObjectFormat | SchemaFormat | None = None
@@ -82,14 +81,16 @@ class ChatToGemini(Translation):
         self.body = msgspec.json.encode(_translated(request))
         self._created = now_seconds
         self._wants_usage = request.wants_usage
+        # Google cannot be told, so it is obeyed here: generation would have ended behind the first call.
+        self._one_call = request.parallel_tool_calls is False
 
     def answer(self, status: int, body: bytes) -> bytes:
         """A whole answer, or an error, in chat's format. Raises UpstreamError for what cannot be read."""
-        return chat_of_gemini.answer(status, body, self._created)
+        return chat_of_gemini.answer(status, body, self._created, one_call=self._one_call)
 
     def stream(self, counted_input: int = 0) -> StreamTranslator:  # noqa: ARG002
         """The translator of the answer's stream."""
-        return chat_of_gemini.ChatOfGemini(self._created, wants_usage=self._wants_usage)
+        return chat_of_gemini.ChatOfGemini(self._created, wants_usage=self._wants_usage, one_call=self._one_call)
 
 
 def _translated(request: _Request) -> dict[str, Any]:

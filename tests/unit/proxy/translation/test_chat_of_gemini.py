@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletion
 
 from sentinel.error import UpstreamError
 from sentinel.proxy.translation.chat_of_gemini import ChatOfGemini, answer
+from sentinel.proxy.translation.chat_to_gemini import ChatToGemini
 from tests.support.transcripts import GEMINI_OWN, GEMINI_TEXT, GEMINI_TOOLS, GEMINI_USAGE_LAST
 from tests.support.translations import assert_same_however_cut, chunks_of, completion_of, told
 
@@ -81,6 +82,25 @@ def test_several_candidates_are_choices() -> None:
         ("ac", "stop"),
         ("b", "stop"),
     ]
+
+
+@pytest.mark.parametrize(("parallel", "expected"), [(None, ["f", "g", "h"]), (True, ["f", "g", "h"]), (False, ["f"])])
+def test_calls_that_are_not_to_be_parallel(parallel: bool | None, expected: list[str]) -> None:
+    """Google cannot be told so: of each choice the first is told, whole and as a stream."""
+    ask: dict[str, Any] = {"model": "gemini-3-pro", "messages": [], "parallel_tool_calls": parallel}
+    translation = ChatToGemini(json.dumps(ask).encode(), 5)
+    f, g, h = ({"functionCall": {"name": name}} for name in "fgh")
+    whole = generated(candidate(f, g, h), candidate(f, g, h, index=1))
+    events = stream(generated(candidate(f, g, reason=None), candidate(f, g, h, index=1)), generated(candidate(h)))
+    answers = (
+        ChatCompletion.model_validate_json(translation.answer(200, whole), strict=True),
+        completion_of(told(translation.stream(), events)),
+    )
+    for completion in answers:
+        assert [choice.finish_reason for choice in completion.choices] == ["tool_calls", "tool_calls"]
+        for choice in completion.choices:
+            calls = [call.function.name for call in choice.message.tool_calls or [] if call.type == "function"]
+            assert calls == expected
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,6 @@ def test_what_asks_for_nothing_is_left_out(fields: dict[str, Any]) -> None:
     [
         ({"n": 9}, "n"),
         ({"logprobs": True}, "logprobs"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"reasoning_effort": "none"}, "reasoning_effort"),
         ({"reasoning_effort": "max"}, "reasoning_effort"),
