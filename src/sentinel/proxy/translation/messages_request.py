@@ -68,9 +68,16 @@ class Document(_Typed, tag="document"):
     cache_control: CacheControl | None = None
 
 
+class ToolReference(_Typed, tag="tool_reference"):
+    """A tool whose loading was deferred, and that may be called from here on."""
+
+    tool_name: str
+    cache_control: CacheControl | None = None
+
+
 class ToolResult(_Typed, tag="tool_result"):
     tool_use_id: str
-    content: str | list[Text | Image] | None = None
+    content: str | list[Text | Image | ToolReference] | None = None
     is_error: bool | None = None
     cache_control: CacheControl | None = None
     toolset_name: None = None
@@ -134,7 +141,7 @@ class Tool(_Strict):
     strict: bool | None = None
     cache_control: CacheControl | None = None
     eager_input_streaming: bool | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: bool | None = None
     allowed_callers: list[Literal["direct"]] | None = None
     input_examples: Nothing = None
 

@@ -28,6 +28,7 @@ from sentinel.proxy.translation.messages_request import (
     System,
     Text,
     Tool,
+    ToolReference,
     ToolResult,
     ToolUse,
     User,
@@ -78,7 +79,7 @@ def _translated(request: MessagesRequest) -> dict[str, Any]:
         "stop": request.stop_sequences or None,
         "stream": request.stream,
         "stream_options": {"include_usage": True} if request.stream else None,
-        "tools": [_tool(tool) for tool in request.tools] if request.tools else None,
+        "tools": [_tool(tool) for tool in _loaded(request)] or None,
         "tool_choice": _tool_choice(request),
         "parallel_tool_calls": False if _is_sequential(request) else None,
         "reasoning_effort": _effort(request),
@@ -167,9 +168,12 @@ def _data_url(source: Base64) -> str:
 
 
 def _result(block: ToolResult) -> str | list[dict[str, Any]]:
-    """A result's texts. That it is an error is said in words, for chat has no field for it."""
-    content = block.content or ""
-    texts = [Text(content)] if isinstance(content, str) else [part for part in content if isinstance(part, Text)]
+    """A result's texts. That it is an error, and which tools it loads, is said in words: chat has no field for it."""
+    content = [Text(block.content)] if isinstance(block.content, str) else block.content or []
+    texts = [
+        Text(f"Tool loaded: {part.tool_name}") if isinstance(part, ToolReference) else part
+        for part in content if not isinstance(part, Image)
+    ]  # fmt: skip
     if block.is_error:
         first, *others = texts or [Text("")]
         texts = [Text(f"Error: {first.text}"), *others]
@@ -190,6 +194,14 @@ def _texts(content: str | list[Text]) -> str | list[dict[str, Any]]:
     if len(content) <= 1:
         return content[0].text if content else ""
     return [{"type": "text", "text": block.text} for block in content]
+
+
+def _loaded(request: MessagesRequest) -> list[Tool]:
+    """The tools that the model is to know of: none whose loading is deferred, until a result refers to it."""
+    blocks = [block for message in request.messages if isinstance(message.content, list) for block in message.content]
+    results = [block.content for block in blocks if isinstance(block, ToolResult) and isinstance(block.content, list)]
+    named = {part.tool_name for content in results for part in content if isinstance(part, ToolReference)}
+    return [tool for tool in request.tools or [] if not tool.defer_loading or tool.name in named]
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -241,7 +241,6 @@ def test_what_asks_for_nothing_is_left_out(fields: dict[str, Any]) -> None:
         ({"output_config": {"task_budget": {}}}, "output_config.task_budget"),
         ({"output_config": {"format": FORMAT}, "output_format": FORMAT}, "output_format"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
-        ({"tools": [{**TOOL, "defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tools": [{**TOOL, "allowed_callers": ["code_execution_20250825"]}]}, "tools[0].allowed_callers[0]"),
         ({"tools": [{**TOOL, "input_examples": [{}]}]}, "tools[0].input_examples"),
         (of_user({"type": "search_result"}), "messages[0].content[0].type"),
@@ -266,12 +265,32 @@ def test_what_is_refused(fields: dict[str, Any], param: str) -> None:
     assert error.value.param == param
 
 
+def test_a_tool_whose_loading_is_deferred() -> None:
+    """The model gets to know of it as it would at Anthropic: once a result refers to it, and in that result's words."""
+    tools = [TOOL, {**TOOL, "name": "g", "defer_loading": True}, {**TOOL, "name": "h", "defer_loading": True}]
+    found = {"type": "tool_reference", "tool_name": "h", **CACHED}
+    uses = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [found]}]}
+
+    def offered(out: dict[str, Any]) -> list[str]:
+        return [tool["function"]["name"] for tool in out["tools"]]
+
+    assert offered(translated(tools=tools)) == ["f"]
+    out = translated(tools=tools, messages=[USER, uses, result])
+    assert offered(out) == ["f", "h"]
+    assert out["messages"][-1] == {"role": "tool", "tool_call_id": "c", "content": "Tool loaded: h"}
+    assert "tools" not in translated(tools=tools[1:])
+
+
 def test_what_claude_code_sends() -> None:
     """All of it passes: hints to caches, its long user id, thinking that is adaptive."""
     cached = {"cache_control": {"type": "ephemeral", "ttl": "1h", "scope": "global"}}
     out = translated(
         system=[{"type": "text", "text": "You are Claude Code."}, {"type": "text", "text": "Rules", **cached}],
-        tools=[{"name": "Read", "description": "Reads", "input_schema": SCHEMA, "eager_input_streaming": True}],
+        tools=[
+            {"name": "Read", "description": "Reads", "input_schema": SCHEMA, "eager_input_streaming": True},
+            {"name": "Placeholder", "description": "Never call it.", "input_schema": SCHEMA, "defer_loading": True},
+        ],
         metadata={"user_id": json.dumps({"device_id": "d" * 64, "session_id": "s"})},
         thinking={"type": "adaptive"},
         output_config={"effort": "high"},
@@ -316,9 +335,10 @@ image = st.fixed_dictionaries(
     },
     optional=cached,
 )
+reference = st.just({"type": "tool_reference", "tool_name": "@"})
 result = st.fixed_dictionaries(
     {"type": st.just("tool_result"), "tool_use_id": word},
-    optional={"content": word | st.lists(text | image, max_size=3), "is_error": st.booleans(), **cached},
+    optional={"content": word | st.lists(text | image | reference, max_size=3), "is_error": st.booleans(), **cached},
 )
 use = st.fixed_dictionaries(
     {"type": st.just("tool_use"), "id": word, "name": word, "input": st.sampled_from([{}, {"a": "@"}])}
