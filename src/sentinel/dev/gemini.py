@@ -15,7 +15,7 @@ import msgspec
 
 from sentinel.dev import embeddings
 from sentinel.dev.bodies import BAD_LINE, Event
-from sentinel.dev.gemini_checks import texts, wrong
+from sentinel.dev.gemini_checks import check_signatures, texts, wrong
 from sentinel.dev.generation import Billed, Job
 from sentinel.dev.reply import Encoding, Piece, Reply, answer_in_json, call_tool, encoding_of, say, think
 from sentinel.dev.schema import Unfit
@@ -42,6 +42,9 @@ _STATUSES = {
 }
 _FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
 _DIMENSIONS = 768
+_SIGNING = "gemini-3"
+"""Models that sign their calls, and want them back so, begin with this."""
+_SIGNATURE = "c2ltdWxhdGVk"
 
 
 def is_its(path: str) -> bool:
@@ -119,6 +122,8 @@ def vectors(model: str, body: dict[str, Any], tokens: int | None) -> dict[str, A
 
 def job(exchange: Exchange, model: str, method: str, body: dict[str, Any], directive: Directive) -> Job:
     """All that will be said, and its bill. Raises Refused."""
+    if model.startswith(_SIGNING):
+        check_signatures(body["contents"])
     config = body.get("generationConfig") or {}
     limit: int | None = None if directive.ignores_max else config.get("maxOutputTokens")
     reasoning = directive.reasoning if limit is None else min(directive.reasoning, limit)
@@ -168,7 +173,7 @@ class _Form:
         candidates = []
         for index, reply in enumerate(self.said):
             thoughts = [_part(thought, thought.text) for thought in self.thoughts] if index == 0 else []
-            candidates.append(_candidate(index, [*thoughts, _part(reply, reply.text)], reply))
+            candidates.append(_candidate(index, [*thoughts, self._part(reply, reply.text)], reply))
         return msgspec.json.encode(self._answer(candidates, usage_object))
 
     def events(self, replies: list[Reply], directive: Directive) -> Iterator[Event]:  # noqa: ARG002
@@ -179,7 +184,7 @@ class _Form:
                 yield Event(BAD_LINE)
             so_far += tokens
             usage = None if directive.no_usage else self.usage(self.prompt_tokens, so_far)
-            part = _part(reply, text)
+            part = self._part(reply, text)
             if directive.big_event is not None and number == 0:
                 part["thoughtSignature"] = "x" * directive.big_event
             yield Event(self._event([_candidate(index, [part])], usage, is_first=is_first), tokens)
@@ -211,6 +216,10 @@ class _Form:
         if not self.as_array:
             return b"data: %b\r\n\r\n" % answer
         return (b"[" if is_first else b",\r\n") + msgspec.json.format(answer, indent=2)
+
+    def _part(self, reply: Reply, text: str) -> dict[str, Any]:
+        signed = {"thoughtSignature": _SIGNATURE} if reply.kind == "tool" and self.model.startswith(_SIGNING) else {}
+        return {**_part(reply, text), **signed}
 
     def _answer(self, candidates: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:
         told = {} if usage is None else {"usageMetadata": usage}

@@ -134,6 +134,23 @@ def _check_content(content: Any) -> None:
             raise wrong("required oneof field 'data' must have one initialized field")
 
 
+def check_signatures(contents: list[dict[str, Any]]) -> None:
+    """Check that of each step of the current turn the first call is signed. Raises Refused."""
+    asked = [index for index, each in enumerate(contents) if any("text" in part for part in _of_user(each))]
+    for index, content in enumerate(contents):
+        calls = [part for part in content["parts"] if "functionCall" in part]
+        if index > max(asked, default=-1) and calls and not calls[0].get("thoughtSignature"):
+            name = calls[0]["functionCall"].get("name")
+            raise wrong(
+                f"Function call is missing a thought_signature in functionCall parts. Function call `{name}`, "
+                f"position {index}."
+            )
+
+
+def _of_user(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return content["parts"] if content.get("role", "user") == "user" else []
+
+
 def _embedded(body: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(body.get("content"), dict):
         raise wrong("EmbedContentRequest.content: content is not specified")

@@ -102,6 +102,21 @@ def test_the_sdk_reads_it(sdk: genai.Client) -> None:
     assert sdk.models.count_tokens(model=MODEL, contents="Say hello").total_tokens == 5
 
 
+def test_calls_of_gemini_3_are_signed(openai_sim: OpenAISimulator, openai_server: Server) -> None:
+    """And wanted back so, in the turn that is made now; earlier models know nothing of it."""
+    new = "gemini-3-pro-preview"
+    asked = body("[[tool]]", tools=[TOOL])
+    (part,) = send(openai_sim, openai_server, asked, model=new).json["candidates"][0]["content"]["parts"]
+    assert "thoughtSignature" in part
+    result = {"role": "user", "parts": [{"functionResponse": {"name": "weather", "response": {}}}]}
+    for model, call, status in ((new, part, 200), (new, {"functionCall": part["functionCall"]}, 400)):
+        turn = [*asked["contents"], {"role": "model", "parts": [call]}, result]
+        assert send(openai_sim, openai_server, {**asked, "contents": turn}, model=model).status == status
+        over = {**asked, "contents": [*turn, *body()["contents"]]}
+        assert send(openai_sim, openai_server, over, model=model).status == 200
+    assert send(openai_sim, openai_server, {**asked, "contents": turn}).status == 200
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

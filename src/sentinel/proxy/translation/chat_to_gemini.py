@@ -49,6 +49,10 @@ _PICTURES: Final = {
 _OF_BUDGETS: Final = "gemini-2.5"
 _BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
 """Tokens, as Google's own door for chat has them for models before Gemini 3."""
+_WITHOUT_SIGNATURES: Final = ("gemini-1", "gemini-2")
+"""Models from Gemini 3 on refuse calls without one; whose name has no number is such a model, too."""
+_NO_SIGNATURE: Final = "skip_thought_signature_validator"
+"""What Google takes in place of one, for calls of which nobody has it."""
 _LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
 
 
@@ -95,6 +99,8 @@ class ChatToGemini(Translation):
 
 def _translated(request: _Request) -> dict[str, Any]:
     system, contents = _contents(request.messages)
+    if not model_of(request.model).startswith(_WITHOUT_SIGNATURES):
+        _sign(contents)
     out: dict[str, Any] = {
         "systemInstruction": {"parts": system} if system else None,
         "tools": [{"functionDeclarations": [_declaration(tool) for tool in request.tools]}] if request.tools else None,
@@ -122,6 +128,14 @@ def _contents(messages: list[Message]) -> tuple[list[Any], list[dict[str, Any]]]
         elif parts:
             contents.append({"role": role, "parts": parts})
     return system, contents
+
+
+def _sign(contents: list[dict[str, Any]]) -> None:
+    """Say of calls that their signature is lost, for some clients of chat keep none; of each turn the first has it."""
+    for content in contents:
+        calls = [part for part in content["parts"] if "functionCall" in part]
+        if calls and not any("thoughtSignature" in call for call in calls):
+            calls[0]["thoughtSignature"] = _NO_SIGNATURE
 
 
 def _parts_of(message: Message, path: str, names: dict[str, str]) -> tuple[str, list[dict[str, Any]]]:

@@ -142,6 +142,24 @@ def test_a_conversation() -> None:
     ]
 
 
+LOST = "skip_thought_signature_validator"
+
+
+@pytest.mark.parametrize(
+    ("model", "signature"),
+    [("gemini-3-pro", LOST), ("models/gemini-4-flash", LOST), ("gemini-flash-latest", LOST), ("gemini-2.5-pro", None)],
+)
+def test_a_call_that_has_lost_its_signature(model: str, signature: str | None) -> None:
+    """It is said so of the first of each turn, to models that would refuse it."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    signed = {**call, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    result = {"role": "tool", "tool_call_id": "c", "content": "r"}
+    turns = [{"role": "assistant", "tool_calls": calls} for calls in ([call, call], [signed, call])]
+    out = translated(model=model, messages=[USER, turns[0], result, turns[1], result])
+    parts = [part for content in out["contents"] for part in content["parts"] if "functionCall" in part]
+    assert [part.get("thoughtSignature") for part in parts] == [signature, None, "c2ln", None]
+
+
 def test_what_says_nothing_is_no_turn() -> None:
     """Nor does it stand first."""
     out = translated(messages=[{"role": "assistant", "content": ""}, USER])
