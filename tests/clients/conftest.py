@@ -1,4 +1,4 @@
-"""What came of each client is written into docs/clients.md when all of a row was tried."""
+"""A Sentinel that translates; and what came of each client goes into docs/clients.md when all of a row was tried."""
 
 from __future__ import annotations
 
@@ -9,6 +9,37 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.roster import Row, write_page
+from tests.support.stack import SentinelProcess, Stack
+
+TRANSLATING = """
+[providers.chat]
+type = "openai"
+url = "{url}/v1"
+api_key = "env:OPENAI_API_KEY"
+formats = ["chat"]
+
+[providers.messages]
+type = "anthropic"
+url = "{url}"
+api_key = "env:OPENAI_API_KEY"
+formats = ["messages"]
+
+[providers.gemini]
+type = "gemini"
+url = "{url}"
+api_key = "env:OPENAI_API_KEY"
+formats = ["gemini"]
+
+[models."gpt-*"]
+targets = [{{ provider = "chat" }}]
+
+[models."claude-*"]
+targets = [{{ provider = "messages" }}]
+
+[models."gemini-*"]
+targets = [{{ provider = "gemini" }}]
+"""
+"""Each provider has the name of the one format that it speaks."""
 
 
 class Found:
@@ -38,3 +69,11 @@ def found() -> Iterator[Found]:
     found = Found()
     yield found
     write_page(found.results())
+
+
+@pytest.fixture(scope="module")
+def translating(stack: Stack) -> SentinelProcess:
+    """A Sentinel with providers that speak one format each."""
+    file = stack.folder / "sentinel.toml"
+    file.write_text(TRANSLATING.format(url=stack.simulators.openai_server.url))
+    return stack.sentinel(SENTINEL_CONFIG=str(file))

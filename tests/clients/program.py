@@ -18,7 +18,6 @@ SAY, CALL = "Say hello", "What is the weather in Paris? [[tool]]"
 LONG = "Tell me a long story [[tokens=600 delay=0.02]]"
 TAKEN = 3
 """So many pieces of the long story are taken by who leaves."""
-CHAT_MODEL, MESSAGES_MODEL, GEMINI_MODEL = "gpt-4o-mini", "claude-haiku-5-5", "gemini-2.0-flash"
 EMBEDDING_MODEL = "text-embedding-3-small"
 TEXTS = ["one", "two"]
 UPLOAD = b'{"prompt": "one"}\n{"prompt": "two"}\n'
@@ -26,10 +25,11 @@ UPLOAD = b'{"prompt": "one"}\n{"prompt": "two"}\n'
 
 @dataclass(frozen=True)
 class Access:
-    """Where Sentinel is, without a slash at the end, and the token for one case."""
+    """Where Sentinel is, without a slash at the end, the token for one case, and the model to ask."""
 
     url: str
     token: str
+    model: str
 
     @property
     def v1(self) -> str:
@@ -40,8 +40,8 @@ def run(ways: Mapping[str, Mapping[str, Callable[[Access], Any]]]) -> None:
     """The cases of the way that is asked for, as far as they are asked for."""
     asked = json.loads(sys.argv[1])
     cases = ways[asked["way"]]
-    for case, token in asked["tokens"].items():
-        outcome = _outcome(cases[case], Access(asked["url"], token))
+    for case, access in asked["cases"].items():
+        outcome = _outcome(cases[case], Access(asked["url"], **access))
         sys.stdout.write(json.dumps({"case": case, **outcome}) + "\n")
         sys.stdout.flush()
 

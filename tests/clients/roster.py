@@ -1,24 +1,35 @@
-"""The clients that are tried, what is tried with each, and the table of docs/clients.md that tells of it."""
+"""The clients that are tried, what is tried with each, and the tables of docs/clients.md that tell of it."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements/clients"
 PAGE = ROOT / "docs/clients.md"
 NPM = "npm"
-_BEGIN, _END = "<!-- written by `make clients` -->\n", "<!-- to here -->\n"
-_HEAD = "| client | package | asks | tried | result |\n|---|---|---|---|---|\n"
+_END = "<!-- to here -->\n"
 
 CHAT, COMPLETE, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 RESPOND, MESSAGE = "/v1/responses", "/v1/messages"
 GENERATE = ("generateContent", "streamGenerateContent", "batchEmbedContents")
 FILES = "/v1/{path}"
+FORMATS = {CHAT: "chat", RESPOND: "responses", MESSAGE: "messages"}
+"""What a client speaks, by the route that it asks first; any other is Gemini's."""
+WITHOUT_THOUGHT = "gemini-2.0-flash"
+MODELS = {
+    "chat": "gpt-4o-mini",
+    "responses": "gpt-4o-mini",
+    "messages": "claude-haiku-5-5",
+    "gemini": "gemini-3-pro-preview",
+}
+"""The model that is asked, by the format of its provider. Who leaves one that thinks unseen pays for thoughts, too."""
+TRANSLATIONS = {"chat": ("messages", "gemini"), "responses": ("chat",), "messages": ("chat",)}
+"""What a client's format is translated into."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,8 @@ class Row:
 
     package: as its registry calls it. place: the set of requirements/clients/ that has it, or `npm`. program: in
     programs/; none for a command. way: what the program calls it. asks: the routes that it may ask. quota_asks: how
-    often it asks where a quota is used up, before it tells.
+    often it asks where a quota is used up, before it tells. provider: the format that the model's provider speaks,
+    where it is not the client's.
     """
 
     client: str
@@ -38,6 +50,17 @@ class Row:
     asks: tuple[str, ...]
     cases: tuple[str, ...]
     quota_asks: int = 1
+    provider: str = ""
+
+    @property
+    def format(self) -> str:
+        """What it speaks."""
+        return FORMATS.get(self.asks[0], "gemini")
+
+    def model(self, case: str) -> str:
+        """The one that it asks."""
+        provider = self.provider or self.format
+        return WITHOUT_THOUGHT if (provider, case) == ("gemini", "abort") else MODELS[provider]
 
     @property
     def version(self) -> str:
@@ -55,9 +78,14 @@ class Row:
         return found[1]
 
     @property
+    def id(self) -> str:
+        """How a test of it is called."""
+        return f"{self.client} {self.format}_to_{self.provider}" if self.provider else self.client
+
+    @property
     def told(self) -> str:
         """What the page says of it, up to its result."""
-        asks = ", ".join(f"`{route}`" for route in self.asks)
+        asks = f"`{self.format}->{self.provider}`" if self.provider else ", ".join(f"`{each}`" for each in self.asks)
         return f"| {self.client} | {self.package} {self.version} | {asks} | {', '.join(self.cases)} | "
 
     def result(self, failed: Iterable[str]) -> str:
@@ -118,6 +146,16 @@ ROWS = (
         "chat",
         (CHAT, EMBED),
         WITH_EMBEDDINGS,
+        3,
+    ),
+    Row(
+        "LlamaIndex, `OpenAILike`",
+        "llama-index-llms-openai-like",
+        "llama-index",
+        "llama_index.py",
+        "like",
+        (CHAT,),
+        ALL,
         3,
     ),
     Row(
@@ -186,21 +224,55 @@ CODEX = tuple(
     for way, how in (("websockets", "over a WebSocket"), ("http", "over HTTP"))
 )
 CLAUDE_CODE = Row("Claude Code", "@anthropic-ai/claude-code", NPM, None, "messages", (MESSAGE,), SESSION)
+OWN_MODELS_ONLY = ("LlamaIndex, `OpenAI`",)
+"""They refuse names of models that their vendor does not have."""
+DIRECT = (*ROWS, *CODEX, CLAUDE_CODE)
+TRANSLATED = tuple(
+    replace(row, asks=row.asks[:1], cases=tuple(case for case in row.cases if case in ALL), provider=provider)
+    for row in DIRECT
+    for provider in TRANSLATIONS.get(row.format, ())
+    if row.client not in OWN_MODELS_ONLY
+)
+"""The same ones in front of providers that do not speak their format, with what is translated."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One of the page. begin: the line before it; asked: its third column."""
+
+    begin: str
+    asked: str
+    rows: tuple[Row, ...]
+
+    @property
+    def head(self) -> str:
+        """Its first lines."""
+        return f"{self.begin}\n| client | package | {self.asked} | tried | result |\n|---|---|---|---|---|\n"
+
+
+_TABLES = (
+    _Table("<!-- written by `make clients` -->", "asks", DIRECT),
+    _Table("<!-- translated, written by `make clients` -->", "translated", TRANSLATED),
+)
 
 
 def page_rows() -> dict[str, str]:
     """The rows that the page has now: what is told of each client, and its result."""
-    table = PAGE.read_text().partition(_BEGIN)[2].partition(_END)[0].removeprefix(_HEAD)
-    return {line[: line.rindex(" | ") + 3]: line.rpartition(" | ")[2].removesuffix(" |") for line in _whole(table)}
-
-
-def _whole(table: str) -> list[str]:
-    return [line.removesuffix(" |") for line in table.splitlines()]
+    page = PAGE.read_text()
+    rows = {}
+    for table in _TABLES:
+        for line in page.partition(table.head)[2].partition(_END)[0].splitlines():
+            told, _, result = line.removesuffix(" |").rpartition(" | ")
+            rows[f"{told} | "] = result
+    return rows
 
 
 def write_page(results: dict[Row, str]) -> None:
     """Put the results of these rows into the page; what it tells of others stays as it is."""
-    before, _, rest = PAGE.read_text().partition(_BEGIN)
     known = page_rows() | {row.told: result for row, result in results.items()}
-    lines = [f"{row.told}{known.get(row.told, 'not tried')} |\n" for row in (*ROWS, *CODEX, CLAUDE_CODE)]
-    PAGE.write_text(f"{before}{_BEGIN}{_HEAD}{''.join(lines)}{_END}{rest.partition(_END)[2]}")
+    page = PAGE.read_text()
+    for table in _TABLES:
+        before, _, rest = page.partition(table.head)
+        lines = [f"{row.told}{known.get(row.told, 'not tried')} |\n" for row in table.rows]
+        page = f"{before}{table.head}{''.join(lines)}{_END}{rest.partition(_END)[2]}"
+    PAGE.write_text(page)

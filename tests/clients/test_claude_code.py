@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import Found
-from tests.clients.roster import CLAUDE_CODE, ROOT
+from tests.clients.roster import CLAUDE_CODE, ROOT, TRANSLATED, Row
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.waiting import wait_until
 
@@ -28,7 +28,23 @@ SAID = 13
 """So many tokens has the answer after the call."""
 
 
-def claude(sentinel: SentinelProcess, token: str, home: Path, text: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(
+    params=[CLAUDE_CODE, *(row for row in TRANSLATED if row.client == CLAUDE_CODE.client)], ids=lambda row: row.id
+)
+def row(request: pytest.FixtureRequest) -> Row:
+    """In front of a provider that speaks its format, and of one that does not."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, row: Row) -> SentinelProcess:
+    """The Sentinel with that provider."""
+    return request.getfixturevalue("translating" if row.provider else "sentinel")  # type: ignore[no-any-return]
+
+
+def claude(
+    sentinel: SentinelProcess, model: str, token: str, home: Path, text: str
+) -> subprocess.CompletedProcess[str]:
     """One session without a terminal; it starts from nothing, and asks nobody else."""
     return subprocess.run(
         ["node", str(PACKAGE / "cli-wrapper.cjs"), "-p", text],
@@ -37,7 +53,7 @@ def claude(sentinel: SentinelProcess, token: str, home: Path, text: str) -> subp
             "HOME": str(home),
             "ANTHROPIC_BASE_URL": sentinel.url,
             "ANTHROPIC_AUTH_TOKEN": token,
-            "ANTHROPIC_MODEL": "claude-haiku-5-5",
+            "ANTHROPIC_MODEL": model,
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         },
         cwd=home,
@@ -55,35 +71,35 @@ def lines(sentinel: SentinelProcess, **fields: Any) -> list[dict[str, Any]]:
     return wait_until(lambda: [line for line in sentinel.log() if wanted <= line.items()], "the lines of its requests")
 
 
-def test_a_session_with_a_tool(stack: Stack, sentinel: SentinelProcess, tmp_path: Path, found: Found) -> None:
+def test_a_session_with_a_tool(stack: Stack, asked: SentinelProcess, tmp_path: Path, found: Found, row: Row) -> None:
     """It calls a tool of its own, tells what came of it, and gets the answer; each message is billed."""
-    with found.trying(CLAUDE_CODE, "tools"):
-        _, token = stack.user("claude@corp.test")
-        done = claude(sentinel, token, tmp_path, "List the files [[tool]]")
+    with found.trying(row, "tools"):
+        _, token = stack.user(f"claude{row.provider}@corp.test")
+        done = claude(asked, row.model("tools"), token, tmp_path, "List the files [[tool]]")
         assert done.returncode == 0, done.stderr[-2000:]
         assert "I am a simulated model" in done.stdout
-        used = stack.booked(2, "claude@corp.test")
-        told = lines(sentinel, user_id="claude", output_tokens=SAID)
+        used = stack.booked(2, f"claude{row.provider}@corp.test")
+        told = lines(asked, user_id=f"claude{row.provider}", output_tokens=SAID)
         assert [line["outcome"] for line in told] == ["ok"]
-        told = lines(sentinel, user_id="claude")
+        told = lines(asked, user_id=f"claude{row.provider}")
         assert [(line["route"], line["outcome"]) for line in told] == [("/v1/messages", "ok")] * 2
         assert sum(line["output_tokens"] for line in told) == used["ai_output_tokens"]
 
 
-def test_a_used_up_quota(stack: Stack, sentinel: SentinelProcess, tmp_path: Path, found: Found) -> None:
+def test_a_used_up_quota(stack: Stack, asked: SentinelProcess, tmp_path: Path, found: Found, row: Row) -> None:
     """It asks once, and says why it goes no further."""
-    with found.trying(CLAUDE_CODE, "quota"):
-        _, token = stack.user("poor@corp.test", limits={"ai_requests": 1}, used={"ai_requests": 1})
-        done = claude(sentinel, token, tmp_path, "Say hello")
+    with found.trying(row, "quota"):
+        _, token = stack.user(f"poor{row.provider}@corp.test", limits={"ai_requests": 1}, used={"ai_requests": 1})
+        done = claude(asked, row.model("quota"), token, tmp_path, "Say hello")
         assert done.returncode != 0
         assert "exceeded your current quota" in done.stdout, (done.stdout, done.stderr)
-        assert [line["status"] for line in lines(sentinel, user_id="poor")] == [429]
+        assert [line["status"] for line in lines(asked, user_id=f"poor{row.provider}")] == [429]
 
 
-def test_an_unknown_token(sentinel: SentinelProcess, tmp_path: Path, found: Found) -> None:
+def test_an_unknown_token(asked: SentinelProcess, tmp_path: Path, found: Found, row: Row) -> None:
     """It asks once, and says that the token is not known."""
-    with found.trying(CLAUDE_CODE, "key"):
-        done = claude(sentinel, "sk-nobody", tmp_path, "Say hello")
+    with found.trying(row, "key"):
+        done = claude(asked, row.model("key"), "sk-nobody", tmp_path, "Say hello")
         assert done.returncode != 0
         assert "Incorrect API key provided" in done.stdout, (done.stdout, done.stderr)
-        assert len(lines(sentinel, status=401)) == 1
+        assert len(lines(asked, status=401)) == 1

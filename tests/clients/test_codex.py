@@ -1,4 +1,4 @@
-"""The Codex CLI as it comes from its registry, on `sentinel dev`: a session with a call of a tool, over both ways.
+"""The Codex CLI as it comes from its registry: a session with a call of a tool, over both ways, and translated.
 
 `make clients` installs it and runs this; without it, and in `make test`, this is left out.
 """
@@ -18,7 +18,8 @@ import pytest
 
 from sentinel.dev.ports import free_port
 from tests.clients.conftest import Found
-from tests.clients.roster import CODEX, Row
+from tests.clients.roster import CODEX, TRANSLATED, Row
+from tests.support.stack import SentinelProcess, Stack
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.clients
@@ -27,10 +28,11 @@ ROOT = Path(__file__).parents[2]
 COMMAND = ROOT / ".clients/npm/node_modules/.bin/codex"
 SECONDS = 120
 CONFIG = """
-model = "gpt-5"
+model = "{model}"
 model_provider = "sentinel"
 approval_policy = "never"
 sandbox_mode = "danger-full-access"
+{more}
 
 [model_providers.sentinel]
 name = "Sentinel"
@@ -77,22 +79,54 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     dev.process.wait(SECONDS)
 
 
-@pytest.mark.skipif(not COMMAND.exists(), reason="`make clients` installs it")
+IS_THERE = pytest.mark.skipif(not COMMAND.exists(), reason="`make clients` installs it")
+
+
+@IS_THERE
 @pytest.mark.parametrize("row", CODEX, ids=lambda row: row.way)
 def test_a_session_with_a_tool(dev: Dev, tmp_path: Path, found: Found, row: Row) -> None:
     """It calls a tool of its own, tells what came of it, and gets the answer; each response is billed."""
     with found.trying(row, "tools"):
-        session(dev, tmp_path, websockets=row.way == "websockets")
+        session(row, dev.port, dev.token, tmp_path)
+        # To make ready costs nothing, and is asked over WebSockets alone.
+        lines = [line for line in dev.requests() if line["route"] == "/v1/responses" and line["output_tokens"]]
+        assert [line["outcome"] for line in lines] == ["ok", "ok"]
+        assert {line["method"] for line in lines} == {"GET" if row.way == "websockets" else "POST"}
 
 
-def session(dev: Dev, tmp_path: Path, *, websockets: bool) -> None:
-    home, work = tmp_path / "home", tmp_path / "work"
+@IS_THERE
+@pytest.mark.parametrize("row", [row for row in TRANSLATED if row.package == CODEX[0].package], ids=lambda row: row.way)
+def test_a_translated_session(
+    stack: Stack, translating: SentinelProcess, tmp_path: Path, found: Found, row: Row
+) -> None:
+    """The same with a provider that speaks chat alone, which has no WebSockets: it goes on without them."""
+    with found.trying(row, "tools"):
+        email = f"codex-{row.way}@corp.test"
+        _, token = stack.user(email)
+        session(row, translating.port, token, tmp_path)
+        used = stack.booked(2, email)
+
+        def answered() -> list[dict[str, Any]]:
+            lines = [line for line in translating.ended(user=f"codex-{row.way}") if line["output_tokens"]]
+            return lines if len(lines) > 1 else []
+
+        lines = wait_until(answered, "the lines of its requests")
+        assert [(line["method"], line["outcome"], line["provider"]) for line in lines] == [("POST", "ok", "chat")] * 2
+        assert sum(line["output_tokens"] for line in lines) == used["ai_output_tokens"]
+
+
+def session(row: Row, port: int, token: str, folder: Path) -> None:
+    home, work = folder / "home", folder / "work"
     home.mkdir()
     work.mkdir()
-    (home / "config.toml").write_text(CONFIG.format(port=dev.port, websockets=str(websockets).lower()))
+    websockets = str(row.way == "websockets").lower()
+    # It is the provider who searches, and those of chat do not.
+    more = 'web_search = "disabled"' if row.provider else ""
+    config = CONFIG.format(model=row.model("tools"), more=more, port=port, websockets=websockets)
+    (home / "config.toml").write_text(config)
     done = subprocess.run(
         [COMMAND, "exec", "--skip-git-repo-check", "List the files [[tool]]"],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "CODEX_HOME": str(home), "SENTINEL_TOKEN": dev.token},
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "CODEX_HOME": str(home), "SENTINEL_TOKEN": token},
         cwd=work,
         capture_output=True,
         stdin=subprocess.DEVNULL,
@@ -101,7 +135,3 @@ def session(dev: Dev, tmp_path: Path, *, websockets: bool) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert b"I am a simulated model" in done.stdout
-    # To make ready costs nothing, and is asked over WebSockets alone.
-    lines = [line for line in dev.requests() if line["route"] == "/v1/responses" and line["output_tokens"]]
-    assert [line["outcome"] for line in lines] == ["ok", "ok"]
-    assert {line["method"] for line in lines} == {"GET" if websockets else "POST"}

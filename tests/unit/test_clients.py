@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.roster import CLAUDE_CODE, CODEX, LOCKS, ROWS, Row, page_rows
+from sentinel.proxy.translate import Translator
+from tests.clients.roster import DIRECT, LOCKS, MODELS, ROWS, TRANSLATED, Row, page_rows
 
-ALL = (*ROWS, *CODEX, CLAUDE_CODE)
 PROGRAMS = Path(__file__).parents[1] / "clients/programs"
 
 
 def test_the_page_has_each_client() -> None:
     """Names, versions, routes and cases are those of the list; `make clients` writes them."""
-    assert list(page_rows()) == [row.told for row in ALL]
+    assert list(page_rows()) == [row.told for row in (*DIRECT, *TRANSLATED)]
+
+
+def test_each_pair_of_formats_is_tried() -> None:
+    """So that what is translated is tried by those that it is for."""
+    pairs = {(one, other) for one in MODELS for other in MODELS if Translator.of(one, other) is not None}
+    assert {(row.format, row.provider) for row in TRANSLATED} == pairs
 
 
 def test_the_page_says_what_came_of_each() -> None:

@@ -2,7 +2,7 @@
 import { createOpenAI } from "@ai-sdk/openai";
 import { Output, embedMany, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
-import { CALL, CHAT_MODEL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, run } from "./program.mjs";
+import { CALL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, run } from "./program.mjs";
 
 const CITY = z.object({ name: z.string(), people: z.int() });
 
@@ -49,8 +49,8 @@ const cases = (model) => ({
   },
 });
 
-const chat = cases((access) => provider(access).chat(CHAT_MODEL));
-const responses = cases((access) => provider(access)(CHAT_MODEL));
+const chat = cases((access) => provider(access).chat(access.model));
+const responses = cases((access) => provider(access)(access.model));
 
 async function embeddings(access) {
   const model = provider(access).embedding(EMBEDDING_MODEL);

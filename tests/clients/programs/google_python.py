@@ -8,7 +8,7 @@ from google import genai
 from google.genai import types
 from pydantic import BaseModel
 
-from tests.clients.program import CALL, GEMINI_MODEL, LONG, SAY, TAKEN, TEXTS, Access, run
+from tests.clients.program import CALL, LONG, SAY, TAKEN, TEXTS, Access, run
 
 
 class City(BaseModel):
@@ -27,12 +27,12 @@ def sdk(access: Access) -> genai.Client:
 
 def chat(access: Access) -> Any:
     client = sdk(access)
-    return client.models.generate_content(model=GEMINI_MODEL, contents=SAY).text
+    return client.models.generate_content(model=access.model, contents=SAY).text
 
 
 def stream(access: Access) -> Any:
     client = sdk(access)
-    chunks = client.models.generate_content_stream(model=GEMINI_MODEL, contents=SAY)
+    chunks = client.models.generate_content_stream(model=access.model, contents=SAY)
     return [chunk.text for chunk in chunks if chunk.text]
 
 
@@ -40,14 +40,14 @@ def tools(access: Access) -> Any:
     off = types.AutomaticFunctionCallingConfig(disable=True)
     config = types.GenerateContentConfig(tools=[weather], automatic_function_calling=off)
     client = sdk(access)
-    answer = client.models.generate_content(model=GEMINI_MODEL, contents=CALL, config=config)
+    answer = client.models.generate_content(model=access.model, contents=CALL, config=config)
     return [call.args for call in answer.function_calls or ()]
 
 
 def structured(access: Access) -> Any:
     config = types.GenerateContentConfig(response_mime_type="application/json", response_schema=City)
     client = sdk(access)
-    parsed = client.models.generate_content(model=GEMINI_MODEL, contents=SAY, config=config).parsed
+    parsed = client.models.generate_content(model=access.model, contents=SAY, config=config).parsed
     assert isinstance(parsed, City)
     return parsed.model_dump()
 
@@ -62,7 +62,7 @@ def embeddings(access: Access) -> Any:
 async def abort(access: Access) -> Any:
     taken = 0
     async with sdk(access).aio as client:
-        chunks = await client.models.generate_content_stream(model=GEMINI_MODEL, contents=LONG)
+        chunks = await client.models.generate_content_stream(model=access.model, contents=LONG)
         async for chunk in chunks:
             taken += bool(chunk.text)
             if taken == TAKEN:

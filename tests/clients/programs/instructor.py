@@ -9,7 +9,7 @@ import instructor
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.clients.program import CHAT_MODEL, SAY, Access, run
+from tests.clients.program import SAY, Access, run
 
 
 class City(BaseModel):
@@ -24,7 +24,7 @@ def cases(mode: Any) -> dict[str, Callable[[Access], Any]]:
 
     def asked(access: Access) -> dict[str, Any]:
         client = instructor.from_openai(OpenAI(base_url=access.v1, api_key=access.token), mode=mode)
-        return {"client": client, "model": CHAT_MODEL, "messages": [{"role": "user", "content": SAY}]}
+        return {"client": client, "model": access.model, "messages": [{"role": "user", "content": SAY}]}
 
     def structured(access: Access) -> Any:
         given = asked(access)

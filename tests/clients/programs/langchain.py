@@ -12,10 +12,8 @@ from pydantic import BaseModel
 
 from tests.clients.program import (
     CALL,
-    CHAT_MODEL,
     EMBEDDING_MODEL,
     LONG,
-    MESSAGES_MODEL,
     SAY,
     TAKEN,
     TEXTS,
@@ -38,15 +36,15 @@ def weather(city: str) -> str:
 
 
 def openai_chat(access: Access) -> Any:
-    return ChatOpenAI(model=CHAT_MODEL, base_url=access.v1, api_key=access.token)
+    return ChatOpenAI(model=access.model, base_url=access.v1, api_key=access.token)
 
 
 def openai_responses(access: Access) -> Any:
-    return ChatOpenAI(model=CHAT_MODEL, base_url=access.v1, api_key=access.token, use_responses_api=True)
+    return ChatOpenAI(model=access.model, base_url=access.v1, api_key=access.token, use_responses_api=True)
 
 
 def claude(access: Access) -> Any:
-    return ChatAnthropic(model=MESSAGES_MODEL, base_url=access.url, api_key=access.token, max_tokens=1000)
+    return ChatAnthropic(model=access.model, base_url=access.url, api_key=access.token, max_tokens=1000)
 
 
 def cases(model: Callable[[Access], Any]) -> dict[str, Callable[[Access], Any]]:

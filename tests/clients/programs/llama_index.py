@@ -1,4 +1,4 @@
-"""LlamaIndex: its classes for OpenAI."""
+"""LlamaIndex: its classes for OpenAI, and the one for models that these do not know."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI, OpenAIResponses
+from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
 
-from tests.clients.program import CALL, CHAT_MODEL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, Access, run
+from tests.clients.program import CALL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, Access, run
 
 
 class City(BaseModel):
@@ -30,11 +31,11 @@ def said(text: str) -> list[Any]:
     return [ChatMessage(role="user", content=text)]
 
 
-def cases(kind: Any) -> dict[str, Callable[[Access], Any]]:
-    """What is the same for both classes."""
+def cases(kind: Any, **abilities: bool) -> dict[str, Callable[[Access], Any]]:
+    """What is the same for all classes. abilities: of the model, where its class does not know it."""
 
     def model(access: Access) -> Any:
-        return kind(model=CHAT_MODEL, api_base=access.v1, api_key=access.token)
+        return kind(model=access.model, api_base=access.v1, api_key=access.token, **abilities)
 
     def chat(access: Access) -> Any:
         return model(access).chat(said(SAY)).message.content
@@ -76,4 +77,10 @@ def embeddings(access: Access) -> Any:
 
 
 if __name__ == "__main__":
-    run({"chat": {**cases(OpenAI), "embeddings": embeddings}, "responses": cases(OpenAIResponses)})
+    run(
+        {
+            "chat": {**cases(OpenAI), "embeddings": embeddings},
+            "like": cases(OpenAILike, is_chat_model=True, is_function_calling_model=True),
+            "responses": cases(OpenAIResponses),
+        }
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tests.clients.program import CALL, CHAT_MODEL, LONG, SAY, TAKEN, Access, run
+from tests.clients.program import CALL, LONG, SAY, TAKEN, Access, run
 
 FOLDER = Path(tempfile.mkdtemp(prefix="llm-"))
 os.environ["LLM_USER_PATH"] = str(FOLDER)
@@ -32,7 +32,7 @@ class City(BaseModel):
 def model(access: Access) -> Any:
     import llm  # noqa: PLC0415  It looks for its folder when it is imported.
 
-    (FOLDER / "extra-openai-models.yaml").write_text(MODEL.format(model=CHAT_MODEL, url=access.v1))
+    (FOLDER / "extra-openai-models.yaml").write_text(MODEL.format(model=access.model, url=access.v1))
     found = llm.get_model("sentinel")
     found.key = access.token
     return found

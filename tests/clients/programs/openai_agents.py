@@ -9,7 +9,7 @@ from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runn
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-from tests.clients.program import CALL, CHAT_MODEL, LONG, SAY, TAKEN, Access, run
+from tests.clients.program import CALL, LONG, SAY, TAKEN, Access, run
 
 set_tracing_disabled(True)
 CALLED: list[dict[str, str]] = []
@@ -31,7 +31,7 @@ def cases(kind: Any) -> dict[str, Callable[[Access], Any]]:
     """What is the same for both ways."""
 
     def agent(access: Access, **more: Any) -> Any:
-        model = kind(model=CHAT_MODEL, openai_client=AsyncOpenAI(base_url=access.v1, api_key=access.token))
+        model = kind(model=access.model, openai_client=AsyncOpenAI(base_url=access.v1, api_key=access.token))
         return Agent(name="Guide", model=model, **more)
 
     async def chat(access: Access) -> Any:

@@ -2,7 +2,7 @@
 import OpenAI, { toFile } from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
-import { CALL, CHAT_MODEL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, UPLOAD, run } from "./program.mjs";
+import { CALL, EMBEDDING_MODEL, LONG, SAY, TAKEN, TEXTS, UPLOAD, run } from "./program.mjs";
 
 const CITY = z.object({ name: z.string(), people: z.int() });
 const PARAMETERS = {
@@ -13,27 +13,27 @@ const PARAMETERS = {
 };
 
 const sdk = (access) => new OpenAI({ baseURL: `${access.url}/v1`, apiKey: access.token });
-const asked = (text) => ({ model: CHAT_MODEL, messages: [{ role: "user", content: text }] });
+const asked = ({ model }, text) => ({ model, messages: [{ role: "user", content: text }] });
 
 const chat = {
   async chat(access) {
-    return (await sdk(access).chat.completions.create(asked(SAY))).choices[0].message.content;
+    return (await sdk(access).chat.completions.create(asked(access, SAY))).choices[0].message.content;
   },
   async stream(access) {
     const pieces = [];
-    for await (const chunk of await sdk(access).chat.completions.create({ ...asked(SAY), stream: true })) {
+    for await (const chunk of await sdk(access).chat.completions.create({ ...asked(access, SAY), stream: true })) {
       if (chunk.choices[0]?.delta.content) pieces.push(chunk.choices[0].delta.content);
     }
     return pieces;
   },
   async tools(access) {
     const tools = [{ type: "function", function: { name: "weather", parameters: PARAMETERS, strict: true } }];
-    const answer = await sdk(access).chat.completions.stream({ ...asked(CALL), tools }).finalChatCompletion();
+    const answer = await sdk(access).chat.completions.stream({ ...asked(access, CALL), tools }).finalChatCompletion();
     return answer.choices[0].message.tool_calls[0].function.arguments;
   },
   async structured(access) {
     const format = { response_format: zodResponseFormat(CITY, "city") };
-    return (await sdk(access).chat.completions.parse({ ...asked(SAY), ...format })).choices[0].message.parsed;
+    return (await sdk(access).chat.completions.parse({ ...asked(access, SAY), ...format })).choices[0].message.parsed;
   },
   async embeddings(access) {
     const found = await sdk(access).embeddings.create({ model: EMBEDDING_MODEL, input: TEXTS });
@@ -46,7 +46,7 @@ const chat = {
   },
   async abort(access) {
     let taken = 0;
-    for await (const chunk of await sdk(access).chat.completions.create({ ...asked(LONG), stream: true })) {
+    for await (const chunk of await sdk(access).chat.completions.create({ ...asked(access, LONG), stream: true })) {
       if (chunk.choices[0]?.delta.content && ++taken === TAKEN) break;
     }
     return taken;
@@ -55,27 +55,27 @@ const chat = {
 
 const responses = {
   async chat(access) {
-    return (await sdk(access).responses.create({ model: CHAT_MODEL, input: SAY })).output_text;
+    return (await sdk(access).responses.create({ model: access.model, input: SAY })).output_text;
   },
   async stream(access) {
     const pieces = [];
-    for await (const event of await sdk(access).responses.create({ model: CHAT_MODEL, input: SAY, stream: true })) {
+    for await (const event of await sdk(access).responses.create({ model: access.model, input: SAY, stream: true })) {
       if (event.type === "response.output_text.delta") pieces.push(event.delta);
     }
     return pieces;
   },
   async tools(access) {
     const tools = [{ type: "function", name: "weather", parameters: PARAMETERS, strict: true }];
-    const answer = await sdk(access).responses.create({ model: CHAT_MODEL, input: CALL, tools });
+    const answer = await sdk(access).responses.create({ model: access.model, input: CALL, tools });
     return answer.output.find((item) => item.type === "function_call").arguments;
   },
   async structured(access) {
     const format = { text: { format: zodTextFormat(CITY, "city") } };
-    return (await sdk(access).responses.parse({ model: CHAT_MODEL, input: SAY, ...format })).output_parsed;
+    return (await sdk(access).responses.parse({ model: access.model, input: SAY, ...format })).output_parsed;
   },
   async abort(access) {
     let taken = 0;
-    for await (const event of await sdk(access).responses.create({ model: CHAT_MODEL, input: LONG, stream: true })) {
+    for await (const event of await sdk(access).responses.create({ model: access.model, input: LONG, stream: true })) {
       if (event.type === "response.output_text.delta" && ++taken === TAKEN) break;
     }
     return taken;

@@ -3,17 +3,16 @@ export const SAY = "Say hello";
 export const CALL = "What is the weather in Paris? [[tool]]";
 export const LONG = "Tell me a long story [[tokens=600 delay=0.02]]";
 export const TAKEN = 3;
-export const CHAT_MODEL = "gpt-4o-mini";
 export const EMBEDDING_MODEL = "text-embedding-3-small";
 export const TEXTS = ["one", "two"];
 export const UPLOAD = '{"prompt": "one"}\n{"prompt": "two"}\n';
 
 export async function run(ways) {
-  const { url, way, tokens } = JSON.parse(process.argv[2]);
-  for (const [name, token] of Object.entries(tokens)) {
+  const { url, way, cases } = JSON.parse(process.argv[2]);
+  for (const [name, access] of Object.entries(cases)) {
     let outcome;
     try {
-      outcome = { told: await ways[way][name]({ url, token }) };
+      outcome = { told: await ways[way][name]({ url, ...access }) };
     } catch (error) {
       outcome = { raised: `${error.name}: ${error.message} ${error.responseBody ?? ""}`, traceback: error.stack };
     }

@@ -16,10 +16,8 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.clients.program import (
     CALL,
-    CHAT_MODEL,
     EMBEDDING_MODEL,
     LONG,
-    MESSAGES_MODEL,
     SAY,
     TAKEN,
     TEXTS,
@@ -40,15 +38,15 @@ def openai_provider(access: Access) -> Any:
 
 
 def openai_chat(access: Access) -> Any:
-    return OpenAIChatModel(CHAT_MODEL, provider=openai_provider(access))
+    return OpenAIChatModel(access.model, provider=openai_provider(access))
 
 
 def openai_responses(access: Access) -> Any:
-    return OpenAIResponsesModel(CHAT_MODEL, provider=openai_provider(access))
+    return OpenAIResponsesModel(access.model, provider=openai_provider(access))
 
 
 def claude(access: Access) -> Any:
-    return AnthropicModel(MESSAGES_MODEL, provider=AnthropicProvider(base_url=access.url, api_key=access.token))
+    return AnthropicModel(access.model, provider=AnthropicProvider(base_url=access.url, api_key=access.token))
 
 
 def cases(model: Callable[[Access], Any]) -> dict[str, Callable[[Access], Any]]:
