@@ -92,15 +92,24 @@ class TestResponses:
             assert more[-1]["type"] == "response.completed"
         assert [line["provider"] for line in lines(many, "stays", 2)] == ["first", "first"]
 
-    @pytest.mark.parametrize("model", ["unheard", "claude-haiku-5-5", "nobodys"])
-    async def test_of_a_model_without_websockets(self, stack: Stack, many: SentinelProcess, model: str) -> None:
+    @pytest.mark.parametrize(
+        ("model", "status", "code"),
+        [
+            ("unheard", 426, "upgrade_required"),
+            ("claude-haiku-5-5", 404, "model_not_found"),
+            ("nobodys", 404, "model_not_found"),
+        ],
+    )
+    async def test_of_a_model_without_websockets(
+        self, stack: Stack, many: SentinelProcess, model: str, status: int, code: str
+    ) -> None:
         """An error that names `model`, at once and free of charge; the connection stays."""
         name = f"unheard{model[0]}"
         _, token = stack.user(f"{name}@corp.test")
         async with talk(many, token) as one:
             (refused,) = await one.ask(model=model)
             error = refused["error"]
-            assert (refused["status"], error["code"], error["param"]) == (404, "model_not_found", "model")
+            assert (refused["status"], error["code"], error["param"]) == (status, code, "model")
             assert (await one.ask())[-1]["type"] == "response.completed"
         assert stack.booked(1, f"{name}@corp.test")["ai_requests"] == 1
 

@@ -19,7 +19,7 @@ import structlog
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.response_create import RESPONSE_CREATE, ResponseCreate, error_message, kind_of
-from sentinel.error import ModelNotFound, ResponseInProgress
+from sentinel.error import ResponseInProgress, UpgradeRequired
 from sentinel.memory_budget import Claim
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.exchange import Exchange
@@ -39,9 +39,10 @@ _ANSWER = "response."
 """How the types of all events of an answer begin."""
 
 
-def _not_served(model: str) -> ModelNotFound:
+def _not_served(model: str) -> UpgradeRequired:
+    """The error of a response that clients get over HTTP: Codex goes on there by itself."""
     name = f"The model '{model[:96]}'" if model else "The model"
-    return ModelNotFound(f"{name} is not served over WebSockets. Use POST /v1/responses.", param="model")
+    return UpgradeRequired(f"{name} is not served over WebSockets. Use POST /v1/responses.", param="model")
 
 
 class _OverSockets(Registry):
@@ -56,17 +57,16 @@ class _OverSockets(Registry):
         self._over = over
 
     def targets(
-        self,
-        format_name: str,
-        model: str,
-        place: str = "",
-        *,
-        may_translate: bool = False,  # noqa: ARG002
+        self, format_name: str, model: str, place: str = "", *, may_translate: bool = False
     ) -> Sequence[Target]:
-        """As Registry's, never translated: that which is open, else the first with WebSockets. Raises ModelNotFound."""
+        """As Registry's, never translated: that which is open, else the first that has WebSockets.
+
+        Raises ModelNotFound, UpgradeRequired for a model that is to be had over HTTP alone.
+        """
         opened = self._opened()
-        found = super().targets(format_name, model, place) if model or place else [opened]
-        having = [each for each in found if each.sockets is not None]
+        asked = model or place
+        found = super().targets(format_name, model, place, may_translate=may_translate) if asked else [opened]
+        having = [each for each in found if each.sockets is not None and each.translator is None]
         if not having:
             raise _not_served(model)
         return (self._over(next((each for each in having if each.name == opened.name), having[0])),)
@@ -99,6 +99,24 @@ class FrameExchange(Exchange):
         await super()._record_created()
         if self._makes_ready:
             await self.deps.contexts.note(self.created[:1], self.context.counted_input)
+
+
+class _OneSocket(Registry):
+    """The provider of one socket, for the models that it serves."""
+
+    def __init__(self, target: Target, registry: Registry) -> None:
+        super().__init__(target, home=registry.home if registry.is_many else "")
+        self._name, self._all = target.name, registry
+
+    def targets(
+        self, format_name: str, model: str, place: str = "", *, may_translate: bool = False
+    ) -> Sequence[Target]:
+        """As Registry's. Raises UpgradeRequired for a model that is elsewhere: nobody else may see what it is asked."""
+        if model and self._all.is_many:
+            served = self._all.targets(format_name, model, place, may_translate=may_translate)
+            if self._name not in {target.name for target in served if target.translator is None}:
+                raise UpgradeRequired(f"The model '{model[:96]}' is not served over this WebSocket. Use POST.")
+        return self.providers
 
 
 class ResponsesSession:
@@ -159,7 +177,7 @@ class ResponsesSession:
         )
 
     async def _opened(self, target: Target) -> Socket:
-        """Another socket. Raises SocketRefused, ModelNotFound where the provider has none, UpstreamError, ..."""
+        """Another socket. Raises SocketRefused, UpgradeRequired where the provider has none, UpstreamError, ..."""
         try:
             return await self._open(target)
         except SocketRefused as refused:
