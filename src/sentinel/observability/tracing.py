@@ -9,6 +9,7 @@ Where the queue is full, spans are dropped and counted: a collector that is away
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -54,6 +55,8 @@ _REST_SECONDS = 0.0005
 _QUIET_SECONDS = 60.0
 """After a line about spans that were not exported none follows for so long."""
 _MOST_REASON = 300
+_SECRETS = re.compile(r"(?<=\?)[^\s'\")]+|(?<=//)[^/@\s]*(?=@)")
+"""What may be one in the address of a collector: a query, a login."""
 _SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _CERTIFICATES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _UNNAMED = "unknown_service"
@@ -70,6 +73,8 @@ def open_tracing(given: Mapping[str, str], instance: str) -> Tracing:
     said, sdk = _Said(), logging.getLogger("opentelemetry")
     # Not to our log: what is wrong is told once, and what fails later once a minute.
     sdk.handlers[:], sdk.propagate = [said], False
+    # It says what a client has written into a header that is wrong.
+    logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)
     tracing = None
     try:
         tracing = Tracing(instance, old_names=has_old_names(given))
@@ -122,7 +127,8 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if (now := monotonic()) >= self._next:
             self._next = now + _QUIET_SECONDS
-            log.warning("traces are not exported", reason=record.getMessage()[:_MOST_REASON])
+            reason = _SECRETS.sub("***", record.getMessage())
+            log.warning("the collector of traces fails", reason=reason[:_MOST_REASON])
 
 
 class _Exporter(OTLPSpanExporter):
