@@ -220,7 +220,7 @@ def build(
         calls_per_second=settings.zion_calls_per_second,
         on_unreadable=unreadable,
     )
-    tracing = open_tracing(outbox.name)
+    tracing = open_tracing()
     watching: list[Observer] = [metrics, RequestLog(lines, settings.effective_log_level), *filter(None, [tracing])]
     observers = Observers(watching, catalog.label)
     reconciler = Reconciler(ledger)
@@ -344,11 +344,8 @@ def build(
     return Services(state, for_connections, life_cycle, outbox.name, providers.reload)
 
 
-def open_tracing(instance: str) -> Tracing | None:
-    """Traces, where the environment asks for them; None else. instance: the name of this process.
-
-    Raises ConfigError.
-    """
+def open_tracing() -> Tracing | None:
+    """Traces, where the environment asks for them; None else. Raises ConfigError."""
     given = told_opentelemetry()
     asked_by = tracing_settings.asked_by(given)
     if asked_by is None:
@@ -360,12 +357,12 @@ def open_tracing(instance: str) -> Tracing | None:
             raise
         missing = f"{asked_by} asks for traces, and {error.name} is not installed"
         raise ConfigError([f"{missing}: install Sentinel with its extra `otel` (requirements/run.txt)"]) from None
-    return tracing.open_tracing(given, instance)
+    return tracing.open_tracing(given)
 
 
 def check_tracing() -> None:
     """Raises ConfigError where traces are asked for, and cannot be had as they are."""
-    tracing = open_tracing("check")
+    tracing = open_tracing()
     if tracing is not None:
         tracing.cut()
 

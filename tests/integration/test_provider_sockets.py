@@ -96,7 +96,7 @@ class TestResponses:
         ("model", "status", "code"),
         [
             ("unheard", 426, "upgrade_required"),
-            ("claude-haiku-5-5", 404, "model_not_found"),
+            ("claude-haiku-5-5", 426, "upgrade_required"),
             ("nobodys", 404, "model_not_found"),
         ],
     )

@@ -325,6 +325,17 @@ class TestContext:
         assert provider.posts()[0].headers["traceparent"] == f"00-{server.trace}-{client.id}-03"
         assert "tracestate" not in provider.posts()[0].headers
 
+    def test_whose_state_is_wrong(
+        self, traced: SentinelProcess, collector: Collector, provider: ScriptedProvider, token: str
+    ) -> None:
+        """That is forgotten, and the rest holds; what it says is in no log."""
+        answer = post(traced, token, chat(), traceparent=SAMPLED, tracestate="a secret word")
+        server, _ = spans_of(collector, answer, 2)
+        assert (server.trace, server.parent, server.state) == (TRACE, SPAN, "")
+        assert "tracestate" not in provider.posts()[0].headers
+        line_of(traced, answer)
+        assert "secret word" not in json.dumps(traced.log())
+
     def test_that_is_not_sampled_is_passed_on(
         self, traced: SentinelProcess, collector: Collector, provider: ScriptedProvider, token: str
     ) -> None:

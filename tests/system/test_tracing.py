@@ -5,6 +5,7 @@ About: `observability/tracing.py`, `app.py`.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -167,14 +168,16 @@ def test_several_workers_export_each_for_itself(stack: Stack, collector: Collect
 class TestACollectorThatIsAway:
     def test_holds_up_nobody(self, stack: Stack, token: str) -> None:
         """Requests are served; the log says it once, however many batches fail; the metric counts each span."""
-        url = f"http://127.0.0.1:{free_port()}"
-        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "10"}
-        sentinel = stack.sentinel({**settings, "OTEL_EXPORTER_OTLP_TIMEOUT": "0.05"})
+        url = f"http://me:{SECRET}@127.0.0.1:{free_port()}/v1/traces?key={SECRET}"
+        settings = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "10"}
+        sentinel = stack.sentinel({**settings, "OTEL_EXPORTER_OTLP_TIMEOUT": "3"})
         failed = 'sentinel_spans_total{result="failed"}'
-        for number in range(1, 4):
+        for number in range(1, 3):
             assert post(sentinel, token, chat()).status == 200
             wait_until(lambda count=2 * number: sentinel.metric(failed) == count, "failed spans")  # type: ignore[misc]
-        assert len([line for line in sentinel.log() if line["event"] == "traces are not exported"]) == 1
+        (line,) = [line for line in sentinel.log() if line["event"] == "the collector of traces fails"]
+        assert "/v1/traces?***" in line["reason"]
+        assert SECRET not in json.dumps(sentinel.log())
         assert not [line for line in sentinel.log() if line.get("logger")]
         assert sentinel.stop() == 0
 

@@ -9,6 +9,7 @@ Where the queue is full, spans are dropped and counted: a collector that is away
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from time import sleep
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
@@ -54,6 +55,8 @@ _REST_SECONDS = 0.0005
 _QUIET_SECONDS = 60.0
 """After a line about spans that were not exported none follows for so long."""
 _MOST_REASON = 300
+_SECRETS = re.compile(r"(?<=\?)[^\s'\")]+|(?<=//)[^/@\s]*(?=@)")
+"""What may be one in the address of a collector: a query, a login."""
 _SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _CERTIFICATES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _UNNAMED = "unknown_service"
@@ -62,17 +65,19 @@ _rest = partial(sleep, _REST_SECONDS)
 _UNSET, _FAILED = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 
 
-def open_tracing(given: Mapping[str, str], instance: str) -> Tracing:
-    """Traces as the environment has them; given: its variables. instance: the name of this process.
+def open_tracing(given: Mapping[str, str]) -> Tracing:
+    """Traces as the environment has them. given: its variables.
 
     Raises ConfigError for what the SDK does not understand, in its words.
     """
     said, sdk = _Said(), logging.getLogger("opentelemetry")
     # Not to our log: what is wrong is told once, and what fails later once a minute.
     sdk.handlers[:], sdk.propagate = [said], False
+    # It says what a client has written into a header that is wrong.
+    logging.getLogger("opentelemetry.trace").setLevel(logging.CRITICAL)
     tracing = None
     try:
-        tracing = Tracing(instance, old_names=has_old_names(given))
+        tracing = Tracing(old_names=has_old_names(given))
     except (ValueError, RuntimeError, ImportError) as error:
         said.messages.append(str(error))
     mistakes = [*_missing_files(given), *dict.fromkeys(_mistake(message, given) for message in said.messages)]
@@ -122,7 +127,8 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if (now := monotonic()) >= self._next:
             self._next = now + _QUIET_SECONDS
-            log.warning("traces are not exported", reason=record.getMessage()[:_MOST_REASON])
+            reason = _SECRETS.sub("***", record.getMessage())
+            log.warning("the collector of traces fails", reason=reason[:_MOST_REASON])
 
 
 class _Exporter(OTLPSpanExporter):
@@ -163,9 +169,9 @@ class _Batches(BatchSpanProcessor):
 class Tracing:
     """Begins the traces of requests, and exports their spans. old_names: those of earlier conventions, too."""
 
-    def __init__(self, instance: str, *, old_names: bool) -> None:
+    def __init__(self, *, old_names: bool) -> None:
         self._old_names = old_names
-        provider = TracerProvider(resource=_resource(instance), shutdown_on_exit=False)
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._sampler, self._resource = provider.sampler, provider.resource
         self._scope = InstrumentationScope("sentinel", __version__, _SCHEMA_URL)
         example = self._readable(FinishedSpan("", 1, 0, True, 0.0, 0.0, None, {}), Trace(1, 1, 0, 0), 0.0, 0)
@@ -250,12 +256,11 @@ def _context_of(parent: Parent, state: bytes | None) -> Context:
     return set_span_in_context(NonRecordingSpan(span), _ROOT)
 
 
-def _resource(instance: str) -> Resource:
-    """Who we are, unless OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise."""
+def _resource() -> Resource:
+    """Who we are, unless OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise; the SDK adds an id."""
     said = Resource.create()
     name = said.attributes.get(SERVICE_NAME)
-    ours = {SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: instance}
-    told = {**ours, **said.attributes}
+    told = {SERVICE_VERSION: __version__, **said.attributes}
     if not isinstance(name, str) or name.startswith(_UNNAMED):
         told[SERVICE_NAME] = "sentinel"
     return Resource(told, said.schema_url)
