@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -26,8 +26,7 @@ from sentinel.governance.port import Fault, Governance
 from sentinel.invocation import invocation
 from sentinel.limits.policy import Policy
 from sentinel.provider_config import ProviderSpec
-from sentinel.providers import NO_KEY, egress_of
-from sentinel.proxy.doors import doors_of
+from sentinel.providers import NO_KEY, egress_of, provider_of
 from sentinel.proxy.openai import OpenAIProvider
 from sentinel.proxy.token_command import TokenCommand
 from sentinel.proxy.transport.answer import ConnectFailed, HttpError, IdleTimeout
@@ -202,19 +201,11 @@ async def _of_file(spec: ProviderSpec, settings: Settings) -> Finding:
         command = TokenCommand(spec.name, spec.token_command)
         await command.refresh()
         key = command.token or key
-    egress = egress_of(spec, settings)
-    provider = OpenAIProvider(
-        spec.url,
-        key,
-        connect_timeout_seconds=spec.connect_timeout_seconds,
-        idle_timeout_seconds=_ASK_SECONDS,
-        keepalive_seconds=0,
-        egress=egress,
-        doors=doors_of(spec.type, spec.url, spec.api_version, by_token=bool(spec.token_command)),
-    )
+    asked = replace(spec, idle_timeout_seconds=_ASK_SECONDS, keepalive_seconds=0)
     place = f"providers.{spec.name}"
     subject = Subject(f"{place}.url", f"{place}.api_key", authorities=f"{place}.ca_file")
-    return await _provider(provider, f"provider {spec.name}", _way(spec.url, egress), subject)
+    way = _way(spec.url, egress_of(spec, settings))
+    return await _provider(provider_of(asked, settings, key), f"provider {spec.name}", way, subject)
 
 
 async def _provider(provider: OpenAIProvider, name: str, address: str, subject: Subject) -> Finding:

@@ -8,12 +8,14 @@ Source: https://curl.se/libcurl/c/libcurl-env.html, https://pkg.go.dev/net/http#
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
+from weakref import WeakValueDictionary
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\s*", re.DOTALL)
 _PROXY_FORM = "must be http://HOST:PORT or https://HOST:PORT, perhaps with USER:PASSWORD@ before the host"
@@ -33,7 +35,19 @@ class TlsFiles:
     check_hostname: bool = True
 
     def context(self) -> ssl.SSLContext:
-        """All this for Python's TLS. Reads the files. Raises OSError, of which ssl.SSLError is one."""
+        """All this for Python's TLS, the same for all who ask as long as the files are. Not to be changed.
+
+        Reads the files. Raises OSError, of which ssl.SSLError is one.
+        """
+        system = ssl.get_default_verify_paths()
+        files = (system.cafile, system.capath, self.ca_file, self.cert_file, self.key_file)
+        key = (self, *map(_version, files))
+        context = _contexts.get(key)
+        if context is None:
+            context = _contexts[key] = self._made()
+        return context
+
+    def _made(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if self.ca_file:
             context.load_verify_locations(self.ca_file)
@@ -53,6 +67,19 @@ class TlsFiles:
         if not self.cert_file:
             return None
         return b"\n".join(Path(name).read_bytes() for name in (self.cert_file, self.key_file) if name)
+
+
+_contexts: WeakValueDictionary[tuple[object, ...], ssl.SSLContext] = WeakValueDictionary()
+"""Those that somebody has. All that the system trusts is in each: to make one takes 50 ms, to free one 1 ms."""
+
+
+def _version(path: str | None) -> tuple[int, int, int] | None:
+    """What tells a file from what stood there before; None for none."""
+    if path is not None:
+        with contextlib.suppress(OSError, ValueError):
+            found = Path(path).stat()
+            return found.st_ino, found.st_size, found.st_mtime_ns
+    return None
 
 
 _NO_FILES = TlsFiles()

@@ -9,6 +9,7 @@ Source of the table: DESIGN section 7.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -281,6 +282,11 @@ def body_of(error: AppError, _request_id: str = "") -> bytes:
     return msgspec.json.encode({"error": fields})
 
 
+def whole_seconds(seconds: float) -> int:
+    """When to come again, as `Retry-After` tells it: rounded up, at least 1."""
+    return max(1, ceil(seconds))
+
+
 def headers_of(error: AppError) -> list[Header]:
     """The headers that this error brings along, without content-length."""
     headers: list[Header] = [(b"content-type", b"application/json"), *error.headers]
@@ -288,8 +294,7 @@ def headers_of(error: AppError) -> list[Header]:
         # Claude Code asks again and again, unless it is told that this is of no use.
         headers += (b"www-authenticate", b"Bearer"), (b"x-should-retry", b"false")
     if error.retry_after_seconds is not None:
-        seconds = max(1, -int(-error.retry_after_seconds // 1))
-        headers.append((b"retry-after", b"%d" % seconds))
+        headers.append((b"retry-after", b"%d" % whole_seconds(error.retry_after_seconds)))
     return headers
 
 

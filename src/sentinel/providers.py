@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from weakref import WeakSet
@@ -164,17 +164,7 @@ class Providers:
         return Target("openai", provider, sockets=sockets, prices=prices, place=place)
 
     def _target(self, spec: ProviderSpec, made: _Made) -> Target:
-        egress = egress_of(spec, self._settings)
-        make = partial(
-            OpenAIProvider,
-            spec.url,
-            connect_timeout_seconds=spec.connect_timeout_seconds,
-            idle_timeout_seconds=spec.idle_timeout_seconds,
-            keepalive_seconds=spec.keepalive_seconds,
-            egress=egress,
-            has_room=self._requests.makes_room_for_provider,
-            doors=doors_of(spec.type, spec.url, spec.api_version, by_token=bool(spec.token_command)),
-        )
+        make = partial(provider_of, spec, self._settings, has_room=self._requests.makes_room_for_provider)
         renewed = self._commands.get((spec.name, spec.token_command))
         command = renewed.command if renewed else TokenCommand(spec.name, spec.token_command)
 
@@ -191,7 +181,7 @@ class Providers:
         # A socket has the key that it was made with.
         if spec.type in _WITH_SOCKETS and spec.speaks("other") and not spec.token_command:
             base = doors_of(spec.type, spec.url)[-1].url
-            sockets = self._sockets(base, first, spec.connect_timeout_seconds, egress)
+            sockets = self._sockets(base, first, spec.connect_timeout_seconds, egress_of(spec, self._settings))
             made.connected.append(sockets)
         return Target(
             spec.name,
@@ -215,6 +205,22 @@ class Providers:
             egress=egress,
             has_room=self._requests.makes_room_for_provider,
         )
+
+
+def provider_of(
+    spec: ProviderSpec, settings: Settings, key: str, *, has_room: Callable[[], bool] = lambda: True
+) -> OpenAIProvider:
+    """A provider of the file, to which this key is shown. has_room: whether there may be one connection more."""
+    return OpenAIProvider(
+        spec.url,
+        key,
+        connect_timeout_seconds=spec.connect_timeout_seconds,
+        idle_timeout_seconds=spec.idle_timeout_seconds,
+        keepalive_seconds=spec.keepalive_seconds,
+        egress=egress_of(spec, settings),
+        has_room=has_room,
+        doors=doors_of(spec.type, spec.url, spec.api_version, by_token=bool(spec.token_command)),
+    )
 
 
 def egress_of(spec: ProviderSpec, settings: Settings) -> Egress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import weakref
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_an_identity_is_a_certificate_and_its_key(tmp_path: Path) -> None:
     assert TlsFiles(cert_file=str(cert), key_file=str(key)).identity() == b"the certificate\nthe key"
     assert TlsFiles(cert_file=str(cert)).identity() == b"the certificate"
     assert TlsFiles().identity() is None
+
+
+def test_who_has_the_same_files_has_one_context(files: Path) -> None:
+    """As long as they are the same files, and somebody has it."""
+    own = files / "own.pem"
+    own.write_bytes((files / "ca.pem").read_bytes())
+    first = TlsFiles(str(own)).context()
+    assert TlsFiles(str(own)).context() is first
+    assert TlsFiles(str(files / "ca.pem")).context() is not first
+    assert TlsFiles(str(own), verify=False).context() is not first
+    own.write_bytes((files / "ca.pem").read_bytes() + b"\n")
+    assert TlsFiles(str(own)).context() is not first
+    gone = weakref.ref(first)
+    del first
+    assert gone() is None

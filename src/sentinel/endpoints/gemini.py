@@ -15,7 +15,7 @@ from sentinel.endpoints.endpoint import Endpoint, R
 from sentinel.endpoints.named_models import NamedModels
 from sentinel.endpoints.references import Reference, ReferenceFields
 from sentinel.endpoints.strict_json import Shape
-from sentinel.error import AppError, InvalidType, ModelNotFound
+from sentinel.error import AppError, InvalidType, ModelNotFound, whole_seconds
 from sentinel.proxy.meter import StreamMeter
 from sentinel.tokens.gemini_request import CountBody, EmbedBody, GenerateBody
 
@@ -106,7 +106,7 @@ def error_of(error: AppError, request_id: str) -> dict[str, Any]:
         violation = {"field": error.param, "description": error.message}
         details.append({"@type": f"{_TYPES}BadRequest", "fieldViolations": [violation]})
     if error.retry_after_seconds is not None:
-        seconds = max(1, -int(-error.retry_after_seconds // 1))
+        seconds = whole_seconds(error.retry_after_seconds)
         details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{seconds}s"})
     if request_id:
         details.append({"@type": f"{_TYPES}RequestInfo", "requestId": request_id})

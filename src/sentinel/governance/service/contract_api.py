@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sentinel.error import whole_seconds
 from sentinel.governance.service import ledger
 from sentinel.governance.service.database import DatabaseUnavailable
 from sentinel.governance.service.identity import Caller, UserDisabled
@@ -84,7 +85,7 @@ def refusal(error: Refused) -> Response:
     if error.field is not None:
         told["field"] = error.field
     wait = error.retry_after_seconds
-    headers = {} if wait is None else {"retry-after": str(max(1, round(wait + 0.5)))}
+    headers = {} if wait is None else {"retry-after": str(whole_seconds(wait))}
     body = msgspec.json.encode({"success": False, "error": told})
     return Response(body, error.status, headers, "application/json")
 
