@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from sentinel.dev.generation import Billed
+from tests.support.scripted import ScriptedProvider
 from tests.support.stack import SentinelProcess, Stack
 from tests.support.surface import RESPONSES as PATH
 from tests.support.surface import post, send
@@ -35,6 +36,29 @@ type = "openai"
 url = "{url}"
 api_key = "env:OPENAI_API_KEY"
 formats = ["chat"]
+"""
+
+
+TWO = """
+[providers.openai]
+type = "openai"
+url = "{url}"
+api_key = "env:OPENAI_API_KEY"
+
+[providers.own]
+type = "compatible"
+url = "{own}"
+api_key = "env:OPENAI_API_KEY"
+formats = [{formats}]
+
+[models."gpt-4o*"]
+targets = [{{ provider = "openai" }}]
+
+[models."gpt-4.1"]
+targets = [{{ provider = "openai", model = "gpt-4.1-mini" }}]
+
+[models."gpt-5*"]
+targets = [{{ provider = "own" }}]
 """
 
 
@@ -320,6 +344,27 @@ class TestBackPressure:
                 await (await one.socket.ping())
             last = (await one.ask("Write [[tokens=3 first_delay=3]]"))[-1]
             assert last["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("formats", ['"chat"', '"responses"'])
+async def test_a_model_that_is_elsewhere_is_refused(stack: Stack, tmp_path: Path, formats: str) -> None:
+    """426, as Codex goes on over HTTP then: whose socket it is sees nothing of what is asked, and nothing is spent.
+
+    So is one with another name there, for a message goes as it is.
+    """
+    email = f"elsewhere-{len(formats)}@corp.test"
+    _, token = stack.user(email)
+    with ScriptedProvider() as own:
+        file = tmp_path / "sentinel.toml"
+        file.write_text(TWO.format(url=stack.simulators.openai_url, own=own.url, formats=formats))
+        sentinel = stack.sentinel(SENTINEL_CONFIG=str(file))
+        async with talk(sentinel, token) as one:
+            for model, status in (("gpt-5", 426), ("gpt-4.1", 426), ("o3", 404)):
+                (error,) = await one.ask("My secret is 42", model=model)
+                assert error["status"] == status
+            assert (await one.ask())[-1]["type"] == "response.completed"
+    assert "secret is" not in str(list(stack.simulators.openai.calls))
+    assert stack.booked(1, email)["ai_requests"] == 1
 
 
 class TestHandshake:

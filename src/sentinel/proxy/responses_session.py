@@ -1,21 +1,22 @@
 """GET /v1/responses as a WebSocket: each message of the client is an exchange as any other, one after the other.
 
-The provider's socket is opened before the client's is accepted, with our key. Between two exchanges what comes of the
-provider passes on, as far as it is no part of an answer, and so does how it closes. Only one response may be in flight,
-as at OpenAI: a second one is refused, and the first goes on.
+The provider's socket is opened before the client's is accepted, with our key, and before any model is named: what is
+asked of a model that is served elsewhere is refused, and clients go on over HTTP. Between two exchanges what comes of
+the provider passes on, as far as it is no part of an answer, and so does how it closes. Only one response may be in
+flight, as at OpenAI: a second one is refused, and the first goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from sentinel.clock import monotonic
 from sentinel.endpoints.response_create import RESPONSE_CREATE, ResponseCreate, error_message, kind_of
-from sentinel.error import ResponseInProgress
+from sentinel.error import ResponseInProgress, UpgradeRequired
 from sentinel.memory_budget import Claim
 from sentinel.proxy.billing import SPENT_NOTHING, Spent
 from sentinel.proxy.exchange import Exchange
@@ -63,6 +64,29 @@ class FrameExchange(Exchange):
             await self.deps.contexts.note(self.created[:1], self.context.counted_input)
 
 
+class _OneSocket(Registry):
+    """The provider of one socket, for the models that it serves."""
+
+    def __init__(self, target: Target, registry: Registry) -> None:
+        super().__init__(target, home=registry.home if registry.is_many else "")
+        self._name, self._all = target.name, registry
+
+    def targets(
+        self, format_name: str, model: str, place: str = "", *, may_translate: bool = False
+    ) -> Sequence[Target]:
+        """As Registry's. Raises UpgradeRequired for a model that is elsewhere: nobody else may see what it is asked."""
+        if model and self._all.is_many:
+            served = self._all.targets(format_name, model, place, may_translate=may_translate)
+            if not any(self._is_its(target, model) for target in served):
+                raise UpgradeRequired(f"The model '{model[:96]}' is not served over this WebSocket. Use POST.")
+        return self.providers
+
+    def _is_its(self, target: Target, model: str) -> bool:
+        """Whether a message may go there as it is; one that must be changed for it goes over HTTP."""
+        is_renamed = target.route is not None and target.route.model not in (None, model)
+        return target.name == self._name and target.translator is None and not is_renamed
+
+
 class ResponsesSession:
     """One client's socket. headers: of its handshake; claim: counts what is held of its messages.
 
@@ -79,7 +103,6 @@ class ResponsesSession:
         open_: Callable[[], Awaitable[Socket]],
     ) -> None:
         self._deps = deps
-        self._home = deps.registry.home if deps.registry.is_many else ""
         self._target = target
         self._headers = headers
         self._template = template
@@ -101,7 +124,7 @@ class ResponsesSession:
         redactor: Redactor = self._target.sockets.redactor
         provider = FrameProvider(upstream, self._open, redactor, self._deps.socket_idle_seconds)
         target = Target(self._target.name, provider, self._target.additions, prices=self._target.prices)
-        self._deps = replace(self._deps, registry=Registry(target, home=self._home))
+        self._deps = replace(self._deps, registry=_OneSocket(target, self._deps.registry))
         socket.on_news = upstream.on_news = self._news.set
         try:
             while not socket.ended:
