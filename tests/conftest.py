@@ -44,7 +44,7 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL for the tests of one worker: none waits for another's, or has it killed by one."""
-    with Postgres(fsync=False) as server:
+    with Postgres() as server:
         yield server
 
 

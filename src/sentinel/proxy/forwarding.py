@@ -14,7 +14,7 @@ from sentinel.proxy import headers as passing
 from sentinel.proxy.array_stream import ArrayStream
 from sentinel.proxy.client import ClientGone
 from sentinel.proxy.provider import ProviderAnswer, ProviderRequest, ProviderStream, Room
-from sentinel.proxy.registry import Route, Target
+from sentinel.proxy.registry import Target
 from sentinel.proxy.relay import is_array, is_event_stream, is_whole
 from sentinel.proxy.state import ExchangeState
 from sentinel.proxy.translated import TranslatedStream, told_of, translated_answer
@@ -76,19 +76,24 @@ async def _send_in_turns(exchange: ExchangeState) -> ProviderAnswer | ProviderSt
 
 async def _send_to(exchange: ExchangeState, target: Target) -> ProviderAnswer | ProviderStream:
     """Send the request to this target; again, without what only we added, where that is refused."""
-    request, endpoint, route = exchange.request, exchange.endpoint, target.route
+    request, endpoint, route, context = exchange.request, exchange.endpoint, target.route, exchange.context
     most = reservation.output_max(exchange.bound, exchange.reservation, exchange.verdict)
     wanted = endpoint.changes(request, exchange.bound, most)
     if route is not None:
         wanted = adaptation.within_habits(wanted, route, is_chat=endpoint.format == adaptation.CHAT)
     changes = wanted if wanted is UNCHANGED else target.additions.allowed(request.model, wanted)
     # Once: what failed attempts took is none of our own time.
-    exchange.context.forwarded = exchange.context.forwarded or monotonic()
+    context.forwarded = context.forwarded or monotonic()
     while True:
-        if exchange.context.trace is None:
-            answer = await _send_once(exchange, target, changes)
+        if is_large(len(exchange.body)):
+            body, translation = await _adapted_beside(exchange, target, changes)
         else:
-            answer = await attempts.traced(exchange, target, partial(_send_once, exchange, target, changes))
+            body, translation = _adapted(exchange, target, endpoint.changed(exchange.body, request, changes))
+        exchange.is_refused = False
+        ask = partial(_asked, exchange, target, body, translation)
+        answer = await (ask() if context.trace is None else attempts.traced(exchange, target, ask))
+        if exchange.stream is None:
+            answer = _whole(exchange, target, translation, answer)
         if not exchange.is_refused:
             if changes.left_out:
                 target.additions.taken(request.model, changes)
@@ -100,45 +105,47 @@ async def _send_to(exchange: ExchangeState, target: Target) -> ProviderAnswer | 
         changes = again
 
 
-async def _send_once(exchange: ExchangeState, target: Target, changes: Changes) -> ProviderAnswer | ProviderStream:
-    """Send the request with these changes; `is_refused` says whether the answer is a refusal."""
-    client, context, route = exchange.client, exchange.context, target.route
-    request, endpoint = exchange.request, exchange.endpoint
-    content_type = _content_type(exchange) if endpoint.takes_forms else passing.JSON
-    is_small = not is_large(len(exchange.body))
-    body = endpoint.changed(exchange.body, request, changes) if is_small else await _changed(exchange, changes)
-    name, path, translation = request.model, endpoint.path, None
-    if route is not None:
-        if route.model is not None:
-            name, path = route.model, endpoint.path_of(route.model)
-        worded = partial(_in_its_words, exchange, target, route, body, content_type)
-        body, translation = worded() if is_small else await asyncio.to_thread(worded)
+def _asked(
+    exchange: ExchangeState, target: Target, body: bytes, translation: Translation | None
+) -> Awaitable[ProviderAnswer | ProviderStream]:
+    """The answer to this body, once it is awaited; `exchange.stream` is there where it was asked for as a stream."""
+    client, context, route, endpoint = exchange.client, exchange.context, target.route, exchange.endpoint
+    name, path = exchange.request.model, endpoint.path
+    if route is not None and route.model is not None:
+        name, path = route.model, endpoint.path_of(route.model)
     if translation is not None:
         path = translation.path
     elif client.query:
         path += passing.query_to_provider(client.query, endpoint.query)
+    content_type = _content_type(exchange)
     header_lines = passing.to_provider(client.headers, context.id.encode(), exchange.reservation.user, content_type)
     if context.trace is not None:
         header_lines += context.trace.header_lines()
     upstream = exchange.upstream = ProviderRequest(path, header_lines, body, model=name)
-    room = room_of(exchange)
-    exchange.is_refused = False
     if context.streamed or endpoint.passes_bytes:
-        return await _open_stream(exchange, target, upstream, room, translation)
-    answer = await target.provider.post(upstream, partial(_blank_came, exchange), room)
+        return _open_stream(exchange, target, upstream, translation)
+    return target.provider.post(upstream, partial(_blank_came, exchange), room_of(exchange))
+
+
+def _whole(
+    exchange: ExchangeState, target: Target, translation: Translation | None, answer: ProviderAnswer | ProviderStream
+) -> ProviderAnswer:
+    """An answer that was asked for as a whole, in the client's format."""
+    assert isinstance(answer, ProviderAnswer)
     if translation is not None and target.translator is not None:
         answer = translated_answer(answer, target.translator, translation)
-    # A whole answer may have begun with white space.
-    context.provider_answered(answer.id, monotonic(), is_first=not client.started)
+    # It may have begun with white space.
+    exchange.context.provider_answered(answer.id, monotonic(), is_first=not exchange.client.started)
     exchange.is_refused = answer.status != 200
     return answer
 
 
-def _in_its_words(
-    exchange: ExchangeState, target: Target, route: Route, body: bytes, content_type: bytes
-) -> tuple[bytes, Translation | None]:
+def _adapted(exchange: ExchangeState, target: Target, body: bytes) -> tuple[bytes, Translation | None]:
     """A body as this target wants it, and what translates the answer, if anything must."""
-    body = adaptation.adapted(body, content_type, exchange.request.model, route, exchange.endpoint)
+    route = target.route
+    if route is None:
+        return body, None
+    body = adaptation.adapted(body, _content_type(exchange), exchange.request.model, route, exchange.endpoint)
     if target.translator is None:
         return body, None
     translation = target.translator.request(body, now_ms() // 1000)
@@ -147,15 +154,19 @@ def _in_its_words(
     return translation.body, translation
 
 
+async def _adapted_beside(
+    exchange: ExchangeState, target: Target, changes: Changes
+) -> tuple[bytes, Translation | None]:
+    """The same of a large body, which is changed first."""
+    body = await _changed(exchange, changes)
+    return (body, None) if target.route is None else await asyncio.to_thread(_adapted, exchange, target, body)
+
+
 async def _open_stream(
-    exchange: ExchangeState,
-    target: Target,
-    upstream: ProviderRequest,
-    room: Room,
-    translation: Translation | None,
+    exchange: ExchangeState, target: Target, upstream: ProviderRequest, translation: Translation | None
 ) -> ProviderAnswer | ProviderStream:
     """The answer to a request for a stream; it is whole where it is a refusal, for not all know how to stream."""
-    stream = exchange.stream = await target.provider.stream(upstream, room)
+    stream = exchange.stream = await target.provider.stream(upstream, room_of(exchange))
     if translation is not None and target.translator is not None:
         # Not all know how to stream.
         if stream.status == 200 and await is_whole(stream):
@@ -186,6 +197,8 @@ async def _is_whole(exchange: ExchangeState, stream: ProviderStream) -> bool:
 
 def _content_type(exchange: ExchangeState) -> bytes:
     """What the body was read as: the client's own form, or JSON."""
+    if not exchange.endpoint.takes_forms:
+        return passing.JSON
     given = exchange.client.headers.get(b"content-type", b"")
     return given if is_form(given) else passing.JSON
 
