@@ -88,8 +88,14 @@ def test_a_session_with_a_tool(dev: Dev, tmp_path: Path, found: Found, row: Row)
     """It calls a tool of its own, tells what came of it, and gets the answer; each response is billed."""
     with found.trying(row, "tools"):
         session(row, dev.port, dev.token, tmp_path)
-        # To make ready costs nothing, and is asked over WebSockets alone.
-        lines = [line for line in dev.requests() if line["route"] == "/v1/responses" and line["output_tokens"]]
+
+        def answered() -> list[dict[str, Any]]:
+            # To make ready costs nothing, and is asked over WebSockets alone.
+            lines = [line for line in dev.requests() if line["route"] == "/v1/responses" and line["output_tokens"]]
+            return lines if len(lines) > 1 else []
+
+        # The last one is written a moment after the client has its answer.
+        lines = wait_until(answered, "the lines of its requests")
         assert [line["outcome"] for line in lines] == ["ok", "ok"]
         assert {line["method"] for line in lines} == {"GET" if row.way == "websockets" else "POST"}
 
