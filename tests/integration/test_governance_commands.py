@@ -11,7 +11,6 @@ import io
 import json
 import sqlite3
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentinel.governance.service import arguments, commands
-from tests.integration.test_governance_notices import ADMIN_KEY, Proxy
 from tests.support.commands import Console, typed
 from tests.support.governance import Governance, governance
+from tests.support.told_proxy import ADMIN_KEY, Proxy, told_proxy
 
 MONTH = {"email": "ana@corp.test", "aiRequests": 1, "aiInputTokens": 10, "aiOutputTokens": 5}
 
@@ -228,12 +227,8 @@ def test_odd_letters_are_shown_and_obeyed_by_nobody(console: Console) -> None:
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
     """A proxy that hears what it is told."""
-    with Proxy() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(10)
+    with told_proxy() as proxy:
+        yield proxy
 
 
 def test_proxies_are_told_without_a_service(console: Console, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from sentinel.governance.service.notices import Teller
 from tests.support.governance import Governance, governance
+from tests.support.told_proxy import ADMIN_KEY, Proxy, told_proxy
 from tests.support.waiting import wait_until
-
-ADMIN_KEY = "admin-test-key"
-
-
-class Proxy(ThreadingHTTPServer):
-    """Hears what it is told. status: what it answers."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.heard: list[str] = []
-        self.status = 200
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        proxy = self.server
-        assert isinstance(proxy, Proxy)
-        body = self.rfile.read(int(self.headers["content-length"]))
-        assert (self.path, self.headers["authorization"]) == ("/admin/users/refresh", f"Bearer {ADMIN_KEY}")
-        if proxy.status == 200:
-            proxy.heard += json.loads(body)["users"]
-        self.send_response(proxy.status)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    with Proxy() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(10)
+    with told_proxy() as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -367,15 +367,16 @@ targets = [{{ provider = "first", model = "theirs" }}]
 
 
 class TestKeys:
-    def test_a_pool_in_turns(self, house: House, token: str) -> None:
-        """A key that is refused rests."""
-        text = """
+    POOL = """
 [providers.first]
 type = "openai"
 url = "{first}"
 api_key = ["env:FIRST_KEY", "env:SECOND_KEY"]
 """
-        sentinel = house.sentinel(text)
+
+    def test_a_pool_in_turns(self, house: House, token: str) -> None:
+        """A key that is refused rests."""
+        sentinel = house.sentinel(self.POOL)
         for _ in range(4):
             post(sentinel, token, ASK)
         keys = [call.headers["authorization"] for call in house.first.posts()]
@@ -384,13 +385,7 @@ api_key = ["env:FIRST_KEY", "env:SECOND_KEY"]
 
     def test_a_key_that_is_refused_rests(self, house: House, token: str) -> None:
         """The request is served with another one, and so are those that follow."""
-        text = """
-[providers.first]
-type = "openai"
-url = "{first}"
-api_key = ["env:FIRST_KEY", "env:SECOND_KEY"]
-"""
-        sentinel = house.sentinel(text)
+        sentinel = house.sentinel(self.POOL)
         house.first.refuses = {"Bearer first-key-0123456789"}
         answers = [post(sentinel, token, ASK) for _ in range(3)]
         assert {answer.status for answer in answers} == {200}

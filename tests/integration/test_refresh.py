@@ -231,19 +231,7 @@ def governance() -> Gated:
 @pytest.fixture
 async def caches(books: Books, governance: Gated) -> AsyncIterator[list[SubscriptionCache]]:
     """Of two processes; nobody listens, but for what a test starts."""
-    made = [
-        SubscriptionCache(
-            books.store,
-            governance,
-            books.ledger,
-            jwt_ttl_seconds=300,
-            limits_ttl_seconds=300,
-            stale_seconds=600,
-            redis_optional=False,
-            on_stale=lambda: None,
-        )
-        for _ in range(2)
-    ]
+    made = [books.subscriptions(governance) for _ in range(2)]
     yield made
     for cache in made:
         await cache.close()

@@ -43,23 +43,9 @@ async def governance() -> MemoryGovernance:
 
 @pytest.fixture
 async def cache(books: Books, governance: MemoryGovernance) -> AsyncIterator[SubscriptionCache]:
-    cache = another(books, governance)
+    cache = books.subscriptions(governance)
     yield cache
     await cache.close()
-
-
-def another(books: Books, governance: MemoryGovernance) -> SubscriptionCache:
-    """A cache without anything in memory."""
-    return SubscriptionCache(
-        books.store,
-        governance,
-        books.ledger,
-        jwt_ttl_seconds=300,
-        limits_ttl_seconds=300,
-        stale_seconds=600,
-        redis_optional=False,
-        on_stale=lambda: None,
-    )
 
 
 def jwt(**claims: Any) -> bytes:
@@ -95,7 +81,7 @@ async def test_it_is_refused_past_its_end(
     )
     assert (await cache.user(token)).id == "eve"
     governance.away = True
-    served = cache if where == "memory" else another(books, governance)
+    served = cache if where == "memory" else books.subscriptions(governance)
     assert (await served.user(token)).id == "eve"
     assert all(0 < left <= 2000 for left in await kept(books, token))
     assert await books.store.client.pttl(keys.tokens("eve")) <= 2000
@@ -166,7 +152,7 @@ async def test_what_an_older_version_has_kept(books: Books, governance: MemoryGo
     """Is read; the token's own end counts for it, too. What we keep, an older version reads."""
     digest = keys.token_digest(b"sk-old")
     await books.store.command("SET", keys.jwt(digest), b'{"id":"old","email":"old@corp.test"}')
-    cache = another(books, governance)
+    cache = books.subscriptions(governance)
     assert await cache.user(b"sk-old") == AuthenticatedUser("old", "old@corp.test")
     ended = jwt(exp=now_ms() // 1000 - 5)
     for key in (keys.jwt, keys.jwt_stale):

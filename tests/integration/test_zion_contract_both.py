@@ -29,7 +29,7 @@ from sentinel.limits.policy import Cost
 from sentinel.zion.client import ZionClient
 from tests.support.client import Answer, request
 from tests.support.governance import API_KEY, Governance, governance, sqlite_url
-from tests.support.memory_governance import plain
+from tests.support.memory_governance import Item, plain
 
 LIMITS = {"ai_requests": 10, "ai_input_tokens": 1_000, "ai_output_tokens": None}
 PERIODS: list[ResetPeriod] = ["DAILY", "WEEKLY", "MONTHLY", "NEVER"]
@@ -419,18 +419,6 @@ class TestErrors:
         for raw in (b"", b"{", b"\xff", b"[" * 50_000, b'{"email":NaN}', b"1" * 6_000):
             headers = {"x-api-key": zion.key, "content-type": "application/json"}
             refused(request(port, "POST", f"/api/v1{path}", raw, headers), 400)
-
-
-@dataclass(frozen=True)
-class Item:
-    """An item of usage."""
-
-    user: str
-    email: str
-    model: str
-    spent: Cost
-    at_ms: int
-    cost_micro_usd: int = 0
 
 
 class TestAsTheProxyAsks:

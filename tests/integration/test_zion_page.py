@@ -18,7 +18,7 @@ from sentinel.governance.port import AuthenticatedUser, Outcome, PlainAnswer, Re
 from sentinel.governance.tiers import TierModel
 from sentinel.limits.policy import Cost, Quota
 from sentinel.zion.client import ZionClient
-from tests.support.memory_governance import plain
+from tests.support.memory_governance import Item, plain
 from tests.support.strangers import stranger
 
 PAGE = (Path(__file__).parents[2] / "docs/zion.md").read_text().partition("## Every call in full")[2]
@@ -41,18 +41,6 @@ class Message:
         start, *lines = head.strip().split("\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         return cls(start, headers, json.loads(body) if body.strip() else None)
-
-
-@dataclass(frozen=True)
-class Item:
-    """An item of usage."""
-
-    user: str
-    email: str
-    model: str
-    spent: Cost
-    at_ms: int
-    cost_micro_usd: int = 0
 
 
 def _sections() -> dict[str, tuple[str, list[str]]]:

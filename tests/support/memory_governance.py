@@ -9,7 +9,19 @@ from dataclasses import dataclass, field, replace
 from sentinel.error import AccessDenied, InvalidApiKey, ZionUnavailable
 from sentinel.governance.port import AuthenticatedUser, Fault, Outcome, PlainAnswer, Report, UsageItem
 from sentinel.governance.tiers import TierConfig, TierModel
-from sentinel.limits.policy import ByDimension, Quota
+from sentinel.limits.policy import ByDimension, Cost, Quota
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of usage."""
+
+    user: str
+    email: str
+    model: str
+    spent: Cost
+    at_ms: int
+    cost_micro_usd: int = 0
 
 
 @dataclass

@@ -17,8 +17,10 @@ import msgspec
 
 from sentinel.cache.redis import Script, Store, open_store
 from sentinel.cache.redis_ledger import RedisLedger
+from sentinel.cache.subscription import SubscriptionCache
 from sentinel.dev.server import Server
 from sentinel.dev.zion import BATCH, INCREMENT, ZionSimulator
+from sentinel.governance.port import Governance
 from sentinel.limits.policy import Cost, Policy, Quota, Reservation
 from sentinel.usage.outbox import Outbox
 from sentinel.usage.timings import Timings
@@ -92,6 +94,19 @@ class Books:
             calls_per_second=calls_per_second,
             timings=self.timings,
             name=f"{machine}|1|1" if machine else process,
+        )
+
+    def subscriptions(self, governance: Governance) -> SubscriptionCache:
+        """A cache of who users are and what they may, without anything in memory."""
+        return SubscriptionCache(
+            self.store,
+            governance,
+            self.ledger,
+            jwt_ttl_seconds=300,
+            limits_ttl_seconds=300,
+            stale_seconds=600,
+            redis_optional=False,
+            on_stale=lambda: None,
         )
 
     def booked(self) -> Counter[str]:
